@@ -1,0 +1,1 @@
+"""Network definitions: torch only, one file per family, never importing `pipeline`."""

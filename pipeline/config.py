@@ -1,0 +1,373 @@
+"""The typed configuration: one YAML file per experiment, one section per stage.
+
+Every key has its default here; `configs/default.yaml` lists and explains all of them (a test holds the two
+together), and an experiment's file names only what it changes. An unknown key is an error that says where it
+stands and which keys are accepted.
+"""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import UserError
+
+CAMERA_TASKS = ("energy", "gammaness")
+SKY_TASKS = ("denoise",)
+TASKS = CAMERA_TASKS + SKY_TASKS
+
+
+class Section(BaseModel):
+    """A section of the configuration: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# ---- where the events and frames come from ---------------------------------------------------------------------------
+class ShowerClass(Section):
+    """One kind of primary particle and the runs simulated of it."""
+
+    particle: Literal["gamma", "electron", "proton"]
+    runs: int = Field(8, ge=0)
+    showers_per_run: int = Field(150, ge=1)
+    energy_min_tev: float = Field(0.05, gt=0)
+    energy_max_tev: float = Field(10.0, gt=0)
+    spectral_index: float = -2.0
+    scatter_radius_m: float = Field(300.0, gt=0)
+    viewcone_deg: float = Field(2.0, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ShowerClass":
+        if self.energy_min_tev >= self.energy_max_tev:
+            raise ValueError(f"energy_min_tev {self.energy_min_tev} is not below energy_max_tev {self.energy_max_tev}")
+        return self
+
+
+class ShowersConfig(Section):
+    """`lightpool simulate showers`: runs are numbered from 1 through `classes` in their order."""
+
+    telescope: str = "LST"
+    positions_per_shower: int = Field(12, ge=1, description="telescope positions thrown for each shower (shower reuse)")
+    zenith_deg: float = Field(20.0, ge=0, le=60)
+    azimuth_deg: float = 180.0
+    site_altitude_m: float = 2158.0
+    magnetic_field_ut: tuple[float, float] = (30.6, 23.6)  # horizontal (north), vertical (down): La Palma
+    min_true_pe: int = Field(30, ge=1, description="fewer photo-electrons in the camera are not worth a trigger decision")
+    classes: tuple[ShowerClass, ...] = ()
+
+    @property
+    def n_runs(self) -> int:
+        """Total number of runs over all classes."""
+        return sum(entry.runs for entry in self.classes)
+
+    def class_of_run(self, run: int) -> ShowerClass:
+        """The class that run number `run` (1-based) belongs to."""
+        left = run
+        for entry in self.classes:
+            if 1 <= left <= entry.runs:
+                return entry
+            left -= entry.runs
+        raise UserError(f"there is no shower run {run}; the configuration defines runs 1 to {self.n_runs}")
+
+
+class SkySimulationConfig(Section):
+    """`lightpool simulate sky`: one long-exposure frame per run, with its truth beside it."""
+
+    runs: int = Field(0, ge=0)
+    shape: tuple[int, int] = (384, 384)  # (rows, columns)
+    exposure_s: float = Field(600.0, gt=0)
+    pixel_scale_arcsec: float = Field(0.4, gt=0)
+    fwhm_px: tuple[float, float] = (2.0, 4.5)  # drawn uniformly per frame
+    sky_e_per_s: tuple[float, float] = (0.1, 2.0)  # per pixel, log-uniform per frame
+    sky_gradient: float = Field(0.1, ge=0, description="relative change of the sky across the frame")
+    gain_e_per_adu: tuple[float, float] = (1.0, 3.0)
+    read_noise_e: tuple[float, float] = (3.0, 10.0)
+    dark_e_per_s: float = Field(0.01, ge=0)
+    bias_adu: float = 1000.0
+    full_well_e: float = Field(120_000.0, gt=0)
+    adc_max_adu: int = 65_535
+    stars_per_frame: int = Field(150, ge=0)
+    galaxies_per_frame: int = Field(40, ge=0)
+    star_flux_e: tuple[float, float] = (300.0, 1.5e6)
+    star_flux_slope: float = -1.6  # dN/dF ~ F^slope
+    hot_pixel_fraction: float = Field(5e-4, ge=0, le=1)
+    dead_pixel_fraction: float = Field(1e-4, ge=0, le=1)
+    bad_columns: int = Field(1, ge=0)
+    cosmic_rays_per_mpix: float = Field(1500.0, ge=0, description="tracks per million pixels of the whole exposure")
+    trails_per_frame: float = Field(0.3, ge=0)
+    gap_fraction: float = Field(0.01, ge=0, lt=1)
+
+
+class InputsConfig(Section):
+    """The user's own files: glob patterns relative to `DATA` (`make run DATA=DIR`)."""
+
+    camera: tuple[str, ...] = ()
+    sky: tuple[str, ...] = ()
+
+
+class SkyIngestConfig(Section):
+    """How a FITS frame is read. What is None is taken from the header, and if it is not there either, said so."""
+
+    science_hdu: str | int | None = None
+    gain_e_per_adu: float | None = Field(None, gt=0)
+    read_noise_e: float | None = Field(None, ge=0)
+    saturation_adu: float | None = None
+    bias: tuple[str, ...] = ()
+    dark: tuple[str, ...] = ()
+    flat: tuple[str, ...] = ()
+    mask_suffix: tuple[str, str] | None = None  # ("_ooi_", "_ood_"): the mask file's name beside the science file's
+    background_box_px: int = Field(64, ge=8)
+
+
+class CameraIngestConfig(Section):
+    """How a simtel file is read (through ctapipe)."""
+
+    allowed_telescopes: tuple[int, ...] = ()
+    max_events: int | None = Field(None, ge=1)
+
+
+class IngestConfig(Section):
+    """`lightpool ingest`."""
+
+    camera: CameraIngestConfig = CameraIngestConfig()
+    sky: SkyIngestConfig = SkyIngestConfig()
+
+
+# ---- tiles -----------------------------------------------------------------------------------------------------------
+class SplitsConfig(Section):
+    """Shares of the groups (showers or fields); chosen by hash, so that a group never changes sides."""
+
+    train: float = Field(0.6, ge=0, le=1)
+    validation: float = Field(0.15, ge=0, le=1)
+    test: float = Field(0.25, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> "SplitsConfig":
+        if abs(self.train + self.validation + self.test - 1) > 1e-6:
+            raise ValueError(f"train + validation + test is {self.train + self.validation + self.test:g}; it must be 1")
+        return self
+
+
+class CleaningConfig(Section):
+    """Two-level tail-cut cleaning [p.e.]."""
+
+    picture_pe: float = 6.0
+    boundary_pe: float = 3.0
+    min_picture_neighbors: int = Field(1, ge=0)
+
+
+class CutsConfig(Section):
+    """Quality cuts on the cleaned image; an image that fails is left out and counted."""
+
+    size_min_pe: float = 50.0
+    n_pixels_min: int = 5
+    leakage_max: float = Field(0.2, description="largest share of the charge in the outermost pixel ring")
+
+
+class CameraTilesConfig(Section):
+    """Camera images to square tiles."""
+
+    size: int = Field(56, ge=16)
+    cleaning: CleaningConfig = CleaningConfig()
+    cuts: CutsConfig = CutsConfig()
+
+
+class SkyTilesConfig(Section):
+    """Sky frames to tiles. `target`: truth (simulated frames), or pairs of one drifting field (Noise2Noise)."""
+
+    size: int = Field(64, ge=32)
+    stride: int = Field(64, ge=8)
+    target: Literal["truth", "noise2noise"] = "truth"
+    pair_max_residual_shift_px: float = Field(0.15, gt=0, description="pairs whose drift is this near to whole pixels")
+    pairs_per_frame: int = Field(4, ge=1)
+
+
+class WeightingConfig(Section):
+    """Bins in which energy, offset and size are made alike between the classes."""
+
+    energy_bins: int = Field(12, ge=1)
+    offset_bins: int = Field(5, ge=1)
+    size_bins: int = Field(12, ge=1)
+    max_weight: float = Field(10.0, gt=1)
+
+
+class TilesConfig(Section):
+    """`lightpool tiles` and `lightpool manifest`."""
+
+    splits: SplitsConfig = SplitsConfig()
+    camera: CameraTilesConfig = CameraTilesConfig()
+    sky: SkyTilesConfig = SkyTilesConfig()
+    weighting: WeightingConfig = WeightingConfig()
+
+
+# ---- training and use ------------------------------------------------------------------------------------------------
+class ModelConfig(Section):
+    """A network by name; `kwargs` reach its constructor unchanged."""
+
+    name: str
+    kwargs: dict[str, Any] = {}
+
+
+HILLAS_SCALARS = (
+    "log10_hillas_intensity", "hillas_length", "hillas_width", "hillas_r", "hillas_skewness", "hillas_kurtosis",
+    "timing_slope_abs", "concentration_cog", "concentration_core", "leakage_intensity_width_1", "n_islands",
+)  # fmt: skip
+
+
+class TaskConfig(Section):
+    """How one task is trained."""
+
+    model: ModelConfig
+    scalars: tuple[str, ...] = ()
+    epochs: int = Field(12, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup_fraction: float = Field(0.05, ge=0, lt=1)
+    gradient_clip: float = Field(1.0, gt=0)
+    augmentation: bool = True
+    early_stopping_patience: int = Field(6, ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    predict_uncertainty: bool = True
+
+
+class TrainConfig(Section):
+    """`lightpool train --task TASK`."""
+
+    energy: TaskConfig = TaskConfig(
+        model=ModelConfig(name="resnet18", kwargs={"width": 16, "stem": "imagenet"}), scalars=HILLAS_SCALARS
+    )
+    gammaness: TaskConfig = TaskConfig(
+        model=ModelConfig(name="resnet18", kwargs={"width": 16, "stem": "imagenet"}), scalars=HILLAS_SCALARS
+    )
+    denoise: TaskConfig = TaskConfig(
+        model=ModelConfig(name="conv_autoencoder", kwargs={"width": 24, "skips": True}), batch_size=16
+    )
+
+    def task(self, name: str) -> TaskConfig:
+        """The section of task `name`."""
+        if name not in TASKS:
+            raise UserError(f"unknown task {name!r}; accepted: {', '.join(TASKS)}")
+        return getattr(self, name)
+
+
+class EvaluateConfig(Section):
+    """`lightpool evaluate`."""
+
+    bootstrap: int = Field(500, ge=50)
+    energy_edges_tev: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 10.0)
+    forest_trees: int = Field(200, ge=10)
+    max_baseline_images: int = Field(100_000, ge=100)
+
+
+class PredictConfig(Section):
+    """`lightpool predict` (in a workflow; on the command line the options speak)."""
+
+    batch_size: int = Field(256, ge=1)
+    tile_px: int = Field(256, ge=64)
+    overlap_px: int = Field(32, ge=0)
+    uses: dict[str, tuple[str, ...]] = {}  # prediction name -> bundle paths or names, for the user's own files
+
+
+class ReportConfig(Section):
+    """`lightpool report`."""
+
+    title: str = "lightpool report"
+
+
+class Config(Section):
+    """One experiment."""
+
+    name: str = Field("default", pattern=r"^[A-Za-z0-9_.-]+$")
+    description: str = ""
+    seed: int = Field(1, ge=0)
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    threads: int = Field(2, ge=1)
+    tasks: tuple[Literal["energy", "gammaness", "denoise"], ...] = TASKS
+    inputs: InputsConfig = InputsConfig()
+    showers: ShowersConfig = ShowersConfig()
+    sky: SkySimulationConfig = SkySimulationConfig()
+    ingest: IngestConfig = IngestConfig()
+    tiles: TilesConfig = TilesConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    predict: PredictConfig = PredictConfig()
+    report: ReportConfig = ReportConfig()
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check one configuration file.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, is not YAML, has an unknown key or a value that is not accepted.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping of sections, not {type(content).__name__}")
+    try:
+        return parse_config(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def parse_config(content: dict[str, Any]) -> Config:
+    """Check a mapping against the schema; sections that override part of a default keep the rest of it.
+
+    Raises
+    ------
+    UserError
+        Naming the first wrong key or value, and what is accepted there.
+    """
+    try:
+        return Config.model_validate(_merge(Config().model_dump(mode="json"), content))
+    except ValidationError as error:
+        raise UserError(_first_problem(error)) from error
+
+
+def _merge(default: Any, override: Any) -> Any:
+    """Override mappings key by key. `kwargs` and `uses` are values of the user's, not sections: taken whole."""
+    if not (isinstance(default, dict) and isinstance(override, dict)):
+        return override
+    merged = dict(default)
+    for key, value in override.items():
+        whole = key in ("kwargs", "uses") or key not in default
+        merged[key] = value if whole else _merge(default[key], value)
+    return merged
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        keys = list(_accepted_keys(problem["loc"][:-1]))
+        near = difflib.get_close_matches(str(problem["loc"][-1]), keys, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"unknown key {where!r}{hint} accepted: {', '.join(keys)}" if keys else f"unknown key {where!r}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}, got {problem['input']!r}" if where else message
+
+
+def _accepted_keys(location: tuple[Any, ...]) -> Iterator[str]:
+    model: Any = Config
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        model = next((a for a in (annotation, *getattr(annotation, "__args__", ())) if hasattr(a, "model_fields")), None)
+        if model is None:
+            return
+    yield from model.model_fields

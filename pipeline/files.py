@@ -1,0 +1,67 @@
+"""Whole files or none: outputs are made under a temporary name beside their target and renamed when whole."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import UserError
+
+
+def check_free(path: str | Path, *, force: bool = False) -> Path:
+    """Fail before the long work when an output is in the way.
+
+    Raises
+    ------
+    UserError
+        If `path` exists and `force` is false, or if its parent is not a directory that can be written.
+    """
+    path = Path(path)
+    if path.exists() and not force:
+        raise UserError(f"{path} exists; choose another name or add --force to replace it")
+    parent = path.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise UserError(f"cannot write {path}: {parent} is not a directory")
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"cannot write {path}: no permission to write in {parent}")
+    return path
+
+
+def _temporary(path: Path) -> Path:
+    # The suffix is kept: writers choose a format or a compression by it.
+    return path.with_name(f".{path.name.split('.')[0]}.{os.getpid()}.part{''.join(path.suffixes)}")
+
+
+@contextmanager
+def atomic_output(path: str | Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, else remove it.
+
+    Works for a file and for a directory: whichever the block makes under the temporary name.
+    An existing `path` is replaced only with `force`, and only once the new one is whole.
+
+    Raises
+    ------
+    UserError
+        If `path` exists and `force` is false.
+    """
+    path = check_free(path, force=force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        if path.is_dir():
+            # A directory cannot be replaced in one step: the old one steps aside first, and is only then removed.
+            aside = temporary.with_name(temporary.name + ".old")
+            path.rename(aside)
+            temporary.rename(path)
+            shutil.rmtree(aside)
+        else:
+            temporary.replace(path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,114 @@
+"""What every product carries about its making.
+
+Two parts, kept apart: `stamp` holds what is equal for equal runs and goes into the product itself; `write_sidecar`
+holds what varies (time, host, commit) and goes into `PRODUCT.provenance.json` beside it, so that equal runs give
+equal bytes.
+"""
+
+import datetime
+import getpass
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pipeline import __version__
+
+_CHUNK_BYTES = 1 << 20
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hex digest of one file, read in chunks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hex digest of a JSON-like value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def stamp(stage: str, *, config: Mapping[str, Any] | None = None, **facts: Any) -> dict[str, Any]:
+    """What is equal for equal runs: software, stage, configuration (and its digest), and `facts` (seed, inputs ...)."""
+    result: dict[str, Any] = {"software": "lightpool", "version": __version__, "stage": stage}
+    if config is not None:
+        result["config"] = dict(config)
+        result["config_sha256"] = sha256_json(config)
+    return result | facts
+
+
+def package_versions(names: Iterable[str]) -> dict[str, str]:
+    """Installed versions of the named distributions, without importing them; missing ones are left out."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _commit() -> str | None:
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def write_sidecar(product: str | Path, stamped: Mapping[str, Any], **facts: Any) -> Path:
+    """Write `PRODUCT.provenance.json`: the stamp and what varies between equal runs.
+
+    Parameters
+    ----------
+    product : path
+        The finished product; a directory is allowed.
+    stamped : mapping
+        What `stamp` returned for it.
+    **facts
+        Further varying facts (wall time, peak memory ...).
+    """
+    product = Path(product)
+    target = product.with_name(product.name + ".provenance.json")
+    record = dict(stamped) | {
+        "product": product.name,
+        "made_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "user": _user(),
+        "commit": _commit(),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": package_versions(
+            ("numpy", "astropy", "ctapipe", "h5py", "tables", "torch", "lightning", "onnxruntime", "scikit-learn")
+        ),
+    }
+    record |= facts
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    temporary.write_text(json.dumps(record, indent=2, sort_keys=True, default=str) + "\n")
+    temporary.replace(target)
+    return target
+
+
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a passwd entry for this id
+        return None

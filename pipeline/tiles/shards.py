@@ -1,0 +1,346 @@
+"""One HDF5 shard of training tiles per input run or field.
+
+Layout: `images` (N, C, H, W), `targets/NAME` (N, ...), `events/COLUMN` (N,), `weights` (N,), `split` (N,),
+`groups` (n_groups + 1,) offsets of the runs of tiles that belong together, and `masks` (N, H, W) where there are any.
+Tiles are stored and read in chunks of 64: h5py's single-tile and fancy indexing decompress a whole chunk for
+each tile.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import hdf5plugin
+import numpy as np
+
+from pipeline.errors import InputFileError
+
+FORMAT_NAME = "lightpool-tiles"
+FORMAT_VERSION = 1
+CHUNK_TILES = 64
+_COLUMN_CHUNK = 4096
+_COMPRESSION = hdf5plugin.Bitshuffle()  # lz4 after bit transposition; lossless
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Name and unit of one image channel."""
+
+    name: str
+    unit: str
+
+
+@dataclass
+class TileBatch:
+    """Some tiles, with everything that is known of each.
+
+    Attributes
+    ----------
+    images : ndarray, shape (N, C, H, W)
+    events : dict of ndarray, shape (N,)
+        Event columns; names carry their unit.
+    targets : dict of ndarray, shape (N, ...)
+    weights : ndarray of float32, shape (N,)
+    split : ndarray of uint8, shape (N,)
+        Values of `pipeline.tiles.SPLITS`.
+    group : ndarray of int64, shape (N,)
+        Tiles with equal numbers (one shower, one field) are contiguous.
+    masks : ndarray of uint8, shape (N, H, W), optional
+        Bit flags per tile pixel.
+    """
+
+    images: np.ndarray
+    events: dict[str, np.ndarray]
+    group: np.ndarray
+    targets: dict[str, np.ndarray] = field(default_factory=dict)
+    weights: np.ndarray | None = None
+    split: np.ndarray | None = None
+    masks: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        if self.weights is None:
+            self.weights = np.ones(n, np.float32)
+        if self.split is None:
+            self.split = np.zeros(n, np.uint8)
+        lengths = {name: len(array) for name, array in self._arrays()}
+        wrong = {name: length for name, length in lengths.items() if length != n}
+        if wrong:
+            raise ValueError(f"a batch of {n} images has columns of other lengths: {wrong}")
+
+    def _arrays(self) -> Iterable[tuple[str, np.ndarray]]:
+        yield from (("weights", self.weights), ("split", self.split), ("group", self.group))
+        yield from self.events.items()
+        yield from self.targets.items()
+        if self.masks is not None:
+            yield "masks", self.masks
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, index: np.ndarray | slice) -> "TileBatch":
+        """The tiles at `index` (a slice, integers or booleans), in that order."""
+        return TileBatch(
+            images=self.images[index],
+            events={name: column[index] for name, column in self.events.items()},
+            group=self.group[index],
+            targets={name: target[index] for name, target in self.targets.items()},
+            weights=self.weights[index],
+            split=self.split[index],
+            masks=None if self.masks is None else self.masks[index],
+        )
+
+    @classmethod
+    def concatenate(cls, batches: Sequence["TileBatch"]) -> "TileBatch":
+        """One batch of several with the same columns."""
+        first = batches[0]
+        if len(batches) == 1:
+            return first
+        return cls(
+            images=np.concatenate([b.images for b in batches]),
+            events={name: np.concatenate([b.events[name] for b in batches]) for name in first.events},
+            group=np.concatenate([b.group for b in batches]),
+            targets={name: np.concatenate([b.targets[name] for b in batches]) for name in first.targets},
+            weights=np.concatenate([b.weights for b in batches]),
+            split=np.concatenate([b.split for b in batches]),
+            masks=None if first.masks is None else np.concatenate([b.masks for b in batches]),
+        )
+
+
+class ShardWriter:
+    """Write a shard chunk by chunk; memory is bounded by one appended batch.
+
+    Parameters
+    ----------
+    path : path
+        File to make (a temporary name of `pipeline.files.atomic_output`).
+    channels : sequence of Channel
+    tile_shape : (int, int)
+        (H, W).
+    dtype : str
+        float16 for camera images, float32 for sky frames (float16 ends at 65,504).
+    source : str
+        Name of the run or field: with the group it decides the split.
+    kind : {"camera", "sky"}
+    attributes : mapping
+        JSON-able facts of the whole shard: camera identity, cleaning, provenance ...
+    columns, targets : mapping, optional
+        Event columns (name -> dtype) and targets (name -> (shape without N, dtype)), declared when a shard may stay
+        empty; otherwise taken from the first batch.
+    masks : bool
+        Whether tiles come with masks.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        channels: Sequence[Channel],
+        tile_shape: tuple[int, int],
+        dtype: str = "float16",
+        source: str,
+        kind: str,
+        attributes: Mapping[str, Any],
+        columns: Mapping[str, Any] | None = None,
+        targets: Mapping[str, tuple[tuple[int, ...], Any]] | None = None,
+        masks: bool = False,
+    ) -> None:
+        self._file = h5py.File(path, "w")
+        self._tile_shape = tuple(tile_shape)
+        self._offsets: list[int] = [0]
+        self._last_group: int | None = None
+        self._seen_groups: set[int] = set()
+        self.n_tiles = 0
+        attrs = self._file.attrs
+        attrs["format"], attrs["format_version"] = FORMAT_NAME, FORMAT_VERSION
+        attrs["source"], attrs["kind"] = source, kind
+        attrs["channel_names"] = [channel.name for channel in channels]
+        attrs["channel_units"] = [channel.unit for channel in channels]
+        attrs["attributes"] = json.dumps(dict(attributes), sort_keys=True, default=str)
+        self._create("images", (len(channels), *self._tile_shape), dtype, CHUNK_TILES)
+        self._create("weights", (), np.float32, _COLUMN_CHUNK)
+        self._create("split", (), np.uint8, _COLUMN_CHUNK)
+        if masks:
+            self._create("masks", self._tile_shape, np.uint8, CHUNK_TILES)
+        self._file.create_group("events")
+        self._file.create_group("targets")
+        for name, column_dtype in (columns or {}).items():
+            self._create(f"events/{name}", (), column_dtype, _COLUMN_CHUNK)
+        for name, (shape, target_dtype) in (targets or {}).items():
+            self._create(f"targets/{name}", tuple(shape), target_dtype, CHUNK_TILES)
+
+    def _create(self, name: str, shape: tuple[int, ...], dtype: Any, chunk: int) -> None:
+        self._file.create_dataset(
+            name, shape=(0, *shape), maxshape=(None, *shape), chunks=(chunk, *shape), dtype=dtype, **_COMPRESSION
+        )
+
+    def append(self, batch: TileBatch) -> None:
+        """Add tiles. A group may go on from the batch before, but may not come back later.
+
+        Raises
+        ------
+        ValueError
+            If columns or targets differ from the first batch's, the tile shape is another, or a group comes back.
+        """
+        if len(batch) == 0:
+            return
+        if batch.images.shape[2:] != self._tile_shape:
+            raise ValueError(f"tiles of shape {batch.images.shape[2:]} do not fit a shard of {self._tile_shape}")
+        if self.n_tiles == 0:
+            self._declare(batch)
+        self._check_names("events", batch.events)
+        self._check_names("targets", batch.targets)
+        if ("masks" in self._file) != (batch.masks is not None):
+            raise ValueError("masks must come with every batch or with none, as declared")
+        self._note_groups(batch.group)
+        extended = {"images": batch.images, "weights": batch.weights, "split": batch.split}
+        extended |= {f"events/{name}": column for name, column in batch.events.items()}
+        extended |= {f"targets/{name}": target for name, target in batch.targets.items()}
+        if batch.masks is not None:
+            extended["masks"] = batch.masks
+        end = self.n_tiles + len(batch)
+        for name, array in extended.items():
+            dataset = self._file[name]
+            dataset.resize(end, axis=0)
+            dataset[self.n_tiles : end] = array
+        self.n_tiles = end
+
+    def _declare(self, batch: TileBatch) -> None:
+        for name, column in batch.events.items():
+            if name not in self._file["events"]:
+                self._create(f"events/{name}", (), column.dtype, _COLUMN_CHUNK)
+        for name, target in batch.targets.items():
+            if name not in self._file["targets"]:
+                self._create(f"targets/{name}", target.shape[1:], target.dtype, CHUNK_TILES)
+
+    def _check_names(self, where: str, arrays: Mapping[str, np.ndarray]) -> None:
+        known = set(self._file[where])
+        if set(arrays) != known:
+            differing = sorted(known.symmetric_difference(arrays))
+            raise ValueError(f"{where} differ between the batches of a shard: {', '.join(differing)}")
+
+    def _note_groups(self, group: np.ndarray) -> None:
+        starts = np.flatnonzero(np.diff(group, prepend=group[0] - 1))
+        for start in starts.tolist():
+            identifier = int(group[start])
+            if identifier == self._last_group:
+                continue
+            if identifier in self._seen_groups:
+                raise ValueError(f"group {identifier} comes back after another: tiles of a group must be contiguous")
+            self._seen_groups.add(identifier)
+            self._last_group = identifier
+            if self.n_tiles + start > 0:
+                self._offsets.append(self.n_tiles + start)
+
+    def close(self) -> None:
+        """Write the group offsets and close the file."""
+        if not self._file:
+            return
+        offsets = [*self._offsets, self.n_tiles] if self.n_tiles else [0]
+        self._file.create_dataset("groups", data=np.array(offsets, dtype=np.int64))
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Shard:
+    """Read a shard by whole chunks.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing, is not a shard, or is of a newer format version.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            # The chunk cache holds two chunks of images and of one image-like target.
+            self._file = h5py.File(self.path, "r", rdcc_nbytes=16 << 20)
+        except OSError as error:
+            reason = "does not exist" if not self.path.exists() else "is not an HDF5 file, or is damaged"
+            raise InputFileError(f"{self.path} {reason}; give a shard made by `lightpool tiles`") from error
+        attrs = self._file.attrs
+        if attrs.get("format") != FORMAT_NAME or "groups" not in self._file:
+            self._file.close()
+            raise InputFileError(f"{self.path} is not a tile shard; give a file made by `lightpool tiles`")
+        if attrs["format_version"] > FORMAT_VERSION:
+            version = attrs["format_version"]
+            self._file.close()
+            raise InputFileError(
+                f"{self.path} has shard format version {version}; this lightpool reads up to {FORMAT_VERSION}: update it"
+            )
+        self.source: str = attrs["source"]
+        self.kind: str = attrs["kind"]
+        self.attributes: dict[str, Any] = json.loads(attrs["attributes"])
+        self.channels = [
+            Channel(str(name), str(unit))
+            for name, unit in zip(attrs["channel_names"], attrs["channel_units"], strict=True)
+        ]
+        images = self._file["images"]
+        self.n_tiles: int = images.shape[0]
+        self.tile_shape: tuple[int, int] = images.shape[2:]
+        self.columns: list[str] = sorted(self._file["events"])
+        self.targets: list[str] = sorted(self._file["targets"])
+        self.group_offsets: np.ndarray = self._file["groups"][:]
+        self.split: np.ndarray = self._file["split"][:]
+        self.n_chunks = -(-self.n_tiles // CHUNK_TILES)
+
+    @property
+    def n_groups(self) -> int:
+        """Number of showers or fields."""
+        return max(len(self.group_offsets) - 1, 0)
+
+    @property
+    def group(self) -> np.ndarray:
+        """Group number of each tile, shape (N,), counted from 0 within the shard."""
+        return np.repeat(np.arange(self.n_groups), np.diff(self.group_offsets))
+
+    def chunk(self, index: int, columns: Iterable[str] | None = None) -> TileBatch:
+        """Tiles of chunk `index` (up to 64), with `columns` of the events (all by default)."""
+        if not 0 <= index < self.n_chunks:
+            raise ValueError(f"chunk {index} is outside 0 to {self.n_chunks - 1} of {self.path}")
+        part = slice(index * CHUNK_TILES, min((index + 1) * CHUNK_TILES, self.n_tiles))
+        names = self.columns if columns is None else list(columns)
+        tiles = np.arange(part.start, part.stop)
+        return TileBatch(
+            images=self._file["images"][part],
+            events={name: self._file["events"][name][part] for name in names},
+            group=np.searchsorted(self.group_offsets, tiles, side="right") - 1,
+            targets={name: self._file["targets"][name][part] for name in self.targets},
+            weights=self._file["weights"][part],
+            split=self.split[part],
+            masks=self._file["masks"][part] if "masks" in self._file else None,
+        )
+
+    def read_columns(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Whole event columns, `weights` or `split` by name, shape (N,) each; no images are read."""
+        found = {}
+        for name in names:
+            place = self._file if name in ("weights", "split") else self._file["events"]
+            if name not in place:
+                raise ValueError(f"{self.path} has no column {name!r}; it has {', '.join(self.columns)}")
+            found[name] = place[name][:]
+        return found
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
