@@ -1,0 +1,300 @@
+"""Weighted figures of merit and their bootstrap intervals, over groups and in pairs.
+
+Images of one shower, or stars of one field, are not independent: what is resampled is the group, with
+replacement, and every quantity that is compared is computed on the same resample, so that the interval of a
+difference is that of the pair [1]_.
+
+A resample is nothing but another weight per item (its weight times how often its group was drawn). So every
+statistic here takes weights of shape (..., n) and returns shape (...): one call does a whole block of
+resamples, and what does not depend on the weights (a sort) is done once.
+
+References
+----------
+.. [1] Efron, B. & Tibshirani, R. (1993), An Introduction to the Bootstrap, Chapman & Hall, ch. 8 and 13.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+# Weights of one block of resamples: 2^22 float64 are 32 MiB, whatever the number of items.
+_BLOCK_ELEMENTS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with the limits of its interval; NaN where it is not defined."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether zero lies outside the interval."""
+        return bool(self.low > 0 or self.high < 0)
+
+
+# ---- classification --------------------------------------------------------------------------------------
+def _ranked_sums(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Signal and background weight at each distinct score, highest first: two arrays (..., n_distinct)."""
+    scores, labels, weights = np.asarray(scores), np.asarray(labels, bool), np.asarray(weights, float)
+    order = np.argsort(-scores, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
+    ranked = weights[..., order]
+    signal = np.add.reduceat(np.where(labels[order], ranked, 0.0), starts, axis=-1)
+    background = np.add.reduceat(np.where(labels[order], 0.0, ranked), starts, axis=-1)
+    return signal, background
+
+
+def roc_curve(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Background and signal efficiency as the threshold falls.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (n,)
+        The higher, the more signal-like. Equal scores pass a threshold together.
+    labels : ndarray, shape (n,)
+        True for signal.
+    weights : ndarray, shape (..., n)
+
+    Returns
+    -------
+    background_efficiency, signal_efficiency : ndarray, shape (..., n_distinct + 1)
+        From (0, 0) to (1, 1); NaN where a class has no weight.
+    """
+    curves = []
+    for share in _ranked_sums(scores, labels, weights):
+        total = np.cumsum(share, axis=-1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            curves.append(np.concatenate([np.zeros_like(total[..., :1]), total], axis=-1) / total[..., -1:])
+    signal, background = curves
+    return background, signal
+
+
+def auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve: the chance that signal outranks background, ties counting half [1]_.
+
+    Parameters
+    ----------
+    scores, labels : ndarray, shape (n,)
+    weights : ndarray, shape (..., n)
+
+    Returns
+    -------
+    ndarray, shape (...)
+        NaN where a class has no weight.
+
+    References
+    ----------
+    .. [1] Fawcett, T. (2006), Pattern Recognition Letters 27, 861, sect. 7.
+    """
+    signal, background = _ranked_sums(scores, labels, weights)
+    below = background.sum(-1, keepdims=True) - np.cumsum(background, axis=-1)
+    pairs = signal.sum(-1) * background.sum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (signal * (below + 0.5 * background)).sum(-1) / np.where(pairs > 0, pairs, np.nan)
+
+
+def background_at_efficiency(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, efficiency: float = 0.8
+) -> np.ndarray:
+    """Fraction of the background that is kept with `efficiency` of the signal (linear between thresholds).
+
+    Parameters
+    ----------
+    scores, labels : ndarray, shape (n,)
+    weights : ndarray, shape (..., n)
+    efficiency : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    ndarray, shape (...)
+    """
+    background, signal = roc_curve(scores, labels, weights)
+    # The first threshold that reaches the efficiency; rounding may leave the last cumulative sum below 1.
+    last = np.argmax(signal >= efficiency * (1 - 1e-12), axis=-1)[..., None]
+    first = np.maximum(last - 1, 0)
+
+    def at(curve: np.ndarray, index: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(curve, index, axis=-1)[..., 0]
+
+    rise = at(signal, last) - at(signal, first)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(rise > 0, (efficiency - at(signal, first)) / rise, 1.0)
+    return at(background, first) + np.clip(share, 0, 1) * (at(background, last) - at(background, first))
+
+
+# ---- residuals -------------------------------------------------------------------------------------------
+def quantile(values: np.ndarray, fraction: float, weights: np.ndarray) -> np.ndarray:
+    """The smallest value below or at which `fraction` of the weight lies (numpy's method "inverted_cdf").
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+    fraction : float
+        Between 0 and 1.
+    weights : ndarray, shape (..., n)
+
+    Returns
+    -------
+    ndarray, shape (...)
+        NaN where there is no weight.
+    """
+    values, weights = np.asarray(values, float), np.asarray(weights, float)
+    if not values.size:
+        return np.full(weights.shape[:-1], np.nan)
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[..., order], axis=-1)
+    reached = total >= fraction * total[..., -1:] * (1 - 1e-12)
+    # A fraction of 0 asks for the first item that has weight at all.
+    found = np.argmax(reached & (total > 0), axis=-1)
+    return np.where(total[..., -1] > 0, values[order][found], np.nan)
+
+
+def median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted median; see `quantile`."""
+    return quantile(values, 0.5, weights)
+
+
+def containment(residuals: np.ndarray, weights: np.ndarray, fraction: float = 0.68) -> np.ndarray:
+    """The half-width around zero that contains `fraction` of the residuals: bias and tails count.
+
+    Parameters
+    ----------
+    residuals : ndarray, shape (n,)
+    weights : ndarray, shape (..., n)
+
+    Returns
+    -------
+    ndarray, shape (...)
+    """
+    return quantile(np.abs(residuals), fraction, weights)
+
+
+def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean of (n,) values over the last axis of (..., n) weights; NaN where there is no weight."""
+    weights = np.asarray(weights, float)
+    total = weights.sum(-1)
+    return (weights @ np.asarray(values, float)) / np.where(total > 0, total, np.nan)
+
+
+def rms(residuals: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted root mean square around zero (a bias counts)."""
+    return np.sqrt(mean(np.square(np.asarray(residuals, float)), weights))
+
+
+# ---- bootstrap -------------------------------------------------------------------------------------------
+def bootstrap_weights(groups: np.ndarray, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield blocks of resampled group multiplicities, spread to the items.
+
+    Parameters
+    ----------
+    groups : ndarray, shape (n,)
+        Any hashable label per item; items with equal labels are drawn together.
+    n_resamples : int
+    seed : int
+
+    Yields
+    ------
+    ndarray, shape (k, n), float64
+        How often each item's group was drawn in each of the next k resamples.
+    """
+    _, index = np.unique(groups, return_inverse=True)
+    n_groups = int(index.max()) + 1
+    rng = np.random.default_rng(seed)
+    block = max(1, _BLOCK_ELEMENTS // max(len(index), n_groups))
+    for start in range(0, n_resamples, block):
+        size = min(block, n_resamples - start)
+        # One draw after the other, so that the block size does not change the numbers.
+        drawn = np.stack(
+            [np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups) for _ in range(size)]
+        )
+        yield drawn[:, index].astype(float)
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    groups: np.ndarray,
+    weights: np.ndarray,
+    *,
+    n_resamples: int = 500,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[Estimate]:
+    """Values of several statistics and their percentile intervals, all from the same resamples of the groups.
+
+    Parameters
+    ----------
+    statistic : callable
+        Takes weights (k, n), returns (k, m): m quantities for each of k weightings. Whatever is compared in
+        pairs belongs into one call (network, baseline, and their difference).
+    groups : ndarray, shape (n,)
+        Items with equal labels are resampled together.
+    weights : ndarray, shape (n,)
+    n_resamples, seed : int
+    level : float
+        Coverage of the interval.
+
+    Returns
+    -------
+    list of Estimate, length m
+        Resamples in which a quantity is undefined (a class without items) do not count for its interval.
+    """
+    weights = np.asarray(weights, float)
+    values = statistic(weights[None])[0]
+    resampled = np.concatenate(
+        [statistic(weights * drawn) for drawn in bootstrap_weights(groups, n_resamples, seed)]
+    )
+    tail = (1 - level) / 2
+    estimates = []
+    for value, sample in zip(values, resampled.T, strict=True):
+        defined = sample[np.isfinite(sample)]
+        low, high = (
+            np.quantile(defined, [tail, 1 - tail])
+            if defined.size and np.isfinite(value)
+            else (np.nan, np.nan)
+        )
+        estimates.append(Estimate(float(value), float(low), float(high)))
+    return estimates
+
+
+# ---- binning ---------------------------------------------------------------------------------------------
+def bins_of(values: np.ndarray, edges: Sequence[float]) -> list[tuple[float, float, np.ndarray]]:
+    """Half-open bins [low, high), the last one closed: a list of (low, high, selection (n,) bool)."""
+    values = np.asarray(values)
+    result = []
+    for i, (low, high) in enumerate(pairwise(edges)):
+        below = values <= high if i == len(edges) - 2 else values < high
+        result.append((float(low), float(high), (values >= low) & below))
+    return result
+
+
+def migration_matrix(
+    true: np.ndarray, reco: np.ndarray, weights: np.ndarray, edges: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """How the items of each true bin spread over the reconstructed bins.
+
+    Parameters
+    ----------
+    true, reco, weights : ndarray, shape (n,)
+    edges : sequence of float, length k + 1
+        The same for both axes.
+
+    Returns
+    -------
+    matrix : ndarray, shape (k, k)
+        [i, j] = share of true bin i that is reconstructed in bin j; rows of bins without weight are NaN. A
+        row sums to less than 1 where items are reconstructed outside `edges`.
+    inside : ndarray, shape (k,)
+        The sum of each row.
+    """
+    counts, _, _ = np.histogram2d(true, reco, bins=(edges, edges), weights=weights)
+    totals, _ = np.histogram(true, bins=edges, weights=weights)
+    matrix = counts / np.where(totals > 0, totals, np.nan)[:, None]
+    return matrix, matrix.sum(1)
