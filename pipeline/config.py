@@ -54,7 +54,9 @@ class ShowersConfig(Section):
     azimuth_deg: float = 180.0
     site_altitude_m: float = 2158.0
     magnetic_field_ut: tuple[float, float] = (30.6, 23.6)  # horizontal (north), vertical (down): La Palma
-    min_true_pe: int = Field(30, ge=1, description="fewer photo-electrons in the camera are not worth a trigger decision")
+    min_true_pe: int = Field(
+        30, ge=1, description="fewer photo-electrons in the camera are not worth a trigger decision"
+    )
     classes: tuple[ShowerClass, ...] = ()
 
     @property
@@ -367,7 +369,10 @@ def _accepted_keys(location: tuple[Any, ...]) -> Iterator[str]:
         if isinstance(part, int):
             continue
         annotation = model.model_fields[part].annotation
-        model = next((a for a in (annotation, *getattr(annotation, "__args__", ())) if hasattr(a, "model_fields")), None)
+        model = next(
+            (a for a in (annotation, *getattr(annotation, "__args__", ())) if hasattr(a, "model_fields")),
+            None,
+        )
         if model is None:
             return
     yield from model.model_fields

@@ -97,7 +97,17 @@ def write_sidecar(product: str | Path, stamped: Mapping[str, Any], **facts: Any)
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": package_versions(
-            ("numpy", "astropy", "ctapipe", "h5py", "tables", "torch", "lightning", "onnxruntime", "scikit-learn")
+            (
+                "numpy",
+                "astropy",
+                "ctapipe",
+                "h5py",
+                "tables",
+                "torch",
+                "lightning",
+                "onnxruntime",
+                "scikit-learn",
+            )
         ),
     }
     record |= facts

@@ -175,7 +175,12 @@ class ShardWriter:
 
     def _create(self, name: str, shape: tuple[int, ...], dtype: Any, chunk: int) -> None:
         self._file.create_dataset(
-            name, shape=(0, *shape), maxshape=(None, *shape), chunks=(chunk, *shape), dtype=dtype, **_COMPRESSION
+            name,
+            shape=(0, *shape),
+            maxshape=(None, *shape),
+            chunks=(chunk, *shape),
+            dtype=dtype,
+            **_COMPRESSION,
         )
 
     def append(self, batch: TileBatch) -> None:
@@ -278,7 +283,7 @@ class Shard:
             version = attrs["format_version"]
             self._file.close()
             raise InputFileError(
-                f"{self.path} has shard format version {version}; this lightpool reads up to {FORMAT_VERSION}: update it"
+                f"{self.path} has shard format version {version}; this lightpool reads up to {FORMAT_VERSION}"
             )
         self.source: str = attrs["source"]
         self.kind: str = attrs["kind"]

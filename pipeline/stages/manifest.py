@@ -1,0 +1,37 @@
+"""Stage `manifest`: describe any number of shards in one file that training reads."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import provenance
+from pipeline.config import Config
+from pipeline.tiles.manifest import Manifest, write_manifest
+
+CLASS_COLUMN = "true_primary_id"
+
+
+def make_manifest(shards: Sequence[Path], cfg: Config, out: Path, *, force: bool = False) -> Manifest:
+    """Write `out` for `shards`, with weights that make energy, offset and size alike between gammas and hadrons.
+
+    Raises
+    ------
+    UserError
+        If the shards do not belong together or hold no tile.
+    """
+    weighting = cfg.tiles.weighting
+    stamped = provenance.stamp("manifest", config=weighting.model_dump(mode="json"))
+    manifest = write_manifest(
+        shards,
+        out,
+        class_column=CLASS_COLUMN,
+        equalised={
+            "true_energy_tev": weighting.energy_bins,
+            "true_offset_deg": weighting.offset_bins,
+            "hillas_intensity": weighting.size_bins,
+        },
+        max_weight=weighting.max_weight,
+        provenance=stamped,
+        force=force,
+    )
+    provenance.write_sidecar(out, stamped)
+    return manifest

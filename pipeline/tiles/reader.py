@@ -1,0 +1,258 @@
+"""Stream the tiles of one split out of any number of shards, in order or shuffled; memory is bounded by a buffer."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.tiles.manifest import Manifest
+from pipeline.tiles.shards import CHUNK_TILES, Channel, Shard, TileBatch
+from pipeline.tiles.splits import SPLITS
+
+_OPEN_SHARDS = 64
+_BUFFER_CHUNKS = 16
+
+
+class TileReader:
+    """The tiles of one split.
+
+    Parameters
+    ----------
+    manifests : sequence of path or Manifest
+    split : {"train", "validation", "test", "all"}
+    where : mapping, optional
+        Event column -> value or values that a tile must have to be read: `{"true_primary_id": 0}` reads gammas only.
+    equalise : bool
+        Whether `weights` include the manifest's class equalisation. Switch it off where only one class is used (the
+        energy of gammas): the factors would bend its spectrum towards the other class.
+
+    Raises
+    ------
+    UserError
+        If the split's name is unknown or the manifests do not hold tiles of one kind.
+    """
+
+    def __init__(
+        self,
+        manifests: Sequence[str | Path | Manifest],
+        split: str,
+        *,
+        where: Mapping[str, Any] | None = None,
+        equalise: bool = True,
+    ) -> None:
+        if split not in (*SPLITS, "all"):
+            raise UserError(f"unknown split {split!r}; accepted: {', '.join(SPLITS)}, all")
+        if not manifests:
+            raise UserError("no manifest was given; make one with `lightpool manifest`")
+        self.manifests = [m if isinstance(m, Manifest) else Manifest.load(m) for m in manifests]
+        self.split_name = split
+        self._where = {name: np.atleast_1d(value) for name, value in (where or {}).items()}
+        self._equalise = equalise
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._paths: list[tuple[Manifest, Path]] = []
+        for manifest in self.manifests:
+            self._check_alike(manifest)
+            self._paths += [(manifest, path) for path in manifest.shard_paths()]
+        self._index()
+
+    def _check_alike(self, manifest: Manifest) -> None:
+        first = self.manifests[0]
+        for name in ("kind", "channels", "tile_shape", "attributes"):
+            if getattr(manifest, name) != getattr(first, name):
+                got, expected = getattr(manifest, name), getattr(first, name)
+                raise UserError(
+                    f"{manifest.path} has {name} {got}, but {first.path} has {expected}; train on manifests of one kind"
+                )
+
+    def _index(self) -> None:
+        """Which tiles are wanted, from the small columns alone: no image is read."""
+        self._keep: list[np.ndarray] = []
+        self._first_group: list[int] = []
+        self._chunks: list[tuple[int, int]] = []
+        self._sources: list[str] = []
+        n_groups = 0
+        self.n_groups = 0
+        for number in range(len(self._paths)):
+            shard = self._shard(number)
+            keep = np.ones(shard.n_tiles, bool)
+            if self.split_name != "all":
+                keep &= shard.split == SPLITS[self.split_name]
+            if shard.n_tiles:
+                for name, values in self._where.items():
+                    keep &= np.isin(shard.read_columns([name])[name], values)
+            self._keep.append(keep)
+            self._first_group.append(n_groups)
+            self._sources.append(shard.source)
+            n_groups += shard.n_groups
+            self.n_groups += len(np.unique(shard.group[keep]))
+            self._chunks += [(number, chunk) for chunk in range(shard.n_chunks) if keep[_tiles_of(chunk)].any()]
+        self.n_tiles = int(sum(keep.sum() for keep in self._keep))
+
+    def __len__(self) -> int:
+        return self.n_tiles
+
+    @property
+    def kind(self) -> str:
+        """Camera or sky."""
+        return self.manifests[0].kind
+
+    @property
+    def channels(self) -> list[Channel]:
+        """Image channels with their units."""
+        return self.manifests[0].channels
+
+    @property
+    def tile_shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.manifests[0].tile_shape
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Facts that all shards share (camera identity, tile preparation, unit)."""
+        return self.manifests[0].attributes
+
+    @property
+    def columns(self) -> list[str]:
+        """Event columns of the first shard that has tiles."""
+        for number, keep in enumerate(self._keep):
+            if len(keep):
+                return self._shard(number).columns
+        return []
+
+    @property
+    def targets(self) -> list[str]:
+        """Targets of the first shard that has tiles."""
+        for number, keep in enumerate(self._keep):
+            if len(keep):
+                return self._shard(number).targets
+        return []
+
+    def sequential(self, columns: Iterable[str] | None = None) -> Iterator[TileBatch]:
+        """All tiles in the order of the shards, by chunks of up to 64."""
+        for number, chunk in self._chunks:
+            yield self._read(number, chunk, columns)
+
+    def shuffled(
+        self,
+        seed: int,
+        epoch: int,
+        batch_size: int,
+        *,
+        columns: Iterable[str] | None = None,
+        by_group: bool = False,
+        buffer_chunks: int = _BUFFER_CHUNKS,
+    ) -> Iterator[TileBatch]:
+        """Batches of exactly `batch_size` tiles in an order that depends on (seed, epoch) alone.
+
+        Chunks are permuted over all shards; within a buffer of `buffer_chunks` chunks the tiles are shuffled. The
+        last, partial batch is left out (another permutation drops other tiles next epoch), unless it is the only one.
+
+        Parameters
+        ----------
+        seed, epoch : int
+        batch_size : int
+        columns : iterable of str, optional
+            Event columns to read; all by default.
+        by_group : bool
+            Keep the tiles of a group together (for models that see all images of a shower). Off, images are mixed
+            singly: twelve images of one shower in a batch of 64 make its gradient noisier.
+        buffer_chunks : int
+        """
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(len(self._chunks))
+        names = None if columns is None else list(columns)
+        left: TileBatch | None = None
+        emitted = False
+        for start in range(0, len(order), buffer_chunks):
+            read = [self._read(*self._chunks[i], names) for i in order[start : start + buffer_chunks]]
+            buffer = TileBatch.concatenate(read)
+            buffer = buffer.select(_shuffle(buffer.group, rng, by_group))
+            if left is not None and len(left):
+                buffer = TileBatch.concatenate([left, buffer])
+            n_whole = len(buffer) // batch_size * batch_size
+            for at in range(0, n_whole, batch_size):
+                emitted = True
+                yield buffer.select(slice(at, at + batch_size))
+            left = buffer.select(slice(n_whole, None))
+        if left is not None and len(left) and not emitted:
+            yield left
+
+    def n_batches(self, batch_size: int) -> int:
+        """Number of batches that `shuffled` yields in each epoch."""
+        return max(self.n_tiles // batch_size, min(self.n_tiles, 1))
+
+    def events(self, columns: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """Event columns of all tiles in the order of `sequential`, without reading an image.
+
+        `weights`, `split`, `group` and `source_index` (which of `sources`) come along.
+        """
+        names = self.columns if columns is None else list(columns)
+        parts: dict[str, list[np.ndarray]] = {
+            name: [] for name in (*names, "weights", "split", "group", "source_index")
+        }
+        for number, keep in enumerate(self._keep):
+            if not keep.any():
+                continue
+            shard, manifest = self._shard(number), self._paths[number][0]
+            found = shard.read_columns([*names, "weights", "split"])
+            found["group"] = shard.group + self._first_group[number]
+            found["source_index"] = np.full(shard.n_tiles, number)
+            found["weights"] = found["weights"] * self._class_weights(manifest, shard.read_columns)
+            for name, column in parts.items():
+                column.append(found[name][keep])
+        return {name: np.concatenate(column) if column else np.empty(0) for name, column in parts.items()}
+
+    @property
+    def sources(self) -> list[str]:
+        """Source name of each shard."""
+        return self._sources
+
+    def shard_attributes(self) -> list[dict[str, Any]]:
+        """Attributes of each shard, in the order of `sources`."""
+        return [self._shard(number).attributes for number in range(len(self._paths))]
+
+    def _class_weights(self, manifest: Manifest, read: Any) -> np.ndarray | float:
+        if manifest.weighting is None or not self._equalise:
+            return 1.0
+        return manifest.weighting.weights(read(manifest.weighting.needs))
+
+    def _read(self, number: int, chunk: int, columns: Iterable[str] | None) -> TileBatch:
+        shard, manifest = self._shard(number), self._paths[number][0]
+        wanted = shard.columns if columns is None else list(columns)
+        extra = manifest.weighting.needs if manifest.weighting is not None and self._equalise else []
+        batch = shard.chunk(chunk, {*wanted, *extra})
+        batch.weights = (batch.weights * self._class_weights(manifest, lambda _: batch.events)).astype(np.float32)
+        batch.events = {name: batch.events[name] for name in wanted}
+        batch.group = batch.group + self._first_group[number]
+        keep = self._keep[number][_tiles_of(chunk)]
+        return batch if keep.all() else batch.select(keep)
+
+    def _shard(self, number: int) -> Shard:
+        """One open file per shard, the most recent ones kept; each worker process has its own reader."""
+        if number in self._open:
+            self._open.move_to_end(number)
+            return self._open[number]
+        if len(self._open) >= _OPEN_SHARDS:
+            self._open.popitem(last=False)[1].close()
+        self._open[number] = Shard(self._paths[number][1])
+        return self._open[number]
+
+    def close(self) -> None:
+        """Close all shards."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+def _tiles_of(chunk: int) -> slice:
+    return slice(chunk * CHUNK_TILES, (chunk + 1) * CHUNK_TILES)
+
+
+def _shuffle(group: np.ndarray, rng: np.random.Generator, by_group: bool) -> np.ndarray:
+    if not by_group:
+        return rng.permutation(len(group))
+    starts = np.flatnonzero(np.diff(group, prepend=group[0] - 1))
+    runs = np.split(np.arange(len(group)), starts[1:])
+    return np.concatenate([runs[i] for i in rng.permutation(len(runs))])

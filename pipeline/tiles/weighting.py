@@ -1,0 +1,163 @@
+"""Weights that make chosen columns alike between the classes, as a small table that any tile can be looked up in.
+
+Without them a classifier learns the spectra and the field positions that happened to be simulated. The weight of a
+tile is a product of one factor per column, found by iterative proportional fitting ("raking", Deming & Stephan 1940,
+Ann. Math. Stat. 11, 427): each column's weighted histogram is brought to the geometric mean of the classes'
+histograms, in turn, until all fit. A bin that one class does not reach has weight zero in every class.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+_ITERATIONS = 100
+
+
+@dataclass(frozen=True)
+class EqualisedColumn:
+    """Bin edges (shape (n + 1,)) of one column and, per class, a factor for each bin (shape (n,))."""
+
+    name: str
+    edges: list[float]
+    factors: dict[str, list[float]]
+
+    def bins(self, values: np.ndarray) -> np.ndarray:
+        """Bin of each value; values beyond the edges belong to the outermost bins."""
+        return np.clip(np.searchsorted(self.edges, values, side="right") - 1, 0, len(self.edges) - 2)
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """What turns event columns into weights.
+
+    Attributes
+    ----------
+    class_column : str
+        Integer column that tells the classes apart.
+    columns : sequence of EqualisedColumn
+    scale : dict
+        Per class: brings the classes to equal total weight, and the mean weight to 1.
+    max_weight : float
+        Upper limit: rare tiles must not dominate a batch.
+    effective_n : dict
+        Per class: (sum w)^2 / sum w^2 of the tiles that the table was made from.
+    """
+
+    class_column: str
+    columns: list[EqualisedColumn]
+    scale: dict[str, float]
+    max_weight: float
+    effective_n: dict[str, float]
+
+    @property
+    def needs(self) -> list[str]:
+        """Event columns that `weights` reads."""
+        return [self.class_column, *(column.name for column in self.columns)]
+
+    def weights(self, events: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Weight of each tile, shape (N,), float32; tiles of an unknown class get 0."""
+        classes = np.asarray(events[self.class_column])
+        result = np.zeros(len(classes), np.float32)
+        for name, scale in self.scale.items():
+            member = classes == int(name)
+            weight = np.full(int(member.sum()), scale)
+            for column in self.columns:
+                weight *= np.asarray(column.factors[name])[column.bins(np.asarray(events[column.name])[member])]
+            result[member] = np.minimum(weight, self.max_weight)
+        return result
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form; `from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`."""
+        return cls(**dict(content) | {"columns": [EqualisedColumn(**column) for column in content["columns"]]})
+
+
+def equalise(
+    events: Mapping[str, np.ndarray], class_column: str, bins: Mapping[str, int], max_weight: float
+) -> Weighting | None:
+    """Find the table for these tiles.
+
+    Parameters
+    ----------
+    events : mapping of ndarray, shape (N,)
+        The class column and every column named in `bins`; finite.
+    class_column : str
+    bins : mapping
+        Column -> number of bins, at quantiles of the tiles of all classes together.
+    max_weight : float
+
+    Returns
+    -------
+    Weighting or None
+        None if there are fewer than two classes: then there is nothing to make alike.
+    """
+    classes = np.asarray(events[class_column])
+    names = [str(value) for value in np.unique(classes).tolist()]
+    if len(names) < 2:
+        return None
+    member = {name: classes == int(name) for name in names}
+    edges = {column: _quantile_edges(np.asarray(events[column]), n) for column, n in bins.items()}
+    index = {column: EqualisedColumn(column, edges[column], {}).bins(np.asarray(events[column])) for column in bins}
+    factors = {column: {name: np.ones(len(edges[column]) - 1) for name in names} for column in bins}
+    for _ in range(_ITERATIONS):
+        for column in bins:
+            weights = _products(factors, index, member, names, len(classes))
+            histograms = _histograms(index[column], weights, member, names, len(edges[column]) - 1)
+            target = np.exp(np.mean([np.log(np.maximum(h, 1e-300)) for h in histograms.values()], axis=0))
+            target[np.any([h <= 0 for h in histograms.values()], axis=0)] = 0
+            target /= max(target.sum(), 1e-300)
+            for name, histogram in histograms.items():
+                factors[column][name] *= np.divide(target, histogram, out=np.zeros_like(target), where=histogram > 0)
+    weights = _products(factors, index, member, names, len(classes))
+    scale, effective = {}, {}
+    for name in names:
+        total = weights[member[name]].sum()
+        scale[name] = len(classes) / len(names) / total if total > 0 else 0.0
+        w = np.minimum(weights[member[name]] * scale[name], max_weight)
+        effective[name] = float(w.sum() ** 2 / max((w**2).sum(), 1e-300))
+    columns = [
+        EqualisedColumn(column, edges[column], {name: factors[column][name].tolist() for name in names})
+        for column in bins
+    ]
+    return Weighting(class_column, columns, scale, max_weight, effective)
+
+
+def _quantile_edges(values: np.ndarray, n_bins: int) -> list[float]:
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, n_bins + 1)))
+    if len(edges) < 2:
+        edges = np.array([edges[0], np.nextafter(edges[0], np.inf)])
+    return [float(edge) for edge in edges]
+
+
+def _products(
+    factors: Mapping[str, Mapping[str, np.ndarray]],
+    index: Mapping[str, np.ndarray],
+    member: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    n: int,
+) -> np.ndarray:
+    weights = np.ones(n)
+    for column, per_class in factors.items():
+        for name in names:
+            weights[member[name]] *= per_class[name][index[column][member[name]]]
+    return weights
+
+
+def _histograms(
+    index: np.ndarray,
+    weights: np.ndarray,
+    member: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    n_bins: int,
+) -> dict[str, np.ndarray]:
+    found = {}
+    for name in names:
+        histogram = np.bincount(index[member[name]], weights[member[name]], minlength=n_bins)
+        found[name] = histogram / max(histogram.sum(), 1e-300)
+    return found

@@ -1,0 +1,312 @@
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.config import SplitsConfig, load_config, parse_config
+from pipeline.errors import InputFileError, UserError
+from pipeline.tiles import (
+    SPLITS,
+    Channel,
+    Manifest,
+    Shard,
+    ShardWriter,
+    TileBatch,
+    TileReader,
+    split_of,
+    write_manifest,
+)
+from pipeline.tiles.weighting import Weighting, equalise
+
+CHANNELS = [Channel("charge", "p.e."), Channel("peak_time", "ns")]
+
+
+def make_batch(n, rng, *, first_group=0, per_group=3, primary=0, source="run"):
+    group = first_group + np.arange(n) // per_group
+    energy = 10 ** rng.uniform(-1, 1, n)
+    return TileBatch(
+        images=rng.normal(size=(n, 2, 16, 16)).astype(np.float16),
+        events={
+            "event_id": np.arange(n, dtype=np.int64) + 1000 * first_group,
+            "true_primary_id": np.full(n, primary, np.int32),
+            "true_energy_tev": energy * (1 if primary == 0 else 3),
+            "hillas_intensity": energy * 800 * rng.lognormal(0, 0.4, n),
+        },
+        group=group,
+        targets={"energy": np.log10(energy)[:, None].astype(np.float32)},
+        split=split_of(source, group, SplitsConfig()),
+    )
+
+
+def write_shard(path, batches, source="run", **kwargs):
+    kwargs = {"attributes": {"camera_identity": "abc"}, "kind": "camera"} | kwargs
+    with ShardWriter(path, channels=CHANNELS, tile_shape=(16, 16), source=source, **kwargs) as writer:
+        for batch in batches:
+            writer.append(batch)
+    return path
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    rng = np.random.default_rng(0)
+    shards = [
+        write_shard(tmp_path / f"{i}.tiles.h5", [make_batch(200, rng, primary=p, source=f"run{i}")], source=f"run{i}")
+        for i, p in enumerate((0, 0, 101, 101))
+    ]
+    return write_manifest(
+        shards,
+        tmp_path / "manifest.json",
+        class_column="true_primary_id",
+        equalised={"true_energy_tev": 6, "hillas_intensity": 6},
+    )
+
+
+def test_shard_gives_back_what_was_appended(tmp_path):
+    rng = np.random.default_rng(1)
+    whole = make_batch(150, rng)
+    path = write_shard(tmp_path / "a.h5", [whole.select(slice(0, 70)), whole.select(slice(70, None))])
+    with Shard(path) as shard:
+        assert (shard.n_tiles, shard.n_groups, shard.n_chunks) == (150, 50, 3)
+        read = TileBatch.concatenate([shard.chunk(i) for i in range(shard.n_chunks)])
+    np.testing.assert_array_equal(read.images, whole.images)
+    np.testing.assert_array_equal(read.group, whole.group)
+    np.testing.assert_array_equal(read.split, whole.split)
+    np.testing.assert_array_equal(read.targets["energy"], whole.targets["energy"])
+    for name, column in whole.events.items():
+        np.testing.assert_array_equal(read.events[name], column)
+
+
+def test_equal_shards_are_equal_bytes(tmp_path):
+    paths = [write_shard(tmp_path / f"{i}.h5", [make_batch(100, np.random.default_rng(2))]) for i in range(2)]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_empty_shard_is_valid(tmp_path):
+    path = write_shard(
+        tmp_path / "empty.h5", [], columns={"event_id": np.int64}, targets={"energy": ((1,), np.float32)}
+    )
+    with Shard(path) as shard:
+        assert (shard.n_tiles, shard.n_groups, shard.n_chunks) == (0, 0, 0)
+        assert shard.columns == ["event_id"]
+
+
+def test_group_may_not_come_back(tmp_path):
+    batch = make_batch(4, np.random.default_rng(0), per_group=1)
+    with pytest.raises(ValueError, match="group 0 comes back"):
+        write_shard(tmp_path / "a.h5", [batch, batch.select(slice(0, 1))])
+
+
+def test_group_goes_on_over_appends(tmp_path):
+    batch = make_batch(9, np.random.default_rng(0), per_group=9)
+    with Shard(write_shard(tmp_path / "a.h5", [batch.select(slice(i, i + 3)) for i in (0, 3, 6)])) as shard:
+        np.testing.assert_array_equal(shard.group_offsets, [0, 9])
+
+
+def test_batch_refuses_columns_of_other_length():
+    batch = make_batch(4, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="columns of other lengths"):
+        TileBatch(batch.images, {"event_id": np.arange(3)}, batch.group)
+
+
+def test_batches_of_a_shard_have_the_same_columns(tmp_path):
+    rng = np.random.default_rng(0)
+    other = make_batch(3, rng, first_group=9)
+    other.events["extra"] = np.zeros(3)
+    with pytest.raises(ValueError, match="events differ between the batches of a shard: extra"):
+        write_shard(tmp_path / "a.h5", [make_batch(3, rng), other])
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda p: None, "does not exist"),
+        (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\nshort"), "is not an HDF5 file, or is damaged"),
+        (lambda p: h5py.File(p, "w").close(), "is not a tile shard"),
+    ],
+)
+def test_what_is_no_shard_is_said_plainly(tmp_path, make, match):
+    make(tmp_path / "x.h5")
+    with pytest.raises(InputFileError, match=match):
+        Shard(tmp_path / "x.h5")
+
+
+def test_newer_shard_version_is_refused(tmp_path):
+    path = write_shard(tmp_path / "a.h5", [])
+    with h5py.File(path, "a") as file:
+        file.attrs["format_version"] = 99
+    with pytest.raises(InputFileError, match="shard format version 99"):
+        Shard(path)
+
+
+def test_split_is_a_matter_of_source_and_group_alone():
+    groups = np.repeat(np.arange(4000), 3)
+    split = split_of("run1", groups, SplitsConfig())
+    shuffled = np.random.default_rng(0).permutation(len(groups))
+    np.testing.assert_array_equal(split_of("run1", groups[shuffled], SplitsConfig()), split[shuffled])
+    np.testing.assert_array_equal(split[::3], split[2::3])
+    assert not np.array_equal(split, split_of("run2", groups, SplitsConfig()))
+    assert not np.array_equal(split, split_of("run1", groups, SplitsConfig(), seed=1))
+    shares = np.bincount(split[::3], minlength=3) / 4000
+    np.testing.assert_allclose(shares, [0.6, 0.15, 0.25], atol=5 * np.sqrt(0.25 / 4000))
+
+
+def test_reader_partitions_the_tiles(manifest):
+    seen = []
+    for split in SPLITS:
+        reader = TileReader([manifest], split)
+        ids = np.concatenate([b.images[:, 0, 0, 0] for b in reader.sequential()])
+        assert len(ids) == reader.n_tiles == sum(manifest.counts[split].values())
+        seen.append(ids)
+        reader.close()
+    everything = TileReader([manifest], "all")
+    whole = np.concatenate([b.images[:, 0, 0, 0] for b in everything.sequential()])
+    np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.sort(whole))
+    assert len(whole) == 800
+    everything.close()
+
+
+def test_no_group_is_in_two_splits(manifest):
+    groups = [set(TileReader([manifest], split).events([])["group"].tolist()) for split in SPLITS]
+    assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+
+
+@pytest.mark.parametrize("by_group", [False, True])
+def test_shuffled_is_keyed_by_seed_and_epoch(manifest, by_group):
+    reader = TileReader([manifest], "train")
+
+    def order(seed, epoch):
+        batches = list(reader.shuffled(seed, epoch, 32, by_group=by_group, buffer_chunks=3))
+        assert len(batches) == reader.n_batches(32)
+        assert {len(b) for b in batches} == {32}
+        return np.concatenate([b.images[:, 0, 0, 0] for b in batches])
+
+    first = order(1, 0)
+    np.testing.assert_array_equal(first, order(1, 0))
+    assert not np.array_equal(first, order(1, 1))
+    assert not np.array_equal(first, order(2, 0))
+    assert len(np.unique(first)) == len(first) or len(first) - len(np.unique(first)) < 20  # float16 values may coincide
+
+
+def test_shuffled_by_group_keeps_groups_together(manifest):
+    reader = TileReader([manifest], "train")
+    batch = next(reader.shuffled(0, 0, 60, by_group=True))
+    runs = 1 + np.count_nonzero(np.diff(batch.group))
+    assert runs <= len(np.unique(batch.group)) + 2  # a group may be cut where two buffers or chunks meet
+
+
+def test_small_split_gives_one_partial_batch(manifest):
+    reader = TileReader([manifest], "train")
+    assert [len(b) for b in reader.shuffled(0, 0, 10_000)] == [reader.n_tiles]
+
+
+def test_where_selects_a_class(manifest):
+    reader = TileReader([manifest], "train", where={"true_primary_id": 0}, equalise=False)
+    assert reader.n_tiles == manifest.counts["train"]["0"]
+    events = reader.events(["true_primary_id"])
+    assert set(events["true_primary_id"].tolist()) == {0}
+    np.testing.assert_array_equal(events["weights"], 1)
+
+
+def test_events_and_sequential_agree(manifest):
+    reader = TileReader([manifest], "validation")
+    batches = TileBatch.concatenate(list(reader.sequential()))
+    events = reader.events()
+    for name in reader.columns:
+        np.testing.assert_array_equal(batches.events[name], events[name])
+    np.testing.assert_allclose(batches.weights, events["weights"], rtol=1e-6)
+    np.testing.assert_array_equal(batches.group, events["group"])
+
+
+def test_unknown_split_is_refused(manifest):
+    with pytest.raises(UserError, match="unknown split 'dev'; accepted: train, validation, test, all"):
+        TileReader([manifest], "dev")
+
+
+def test_weights_make_the_classes_alike(manifest):
+    """Weighted quantiles of energy and size agree between the classes, though energies differ by a factor of 3."""
+    events = TileReader([manifest], "all").events()
+    gamma = events["true_primary_id"] == 0
+    for name in ("true_energy_tev", "hillas_intensity"):
+        edges = np.quantile(events[name], np.linspace(0, 1, 7))
+        shares = []
+        for member in (gamma, ~gamma):
+            shares.append(np.histogram(events[name][member], edges, weights=events["weights"][member])[0])
+        shares = np.array(shares) / np.sum(shares, axis=1, keepdims=True)
+        np.testing.assert_allclose(shares[0], shares[1], atol=0.03)
+        plain = np.abs(np.subtract(*(np.histogram(events[name][m], edges)[0] / m.sum() for m in (gamma, ~gamma))))
+        if name == "true_energy_tev":
+            assert plain.max() > 0.1  # without weights they differ
+    np.testing.assert_allclose(events["weights"][gamma].sum(), events["weights"][~gamma].sum(), rtol=0.05)
+    assert events["weights"].max() <= 10
+
+
+def test_equalise_needs_two_classes():
+    events = {"c": np.zeros(10, int), "x": np.arange(10.0)}
+    assert equalise(events, "c", {"x": 3}, 10.0) is None
+
+
+def test_equalise_gives_no_weight_where_a_class_is_missing():
+    events = {"c": np.repeat([0, 1], 1000), "x": np.concatenate([np.linspace(0, 1, 1000), np.linspace(0, 0.5, 1000)])}
+    weighting = equalise(events, "c", {"x": 10}, 10.0)
+    weights = Weighting.from_json(json.loads(json.dumps(weighting.to_json()))).weights(events)
+    assert (weights[:1000][events["x"][:1000] > 0.6] == 0).all()
+    assert (weights[:1000][events["x"][:1000] < 0.4] > 0).all()
+
+
+def test_manifest_round_trip_and_totals(manifest):
+    again = Manifest.load(manifest.path)
+    assert again == manifest
+    train = TileReader([again], "train").events(["hillas_intensity"])["hillas_intensity"]
+    assert again.totals["hillas_intensity"]["mean"] == pytest.approx(train.mean())
+    assert again.totals["hillas_intensity"]["std"] == pytest.approx(train.std())
+
+
+def test_manifest_can_move_with_its_shards(manifest, tmp_path):
+    (tmp_path.parent / "moved").mkdir(exist_ok=True)
+    moved = tmp_path.rename(tmp_path.parent / "moved" / "here")
+    assert TileReader([moved / "manifest.json"], "all").n_tiles == 800
+
+
+def test_manifest_errors(tmp_path):
+    rng = np.random.default_rng(0)
+    a = write_shard(tmp_path / "a.h5", [make_batch(10, rng)])
+    b = write_shard(tmp_path / "b.h5", [make_batch(10, rng)], attributes={"camera_identity": "other"})
+    empty = write_shard(tmp_path / "e.h5", [])
+    out = tmp_path / "m.json"
+    with pytest.raises(UserError, match="no shard was given"):
+        write_manifest([], out)
+    with pytest.raises(UserError, match="named twice"):
+        write_manifest([a, a], out)
+    with pytest.raises(UserError, match="has camera_identity other, but .* has abc"):
+        write_manifest([a, b], out)
+    with pytest.raises(UserError, match="none of the 1 shards has a tile"):
+        write_manifest([empty], out)
+    assert not out.exists()
+    write_manifest([a, empty], out)
+    with pytest.raises(UserError, match=r"m\.json exists; choose another name or add --force"):
+        write_manifest([a], out)
+    a.unlink()
+    with pytest.raises(InputFileError, match=r"names the shard a\.h5, which is not there"):
+        Manifest.load(out)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ("{", "it is not JSON"),
+        ("[]", "is not a manifest"),
+        ('{"format": "lightpool-manifest", "format_version": 9}', "9"),
+    ],
+)
+def test_what_is_no_manifest_is_said_plainly(tmp_path, content, match):
+    (tmp_path / "m.json").write_text(content)
+    with pytest.raises(InputFileError, match=match):
+        Manifest.load(tmp_path / "m.json")
+
+
+def test_configuration_names_the_wrong_key(tmp_path):
+    with pytest.raises(UserError, match=r"unknown key 'tiles\.camera\.sice'; did you mean 'size'\? accepted: size,"):
+        parse_config({"tiles": {"camera": {"sice": 3}}})
+    with pytest.raises(UserError, match="cannot read the configuration"):
+        load_config(tmp_path / "none.yaml")
