@@ -97,6 +97,8 @@ class SkySimulationConfig(Section):
     hot_pixel_fraction: float = Field(5e-4, ge=0, le=1)
     dead_pixel_fraction: float = Field(1e-4, ge=0, le=1)
     bad_columns: int = Field(1, ge=0)
+    pixel_um: float = Field(15.0, gt=0)
+    silicon_um: tuple[float, float] = (15.0, 250.0)  # detector thickness, log-uniform per frame: long tracks in thick ones
     cosmic_rays_per_mpix: float = Field(1500.0, ge=0, description="tracks per million pixels of the whole exposure")
     trails_per_frame: float = Field(0.3, ge=0)
     gap_fraction: float = Field(0.01, ge=0, lt=1)
@@ -116,10 +118,13 @@ class SkyIngestConfig(Section):
     gain_e_per_adu: float | None = Field(None, gt=0)
     read_noise_e: float | None = Field(None, ge=0)
     saturation_adu: float | None = None
+    bias_level_adu: float | None = None
     bias: tuple[str, ...] = ()
     dark: tuple[str, ...] = ()
     flat: tuple[str, ...] = ()
     mask_suffix: tuple[str, str] | None = None  # ("_ooi_", "_ood_"): the mask file's name beside the science file's
+    weight_suffix: tuple[str, str] | None = None  # the same for a file of inverse variances: ("_ooi_", "_oow_")
+    dq_bits: dict[int, int] = {}  # a foreign mask's bit -> ours; bits that are not listed mean 1 (bad pixel)
     background_box_px: int = Field(64, ge=8)
 
 
@@ -270,7 +275,8 @@ class PredictConfig(Section):
     batch_size: int = Field(256, ge=1)
     tile_px: int = Field(256, ge=64)
     overlap_px: int = Field(32, ge=0)
-    uses: dict[str, tuple[str, ...]] = {}  # prediction name -> bundle paths or names, for the user's own files
+    # Bundles that the workflow applies to the files of each wing: a task of this experiment, a path, or a name.
+    uses: dict[Literal["camera", "sky"], tuple[str, ...]] = {}
 
 
 class ReportConfig(Section):

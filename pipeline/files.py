@@ -8,6 +8,20 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 
+# What a file name may end with, in any number and order, without it being part of the name of the run or frame.
+_SUFFIXES = frozenset(".simtel .zst .gz .bz2 .xz .fz .fits .fit .fts .h5 .hdf5 .dl0 .dl1 .dl2 .tiles".split())
+
+
+def source_name(path: str | Path) -> str:
+    """Name of the run or frame in a file: its file name without the suffixes that only tell the format.
+
+    Products of one source share this name (`NAME.dl1.h5`, `NAME.tiles.h5`), and the splits are drawn by it.
+    """
+    path = Path(path)
+    while path.suffix.lower() in _SUFFIXES:
+        path = path.with_suffix("")
+    return path.name
+
 
 def check_free(path: str | Path, *, force: bool = False) -> Path:
     """Fail before the long work when an output is in the way.
