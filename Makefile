@@ -1,0 +1,68 @@
+# The everyday commands; `make` alone lists them. Works from a path with spaces: every path below is relative.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.SUFFIXES:
+.PHONY: help setup run test lint bench clean unlock
+
+CONFIG  ?= configs/demo.yaml
+DATA    ?=
+RESULTS ?= results
+PROFILE ?= local
+CORES   ?= $(shell getconf _NPROCESSORS_ONLN)
+JOBS    ?= 2
+ARGS    ?=
+
+# The first of these that is new enough makes the environment.
+PYTHON  ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+             "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+BIN     := .venv/bin
+# The environment is made anew when the requirements change or the checkout moves; the stamp's name says for which.
+COMMA   := ,
+EXTRAS  := dev$(if $(filter slurm,$(PROFILE)),$(COMMA)cluster)
+KEY     := $(shell { cat pyproject.toml constraints.txt; pwd; } | cksum | tr ' ' '-')
+STAMP   := .venv/.installed-$(KEY)-$(EXTRAS)
+SETTINGS = experiment="$(CONFIG)" results="$(RESULTS)" $(if $(DATA),data="$(DATA)")
+IN_ENV  := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m
+
+help:
+	@echo "make run     set up, then run the workflow of CONFIG ($(CONFIG)) to RESULTS ($(RESULTS))"
+	@echo "             CONFIG=FILE.yaml  DATA=DIR (your own files)  CORES=N  RESULTS=DIR  PROFILE=local|slurm"
+	@echo "make test    set up, then run the test suite (LIGHTPOOL_DATA=DIR adds the tests on real files)"
+	@echo "make lint    check style, spelling, import arrows and the workflow"
+	@echo "make bench   run the benchmarks (minutes; not part of the tests)"
+	@echo "make unlock  after a killed run: release the workflow's lock"
+	@echo "make clean   remove the environment and caches; results are kept"
+
+setup: $(STAMP)
+
+$(STAMP):
+	@test -n "$(PYTHON)" || { echo "lightpool needs Python 3.11 or newer: install one, or say make PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "Setting up .venv with the versions of constraints.txt (some minutes, once)"
+	@"$(PYTHON)" -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]$(if $(filter slurm,$(PROFILE)),[cluster])"
+	@touch "$@"
+
+run: $(STAMP)
+	@$(IN_ENV) snakemake --profile "workflow/profiles/$(PROFILE)" $(if $(filter local,$(PROFILE)),--cores $(CORES)) \
+	  $(ARGS) --config $(SETTINGS)
+
+unlock: $(STAMP)
+	@$(IN_ENV) snakemake --unlock --cores 1 --config $(SETTINGS)
+
+test: $(STAMP)
+	@$(IN_ENV) pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+lint: $(STAMP)
+	@$(IN_ENV) ruff check .
+	@$(IN_ENV) ruff format --check .
+	@$(IN_ENV) snakefmt --check workflow
+	@$(IN_ENV) codespell_lib $$(git ls-files)
+	@$(BIN)/python -c 'from importlinter.cli import lint_imports_command as main; main()'
+	@$(IN_ENV) snakemake --lint --config experiment="$(CONFIG)"
+
+bench: $(STAMP)
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find models pipeline tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
