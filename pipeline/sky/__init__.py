@@ -1,0 +1,1 @@
+"""Everything that knows what a FITS sky frame is: reading, simulating, tiling, restoring and judging it."""

@@ -1,0 +1,61 @@
+"""The truth of a simulated frame: ``NAME.truth.fits`` beside ``NAME.fits``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import InputFileError
+from pipeline.files import source_name
+
+
+def truth_path(frame: str | Path) -> Path:
+    """Where the truth of `frame` stands: ``sky_run_0001.fits`` has ``sky_run_0001.truth.fits``."""
+    return Path(frame).with_name(f"{source_name(frame)}.truth.fits")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a simulated frame shows without noise and defects.
+
+    Attributes
+    ----------
+    clean_e : ndarray, shape (H, W), float32
+        Scene, sky and mean dark current [electron].
+    dq : ndarray, shape (H, W), uint8
+        What is wrong with each pixel of the frame.
+    stars : dict of ndarray
+        x, y [px], flux_e [electron], mag.
+    parameters : dict
+        PSF, sky and detector: the primary header's cards.
+    """
+
+    clean_e: np.ndarray
+    dq: np.ndarray
+    stars: dict[str, np.ndarray]
+    parameters: dict[str, float | int | str]
+
+
+def read_truth(path: str | Path) -> Truth:
+    """Read a truth file.
+
+    Raises
+    ------
+    InputFileError
+        If it is missing, damaged or no truth file.
+    """
+    from astropy.io import fits
+
+    try:
+        with fits.open(path, memmap=False) as hdus:
+            table = hdus["STARS"].data
+            return Truth(
+                clean_e=hdus["CLEAN"].data.astype(np.float32),
+                dq=hdus["DQ"].data.astype(np.uint8),
+                stars={name: np.asarray(table[name], dtype=float) for name in table.names},
+                parameters={
+                    key: value for key, value in hdus[0].header.items() if key not in ("PROVENAN", "COMMENT", "HISTORY")
+                },
+            )
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        raise InputFileError(f"{path} is not the truth of a simulated frame ({error})") from error

@@ -1,0 +1,261 @@
+"""`lightpool simulate sky`: one raw long-exposure frame as a camera writes it, and its truth beside it."""
+
+import datetime
+import logging
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline import provenance
+from pipeline.config import Config, SkySimulationConfig
+from pipeline.errors import UserError
+from pipeline.files import atomic_output, check_free
+from pipeline.sky import defects, scenes
+from pipeline.sky.dq import DESCRIPTIONS, DQ
+from pipeline.sky.truth import truth_path
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+
+log = logging.getLogger(__name__)
+
+# Kept free for missing pixels (FITS BLANK): the stored integer -32768 is 0 ADU under BZERO 32768.
+_BLANK_ADU = 0
+_BZERO = 32_768
+_FIRST_NIGHT = datetime.datetime(2020, 1, 1, 2, 0, 0)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """The detector of one frame."""
+
+    gain_e_per_adu: float
+    read_noise_e: float
+    thickness_um: float
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One simulated frame.
+
+    Attributes
+    ----------
+    adu : ndarray, shape (H, W), uint16
+        As read out; 0 marks missing pixels.
+    clean_e : ndarray, shape (H, W), float32
+        Scene, sky and mean dark current [electron]: what a perfect restoration of the calibrated frame gives.
+    dq : ndarray, shape (H, W), uint8
+        What is wrong with each pixel.
+    """
+
+    adu: np.ndarray
+    clean_e: np.ndarray
+    dq: np.ndarray
+    scene: scenes.Scene
+    camera: Camera
+    saturation_adu: float
+
+
+def simulate_sky(cfg: Config, run: int, out: str | Path, seed: int | None = None, force: bool = False) -> Path:
+    """Simulate frame number `run` and write `out` and its truth (``NAME.truth.fits`` beside it).
+
+    Parameters
+    ----------
+    cfg : Config
+        Section `sky` says what a frame looks like.
+    run : int
+        1-based number of the frame; each run is another field, PSF, sky and camera.
+    out : path
+        The raw frame: unsigned 16-bit ADU with bias level, WCS and the header of a camera.
+    seed : int, optional
+        Replaces ``cfg.seed``.
+    force : bool
+        Replace existing files.
+
+    Returns
+    -------
+    path
+        `out`.
+
+    Raises
+    ------
+    UserError
+        If `run` is below 1, or an output exists and `force` is false.
+    """
+    if run < 1:
+        raise UserError(f"--run {run} is not a run number; runs are counted from 1")
+    seed = cfg.seed if seed is None else seed
+    out = check_free(out, force=force)
+    truth = check_free(truth_path(out), force=force)
+    exposure = expose(cfg.sky, seed, run)
+    stamped = provenance.stamp("simulate sky", config=cfg.sky.model_dump(mode="json"), seed=seed, run=run)
+    with atomic_output(truth, force=force) as temporary:
+        _truth_hdus(exposure, cfg.sky, run, stamped).writeto(temporary)
+    with atomic_output(out, force=force) as temporary:
+        _raw_hdu(exposure, cfg.sky, run, seed, truth.name).writeto(temporary)
+    for product in (truth, out):
+        provenance.write_sidecar(product, stamped)
+    log.info("simulated %s: %d stars, %s", out, exposure.scene.stars["x"].size, exposure.scene.psf)
+    return out
+
+
+def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
+    """Draw one exposure: scene, detector, particles and trails, then the read-out.
+
+    Each part has a random stream of its own, keyed by seed, run and the part's name: adding a defect to the
+    simulation leaves the scene as it was.
+    """
+
+    def stream(purpose: str) -> np.random.Generator:
+        return np.random.default_rng([seed, run, zlib.crc32(purpose.encode())])
+
+    scene = scenes.draw_scene(cfg, stream("scene"))
+    camera = _draw_camera(cfg, stream("camera"))
+    dark = defects.DarkCurrent(cfg.dark_e_per_s, cfg.exposure_s)
+    clean_e = scene.expected_e + dark.mean()
+
+    beta = scene.psf.beta or 11 / 6  # the wings of a Kolmogorov profile fall as r^(-11/3)
+    trails_e = defects.Trails(cfg.trails_per_frame, scene.psf.fwhm_px, beta).sample(stream("trails"), cfg.shape)
+    hot_e = defects.HotPixels(cfg.hot_pixel_fraction, cfg.exposure_s).sample(stream("hot pixels"), cfg.shape)
+    rays_e = _particles(cfg, camera, stream("particles"))
+    response = defects.DeadPixels(cfg.dead_pixel_fraction, cfg.bad_columns).sample(stream("dead pixels"), cfg.shape)
+    missing = defects.DetectorGap(cfg.gap_fraction).sample(stream("gap"), cfg.shape)
+
+    light_e = defects.ShotNoise().sample(stream("shot noise"), response * (scene.expected_e + trails_e))
+    charge_e = light_e + dark.sample(stream("dark"), cfg.shape) + hot_e + np.rint(response * rays_e)
+    charge_e = defects.bloom(charge_e, cfg.full_well_e)
+    read_e = charge_e + defects.ReadNoise(camera.read_noise_e).sample(stream("read noise"), cfg.shape)
+    converter = defects.Digitisation(camera.gain_e_per_adu, cfg.bias_adu, cfg.adc_max_adu)
+    adu = np.maximum(converter.sample(read_e), _BLANK_ADU + 1)
+    adu[missing] = _BLANK_ADU
+
+    saturation_adu = min(cfg.full_well_e / camera.gain_e_per_adu + cfg.bias_adu, cfg.adc_max_adu)
+    threshold_e = defects.FLAG_SIGMA * np.sqrt(clean_e + camera.read_noise_e**2)
+    dq = np.zeros(cfg.shape, np.uint8)
+    for where, bit in (
+        (response < 1, DQ.BAD),
+        (hot_e > threshold_e, DQ.HOT),
+        (rays_e > threshold_e, DQ.COSMIC_RAY),
+        (trails_e > threshold_e, DQ.TRAIL),
+        (charge_e / camera.gain_e_per_adu + cfg.bias_adu >= saturation_adu, DQ.SATURATED),
+        (missing, DQ.MISSING),
+    ):
+        defects.flag(dq, where, bit)
+    return Exposure(adu.astype(np.uint16), clean_e.astype(np.float32), dq, scene, camera, saturation_adu)
+
+
+def _draw_camera(cfg: SkySimulationConfig, rng: np.random.Generator) -> Camera:
+    low, high = np.log(cfg.silicon_um)
+    return Camera(
+        gain_e_per_adu=round(float(rng.uniform(*cfg.gain_e_per_adu)), 3),
+        read_noise_e=round(float(rng.uniform(*cfg.read_noise_e)), 2),
+        thickness_um=round(float(np.exp(rng.uniform(low, high))), 1),
+    )
+
+
+def _particles(cfg: SkySimulationConfig, camera: Camera, rng: np.random.Generator) -> np.ndarray:
+    """Muons and Compton electrons in equal numbers, as in detectors at sea level without shielding."""
+    half = cfg.cosmic_rays_per_mpix / 2
+    return sum(
+        kind(half, thickness_um=camera.thickness_um, pixel_um=cfg.pixel_um).sample(rng, cfg.shape)
+        for kind in (defects.Muons, defects.Worms)
+    )
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+def _raw_hdu(exposure: Exposure, cfg: SkySimulationConfig, run: int, seed: int, truth_name: str) -> "fits.PrimaryHDU":
+    from astropy.io import fits
+
+    stored = (exposure.adu.astype(np.int32) - _BZERO).astype(np.int16)
+    hdu = fits.PrimaryHDU(stored)
+    header = hdu.header
+    header["BSCALE"] = 1
+    header["BZERO"] = (_BZERO, "unsigned 16-bit integers")
+    header["BLANK"] = (_BLANK_ADU - _BZERO, "stored value of missing pixels")
+    for key, value, comment in _camera_cards(exposure, cfg, run, seed) + _wcs_cards(cfg, run, seed):
+        header[key] = (value, comment)
+    header["LPTRUTH"] = (truth_name, "truth of this simulated frame")
+    return hdu
+
+
+def _camera_cards(exposure: Exposure, cfg: SkySimulationConfig, run: int, seed: int) -> list[tuple]:
+    rng = np.random.default_rng([seed, run, zlib.crc32(b"night")])
+    start = _FIRST_NIGHT + datetime.timedelta(days=int(rng.integers(0, 1500)), seconds=int(rng.integers(0, 28_800)))
+    return [
+        ("BUNIT", "adu", "unit of the pixel values"),
+        ("OBJECT", f"FIELD {run:04d}", "simulated field"),
+        ("RUN", run, "number of the frame"),
+        ("TELESCOP", "lightpool", "simulated"),
+        ("INSTRUME", "LPSIM", "simulated camera"),
+        ("FILTER", "R", ""),
+        ("IMAGETYP", "object", ""),
+        ("DATE-OBS", start.isoformat(timespec="milliseconds"), "[UTC] start of the exposure"),
+        ("EXPTIME", cfg.exposure_s, "[s] exposure time"),
+        ("GAIN", exposure.camera.gain_e_per_adu, "[electron/adu] conversion"),
+        ("RDNOISE", exposure.camera.read_noise_e, "[electron] read noise"),
+        ("BIASLVL", cfg.bias_adu, "[adu] bias level"),
+        ("SATURATE", exposure.saturation_adu, "[adu] full well or converter limit"),
+        ("PIXSCALE", cfg.pixel_scale_arcsec, "[arcsec/pixel]"),
+    ]
+
+
+def _wcs_cards(cfg: SkySimulationConfig, run: int, seed: int) -> list[tuple]:
+    """Gnomonic projection, east to the left, the camera turned by a degree or so; pointings uniform on the sky."""
+    rng = np.random.default_rng([seed, run, zlib.crc32(b"pointing")])
+    height, width = cfg.shape
+    turn, scale_deg = rng.normal(0, 0.02), cfg.pixel_scale_arcsec / 3600
+    ra_deg, dec_deg = rng.uniform(0, 360), np.degrees(np.arcsin(rng.uniform(-0.5, 1)))
+    return [
+        ("CTYPE1", "RA---TAN", "gnomonic projection"),
+        ("CTYPE2", "DEC--TAN", "gnomonic projection"),
+        ("CUNIT1", "deg", ""),
+        ("CUNIT2", "deg", ""),
+        ("CRVAL1", round(float(ra_deg), 6), "[deg] reference point"),
+        ("CRVAL2", round(float(dec_deg), 6), "[deg] reference point"),
+        ("CRPIX1", (width + 1) / 2, "[pixel] reference point"),
+        ("CRPIX2", (height + 1) / 2, "[pixel] reference point"),
+        ("CD1_1", -scale_deg * float(np.cos(turn)), "[deg/pixel]"),
+        ("CD1_2", scale_deg * float(np.sin(turn)), "[deg/pixel]"),
+        ("CD2_1", scale_deg * float(np.sin(turn)), "[deg/pixel]"),
+        ("CD2_2", scale_deg * float(np.cos(turn)), "[deg/pixel]"),
+        ("RADESYS", "ICRS", ""),
+    ]
+
+
+def _truth_hdus(exposure: Exposure, cfg: SkySimulationConfig, run: int, stamped: dict) -> "fits.HDUList":
+    import json
+
+    from astropy.io import fits
+
+    primary = fits.PrimaryHDU()
+    psf = exposure.scene.psf
+    for key, value, comment in (
+        ("RUN", run, "number of the frame"),
+        ("EXPTIME", cfg.exposure_s, "[s]"),
+        ("PSF", psf.name, "profile of the point-spread function"),
+        ("PSFFWHM", psf.fwhm_px, "[pixel]"),
+        ("PSFBETA", psf.beta, "Moffat index"),
+        ("PSFG1", psf.shear[0], "reduced shear"),
+        ("PSFG2", psf.shear[1], "reduced shear"),
+        ("SKYLEVEL", float(exposure.scene.sky_e.mean()), "[electron] mean sky"),
+        ("DARKMEAN", cfg.dark_e_per_s * cfg.exposure_s, "[electron] mean dark current, part of CLEAN"),
+        ("GAIN", exposure.camera.gain_e_per_adu, "[electron/adu]"),
+        ("RDNOISE", exposure.camera.read_noise_e, "[electron]"),
+        ("SILICON", exposure.camera.thickness_um, "[um] detector thickness"),
+        ("MAGZERO", scenes.ZERO_POINT_MAG, "[mag] of one electron per second"),
+        ("FLAGSIG", defects.FLAG_SIGMA, "[sigma] charge from which a pixel is flagged"),
+    ):
+        if value is not None:
+            primary.header[key] = (value, comment)
+    primary.header["PROVENAN"] = json.dumps(stamped, sort_keys=True)
+    clean = fits.ImageHDU(exposure.clean_e, name="CLEAN")
+    clean.header["BUNIT"] = ("electron", "scene + sky + mean dark current")
+    dq = fits.ImageHDU(exposure.dq, name="DQ")
+    for bit, text in DESCRIPTIONS.items():
+        dq.header[f"DQ{int(bit)}"] = text
+    units = {"x": "pixel", "y": "pixel", "flux_e": "electron", "mag": "mag"}
+    columns = [fits.Column(name, "D", unit=units[name], array=values) for name, values in exposure.scene.stars.items()]
+    return fits.HDUList([primary, clean, dq, fits.BinTableHDU.from_columns(columns, name="STARS")])
