@@ -1,0 +1,171 @@
+# What the rules share: the experiment, the run's folder, and the files that it starts from.
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+from pipeline import provenance
+from pipeline.config import CAMERA_TASKS, SKY_TASKS, load_config
+from pipeline.errors import UserError
+from pipeline.files import source_name
+
+CHECKOUT = Path(os.path.relpath(Path(workflow.main_snakefile).parent.parent))
+CONFIG_FILE = os.path.relpath(config.get("experiment", CHECKOUT / "configs/demo.yaml"))
+SOURCES = yaml.safe_load((CHECKOUT / "workflow/sources.yaml").read_text())
+WING_OF_TASK = dict.fromkeys(CAMERA_TASKS, "camera") | dict.fromkeys(SKY_TASKS, "sky")
+PRODUCT_SUFFIX = {"camera": ".dl1.h5", "sky": ".fits"}
+
+try:
+    CFG = load_config(CONFIG_FILE)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+RUN = f"{config.get('results', 'results')}/{CFG.name}"
+
+
+def sources(rule_name):
+    """Source modules of a rule, relative to the working directory: a checkout may move without a rerun."""
+    found = {path for pattern in SOURCES[rule_name] for path in CHECKOUT.glob(pattern)}
+    return sorted(str(path) for path in found)
+
+
+def settings(*sections):
+    """Digest of the parts of the experiment that decide a product; other keys change without a rerun."""
+    chosen = {}
+    for section in sections:
+        value = CFG
+        for key in section.split("."):
+            value = getattr(value, key)
+        chosen[section] = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+    return provenance.sha256_json(chosen)
+
+
+def named(paths):
+    """Paths by their source's name, which the names of all products and the splits are made of."""
+    names = Counter(source_name(path) for path in paths)
+    for name, count in names.items():
+        if count > 1:
+            same = ", ".join(str(path) for path in paths if source_name(path) == name)
+            raise WorkflowError(f"{count} input files are called {name} ({same}); rename all but one")
+    return {source_name(path): str(path) for path in paths}
+
+
+def users_files(wing):
+    """Files under DATA that the experiment's patterns name."""
+    patterns = getattr(CFG.inputs, wing)
+    if not patterns:
+        return []
+    if "data" not in config:
+        raise WorkflowError(
+            f"{CONFIG_FILE} reads files of yours; say where they are: make run CONFIG=... DATA=DIR"
+        )
+    folder = Path(str(config["data"]))
+    if not folder.is_dir():
+        raise WorkflowError(f"DATA={folder} is not a directory")
+    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+
+
+SHOWER_RUNS = [f"shower_run_{run:04d}" for run in range(1, CFG.showers.n_runs + 1)]
+SKY_RUNS = [f"sky_run_{run:04d}" for run in range(1, CFG.sky.runs + 1)]
+# What goes through `ingest`. Simulated showers are DL1 already.
+RAW = {
+    "camera": named(users_files("camera")),
+    "sky": named([f"{RUN}/raw/{name}.fits" for name in SKY_RUNS] + users_files("sky")),
+}
+HAS_SOURCES = {"camera": bool(SHOWER_RUNS or RAW["camera"]), "sky": bool(RAW["sky"])}
+if not any(HAS_SOURCES.values()):
+    raise WorkflowError(
+        f"{CONFIG_FILE} simulates nothing and its patterns match no file"
+        + (f" under {config['data']}" if "data" in config else "")
+        + f": inputs.camera {list(CFG.inputs.camera)}, inputs.sky {list(CFG.inputs.sky)}"
+    )
+PAIRED = CFG.tiles.sky.target == "noise2noise"
+TASKS = [task for task in CFG.tasks if HAS_SOURCES[WING_OF_TASK[task]]]
+
+
+wildcard_constraints:
+    name="[^/]+",
+    wing="camera|sky",
+    task="|".join(WING_OF_TASK),
+
+
+def usable(wing):
+    """Names of a wing's raw files that `ingest` could use; known once it has seen them all."""
+    if not RAW[wing]:
+        return []
+    gathered = json.loads(Path(checkpoints.usable.get(wing=wing).output.status).read_text())
+    return [name for name, record in gathered.items() if record["status"] == "ok"]
+
+
+def names_of(wing):
+    """Names of all simulated and ingested event files or frames of a wing; at least one."""
+    names = (SHOWER_RUNS if wing == "camera" else []) + usable(wing)
+    if not names:
+        raise WorkflowError(
+            f"ingest could use no {wing} file; {RUN}/status/ingest_{wing}.json says why for each"
+        )
+    return names
+
+
+def product(wing, name):
+    """What the workflow waits for: a simulated event file, or the folder that `ingest` makes of one raw file."""
+    return f"{RUN}/raw/{name}.dl1.h5" if name in SHOWER_RUNS else f"{RUN}/ingested/{wing}/{name}"
+
+
+def product_file(wing, name):
+    """The event file or calibrated frame in `product`."""
+    path = product(wing, name)
+    return path if name in SHOWER_RUNS else f"{path}/{name}{PRODUCT_SUFFIX[wing]}"
+
+
+def truth_file(name):
+    """Truth beside a simulated frame; nothing for a real one."""
+    return f"{RUN}/raw/{name}.truth.fits" if name in SKY_RUNS else []
+
+
+def shards_of(wing):
+    """Tile shards of a wing: one for each file, or the folder of pairs, which only the frames tell the number of."""
+    if wing == "sky" and PAIRED:
+        return [f"{RUN}/tiles/sky"]
+    return [f"{RUN}/tiles/{wing}/{name}.tiles.h5" for name in names_of(wing)]
+
+
+def bundle_folder(use):
+    """Folder or shipped name of a bundle in `predict.uses`: a task of this experiment, a path, or a name."""
+    return f"{RUN}/bundles/{use}" if use in TASKS else use
+
+
+def bundle_cards(wing):
+    """Cards of the bundles applied to a wing: inputs of a prediction, whether made here or by another run."""
+    cards = []
+    for folder in map(bundle_folder, CFG.predict.uses.get(wing, ())):
+        if "/" not in folder:
+            continue  # ships with the package: there is no file here to wait for
+        card = f"{folder}/card.json"
+        if not folder.startswith(f"{RUN}/") and not Path(card).is_file():
+            raise WorkflowError(
+                f"the bundle {folder} that predict.uses names is not there; `make run` makes the demo's"
+            )
+        cards.append(card)
+    return cards
+
+
+def bundle_options(wing):
+    """The bundles applied to a wing, as words of the command line."""
+    return [word for use in CFG.predict.uses.get(wing, ()) for word in ("--bundle", bundle_folder(use))]
+
+
+def predictions():
+    """Predictions asked for, of the wings that have files."""
+    targets = {
+        "camera": f"{RUN}/predictions/camera.dl2.h5",
+        "sky": f"{RUN}/predictions/sky",
+    }
+    return [
+        target
+        for wing, target in targets.items()
+        if CFG.predict.uses.get(wing) and (usable(wing) or (wing == "camera" and SHOWER_RUNS))
+    ]
