@@ -1,0 +1,116 @@
+"""What a file is, told by its content: names and suffixes are not always right."""
+
+import bz2
+import gzip
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Literal
+
+from pipeline.errors import InputFileError
+
+Kind = Literal["simtel", "corsika", "dl1", "dl2", "lstchain", "fits", "tiles", "manifest", "bundle", "hdf5"]
+
+ACCEPTED = (
+    "simtel (.simtel, .gz, .zst), ctapipe DL1 or DL2 HDF5, lstchain DL1 HDF5, FITS (.fits, .fz, .gz, .bz2), "
+    "tile shards, manifests, bundle directories"
+)
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_FITS = b"SIMPLE  ="
+# The marker that starts every top-level eventio object, in either byte order.
+_EVENTIO: dict[bytes, Literal["little", "big"]] = {b"\x37\x8a\x1f\xd4": "little", b"\xd4\x1f\x8a\x37": "big"}
+_MARKER_WITHIN = 64
+# Types of eventio objects written by CORSIKA's IACT package [hessioxxx, io_basic.h]; simtel files start with others.
+_CORSIKA_TYPES = range(1200, 1213)
+_HEAD_BYTES = 512
+
+
+def _open_zst(path: Path) -> IO[bytes]:
+    import zstandard
+
+    return zstandard.open(path, "rb")
+
+
+_OPENERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\x28\xb5\x2f\xfd": _open_zst,
+}
+
+
+def file_kind(path: str | Path) -> Kind:
+    """Tell what `path` is from its first bytes, decompressed, and for HDF5 from what is in it.
+
+    Raises
+    ------
+    InputFileError
+        If it does not exist, cannot be read, is empty, or is nothing that lightpool knows.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if (path / "card.json").is_file():
+            return "bundle"
+        raise InputFileError(f"{path} is a directory without card.json; a model bundle has one")
+    head = _head(path)
+    if head.startswith(_HDF5):
+        return _hdf5_kind(path)
+    if head.startswith(_FITS):
+        return "fits"
+    # Some producers put bytes before the first marker; a file cut at an object's edge still starts with one.
+    for marker, order in _EVENTIO.items():
+        place = head[:_MARKER_WITHIN].find(marker)
+        if place >= 0:
+            kind = int.from_bytes(head[place + 4 : place + 8], order) & 0xFFFF
+            return "corsika" if kind in _CORSIKA_TYPES else "simtel"
+    if head.lstrip()[:1] == b"{" and _is_manifest(path):
+        return "manifest"
+    what = "is empty" if not head else f"starts with {head[:8]!r}, which is no format that lightpool reads"
+    raise InputFileError(f"{path} {what}; accepted: {ACCEPTED}")
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+        for magic, opener in _OPENERS.items():
+            if head.startswith(magic):
+                with opener(path) as stream:
+                    return stream.read(_HEAD_BYTES)
+    except OSError as error:
+        # gzip and bz2 raise OSError without strerror for damaged data
+        raise InputFileError(f"cannot read {path}: {error.strerror or error}") from error
+    except (EOFError, zlib.error, ValueError) as error:
+        raise InputFileError(f"cannot decompress {path}: {error}") from error
+    except Exception as error:  # zstandard has an exception of its own, and is imported only when needed
+        if type(error).__name__ != "ZstdError":
+            raise
+        raise InputFileError(f"cannot decompress {path}: {error}") from error
+    return head
+
+
+def _hdf5_kind(path: Path) -> Kind:
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            if str(file.attrs.get("format", "")) == "lightpool-tiles":
+                return "tiles"
+            if "dl1/event/telescope/parameters/LST_LSTCam" in file:
+                return "lstchain"
+            if "dl2" in file and "dl1/event/subarray/trigger" in file:
+                return "dl2"
+            if "configuration/instrument/subarray/layout" in file and "dl1" in file:
+                return "dl1"
+            return "hdf5"
+    except OSError as error:
+        raise InputFileError(f"cannot read {path} as HDF5: {error}") from error
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, OSError):
+        return False
+    return isinstance(content, dict) and content.get("format") == "lightpool-manifest"
