@@ -155,11 +155,11 @@ def train_forest(
     for values in product(*GRID.values()):
         chosen = dict(zip(GRID, values, strict=True))
         estimator = _estimator(kind, min(n_trees, _TREES_WHILE_TUNING), seed, threads, chosen)
-        estimator.fit(features, train.target, sample_weight=train.weights)
+        _fit(estimator, features, train)
         trials.append((_score(kind, estimator, held_out, validation), chosen))
     best_score, best = max(trials, key=lambda trial: trial[0])
     estimator = _estimator(kind, n_trees, seed, threads, best)
-    estimator.fit(features, train.target, sample_weight=train.weights)
+    _fit(estimator, features, train)
     score_name = "auc" if kind == "gammaness" else "minus_log10_energy_rms"
     names = list(forest_features(train.events))
     settings = {
@@ -182,6 +182,12 @@ def _estimator(kind: str, n_trees: int, seed: int, threads: int, chosen: Mapping
 
     family = RandomForestRegressor if kind == "energy" else RandomForestClassifier
     return family(n_trees, random_state=seed, n_jobs=threads, **chosen)
+
+
+def _fit(estimator: Any, features: np.ndarray, sample: Sample) -> None:
+    estimator.fit(features, sample.target, sample_weight=sample.weights)
+    # Threads add up the trees' answers in whatever order they finish: equal runs would differ in the last bits.
+    estimator.set_params(n_jobs=1)
 
 
 def _score(kind: str, estimator: Any, matrix: np.ndarray, sample: Sample) -> float:

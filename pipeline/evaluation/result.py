@@ -1,0 +1,131 @@
+"""What an evaluation hands back: the content of metrics.json, tables and figures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from pipeline.evaluation.comparison import Comparison
+from pipeline.figures.comparison import Series
+from pipeline.statistics import Estimate
+from pipeline.tiles.shards import TileBatch
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+    from matplotlib.figure import Figure
+
+
+class Predicts(Protocol):
+    """What an evaluation needs of a trained model (`pipeline.bundle.runtime.Predictor` is one)."""
+
+    def predict(self, batch: TileBatch) -> dict[str, np.ndarray]:
+        """Physical values of raw tiles, by name."""
+        ...
+
+
+UNDEFINED = Estimate(np.nan, np.nan, np.nan)
+
+
+@dataclass(frozen=True)
+class CaptionedFigure:
+    """A figure and how it is to be read."""
+
+    file: str
+    title: str
+    caption: str
+    figure: "Figure"
+
+
+@dataclass(frozen=True)
+class Bin:
+    """A selection of the items; `high` may be infinite. `comparison` is None where there are too few."""
+
+    by: str
+    low: float
+    high: float
+    n: int
+    comparison: Comparison | None
+
+    def to_json(self) -> dict[str, Any]:
+        """One entry of `bins` in metrics.json; the baselines stand beside the network's values."""
+        entry: dict[str, Any] = {
+            "by": self.by,
+            "low": self.low if np.isfinite(self.low) else None,
+            "high": self.high if np.isfinite(self.high) else None,
+            "n": self.n,
+        }
+        if self.comparison is None:
+            return entry
+        content = self.comparison.to_json()
+        return entry | content.pop("metrics") | content
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that `lightpool evaluate` writes for one bundle."""
+
+    content: Mapping[str, Any]
+    bins: Sequence[Bin]
+    tables: Mapping[str, "Table"]
+    figures: Sequence[CaptionedFigure]
+    baseline_settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def compare_in_bins(
+    by: str,
+    selections: Sequence[tuple[float, float, np.ndarray]],
+    compare_selected: Callable[[np.ndarray], Comparison | None],
+) -> list[Bin]:
+    """Compare the methods in each selection; (low, high, keep (n,) bool)."""
+    return [Bin(by, low, high, int(keep.sum()), compare_selected(keep)) for low, high, keep in selections]
+
+
+def series_of(bins: Sequence[Bin], metric: str) -> Series:
+    """One metric of all methods over bins, for a figure."""
+    filled = [b.comparison for b in bins if b.comparison is not None]
+    methods = list(filled[0].values) if filled else []
+    baselines = list(filled[0].differences) if filled else []
+    return Series(
+        edges=[(b.low, b.high) for b in bins],
+        methods={m: [b.comparison.values[m][metric] if b.comparison else UNDEFINED for b in bins] for m in methods},
+        differences={
+            m: [b.comparison.differences[m][metric] if b.comparison else UNDEFINED for b in bins] for m in baselines
+        },
+    )
+
+
+def bins_table(bins: Sequence[Bin]) -> "Table":
+    """One row per bin, method and metric; `difference_*` is network minus that baseline."""
+    from astropy.table import Table
+
+    rows = [
+        (
+            b.by,
+            b.low,
+            b.high,
+            b.n,
+            method,
+            metric,
+            *_parts(estimate),
+            *_parts(_difference(b.comparison, method, metric)),
+        )
+        for b in bins
+        if b.comparison is not None
+        for method, metrics in b.comparison.values.items()
+        for metric, estimate in metrics.items()
+    ]
+    names = (
+        "by", "bin_low", "bin_high", "n", "method", "metric", "value", "low", "high",
+        "difference_value", "difference_low", "difference_high",
+    )  # fmt: skip
+    kinds = ("U32", "f8", "f8", "i8", "U32", "U32", *["f8"] * 6)
+    return Table(rows=rows or None, names=names, dtype=kinds)
+
+
+def _difference(comparison: Comparison, method: str, metric: str) -> Estimate:
+    return comparison.differences.get(method, {}).get(metric, UNDEFINED)
+
+
+def _parts(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.low, estimate.high

@@ -1,0 +1,1 @@
+"""Every plot, one function per figure: data in, `matplotlib.figure.Figure` out. Nothing here reads or computes."""

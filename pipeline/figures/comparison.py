@@ -1,0 +1,121 @@
+"""Methods side by side in bins, with the paired difference below."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.figures import style
+from pipeline.statistics import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Series:
+    """One quantity of several methods, in bins.
+
+    Attributes
+    ----------
+    edges : sequence of (float, float)
+        Limits of each bin.
+    methods : mapping
+        Method -> one Estimate per bin; NaN where a bin has too few items.
+    differences : mapping
+        Baseline -> network minus baseline, one Estimate per bin.
+    """
+
+    edges: Sequence[tuple[float, float]]
+    methods: Mapping[str, Sequence[Estimate]]
+    differences: Mapping[str, Sequence[Estimate]] = field(default_factory=dict)
+
+    @property
+    def centres(self) -> np.ndarray:
+        """Geometric centre of each bin."""
+        return np.array([np.sqrt(low * high) for low, high in self.edges])
+
+
+@style.styled
+def in_energy_bins(
+    quantities: Sequence[tuple[str, Series]], *, reference: Mapping[int, float] | None = None
+) -> "Figure":
+    """Quantities against true energy, one panel each, the paired difference to the baseline below each.
+
+    Parameters
+    ----------
+    quantities : sequence of (str, Series)
+        Axis label and values.
+    reference : mapping, optional
+        Panel index -> value of a reference line (0 for a bias).
+    """
+    figure = style.new_figure(4.6 * len(quantities), 4.8)
+    grid = figure.add_gridspec(2, len(quantities), height_ratios=(3, 1.2))
+    for column, (name, series) in enumerate(quantities):
+        upper = figure.add_subplot(grid[0, column])
+        lower = figure.add_subplot(grid[1, column], sharex=upper)
+        draw_series(upper, series)
+        if reference and column in reference:
+            upper.axhline(reference[column], **style.REFERENCE)
+        upper.set_ylabel(name)
+        upper.tick_params(labelbottom=False)
+        draw_differences(lower, series)
+        lower.set_xlabel("true energy [TeV]")
+        lower.set_xscale("log")
+        edges = sorted({edge for pair in series.edges for edge in pair})
+        style.plain_log_axis(lower.xaxis, edges if len(edges) < 10 else edges[::2])
+        if column == 0:
+            handles, labels = upper.get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+            lower.set_ylabel("network −\nbaseline")
+    return figure
+
+
+def draw_series(axes: "Axes", series: Series) -> None:
+    """Points with intervals; bars across the bins; methods a little apart so that they can be told."""
+    n_methods = len(series.methods)
+    for k, (method, estimates) in enumerate(series.methods.items()):
+        shift = (k - (n_methods - 1) / 2) * 0.16
+        x = np.array([low ** (0.5 - shift) * high ** (0.5 + shift) for low, high in series.edges])
+        _points(axes, x, estimates, method, label=style.label(method))
+
+
+def draw_differences(axes: "Axes", series: Series) -> None:
+    """Network minus each baseline with its interval, around the line of no difference."""
+    axes.axhline(0, **style.REFERENCE)
+    for baseline, estimates in series.differences.items():
+        _points(axes, series.centres, estimates, baseline, label=None)
+    axes.locator_params(axis="y", nbins=4)
+
+
+def _points(axes: "Axes", x: np.ndarray, estimates: Sequence[Estimate], method: str, label: str | None) -> None:
+    value, low, high = (np.array([getattr(e, part) for e in estimates]) for part in ("value", "low", "high"))
+    # A percentile interval need not contain the value itself when a bin is small.
+    errors = np.maximum(np.stack([value - low, high - value]), 0)
+    axes.errorbar(
+        x, value, errors, fmt=style.marker(method), color=style.color(method), markersize=4.5, lw=1.2, label=label
+    )  # fmt: skip
+
+
+@style.styled
+def by_threshold(name: str, threshold_label: str, series: Series) -> "Figure":
+    """A quantity for the images above each of several thresholds: each point holds those right of it as well."""
+    figure = style.new_figure(4.6, 4.8)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
+    positions = np.arange(len(series.edges), dtype=float)
+    n_methods = len(series.methods)
+    for k, (method, estimates) in enumerate(series.methods.items()):
+        _points(upper, positions + (k - (n_methods - 1) / 2) * 0.12, estimates, method, label=style.label(method))
+    lower.axhline(0, **style.REFERENCE)
+    for baseline, estimates in series.differences.items():
+        _points(lower, positions, estimates, baseline, label=None)
+    lower.locator_params(axis="y", nbins=4)
+    lower.set_xticks(positions, [f"> {low:g}" for low, _ in series.edges])
+    lower.set_xlim(-0.5, len(positions) - 0.5)
+    upper.set_ylabel(name)
+    upper.legend(loc="best")
+    lower.set_ylabel("network −\nbaseline")
+    lower.set_xlabel(threshold_label)
+    return figure

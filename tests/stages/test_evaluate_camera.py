@@ -1,0 +1,249 @@
+import json
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from pipeline.camera.baselines import FOREST_COLUMNS
+from pipeline.config import parse_config
+from pipeline.errors import TooFewEventsError, UserError
+from pipeline.stages.evaluate import evaluate_predictor
+from pipeline.tiles.manifest import write_manifest
+from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
+
+DRAWN_BELOW = ("hillas_intensity", "hillas_length", "hillas_width", "hillas_psi", "hillas_phi")
+FACTS = {"model": "truth-with-noise", "bundle_sha256": "0" * 64}
+EDGES_TEV = (0.1, 1.0, 10.0)
+
+
+def made_up_batch(n_showers, images_per_shower, rng):
+    """Gammas and protons whose size follows energy and whose width tells the class, 3 images per shower."""
+    n = n_showers * images_per_shower
+    group = np.repeat(np.arange(n_showers), images_per_shower)
+    log10_energy = np.repeat(rng.uniform(-1, 1, n_showers), images_per_shower)
+    is_gamma = np.repeat(rng.random(n_showers) < 0.5, images_per_shower)
+    parameters = [name for name in FOREST_COLUMNS if name not in DRAWN_BELOW]
+    events = {name: rng.normal(size=n).astype(np.float32) for name in parameters}
+    events |= {
+        "obs_id": np.ones(n, np.int64),
+        "event_id": np.arange(n),
+        "tel_id": np.ones(n, np.int64),
+        "shower_id": group,
+        "hillas_intensity": 10 ** (2.5 + log10_energy + rng.normal(0, 0.2, n)),
+        "hillas_length": rng.uniform(0.2, 0.4, n),
+        "hillas_width": np.where(is_gamma, 0.09, 0.12) * rng.lognormal(0, 0.25, n),
+        "hillas_psi": rng.uniform(-90, 90, n),
+        "hillas_phi": rng.uniform(-180, 180, n),
+        "true_energy_tev": 10**log10_energy,
+        "true_primary_id": np.where(is_gamma, 0, 101),
+    }
+    # The split goes by shower, as the real one does.
+    split = np.repeat(rng.choice(3, n_showers, p=(0.4, 0.2, 0.4)), images_per_shower).astype(np.uint8)
+    images = np.zeros((n, 1, 4, 4), np.float16)
+    return TileBatch(images=images, events=events, group=group, split=split)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiles")
+    rng = np.random.default_rng(0)
+    shards = []
+    for run in (1, 2):
+        path = folder / f"run_{run}.tiles.h5"
+        with ShardWriter(
+            path,
+            channels=[Channel("charge", "p.e.")],
+            tile_shape=(4, 4),
+            source=f"run_{run}",
+            kind="camera",
+            attributes={},
+        ) as writer:
+            writer.append(made_up_batch(300, 3, rng))
+        shards.append(path)
+    out = folder / "camera.manifest.json"
+    write_manifest(shards, out, class_column="true_primary_id", equalised={"true_energy_tev": 3})
+    return out
+
+
+class Oracle:
+    """A predictor that knows the truth up to a Gaussian error: better than any forest here."""
+
+    def predict(self, batch):
+        rng = np.random.default_rng(batch.events["event_id"][0])
+        energy = batch.events["true_energy_tev"] * 10 ** rng.normal(0, 0.05, len(batch))
+        logit = np.where(batch.events["true_primary_id"] == 0, 2.0, -2.0) + rng.normal(0, 1.5, len(batch))
+        return {
+            "reco_energy_tev": energy,
+            "reco_energy_uncert_tev": energy * np.log(10) * 0.05,
+            "gammaness": 1 / (1 + np.exp(-logit)),
+        }
+
+
+@pytest.fixture(scope="module")
+def cfg():
+    return parse_config(
+        {
+            "evaluate": {
+                "bootstrap": 100,
+                "energy_edges_tev": EDGES_TEV,
+                "size_cuts_pe": [50, 200, 1e6],
+                "forest_trees": 20,
+            }
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def gammaness(manifest, cfg, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluation") / "gammaness"
+    return evaluate_predictor(cfg, Oracle(), "gammaness", FACTS, [manifest], out)
+
+
+@pytest.fixture(scope="module")
+def energy(manifest, cfg, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluation") / "energy"
+    return evaluate_predictor(cfg, Oracle(), "energy", FACTS, [manifest], out)
+
+
+def read(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("task", ["gammaness", "energy"])
+def test_metrics_json_keeps_the_contract(task, request, manifest):
+    content = read(request.getfixturevalue(task))
+    assert content["task"] == task
+    assert content["model"] == FACTS["model"]
+    assert content["bundle_sha256"] == FACTS["bundle_sha256"]
+    assert content["data"]["manifests"] == [str(manifest)]
+    assert content["data"]["split"] == "test"
+    assert content["data"]["n"] >= content["data"]["n_weighted"] > content["data"]["n_groups"] > 0
+    names = {
+        "gammaness": {"auc", "background_at_80"},
+        "energy": {"energy_bias", "energy_resolution", "log10_energy_rms"},
+    }
+    for block in (content["metrics"], content["baselines"]["forest"]):
+        assert set(block) == names[task]
+        for entry in block.values():
+            assert set(entry) == {"value", "low", "high", "n", "better"}
+            assert entry["low"] <= entry["value"] <= entry["high"]
+            assert entry["better"] in ("higher", "lower")
+    for name, entry in content["differences"]["forest"].items():
+        assert entry["low"] <= entry["value"] <= entry["high"]
+        if not entry.get("absolute"):
+            expected = content["metrics"][name]["value"] - content["baselines"]["forest"][name]["value"]
+            assert entry["value"] == pytest.approx(expected)
+    assert "combined" not in content["differences"]
+    assert set(content["combined"]) == names[task]
+    assert content["baseline_settings"]["forest"]["tried"]
+    assert content["provenance"]["seed"] == 1
+
+
+def test_gammaness_beats_the_forest(gammaness):
+    content = read(gammaness)
+    assert content["metrics"]["auc"]["value"] > 0.9
+    assert content["differences"]["forest"]["auc"]["low"] > 0
+    assert content["differences"]["forest"]["background_at_80"]["high"] < 0
+
+
+def test_energy_resolution_is_the_oracles(energy):
+    content = read(energy)
+    assert content["metrics"]["log10_energy_rms"]["value"] == pytest.approx(0.05, rel=0.15)
+    assert content["metrics"]["energy_resolution"]["value"] == pytest.approx(10**0.05 - 1, rel=0.2)
+    assert content["differences"]["forest"]["log10_energy_rms"]["high"] < 0
+    assert content["calibration"]["pull_width"] == pytest.approx(1, abs=0.15)
+    assert content["differences"]["forest"]["energy_bias"]["absolute"] is True
+
+
+def test_energy_is_judged_on_gammas_alone(energy, gammaness):
+    table = Table.read(energy / "predictions.ecsv")
+    assert set(table["true_primary_id"]) == {0}
+    assert str(table["true_energy_tev"].unit) == "TeV"
+    both = Table.read(gammaness / "predictions.ecsv")
+    assert set(both["true_primary_id"]) == {0, 101}
+    assert len(table) == (both["true_primary_id"] == 0).sum() == read(energy)["data"]["n"]
+
+
+def test_bins_stand_beside_the_forest(energy, gammaness):
+    bins = read(energy)["bins"]
+    assert [(b["low"], b["high"]) for b in bins] == [(0.1, 1.0), (1.0, 10.0)]
+    assert all(b["by"] == "true_energy_tev" for b in bins)
+    assert all(b["energy_resolution"]["value"] < b["baselines"]["forest"]["energy_resolution"]["value"] for b in bins)
+    sizes = [b for b in read(gammaness)["bins"] if b["by"] == "hillas_intensity_pe"]
+    assert [(b["low"], b["high"]) for b in sizes] == [(50, None), (200, None), (1e6, None)]
+    assert sizes[0]["n"] > sizes[1]["n"] > 0
+    assert "auc" not in sizes[2]  # nothing is that bright: the bin is there, without a number
+    rows = Table.read(energy / "bins.ecsv")
+    assert set(rows["method"]) == {"network", "forest", "combined"}
+
+
+@pytest.mark.parametrize("task", ["gammaness", "energy"])
+def test_named_figures_and_tables_are_there(task, request):
+    folder = request.getfixturevalue(task)
+    content = read(folder)
+    written = {path.name for path in folder.iterdir()}
+    assert written == {"metrics.json", *content["tables"], *(f["file"] for f in content["figures"])}
+    assert all(f["title"] and f["caption"] for f in content["figures"])
+    sidecar = json.loads(folder.with_name(f"{task}.provenance.json").read_text())
+    assert sidecar["stage"] == "evaluate"
+
+
+def test_equal_runs_give_equal_bytes(energy, manifest, cfg, tmp_path):
+    again = evaluate_predictor(cfg, Oracle(), "energy", FACTS, [manifest], tmp_path / "energy")
+    for path in energy.iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_existing_output_is_kept(energy, manifest, cfg):
+    with pytest.raises(UserError, match=r"exists; choose another name or add --force"):
+        evaluate_predictor(cfg, Oracle(), "energy", FACTS, [manifest], energy)
+
+
+def test_tiles_without_truth_are_refused(tmp_path, cfg):
+    batch = made_up_batch(40, 3, np.random.default_rng(1))
+    del batch.events["true_primary_id"]
+    with ShardWriter(
+        tmp_path / "a.tiles.h5",
+        channels=[Channel("charge", "p.e.")],
+        tile_shape=(4, 4),
+        source="a",
+        kind="camera",
+        attributes={},
+    ) as writer:
+        writer.append(batch)
+    write_manifest([tmp_path / "a.tiles.h5"], tmp_path / "m.json")
+    with pytest.raises(
+        UserError, match=r"no truth \(true_primary_id\); gammaness can be judged on simulated tiles only"
+    ):
+        evaluate_predictor(cfg, Oracle(), "gammaness", FACTS, [tmp_path / "m.json"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("n_test", "message"),
+    [
+        (0, "the test split has no image"),
+        (12, r"the test split has \d+ gammas and \d+ hadrons with weight; at least 25"),
+    ],
+)
+def test_too_small_a_test_split_is_refused(n_test, message, tmp_path, cfg):
+    batch = made_up_batch(200, 3, np.random.default_rng(1))
+    batch.split[:] = np.arange(600) % 2
+    batch.split[:n_test] = 2
+    with ShardWriter(
+        tmp_path / "a.tiles.h5",
+        channels=[Channel("charge", "p.e.")],
+        tile_shape=(4, 4),
+        source="a",
+        kind="camera",
+        attributes={},
+    ) as writer:
+        writer.append(batch)
+    write_manifest([tmp_path / "a.tiles.h5"], tmp_path / "m.json", class_column="true_primary_id")
+    with pytest.raises(TooFewEventsError, match=message):
+        evaluate_predictor(cfg, Oracle(), "gammaness", FACTS, [tmp_path / "m.json"], tmp_path / "out")
+
+
+def test_a_task_that_is_not_judged_is_named(tmp_path, manifest, cfg):
+    with pytest.raises(UserError, match="cannot evaluate task 'direction'; accepted: energy, gammaness, denoise"):
+        evaluate_predictor(cfg, Oracle(), "direction", FACTS, [manifest], tmp_path / "out")
