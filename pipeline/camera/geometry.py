@@ -44,7 +44,7 @@ class Camera:
         With coma, for pointing reconstruction; NaN where the file does not say.
     mirror_area_m2, n_mirrors, n_mirror_tiles, optics_name, reflector_shape
         The optics, words and numbers as in ctapipe's optics table.
-    n_channels, n_samples, sampling_rate_ghz
+    n_samples, sampling_rate_ghz
         The readout; NaN where the file does not say.
     reference_pulse : ndarray, shape (n_channels, n)
         Pulse shape of a single photo-electron in steps of `reference_pulse_step_ns`.
@@ -64,7 +64,6 @@ class Camera:
     n_mirror_tiles: int = -1
     optics_name: str = "UNKNOWN"
     reflector_shape: str = "UNKNOWN"
-    n_channels: int = 1
     n_samples: int = 0
     sampling_rate_ghz: float = math.nan
     reference_pulse: np.ndarray = field(default_factory=lambda: np.ones((1, 1)))
@@ -83,6 +82,11 @@ class Camera:
     def n_pixels(self) -> int:
         """Number of pixels."""
         return len(self.pix_x_m)
+
+    @property
+    def n_channels(self) -> int:
+        """Number of gain channels."""
+        return len(self.reference_pulse)
 
     @property
     def size_type(self) -> str:

@@ -1,0 +1,20 @@
+"""Camera events on disk: ctapipe's DL1 HDF5, data model v7.1.0, written with PyTables and read with h5py.
+
+Neither side imports ctapipe: 4 s that a prediction has no use for. The two libraries are a choice, not an accident:
+h5py writes booleans as integers for PyTables, and ctapipe then selects wrong telescopes; h5py reads three times faster.
+"""
+
+from pipeline.camera.dl1.model import EventChunk, ImageChunk, SimulationRun, Subarray
+from pipeline.camera.dl1.reader import DL1File
+from pipeline.camera.dl1.schema import DATA_MODEL_VERSION
+from pipeline.camera.dl1.writer import DL1Writer
+
+__all__ = [
+    "DATA_MODEL_VERSION",
+    "DL1File",
+    "DL1Writer",
+    "EventChunk",
+    "ImageChunk",
+    "SimulationRun",
+    "Subarray",
+]

@@ -1,0 +1,62 @@
+"""Times, shower axes and angles as ctapipe has them, for arrays."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+_MAX_U4 = np.iinfo(np.uint32).max
+_MJD_OF_1970 = 40587.0
+_SECONDS_PER_DAY = 86400.0
+
+
+def mjd(time_s: float) -> float:
+    """Modified Julian date (TAI) of a number of seconds since 1970-01-01 TAI."""
+    return _MJD_OF_1970 + time_s / _SECONDS_PER_DAY
+
+
+def seconds_of_mjd(value: np.ndarray) -> np.ndarray:
+    """Seconds since 1970-01-01 TAI of modified Julian dates (TAI); good to about a microsecond."""
+    return (np.asarray(value, dtype=np.float64) - _MJD_OF_1970) * _SECONDS_PER_DAY
+
+
+def high_resolution_time(time_s: np.ndarray) -> np.ndarray:
+    """Seconds since 1970-01-01 TAI as (whole seconds, quarter nanoseconds), uint32, shape (n, 2).
+
+    Unknown (NaN) and earlier times become 0, times after 2106 the largest whole second, as in ctapipe.
+    """
+    whole = np.clip(np.floor(np.nan_to_num(time_s)), 0, _MAX_U4)
+    fraction = np.clip(np.nan_to_num(time_s) - whole, 0, np.nextafter(1, 0))
+    return np.column_stack([whole, np.rint(4e9 * fraction)]).astype(np.uint32)
+
+
+def impact_distance_m(truth: Mapping[str, np.ndarray], position_m: tuple[float, float, float]) -> np.ndarray:
+    """Distance of a telescope from the shower axes [m], shape (n,).
+
+    Parameters
+    ----------
+    truth : mapping
+        true_alt_deg, true_az_deg, true_core_x_m, true_core_y_m (the core lies at z = 0); NaN follows from missing ones.
+    position_m : (float, float, float)
+        The telescope, x to the north, y to the west, z up [m].
+    """
+    names = ("true_alt_deg", "true_az_deg", "true_core_x_m", "true_core_y_m")
+    if any(name not in truth for name in names):
+        return np.full(len(next(iter(truth.values()), ())), math.nan)
+    alt, az = np.radians(truth["true_alt_deg"]), np.radians(truth["true_az_deg"])
+    # Azimuth turns from north to east, y points to the west.
+    axis = np.column_stack([np.cos(alt) * np.cos(az), -np.cos(alt) * np.sin(az), np.sin(alt)])
+    core = np.column_stack([truth["true_core_x_m"], truth["true_core_y_m"], np.zeros(len(alt))])
+    return np.linalg.norm(np.cross(np.asarray(position_m) - core, axis), axis=1)
+
+
+def seconds_of_high_resolution(time: np.ndarray) -> np.ndarray:
+    """Inverse of `high_resolution_time`, float64: 0.2 us of resolution for dates of this century."""
+    return time[:, 0] + 0.25e-9 * time[:, 1]
+
+
+def offset_deg(alt_deg: np.ndarray, az_deg: np.ndarray, alt0_deg: np.ndarray, az0_deg: np.ndarray) -> np.ndarray:
+    """Angle between two directions [deg], accurate for small ones (haversine)."""
+    alt, alt0, delta = np.radians(alt_deg), np.radians(alt0_deg), np.radians(np.subtract(az_deg, az0_deg))
+    haversine = np.sin((alt - alt0) / 2) ** 2 + np.cos(alt) * np.cos(alt0) * np.sin(delta / 2) ** 2
+    return np.degrees(2 * np.arcsin(np.sqrt(np.clip(haversine, 0, 1))))

@@ -1,0 +1,409 @@
+"""Write DL1 with PyTables, chunk by chunk."""
+
+import json
+import math
+import uuid
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from pipeline.camera.dl1 import schema
+from pipeline.camera.dl1.coordinates import high_resolution_time, impact_distance_m, mjd
+from pipeline.camera.dl1.model import EventChunk, SimulationRun, Subarray
+from pipeline.camera.dl1.schema import Column
+from pipeline.camera.geometry import Camera
+
+_CHUNK_BYTES = 1 << 19  # of uncompressed rows: enough for zstd, little to decompress for one event
+
+
+class DL1Writer:
+    """Write one observation or simulated run; memory is bounded by one appended chunk.
+
+    Parameters
+    ----------
+    path : path
+        File to make (a temporary name of `pipeline.files.atomic_output`).
+    subarray : Subarray
+    obs_id : int
+        Number of the run.
+    pointing_alt_rad, pointing_az_rad : float
+        Direction of all telescopes, azimuth from north to east.
+    simulation : SimulationRun, optional
+        Given, the file is one of simulated events, with truth.
+    provenance : mapping
+        What `pipeline.provenance.stamp` returned; kept as JSON in the root attribute ``LIGHTPOOL PROVENANCE``.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        subarray: Subarray,
+        *,
+        obs_id: int,
+        pointing_alt_rad: float,
+        pointing_az_rad: float,
+        simulation: SimulationRun | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        import tables
+
+        self._subarray = subarray
+        self._obs_id = obs_id
+        self._simulation = simulation
+        self._pointing = pointing_alt_rad, pointing_az_rad
+        self._index = {tel_id: index for index, tel_id in enumerate(subarray.telescopes)}
+        self._tables: dict[str, Any] = {}
+        self._true_images: bool | None = None
+        self._last_event: int | None = None
+        self._time_range_s = math.inf, -math.inf
+        self.n_events = self.n_images = 0
+        filters = tables.Filters(complevel=5, complib="blosc:zstd", fletcher32=True)
+        self._file = tables.open_file(str(path), "w", filters=filters)
+        self._write_root(provenance or {})
+        self._write_instrument()
+        self._table(schema.TRIGGER, schema.trigger_columns(len(self._index)))
+        self._table(schema.TEL_TRIGGER, schema.TEL_TRIGGER_COLUMNS)
+        self._file.create_group(*schema.IMAGES.rsplit("/", 1), createparents=True)
+        self._write_pointing()
+        if simulation is not None:
+            self._write_simulation_run(simulation)
+            self._table(schema.SHOWER, schema.SHOWER_COLUMNS)
+
+    def append(self, chunk: EventChunk) -> None:
+        """Add images. The images of one array event stand together and in one chunk.
+
+        Raises
+        ------
+        ValueError
+            If an event is torn apart, a telescope is unknown, the number of pixels is wrong, or true images come with
+            some chunks only.
+        """
+        if len(chunk) == 0:
+            return
+        order, starts = self._events(chunk)
+        ids = self._ids(chunk)
+        self._append_triggers(chunk, ids, order, starts)
+        if self._simulation is not None:
+            self._append_truth(chunk, ids, order[starts])
+        for tel_id in np.unique(chunk.tel_id).tolist():
+            self._append_telescope(chunk, ids, tel_id, order[chunk.tel_id[order] == tel_id])
+        self._time_range_s = (
+            min(self._time_range_s[0], float(np.min(chunk.time_s))),
+            max(self._time_range_s[1], float(np.max(chunk.time_s))),
+        )
+        self.n_events += len(starts)
+        self.n_images += len(chunk)
+
+    def append_pointing(self, tel_id: int, time_s: np.ndarray, alt_rad: np.ndarray, az_rad: np.ndarray) -> None:
+        """Add what the drive reported during an observation (times since 1970-01-01 TAI, strictly rising)."""
+        columns = schema.MONITORED_POINTING_COLUMNS
+        rows = np.zeros(len(time_s), schema.row_dtype(columns))
+        rows["time"], rows["azimuth"], rows["altitude"] = high_resolution_time(time_s), az_rad, alt_rad
+        self._table(f"{schema.MONITORED_POINTING}/tel_{tel_id:03d}", columns).append(rows)
+
+    def close(self) -> None:
+        """Write what is known only at the end, and close the file."""
+        if self._file.isopen:
+            self._write_observation()
+            self._set_root_attributes({"CTA PRODUCT DATA LEVELS": ",".join(self._levels())})
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._file.close()
+
+    # ---- events ------------------------------------------------------------------------------------------------------
+    def _events(self, chunk: EventChunk) -> tuple[np.ndarray, np.ndarray]:
+        """Order of rows with telescopes sorted within each event, and where each event starts in it."""
+        unknown = sorted(set(np.unique(chunk.tel_id).tolist()) - set(self._index))
+        if unknown:
+            raise ValueError(f"telescopes {unknown} are not in the subarray; it has {sorted(self._index)}")
+        begins = np.diff(chunk.event_id, prepend=chunk.event_id[0] - 1) != 0
+        torn = np.count_nonzero(begins) != len(np.unique(chunk.event_id))
+        if torn or chunk.event_id[0] == self._last_event:
+            raise ValueError("the images of one event must stand together in a chunk")
+        if (chunk.true_image is not None) != (self._true_images if self.n_images else chunk.true_image is not None):
+            raise ValueError("true images must come with every chunk or with none")
+        self._true_images = chunk.true_image is not None
+        self._last_event = int(chunk.event_id[-1])
+        event = np.cumsum(begins)
+        # ctapipe's event reader takes the rows of an event in the order of the telescope list.
+        tel_index = np.array([self._index[tel_id] for tel_id in chunk.tel_id.tolist()])
+        order = np.lexsort((tel_index, event))
+        return order, np.flatnonzero(begins)
+
+    def _ids(self, chunk: EventChunk) -> dict[str, np.ndarray]:
+        obs_id = np.full(len(chunk), self._obs_id)
+        return {"obs_id": obs_id, "event_id": chunk.event_id, "tel_id": chunk.tel_id}
+
+    def _append_triggers(
+        self, chunk: EventChunk, ids: Mapping[str, np.ndarray], order: np.ndarray, starts: np.ndarray
+    ) -> None:
+        time = high_resolution_time(chunk.time_s)
+        per_telescope = ids | {
+            "time": time, "event_type": chunk.event_type, "n_trigger_pixels": chunk.n_trigger_pixels,
+        }  # fmt: skip
+        self._append(schema.TEL_TRIGGER, schema.TEL_TRIGGER_COLUMNS, per_telescope, order)
+        first = order[starts]
+        mask = np.zeros((len(starts), len(self._index)), bool)
+        event = np.searchsorted(starts, np.arange(len(chunk)), side="right") - 1
+        mask[event, [self._index[tel_id] for tel_id in chunk.tel_id[order].tolist()]] = True
+        columns = schema.trigger_columns(len(self._index))
+        per_event = {name: column[first] for name, column in per_telescope.items()} | {"tels_with_trigger": mask}
+        self._append(schema.TRIGGER, columns, per_event, slice(None))
+
+    def _append_truth(self, chunk: EventChunk, ids: Mapping[str, np.ndarray], first: np.ndarray) -> None:
+        unknown = np.full(len(chunk), math.nan)
+        values = dict(ids) | {column: chunk.truth.get(name, unknown) for column, name in schema.TRUTH_COLUMNS.items()}
+        if "true_primary_id" not in chunk.truth:
+            values["true_shower_primary_id"] = np.full(len(chunk), np.iinfo(np.int16).max)  # ctapipe's "unknown"
+        values["shower_id"] = chunk.truth.get("shower_id", chunk.event_id)
+        self._append(schema.SHOWER, schema.SHOWER_COLUMNS, values, first)
+
+    def _append_telescope(
+        self, chunk: EventChunk, ids: Mapping[str, np.ndarray], tel_id: int, rows: np.ndarray
+    ) -> None:
+        n_pixels = self._subarray.telescopes[tel_id].n_pixels
+        if chunk.image.shape[1] != n_pixels:
+            raise ValueError(
+                f"images have {chunk.image.shape[1]} pixels; the camera of telescope {tel_id} has {n_pixels}"
+            )
+        name = f"tel_{tel_id:03d}"
+        images = dict(ids) | {key: getattr(chunk, key) for key in ("image", "peak_time", "image_mask", "is_valid")}
+        self._append(f"{schema.IMAGES}/{name}", schema.image_columns(n_pixels), images, rows)
+        if chunk.parameters is not None:
+            values = dict(ids) | chunk.parameters
+            self._append(f"{schema.PARAMETERS}/{name}", schema.PARAMETER_COLUMNS, values, rows)
+        if self._simulation is None or chunk.true_image is None:
+            # ctapipe's event reader wants true images for every image as soon as there is anything of
+            # /simulation/event/telescope; the impact distance follows from the shower and the layout anyway.
+            return
+        true = dict(ids) | {"true_image": chunk.true_image, "true_image_sum": chunk.true_image.sum(axis=1)}
+        self._append(f"{schema.TRUE_IMAGES}/{name}", schema.true_image_columns(n_pixels), true, rows)
+        impact_m = chunk.truth.get("true_impact_m")
+        if impact_m is None:
+            impact_m = impact_distance_m(chunk.truth, self._subarray.positions_m[tel_id])
+        impact = dict(ids) | {"true_impact_distance": impact_m, "true_impact_distance_uncert": np.zeros(len(chunk))}
+        self._append(f"{schema.TRUE_IMPACT}/{name}", schema.IMPACT_COLUMNS, impact, rows)
+        if chunk.parameters is not None:
+            values = dict(ids) | (chunk.true_parameters or {})
+            self._append(f"{schema.TRUE_PARAMETERS}/{name}", schema.TRUE_PARAMETER_COLUMNS, values, rows)
+
+    # ---- tables ------------------------------------------------------------------------------------------------------
+    def _append(
+        self, path: str, columns: Sequence[Column], values: Mapping[str, np.ndarray], rows: np.ndarray | slice
+    ) -> None:
+        table = self._table(path, columns)
+        n = len(values["obs_id"][rows])
+        record = np.zeros(n, schema.row_dtype(columns))
+        for column in columns:
+            missing = math.nan if column.dtype.startswith("f") else -1
+            record[column.name] = values[column.name][rows] if column.name in values else missing
+        table.append(record)
+
+    def _table(self, path: str, columns: Sequence[Column]) -> Any:
+        if path not in self._tables:
+            dtype = schema.row_dtype(columns)
+            table = self._file.create_table(
+                *path.rsplit("/", 1),
+                description=dtype,
+                createparents=True,
+                chunkshape=(min(max(_CHUNK_BYTES // dtype.itemsize, 1), 4096),),
+                track_times=False,
+            )
+            for key, value in schema.column_attributes(columns).items():
+                table.attrs[key] = value
+            self._tables[path] = table
+        return self._tables[path]
+
+    def _write(
+        self, path: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], **attributes: Any
+    ) -> None:
+        table = self._table(path, columns)
+        record = np.zeros(len(rows), schema.row_dtype(columns))
+        for column in columns:
+            record[column.name] = [row[column.name] for row in rows]
+        table.append(record)
+        for key, value in attributes.items():
+            table.attrs[key] = value
+
+    # ---- what does not change from event to event --------------------------------------------------------------------
+    def _levels(self) -> list[str]:
+        levels = ["DL1_IMAGES"]
+        if schema.PARAMETERS in self._file.root:
+            levels.append("DL1_PARAMETERS")
+        return levels
+
+    def _write_root(self, provenance: Mapping[str, Any]) -> None:
+        text = json.dumps(dict(provenance), sort_keys=True, default=str)
+        simulated = self._simulation is not None
+        # Times and random identifiers are left out here: they stand in the sidecar, and equal runs give equal bytes.
+        attributes = {
+            "CTA REFERENCE VERSION": "1",
+            "CTA PRODUCT DESCRIPTION": "lightpool DL1",
+            "CTA PRODUCT ID": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._obs_id} {text}")),
+            "CTA PRODUCT DATA CATEGORY": "Sim" if simulated else "Other",
+            "CTA PRODUCT DATA LEVELS": "DL1_IMAGES",
+            "CTA PRODUCT DATA ASSOCIATION": "Subarray",
+            "CTA PRODUCT DATA MODEL NAME": "ASWG",
+            "CTA PRODUCT DATA MODEL VERSION": schema.DATA_MODEL_VERSION,
+            "CTA PRODUCT FORMAT": "hdf5",
+            "CTA PROCESS TYPE": "Simulation" if simulated else "Observation",
+            "CTA PROCESS ID": str(self._obs_id),
+            "CTA ACTIVITY NAME": str(provenance.get("stage", "lightpool")),
+            "CTA ACTIVITY TYPE": "software",
+            "CTA ACTIVITY SOFTWARE NAME": "lightpool",
+            "CTA ACTIVITY SOFTWARE VERSION": str(provenance.get("version", "unknown")),
+            "CTA INSTRUMENT SITE": "Other",
+            "CTA INSTRUMENT CLASS": "Subarray",
+            "CTA INSTRUMENT ID": self._subarray.name,
+            "LIGHTPOOL PROVENANCE": text,
+        }
+        self._set_root_attributes(attributes)
+
+    def _set_root_attributes(self, attributes: Mapping[str, str]) -> None:
+        import tables
+
+        with warnings.catch_warnings():
+            # The data model's names have spaces in them.
+            warnings.simplefilter("ignore", tables.NaturalNameWarning)
+            for key, value in attributes.items():
+                self._file.root._v_attrs[key] = value
+
+    def _write_instrument(self) -> None:
+        cameras = list({id(camera): camera for camera in self._subarray.telescopes.values()}.values())
+        width = max(len(name.encode()) for camera in cameras for name in (camera.name, camera.optics_name))
+        index = {id(camera): number for number, camera in enumerate(cameras)}
+        rows = []
+        for tel_id, camera in self._subarray.telescopes.items():
+            x, y, z = self._subarray.positions_m[tel_id]
+            rows.append(
+                {
+                    "tel_id": tel_id, "name": camera.optics_name, "type": camera.size_type, "pos_x": x, "pos_y": y,
+                    "pos_z": z, "camera_name": camera.name, "optics_name": camera.optics_name,
+                    "camera_index": index[id(camera)], "optics_index": index[id(camera)],
+                    "tel_description": f"{camera.size_type}_{camera.optics_name}_{camera.name}",
+                }
+            )  # fmt: skip
+        name = self._subarray.name
+        common = {"ORIGIN": "ctapipe.instrument.SubarrayDescription", "SOFT_VER": "0.28.0", "SUBARRAY": name}
+        itrs = dict(zip(("reference_itrs_x", "reference_itrs_y", "reference_itrs_z"), self._itrs_m(), strict=True))
+        attributes = {"TAB_TYPE": "subarray", "TAB_VER": "2.0", "name": name}
+        self._write(schema.LAYOUT, schema.layout_columns(width), rows, **common, **attributes, **itrs)
+        optics = [_optics_row(camera) for camera in cameras]
+        attributes = {"TAB_TYPE": "optics", "TAB_VER": "4.0"}
+        self._write(schema.OPTICS, schema.optics_columns(width), optics, **common, **attributes)
+        for number, camera in enumerate(cameras):
+            self._write_camera(number, camera)
+
+    def _itrs_m(self) -> tuple[float, float, float]:
+        from astropy.coordinates import EarthLocation
+
+        where = self._subarray
+        location = EarthLocation.from_geodetic(where.lon_deg, where.lat_deg, where.altitude_m)
+        return tuple(float(axis.to_value("m")) for axis in (location.x, location.y, location.z))
+
+    def _write_camera(self, number: int, camera: Camera) -> None:
+        pixels = zip(range(camera.n_pixels), camera.pix_x_m, camera.pix_y_m, camera.pix_area_m2, strict=True)
+        names = [column.name for column in schema.GEOMETRY_COLUMNS]
+        self._write(
+            f"{schema.CAMERA}/geometry_{number}",
+            schema.GEOMETRY_COLUMNS,
+            [dict(zip(names, pixel, strict=True)) for pixel in pixels],
+            PIX_TYPE="hexagon" if camera.hexagonal else "square",
+            TAB_TYPE="ctapipe.instrument.CameraGeometry",
+            TAB_VER="2.0",
+            CAM_ID=camera.name,
+            PIX_ROT=float(camera.pix_rotation_deg),
+            CAM_ROT=float(camera.cam_rotation_deg),
+        )
+        pulse = np.atleast_2d(camera.reference_pulse)
+        columns = schema.readout_columns(len(pulse))
+        times = camera.reference_pulse_step_ns * np.arange(pulse.shape[1])
+        rows = [
+            dict(zip([c.name for c in columns], (*shape, t), strict=True))
+            for shape, t in zip(pulse.T, times, strict=True)
+        ]
+        self._write(
+            f"{schema.CAMERA}/readout_{number}",
+            columns,
+            rows,
+            TAB_TYPE="ctapipe.instrument.CameraReadout",
+            TAB_VER="3.0",
+            CAM_ID=camera.name,
+            NCHAN=len(pulse),
+            NPIXELS=camera.n_pixels,
+            NSAMPLES=int(camera.n_samples),
+            SAMPFREQ=float(camera.sampling_rate_ghz),
+            REFWIDTH=float(camera.reference_pulse_step_ns),
+        )
+
+    def _write_pointing(self) -> None:
+        alt, az = self._pointing
+        for tel_id in self._subarray.telescopes:
+            row = {"obs_id": self._obs_id, "tel_id": tel_id}
+            row |= {"telescope_pointing_azimuth": az, "telescope_pointing_altitude": alt}
+            self._write(f"{schema.FIXED_POINTING}/tel_{tel_id:03d}", schema.POINTING_COLUMNS, [row])
+
+    def _write_observation(self) -> None:
+        producer = "simulation" if self._simulation is not None else "unknown"
+        scheduling = {
+            "sb_id": self._obs_id, "sb_type": 0, "producer_id": producer, "observing_mode": -1, "pointing_mode": 1,
+        }  # fmt: skip
+        first_s, last_s = self._time_range_s if self.n_images else (math.nan, math.nan)
+        observation = {
+            "obs_id": self._obs_id, "sb_id": self._obs_id, "producer_id": producer,
+            "state": 1 if self.n_images else 2,  # completed, or cancelled
+            "subarray_pointing_lat": math.degrees(self._pointing[0]),
+            "subarray_pointing_lon": math.degrees(self._pointing[1]),
+            "subarray_pointing_frame": 0,  # ALTAZ
+            "scheduled_duration": math.nan, "scheduled_start_time": mjd(first_s), "actual_start_time": mjd(first_s),
+            "actual_duration": (last_s - first_s) / 60,
+        }  # fmt: skip
+        self._write(schema.SCHEDULING_BLOCK, schema.SCHEDULING_COLUMNS, [scheduling])
+        self._write(schema.OBSERVATION_BLOCK, schema.OBSERVATION_COLUMNS, [observation])
+
+    def _write_simulation_run(self, run: SimulationRun) -> None:
+        row = {column.name: -1 for column in schema.SIMULATION_RUN_COLUMNS}
+        row |= {
+            "obs_id": self._obs_id, "run_number": self._obs_id, "corsika_version": run.corsika_version,
+            "simtel_version": run.simtel_version, "energy_range_min": run.energy_range_min_tev,
+            "energy_range_max": run.energy_range_max_tev, "prod_site_B_total": run.prod_site_b_total_ut,
+            "prod_site_B_declination": run.prod_site_b_declination_rad,
+            "prod_site_B_inclination": run.prod_site_b_inclination_rad, "prod_site_alt": run.prod_site_alt_m,
+            "spectral_index": run.spectral_index, "shower_prog_id": run.shower_prog_id,
+            "detector_prog_id": run.detector_prog_id, "n_showers": run.n_showers, "shower_reuse": run.shower_reuse,
+            "max_alt": run.max_alt_rad, "min_alt": run.min_alt_rad, "max_az": run.max_az_rad, "min_az": run.min_az_rad,
+            "diffuse": int(run.max_viewcone_radius_deg > 0), "max_viewcone_radius": run.max_viewcone_radius_deg,
+            "min_viewcone_radius": run.min_viewcone_radius_deg, "max_scatter_range": run.max_scatter_range_m,
+            "min_scatter_range": run.min_scatter_range_m, "core_pos_mode": 0, "atmosphere": run.atmosphere,
+            "corsika_bunchsize": run.corsika_bunchsize, "corsika_wlen_min": run.corsika_wlen_min_nm,
+            "corsika_wlen_max": run.corsika_wlen_max_nm,
+        }  # fmt: skip
+        self._write(schema.SIMULATION_RUN, schema.SIMULATION_RUN_COLUMNS, [row])
+
+
+def _optics_row(camera: Camera) -> dict[str, Any]:
+    effective_m = camera.effective_focal_length_m
+    return {
+        "optics_name": camera.optics_name,
+        "size_type": camera.size_type,
+        "reflector_shape": camera.reflector_shape,
+        "mirror_area": camera.mirror_area_m2,
+        "n_mirrors": camera.n_mirrors,
+        "n_mirror_tiles": camera.n_mirror_tiles,
+        "equivalent_focal_length": camera.focal_length_m,
+        # ctapipe's readers ask for the effective one by default and refuse a file without it.
+        "effective_focal_length": camera.focal_length_m if math.isnan(effective_m) else effective_m,
+    }
