@@ -8,6 +8,7 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 from pipeline import provenance
+from pipeline.bundle.card import resolve_bundle
 from pipeline.config import CAMERA_TASKS, SKY_TASKS, load_config
 from pipeline.errors import UserError
 from pipeline.files import source_name
@@ -86,6 +87,19 @@ PAIRED = CFG.tiles.sky.target == "noise2noise"
 TASKS = [task for task in CFG.tasks if HAS_SOURCES[WING_OF_TASK[task]]]
 
 
+def bundle_folder(use):
+    """Folder of a bundle that `predict.uses` names: made here (a task), by another run (a path), or shipped."""
+    if use in TASKS:
+        return f"{RUN}/bundles/{use}"
+    try:
+        return str(resolve_bundle(use))
+    except UserError as error:
+        raise WorkflowError(f"predict.uses: {error}. `make run` makes those in results/demo") from None
+
+
+BUNDLES = {wing: [bundle_folder(use) for use in CFG.predict.uses.get(wing, ())] for wing in RAW}
+
+
 wildcard_constraints:
     name="[^/]+",
     wing="camera|sky",
@@ -133,39 +147,10 @@ def shards_of(wing):
     return [f"{RUN}/tiles/{wing}/{name}.tiles.h5" for name in names_of(wing)]
 
 
-def bundle_folder(use):
-    """Folder or shipped name of a bundle in `predict.uses`: a task of this experiment, a path, or a name."""
-    return f"{RUN}/bundles/{use}" if use in TASKS else use
-
-
-def bundle_cards(wing):
-    """Cards of the bundles applied to a wing: inputs of a prediction, whether made here or by another run."""
-    cards = []
-    for folder in map(bundle_folder, CFG.predict.uses.get(wing, ())):
-        if "/" not in folder:
-            continue  # ships with the package: there is no file here to wait for
-        card = f"{folder}/card.json"
-        if not folder.startswith(f"{RUN}/") and not Path(card).is_file():
-            raise WorkflowError(
-                f"the bundle {folder} that predict.uses names is not there; `make run` makes the demo's"
-            )
-        cards.append(card)
-    return cards
-
-
-def bundle_options(wing):
-    """The bundles applied to a wing, as words of the command line."""
-    return [word for use in CFG.predict.uses.get(wing, ()) for word in ("--bundle", bundle_folder(use))]
-
-
 def predictions():
     """Predictions asked for, of the wings that have files."""
-    targets = {
-        "camera": f"{RUN}/predictions/camera.dl2.h5",
-        "sky": f"{RUN}/predictions/sky",
-    }
     return [
-        target
-        for wing, target in targets.items()
-        if CFG.predict.uses.get(wing) and (usable(wing) or (wing == "camera" and SHOWER_RUNS))
+        f"{RUN}/predictions/{wing}"
+        for wing in BUNDLES
+        if BUNDLES[wing] and (usable(wing) or (wing == "camera" and SHOWER_RUNS))
     ]

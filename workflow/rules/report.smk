@@ -18,10 +18,9 @@ rule report:
     conda:
         "../envs/lightpool.yaml"
     params:
-        config=CONFIG_FILE,
         settings=settings("report", "name", "description"),
         folder=lambda wildcards, output: os.path.dirname(output.page),
     message:
         "Write the report"
     shell:
-        "lightpool report {params.folder:q} --config {params.config:q} --out {output.page:q} --force 2> {log:q}"
+        "lightpool report {params.folder:q} --out {output.page:q} --force 2> {log:q}"
