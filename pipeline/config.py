@@ -235,6 +235,7 @@ class TaskConfig(Section):
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
     gradient_clip: float = Field(1.0, gt=0)
     augmentation: bool = True
+    average_decay: float = Field(0.995, ge=0, lt=1, description="of the weights' running average; 0 keeps the last step's")
     early_stopping_patience: int = Field(6, ge=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     predict_uncertainty: bool = True
@@ -265,6 +266,7 @@ class EvaluateConfig(Section):
 
     bootstrap: int = Field(500, ge=50)
     energy_edges_tev: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 10.0)
+    size_cuts_pe: tuple[float, ...] = (50.0, 100.0, 200.0, 500.0)  # gammaness is also judged above each of them
     forest_trees: int = Field(200, ge=10)
     max_baseline_images: int = Field(100_000, ge=100)
 

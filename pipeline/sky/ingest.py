@@ -1,0 +1,121 @@
+"""Calibrate one FITS frame into SCI, ERR and DQ; everything else in the file stays as it came."""
+
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline import provenance
+from pipeline.config import SkyIngestConfig
+from pipeline.errors import InputFileError
+from pipeline.files import check_free
+from pipeline.sky.background import measured_background
+from pipeline.sky.dq import DESCRIPTIONS
+from pipeline.sky.frames import Answer, Frame, read_frames, write_answers
+from pipeline.sky.truth import truth_path
+
+if TYPE_CHECKING:
+    pass
+
+log = logging.getLogger(__name__)
+
+
+def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force: bool = False) -> dict[str, Any]:
+    """Read, calibrate and write one frame.
+
+    Bias, dark and flat are applied where configured (ccdproc); the background is measured by photutils. The truth of
+    a simulated frame is copied along.
+
+    Parameters
+    ----------
+    path : path
+        The frame as the camera wrote it.
+    out : path
+        FITS with the HDUs of `path`, the science image in electrons (in ADU where no gain is known), ERR and DQ.
+    cfg : SkyIngestConfig
+        What the header does not tell.
+    force : bool
+        Replace an existing `out`.
+
+    Returns
+    -------
+    dict
+        `unit`, `level`, `noise`, `shape`, `n_science_hdus`, the number of flagged pixels by DQ bit, and `notes`.
+
+    Raises
+    ------
+    InputFileError
+        If the file cannot be used; the message says why.
+    """
+    path, out = Path(path), check_free(out, force=force)
+    frames = read_frames(path, cfg)
+    if cfg.bias or cfg.dark or cfg.flat:
+        from pipeline.sky.calibration import calibrate
+
+        frames = [calibrate(frame, cfg) for frame in frames]
+    frames = [_with_measured_background(frame, cfg) for frame in frames]
+    stamped = provenance.stamp("ingest", config=cfg.model_dump(mode="json"), input=path.name)
+    history = [f"lightpool {stamped['version']} ingest of {path.name}"]
+    history += [f"lightpool: {note}" for note in frames[0].notes]
+    write_answers(path, out, [_answer(frame) for frame in frames], history, force=force)
+    truth = truth_path(path)
+    if truth.is_file():
+        shutil.copyfile(truth, truth_path(out))
+    provenance.write_sidecar(out, stamped)
+    for note in frames[0].notes:
+        log.info("%s: %s", path.name, note)
+    return _summary(frames)
+
+
+def _with_measured_background(frame: Frame, cfg: SkyIngestConfig) -> Frame:
+    """Photutils' level and noise in place of the light estimate, where it can measure (it needs valid boxes)."""
+    part = frame.exposed
+    try:
+        level, noise = measured_background(frame.sci[part], frame.dq[part] != 0, cfg.background_box_px)
+    except ValueError as error:
+        note = f"background from the sigma-clipped frame: photutils has no usable box ({error})"
+        return replace(frame, notes=(*frame.notes, note))
+    if noise <= 0:
+        raise InputFileError(f"{frame.path}: the background noise measured is {noise:g}; is this a sky frame?")
+    return replace(frame, level=level, noise=noise)
+
+
+def _answer(frame: Frame) -> Answer:
+    cards = [
+        ("BUNIT", frame.unit, "unit of the pixel values"),
+        ("LPLEVEL", frame.level, "background level"),
+        ("LPNOISE", frame.noise, "background rms"),
+        ("LPGAIN", frame.gain_e_per_adu, "[electron/adu] gain applied"),
+        ("LPRDN", frame.read_noise_e, "[electron] read noise"),
+        ("LPBIAS", frame.bias_level, "bias level subtracted, in the unit as it came"),
+        ("LPZERO", frame.zero_known, "whether zero means no light"),
+        ("LPSATUR", _saturation(frame), "saturation level"),
+        ("LPSECT", str(frame.section) if frame.section else None, "exposed section"),
+    ]
+    known = [card for card in cards if card[1] is not None]
+    return Answer(frame.science_hdu, frame.sci, frame.err, frame.dq, known)
+
+
+def _saturation(frame: Frame) -> float | None:
+    if frame.saturation is None:
+        return None
+    return (frame.saturation - frame.bias_level) * frame.factor
+
+
+def _summary(frames: list[Frame]) -> dict[str, Any]:
+    first = frames[0]
+    flagged = {
+        text: sum(int(np.count_nonzero(frame.dq & int(bit))) for frame in frames) for bit, text in DESCRIPTIONS.items()
+    }
+    return {
+        "unit": first.unit,
+        "level": round(first.level, 6),
+        "noise": round(first.noise, 6),
+        "shape": list(first.shape),
+        "n_science_hdus": len(frames),
+        "flagged_pixels": {text: count for text, count in flagged.items() if count},
+        "notes": list(first.notes),
+    }
