@@ -1,0 +1,240 @@
+"""The workflow: checked before any job, one tiny run from simulation to report, and what an edit makes run again."""
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from astropy.io import fits
+
+BIN = Path(sys.executable).parent
+
+
+def _snakemake(checkout, folder, *arguments, **settings):
+    """Run Snakemake of `checkout` in `folder`; returns the finished process with both streams as one text."""
+    command = [
+        sys.executable, "-m", "snakemake",
+        "--snakefile", checkout / "workflow" / "Snakefile",
+        "--profile", checkout / "workflow" / "profiles" / "local",
+        "--cores", "2",
+        "--directory", folder,
+        *arguments,
+        "--config", *(f"{key}={value}" for key, value in settings.items()),
+    ]  # fmt: skip
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    environment |= {"XDG_CACHE_HOME": str(folder / "cache")}  # Snakemake's own, which two workers must not share
+    return subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=500
+    )
+
+
+def _planned_jobs(text):
+    """Jobs per rule in the table that a dry run ends with."""
+    table = re.search(r"^Job stats:\n.*?\n-.*?\n(.*?)^total", text, re.MULTILINE | re.DOTALL)
+    if table is None:
+        assert "Nothing to be done" in text, text
+        return {}
+    return {name: int(count) for name, count in (line.split() for line in table.group(1).strip().splitlines())}
+
+
+@pytest.fixture
+def planned(checkout, tmp_path):
+    """Plan an experiment without running it; returns the jobs of each rule."""
+
+    def plan(experiment, **settings):
+        done = _snakemake(checkout, tmp_path, "--dry-run", experiment=experiment, **settings)
+        assert done.returncode == 0, done.stdout
+        return _planned_jobs(done.stdout)
+
+    return plan
+
+
+@pytest.fixture
+def refused(checkout, tmp_path):
+    """Try an experiment that must be refused; returns what Snakemake says."""
+
+    def refuse(content, **settings):
+        experiment = tmp_path / "experiment.yaml"
+        experiment.write_text(content)
+        done = _snakemake(checkout, tmp_path, "--dry-run", experiment=experiment, **settings)
+        assert done.returncode != 0, done.stdout
+        return done.stdout
+
+    return refuse
+
+
+def test_lint_is_clean(checkout, tmp_path, tiny_config_path):
+    done = _snakemake(checkout, tmp_path, "--lint", experiment=tiny_config_path)
+    assert done.returncode == 0, done.stdout
+    assert "good condition" in done.stdout
+
+
+def test_format_is_clean(checkout):
+    done = subprocess.run(
+        [sys.executable, "-m", "snakefmt", "--check", checkout / "workflow"],
+        cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_one_job_for_each_run_and_frame(planned, tiny_config, tiny_config_path):
+    jobs = planned(tiny_config_path)
+    assert jobs["simulate_showers"] == jobs["tiles_camera"] == tiny_config.showers.n_runs
+    assert jobs["simulate_sky"] == jobs["ingest_sky"] == tiny_config.sky.runs
+    assert jobs["train"] == jobs["evaluate"] == len(tiny_config.tasks)
+    assert jobs["report"] == 1
+
+
+def test_one_job_for_each_file_of_the_user(planned, tmp_path):
+    for name in ("night 1/a.simtel.zst", "night 1/b.simtel.gz", "c.fits", "notes.txt"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(b"")
+    experiment = tmp_path / "own.yaml"
+    experiment.write_text("name: own\ntasks: []\ninputs: {camera: ['night*/*.simtel.*'], sky: ['*.fits']}\n")
+    jobs = planned(experiment, data=tmp_path / "data")
+    assert (jobs["ingest_camera"], jobs["ingest_sky"], jobs["usable"]) == (2, 1, 2)
+
+
+def test_a_wing_without_files_is_left_out(planned, tmp_path):
+    (tmp_path / "a.simtel.zst").write_bytes(b"")
+    experiment = tmp_path / "own.yaml"
+    experiment.write_text("name: own\ntasks: [denoise]\ninputs: {camera: ['*.simtel.zst'], sky: ['*.fits']}\n")
+    assert "train" not in planned(experiment, data=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "data", "message"),
+    [
+        ("train: {energy: {epoch: 3}}", None, r"unknown key 'train\.energy\.epoch'; did you mean 'epochs'"),
+        ("inputs: {camera: ['*.h5']}", None, r"reads files of yours; say where they are: make run .* DATA=DIR"),
+        ("inputs: {camera: ['*.h5']}", "none", r"DATA=.*none is not a directory"),
+        ("inputs: {camera: ['*.h5']}", ".", r"match no file under .*inputs\.camera \['\*\.h5'\]"),
+        ("inputs: {sky: ['*.fits', '*/*.fits']}", "same", r"2 input files are called a \(.*a\.fits, .*\); rename"),
+        ("{showers: {classes: [{particle: gamma}]}, predict: {uses: {camera: [no/such]}}}", None,
+         r"predict\.uses: there is no bundle 'no/such'.*`make run` makes those"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_said_before_any_job(refused, tmp_path, content, data, message):
+    for name in ("a.fits", "sub/a.fits"):
+        (tmp_path / "same" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "same" / name).write_bytes(b"")
+    said = refused(content, **({} if data is None else {"data": tmp_path / data}))
+    assert re.search(message, said), said
+
+
+def test_damaged_files_leave_a_status_and_the_rest_goes_on(checkout, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "noise.simtel.gz").write_bytes(b"no simtel at all")
+    (tmp_path / "data" / "cut.fits").write_bytes(b"SIMPLE  =                    T")
+    (tmp_path / "data" / "good.fits").write_bytes(_frame())
+    experiment = tmp_path / "own.yaml"
+    experiment.write_text("name: own\ntasks: []\ninputs: {camera: ['*.simtel.gz'], sky: ['*.fits']}\n")
+    done = _snakemake(checkout, tmp_path, "--until", "usable", experiment=experiment, data=tmp_path / "data")
+    assert done.returncode == 0, done.stdout
+    camera, sky = (
+        json.loads((tmp_path / "results" / "own" / "status" / f"ingest_{wing}.json").read_text())
+        for wing in ("camera", "sky")
+    )
+    assert {name: record["status"] for name, record in (camera | sky).items()} == {
+        "noise": "failed", "cut": "failed", "good": "ok"
+    }  # fmt: skip
+    assert camera["noise"]["input"] == "noise.simtel.gz"
+    assert camera["noise"]["reason"]
+    assert sky["cut"]["reason"]
+
+
+def _frame():
+    """A small sky frame, as the bytes of its file."""
+    hdu = fits.PrimaryHDU(np.random.default_rng(0).normal(500.0, 5.0, (64, 64)).astype("f4"))
+    hdu.header["GAIN"] = 1.5
+    stream = io.BytesIO()
+    hdu.writeto(stream)
+    return stream.getvalue()
+
+
+def test_profiles_name_existing_rules(checkout, tmp_path, tiny_config_path):
+    done = _snakemake(checkout, tmp_path, "--list-rules", experiment=tiny_config_path)
+    rules = set(done.stdout.split())
+    assert {"train", "evaluate"} <= rules
+    for profile in (checkout / "workflow" / "profiles").glob("*/config.yaml"):
+        content = yaml.safe_load(profile.read_text())
+        assert rules >= content.get("set-resources", {}).keys() | content.get("set-threads", {}).keys()
+
+
+# ---- one real run ----------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def finished(checkout, tmp_path_factory):
+    """A copy of the sources in a path with a space, and the tiny experiment run there; returns the copy."""
+    copy = tmp_path_factory.mktemp("a checkout")
+    for name in ("workflow", "pipeline", "models", "tests/conf"):
+        shutil.copytree(checkout / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "bundles"))
+    done = _snakemake(copy, copy, experiment="tests/conf/tiny.yaml")
+    assert done.returncode == 0, done.stdout
+    assert "The report is results/tiny/report.html" in done.stdout
+    return copy
+
+
+def _again(copy, *arguments):
+    done = _snakemake(copy, copy, "--dry-run", *arguments, experiment="tests/conf/tiny.yaml")
+    assert done.returncode == 0, done.stdout
+    return _planned_jobs(done.stdout)
+
+
+def test_products_of_a_run(finished, tiny_config):
+    run = finished / "results" / "tiny"
+    assert "<html" in (run / "report.html").read_text()
+    for task in tiny_config.tasks:
+        metrics = json.loads((run / "evaluation" / task / "metrics.json").read_text())
+        assert metrics["task"] == task
+        assert {path.name for path in (run / "bundles" / task).iterdir()} >= {
+            "card.json", "model.onnx", "weights.safetensors"
+        }  # fmt: skip
+        assert not (run / "bundles" / f"{task}.ckpt").exists()
+    status = json.loads((run / "status" / "ingest_sky.json").read_text())
+    assert [status[name]["status"] for name in sorted(status)] == ["ok"] * tiny_config.sky.runs
+    assert len(list((run / "predictions" / "camera").glob("*.dl2.h5"))) == tiny_config.showers.n_runs
+    assert len(list((run / "predictions" / "sky").glob("*.fits"))) == tiny_config.sky.runs
+    assert list((run / "logs" / "train").iterdir())
+    assert list((run / "benchmarks" / "train").iterdir())
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    done = _snakemake(finished, finished, experiment="tests/conf/tiny.yaml")
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "rules"),
+    [
+        ("pipeline/stages/evaluate.py", {"evaluate": 2, "report": 1, "all": 1}),
+        ("pipeline/stages/report.py", {"report": 1, "all": 1}),
+        ("pipeline/cli.py", {}),
+    ],
+)
+def test_an_edited_module_reruns_its_stage_and_what_follows(finished, module, rules):
+    source = finished / module
+    before, when = source.read_text(), source.stat()
+    source.write_text(before + "# an afterthought\n")
+    try:
+        assert _again(finished) == rules
+    finally:
+        source.write_text(before)
+        os.utime(source, ns=(when.st_atime_ns, when.st_mtime_ns))
+
+
+def test_a_changed_setting_reruns_what_depends_on_it(finished):
+    experiment = finished / "tests" / "conf" / "tiny.yaml"
+    before = experiment.read_text()
+    experiment.write_text(before.replace("bootstrap: 50", "bootstrap: 60"))
+    try:
+        assert _again(finished) == {"evaluate": 2, "report": 1, "all": 1}
+    finally:
+        experiment.write_text(before)
