@@ -1,8 +1,26 @@
 # One page that says what was done and how well.
 
 
+rule experiment:
+    output:
+        resolved=f"{RUN}/config.yaml",
+    log:
+        f"{RUN}/logs/experiment.log",
+    conda:
+        "../envs/lightpool.yaml"
+    params:
+        config=CONFIG_FILE,
+        script=CHECKOUT / "workflow/scripts/resolve_config.py",
+        settings=provenance.sha256_json(CFG.model_dump(mode="json")),
+    message:
+        "Write down the experiment with all its defaults"
+    shell:
+        "python {params.script:q} --out {output.resolved:q} {params.config:q} 2> {log:q}"
+
+
 rule report:
     input:
+        experiment=f"{RUN}/config.yaml",
         evaluations=expand("{run}/evaluation/{task}/metrics.json", run=RUN, task=TASKS),
         statuses=expand(
             "{run}/status/ingest_{wing}.json",
@@ -18,7 +36,6 @@ rule report:
     conda:
         "../envs/lightpool.yaml"
     params:
-        settings=settings("report", "name", "description"),
         folder=lambda wildcards, output: os.path.dirname(output.page),
     message:
         "Write the report"
