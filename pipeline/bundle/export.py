@@ -1,0 +1,177 @@
+"""Write a trained network as a bundle (torch)."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from models import create_model
+from pipeline.bundle.card import (
+    CARD_FILE,
+    ONNX_FILE,
+    README_FILE,
+    WEIGHTS_FILE,
+    Card,
+    ModelSection,
+    bundle_sha256,
+    card_markdown,
+    load_bundle_card,
+    resolve_bundle,
+)
+from pipeline.errors import UserError
+
+# Largest difference between torch and onnxruntime that is rounding: relative to the largest output.
+_TOLERANCE = 1e-4
+
+
+def export_bundle(network: nn.Module, card: Card, directory: str | Path) -> Card:
+    """Write weights, ONNX graph and card into `directory`, which must not hold a bundle yet.
+
+    Parameters
+    ----------
+    network : nn.Module
+        On any device; it is exported from the processor, in float32 and evaluation mode.
+    card : Card
+        Its `bundle_sha256` is filled in.
+    directory : path
+
+    Returns
+    -------
+    Card
+        As written.
+
+    Raises
+    ------
+    RuntimeError
+        If onnxruntime does not reproduce the network.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    network = network.to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
+    state = {name: tensor.contiguous() for name, tensor in sorted(network.state_dict().items())}
+    save_file(state, directory / WEIGHTS_FILE)
+    export_onnx(network, card, directory / ONNX_FILE)
+    check_onnx(network, card, directory / ONNX_FILE)
+    card = card.model_copy(update={"bundle_sha256": bundle_sha256(directory)})
+    (directory / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n")
+    (directory / README_FILE).write_text(card_markdown(card))
+    return card
+
+
+def export_onnx(network: nn.Module, card: Card, path: Path) -> None:
+    """The graph, with any number of tiles at once, and for frames any size that fits the stride."""
+    inputs = example_inputs(card, n_tiles=2)
+    shapes: dict[str, Any] = {"x": {0: torch.export.Dim("n")}}
+    if card.input.stride:
+        # Named as multiples of the stride, for that is what the reductions can divide.
+        stride = card.input.stride
+        shapes["x"] |= {2: stride * torch.export.Dim("rows", min=2), 3: stride * torch.export.Dim("columns", min=2)}
+    if "scalars" in inputs:
+        shapes["scalars"] = {0: shapes["x"][0]}
+    names = ["images", *(["scalars"] if "scalars" in inputs else [])]
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (),
+            kwargs={"x": inputs["images"], **{k: v for k, v in inputs.items() if k != "images"}},
+            dynamo=True,
+            input_names=names,
+            output_names=["outputs"],
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    onnx.save(_without_traces(program.model_proto), path)
+
+
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph alone: the exporter notes source lines with their paths, which differ between equal runs."""
+    model.ClearField("metadata_props")
+    model.doc_string = ""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.doc_string = ""
+    return model
+
+
+def example_inputs(card: Card, n_tiles: int) -> dict[str, Tensor]:
+    """Seeded noise of the shapes that the network takes."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = card.input.tile_shape
+    found = {"images": torch.randn(n_tiles, card.model.in_chans, height, width, generator=generator)}
+    if card.model.n_scalars:
+        found["scalars"] = torch.randn(n_tiles, card.model.n_scalars, generator=generator)
+    return found
+
+
+@torch.no_grad()
+def check_onnx(network: nn.Module, card: Card, path: Path) -> None:
+    """Compare onnxruntime with torch, at another batch size than the one exported.
+
+    Raises
+    ------
+    RuntimeError
+        If they differ by more than rounding.
+    """
+    import onnxruntime
+
+    inputs = example_inputs(card, n_tiles=3)
+    expected = network(inputs["images"], inputs.get("scalars")).numpy()
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    got = session.run(["outputs"], {name: tensor.numpy() for name, tensor in inputs.items()})[0]
+    difference = float(np.abs(got - expected).max()) / max(1.0, float(np.abs(expected).max()))
+    if got.shape != expected.shape or not difference < _TOLERANCE:
+        raise RuntimeError(f"onnxruntime differs from torch by {difference:g} of the largest output: {path}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter talks of its own steps, and warns of what is its own to mend."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    levels = [entry.level for entry in loggers]
+    for entry in loggers:
+        entry.setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            for entry, level in zip(loggers, levels, strict=True):
+                entry.setLevel(level)
+
+
+def build_network(model: ModelSection) -> nn.Module:
+    """The network that a card describes, with fresh weights."""
+    return create_network(model.name, model.kwargs, model.in_chans, model.num_outputs, model.n_scalars)
+
+
+def create_network(name: str, kwargs: Mapping[str, Any], in_chans: int, num_outputs: int, n_scalars: int) -> nn.Module:
+    """`models.create_model`, whose complaints are the user's to mend here: the name comes from a configuration.
+
+    Raises
+    ------
+    UserError
+        If the name, an argument or its value is not accepted.
+    """
+    try:
+        return create_model(name, in_chans=in_chans, num_outputs=num_outputs, n_scalars=n_scalars, **kwargs)
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error)) from error
+
+
+def load_network(path: str | Path) -> tuple[nn.Module, Card]:
+    """A bundle's network in torch, in evaluation mode (for transfer learning and comparison)."""
+    directory = resolve_bundle(path)
+    card = load_bundle_card(directory)
+    network = build_network(card.model)
+    network.load_state_dict(load_file(directory / WEIGHTS_FILE))
+    return network.eval(), card

@@ -1,0 +1,145 @@
+"""Use of a trained model: onnxruntime and numpy, no torch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from pipeline.bundle.card import (
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    Card,
+    bundle_sha256,
+    load_bundle_card,
+    resolve_bundle,
+)
+from pipeline.errors import InputFileError, UserError
+from pipeline.tasks import get_decoder
+from pipeline.tiles.shards import TileBatch
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+# Images per call of the network: bounds the memory of its intermediate maps, whatever the caller's batch.
+_MAX_IMAGES = 256
+
+
+class Predictor:
+    """A bundle's network in onnxruntime, with the preparation before it and the decoder after it.
+
+    Attributes
+    ----------
+    card : Card
+    task : str
+    cameras : tuple of str
+        Identities of the cameras that the model serves; empty for the sky.
+    """
+
+    def __init__(self, card: Card, session: "onnxruntime.InferenceSession") -> None:
+        self.card = card
+        self._session = session
+        self._decoder = get_decoder(card.task)
+
+    @classmethod
+    def load(cls, path: str | Path, threads: int = 2) -> Self:
+        """Open the bundle in directory `path`, or the one of that name that ships.
+
+        Raises
+        ------
+        UserError
+            If there is no such bundle.
+        InputFileError
+            If it is not whole: a file missing, or not the one that the card was written for.
+        """
+        import onnxruntime
+
+        directory = resolve_bundle(path)
+        card = load_bundle_card(directory)
+        for name in (WEIGHTS_FILE, ONNX_FILE):
+            if not (directory / name).is_file():
+                raise InputFileError(f"the bundle {directory} is not whole: it has no {name}; copy it anew")
+        if bundle_sha256(directory) != card.bundle_sha256:
+            raise InputFileError(
+                f"the weights of the bundle {directory} are not those that its card was written for; copy it anew"
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Waiting threads sleep instead of spinning: other jobs share the cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = onnxruntime.InferenceSession(str(directory / ONNX_FILE), options, providers=["CPUExecutionProvider"])
+        return cls(card, session)
+
+    @property
+    def task(self) -> str:
+        """What is predicted."""
+        return self.card.task
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Identities of the cameras served."""
+        return tuple(camera.identity for camera in self.card.cameras)
+
+    def serves(self, camera_identity: str) -> bool:
+        """Whether images of this camera may be given to the model."""
+        return camera_identity in self.cameras
+
+    def outputs(self, batch: TileBatch) -> np.ndarray:
+        """Bare network outputs, shape (N, K) or (N, K, H, W), float32."""
+        self._check_shape(batch.images.shape)
+        parts = [
+            self._run(batch.select(slice(start, start + _MAX_IMAGES))) for start in range(0, len(batch), _MAX_IMAGES)
+        ]
+        if not parts:
+            maps = batch.images.shape[2:] if self.card.input.stride else ()
+            return np.empty((0, self.card.model.num_outputs, *maps), np.float32)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _run(self, batch: TileBatch) -> np.ndarray:
+        preparation = self.card.input.preparation
+        feed = {"images": preparation.images(batch.images, batch.events, batch.masks, self.card.input.channels)}
+        scalars = preparation.scalars(batch.events)
+        if scalars is not None:
+            feed["scalars"] = scalars
+        return self._session.run(["outputs"], feed)[0]
+
+    def predict(self, batch: TileBatch) -> dict[str, np.ndarray]:
+        """Physical values of the task's columns.
+
+        Parameters
+        ----------
+        batch : TileBatch
+            Tiles as `lightpool tiles` makes them. Camera: the event columns that `card.input.preparation.columns`
+            names. Sky: columns `level` and `noise`, masks where there are any; height and width may be any
+            multiples of `card.input.stride`.
+
+        Returns
+        -------
+        dict of ndarray
+            By column name, shape (N,) for the camera, (N, H, W) for the sky.
+
+        Raises
+        ------
+        UserError
+            If the tiles do not fit the model.
+        """
+        return self._decoder.decode(self.outputs(batch), batch)
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        card = self.card.input
+        if shape[1] != len(card.channels):
+            raise UserError(
+                f"{self.card.name} takes tiles of {len(card.channels)} channels ({', '.join(card.channels)}), "
+                f"got {shape[1]}"
+            )
+        height, width = shape[2:]
+        if card.stride is None:
+            if (height, width) != card.tile_shape:
+                expected = f"{card.tile_shape[0]} x {card.tile_shape[1]} px"
+                raise UserError(f"{self.card.name} takes tiles of {expected}, got {height} x {width}")
+        elif height % card.stride or width % card.stride or not (height and width):
+            raise UserError(
+                f"{self.card.name} takes frames whose height and width are multiples of {card.stride} px, "
+                f"got {height} x {width}; pad the frame"
+            )

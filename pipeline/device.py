@@ -1,0 +1,79 @@
+"""Which processor computes, in which precision and with how many threads.
+
+torch is imported inside the functions: prediction asks for its threads only and never loads it.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.errors import UserError
+
+
+def choose_device(requested: str) -> str:
+    """Name of the device to compute on, as torch writes it.
+
+    Parameters
+    ----------
+    requested : str
+        `auto` (CUDA if there is one, else MPS, else CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
+
+    Raises
+    ------
+    UserError
+        If the device is not there.
+    """
+    import torch
+
+    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    has_mps = torch.backends.mps.is_available()
+    if requested == "auto":
+        return "cuda:0" if n_cuda else "mps" if has_mps else "cpu"
+    found = ["cpu", *(f"cuda:{index}" for index in range(n_cuda)), *(["mps"] if has_mps else [])]
+    name = "cuda:0" if requested == "cuda" else requested
+    if name not in found:
+        raise UserError(
+            f"device {requested!r} is not available to torch {torch.__version__}; "
+            f"accepted here: auto, {', '.join(found)}"
+        )
+    return name
+
+
+def bfloat16_is_fast(device: str) -> bool:
+    """Whether matrix products in bfloat16 run in hardware on `device`.
+
+    Without AMX or AVX-512 BF16 a processor emulates them, several times slower than float32.
+    """
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cpu":
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+    return False
+
+
+def choose_precision(requested: str, device: str) -> str:
+    """`bfloat16` or `float32`: what was asked for, or with `auto` what is fast on `device`."""
+    if requested != "auto":
+        return requested
+    return "bfloat16" if bfloat16_is_fast(device) else "float32"
+
+
+@contextmanager
+def torch_threads(n_threads: int) -> Iterator[None]:
+    """Let torch use `n_threads` inside the block: sums depend on their number in the last bit."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def available_cores() -> int:
+    """Cores that this process may run on (a batch system often grants fewer than the machine has)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,65 @@
+"""Restored sky frame: what the four output planes mean.
+
+Two ways lead to a restored pixel, and the defect output chooses between them:
+
+- kept: the measured value plus a correction in units of its own uncertainty, at most `MAX_CORRECTION` of them and
+  fading as the signal-to-noise ratio of the pixel grows. A bright star cannot be bent, however wrong the network is.
+- replaced (a defect, or missing): a value predicted from the surroundings alone, in asinh of the background noise.
+
+`pipeline.tasks.training.denoise` computes the same with torch; a test holds the two together.
+"""
+
+import numpy as np
+
+from pipeline.preparation import SkyPixels
+from pipeline.tasks.decode import Column
+from pipeline.tiles.shards import TileBatch
+
+MAX_CORRECTION = 4.0  # sigma: noise alone is further out in 6 of 100,000 pixels
+TAPER_SNR = 20.0  # signal-to-noise ratio of a pixel at which the correction is halved
+DEFECT_PRIOR = -3.0  # added to the defect output: an untrained network leaves 95 % of the pixels alone
+GATE_SHARPNESS = 3.0  # a defect of probability 0.9 is replaced to 99.9 %, one of 0.1 kept to 99.9 %
+REPLACED_RANGE = (-4.0, 12.0)  # asinh of the background noise: -27 to 8e4 times the noise
+LOG_VARIANCE_RANGE = (-8.0, 12.0)
+
+
+def sigmoid(logit: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-logit)), without overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * logit))
+
+
+class DenoiseDecoder:
+    """Outputs: correction, replacement, log variance of the result, logit of being a defect less its prior."""
+
+    task = "denoise"
+    outputs = ("correction", "replacement", "log_variance", "defect")
+    columns = (
+        Column("restored", "sci", "restored image"),
+        Column("restored_err", "sci", "its uncertainty (1 sigma)"),
+        Column("defect_probability", "", "probability that the pixel was a defect"),
+    )
+
+    def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
+        """Planes of shape (N, H, W), float32, in the unit of the tile's `sci`.
+
+        Missing pixels are always replaced. Saturated ones come back as they are, with their uncertainty: what a
+        full well has lost is not in the frame.
+        """
+        pixels = SkyPixels.of_batch(batch)
+        correction, replacement, log_variance, defect = (outputs[:, i].astype(np.float32) for i in range(4))
+        logit = defect + DEFECT_PRIOR
+        snr = np.maximum(pixels.sci - pixels.level, 0) / pixels.err
+        taper = 1.0 / (1.0 + np.square(snr / TAPER_SNR))
+        kept = pixels.sci + pixels.err * taper * MAX_CORRECTION * np.tanh(correction / MAX_CORRECTION)
+        replaced = pixels.level + pixels.noise * np.sinh(np.clip(replacement, *REPLACED_RANGE))
+        gate = np.where(pixels.missing, 1.0, sigmoid(GATE_SHARPNESS * logit))
+        restored = kept + gate * (replaced - kept)
+        restored_err = pixels.err * np.exp(0.5 * np.clip(log_variance, *LOG_VARIANCE_RANGE))
+        return {
+            "restored": np.where(pixels.saturated, pixels.sci, restored).astype(np.float32),
+            "restored_err": np.where(pixels.saturated, pixels.err, restored_err).astype(np.float32),
+            "defect_probability": sigmoid(logit),
+        }
+
+
+DECODER = DenoiseDecoder()

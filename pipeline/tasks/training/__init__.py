@@ -1,0 +1,151 @@
+"""Targets, losses and validation metrics of the tasks (torch)."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from pipeline.config import TaskConfig
+from pipeline.errors import TooFewEventsError, UserError
+from pipeline.preparation import ORIENTED_COLUMNS, Preparation
+from pipeline.tasks.training.augmentation import draw_symmetries, turn_and_mirror
+from pipeline.tiles.reader import TileReader
+from pipeline.tiles.shards import TileBatch
+
+
+class Monitor(NamedTuple):
+    """The validation metric that chooses the best epoch, and which way is better."""
+
+    metric: str
+    better: Literal["higher", "lower"]
+
+    def improves(self, value: float, best: float | None) -> bool:
+        """Whether `value` is better than `best` (anything is better than None)."""
+        if best is None:
+            return True
+        return value > best if self.better == "higher" else value < best
+
+
+class Metrics(Protocol):
+    """Collects what a validation metric needs, batch by batch."""
+
+    def add(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> None:
+        """Take in one batch: outputs in float32, and the batch that they belong to."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """The metrics of everything added."""
+        ...
+
+
+class Objective(ABC):
+    """What one task trains for.
+
+    Attributes
+    ----------
+    task, kind : str
+        Name of the task, and the wing whose tiles it takes.
+    monitor : Monitor
+    where : mapping or None
+        Event column -> value of the tiles that are used; all of them by default.
+    equalise : bool
+        Whether tiles are weighted so that the classes look alike.
+    spatial : tuple of str
+        Arrays of a batch that are turned and mirrored together with the image.
+    """
+
+    task: ClassVar[str]
+    kind: ClassVar[Literal["camera", "sky"]]
+    monitor: ClassVar[Monitor]
+    where: ClassVar[Mapping[str, int] | None] = None
+    equalise: ClassVar[bool] = True
+    spatial: ClassVar[tuple[str, ...]] = ("images",)
+
+    def __init__(self, config: TaskConfig) -> None:
+        self.config = config
+
+    @property
+    @abstractmethod
+    def num_outputs(self) -> int:
+        """Outputs that the network needs."""
+
+    @abstractmethod
+    def target_arrays(self, batch: TileBatch) -> dict[str, np.ndarray]:
+        """What the loss compares with, and the loss alone."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Scalar loss of float32 outputs; tiles count by `batch["weights"]`."""
+
+    @abstractmethod
+    def metrics(self) -> Metrics:
+        """A fresh collector of the validation metrics."""
+
+    def check(self, train: TileReader, validation: TileReader) -> None:
+        """Fail before the long work: the right wing, enough tiles, scalars that make sense.
+
+        Raises
+        ------
+        UserError
+            Or `TooFewEventsError`, if these tiles cannot train this task.
+        """
+        for reader in (train, validation):
+            if reader.kind != self.kind:
+                raise UserError(
+                    f"{', '.join(str(m.path) for m in reader.manifests)} holds {reader.kind} tiles, but the task "
+                    f"{self.task} takes {self.kind} tiles"
+                )
+            if reader.n_tiles == 0:
+                selection = "".join(f" with {name} = {value}" for name, value in (self.where or {}).items())
+                raise TooFewEventsError(
+                    f"the {reader.split_name} split has no tile{selection} to train {self.task} on; "
+                    "add runs, loosen the cuts (tiles.*.cuts) or change the shares (tiles.splits)"
+                )
+        for name in self.config.scalars:
+            if self.config.augmentation and name in ORIENTED_COLUMNS:
+                raise UserError(
+                    f"the scalar {name!r} changes when an image is turned or mirrored; leave it out, "
+                    f"or set train.{self.task}.augmentation: false"
+                )
+
+    def arrays(self, batch: TileBatch, preparation: Preparation) -> dict[str, np.ndarray]:
+        """Everything that one step needs, as arrays: network inputs, weights and targets."""
+        found = {
+            "images": preparation.images(batch.images, batch.events, batch.masks),
+            "weights": batch.weights.astype(np.float32),
+        }
+        scalars = preparation.scalars(batch.events)
+        if scalars is not None:
+            found["scalars"] = scalars
+        return found | self.target_arrays(batch)
+
+    def augment(self, batch: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
+        """Turn and mirror each tile by one of the square's symmetries, drawn from `rng`."""
+        first = batch["images"]
+        symmetries = draw_symmetries(len(first), rng, transposable=first.shape[-1] == first.shape[-2])
+        turned = {name: turn_and_mirror(batch[name], symmetries) for name in self.spatial if name in batch}
+        return batch | turned
+
+
+def check_target(reader: TileReader, name: str, task: str) -> None:
+    """Refuse tiles without truth.
+
+    Raises
+    ------
+    UserError
+        If the target is not among the tiles' targets.
+    """
+    if name not in reader.targets:
+        raise UserError(
+            f"the tiles have no truth to train {task} on: no target {name!r} (they have "
+            f"{', '.join(reader.targets) or 'none'}); use simulated files, or tiles made with a target"
+        )
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Mean over a batch. Divided by the number of tiles, not by the sum of weights: the weights' mean is 1 over the
+    whole split, and a batch that happens to hold little weight shall count little.
+    """
+    return (values * weights).mean()

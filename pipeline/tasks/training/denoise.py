@@ -1,0 +1,236 @@
+"""Denoising of sky frames: against truth (simulated frames), or against another exposure (Noise2Noise).
+
+Everything is in units of the frame's background noise, above its background level: u = (value - level) / noise.
+The loss counts errors in units of the noise that a pixel really has, sigma^2 = 1 + k u_true, k being the photon noise's
+slope: so a star's core weighs as much as empty sky. Its terms:
+
+- every pixel's error (Huber: early on a cosmic ray is wrong by hundreds of sigma);
+- the same for sums over small windows, each in units of the noise of the sum. A small bias common to the pixels of a
+  star is invisible pixel by pixel and is what photometry sees;
+- the likelihood of the error under the predicted variance, which the restored image does not feel;
+- the defect map, where it is known.
+
+The expectation of a noisy partner is the truth [1]_, so Noise2Noise has the same terms; defects are what the two
+exposures do not share. There sigma is taken from the restored pixel: weights that depend on the partner's own noise
+would bias the result towards its low values.
+
+References
+----------
+.. [1] Lehtinen et al. (2018), "Noise2Noise", arXiv:1803.04189, sect. 2.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.preparation import SkyPixels
+from pipeline.tasks.decode.denoise import (
+    DEFECT_PRIOR,
+    GATE_SHARPNESS,
+    LOG_VARIANCE_RANGE,
+    MAX_CORRECTION,
+    REPLACED_RANGE,
+    TAPER_SNR,
+)
+from pipeline.tasks.training import Monitor, Objective, check_target
+from pipeline.tiles.reader import TileReader
+from pipeline.tiles.shards import TileBatch
+
+#: DQ bits that the defect output learns: bad or dead, hot, cosmic ray, trail.
+DEFECT_BITS = 1 | 2 | 8 | 16
+
+HUBER_DELTA = 3.0  # sigma
+FLUX_WINDOWS_PX = (4, 8, 16)  # from the core of a sharp star to the whole of a blurred one
+FLUX_WEIGHT = 0.3
+LIKELIHOOD_WEIGHT = 0.1
+DEFECT_WEIGHT = 1.0
+SOURCE_THRESHOLD = 5.0  # u above which a pixel counts as source
+PARTNER_OUTLIER = 8.0  # sigma of the difference between two exposures: far beyond noise, so that no noise is selected
+
+
+class DenoiseObjective(Objective):
+    """Restored image, its variance and the defect probability."""
+
+    task = "denoise"
+    kind = "sky"
+    monitor = Monitor("loss", "lower")
+    spatial: ClassVar[tuple[str, ...]] = (
+        "images", "signal", "uncertainty", "missing", "usable", "clean", "clean_variance", "defect",
+    )  # fmt: skip
+
+    @property
+    def num_outputs(self) -> int:
+        """Correction, replacement, log variance, defect logit."""
+        return 4
+
+    def check(self, train: TileReader, validation: TileReader) -> None:
+        """Besides the common checks: the tiles have a target, and no scalars are asked for."""
+        super().check(train, validation)
+        if self.config.scalars:
+            raise UserError(
+                f"train.denoise.scalars must be empty, got {', '.join(self.config.scalars)}: a frame has no parameters"
+            )
+        for reader in (train, validation):
+            check_target(reader, "clean", self.task)
+
+    def target_arrays(self, batch: TileBatch) -> dict[str, np.ndarray]:
+        """Planes (N, H, W) in units of the background noise, and the photon noise's slope (N,).
+
+        `clean_variance` is there for a noisy partner, `defect` where it can be known.
+        """
+        pixels = SkyPixels.of_batch(batch)
+        clean = batch.targets["clean"][:, 0].astype(np.float32)
+        usable = np.isfinite(clean) & ~pixels.saturated
+        signal, uncertainty = (pixels.sci - pixels.level) / pixels.noise, pixels.err / pixels.noise
+        found = {
+            "signal": signal,
+            "uncertainty": uncertainty,
+            "missing": pixels.missing,
+            "photon_slope": _photon_slope(signal, uncertainty, pixels.missing | pixels.saturated),
+        }
+        if "clean_err" in batch.targets:
+            clean_err = batch.targets["clean_err"][:, 0].astype(np.float32) / pixels.noise
+            usable &= np.isfinite(clean_err)
+            found["clean_variance"] = np.where(usable, clean_err**2, 1).astype(np.float32)
+            difference = signal - np.where(usable, (clean - pixels.level) / pixels.noise, signal)
+            # What stands out of one exposure only, on dark sky (on a star, changes of the seeing do that).
+            outlier = difference > PARTNER_OUTLIER * np.sqrt(uncertainty**2 + found["clean_variance"])
+            found["defect"] = outlier & (signal - difference < SOURCE_THRESHOLD) & ~pixels.missing
+        elif batch.masks is not None:
+            found["defect"] = ((batch.masks & DEFECT_BITS) != 0) & ~pixels.missing
+        found["clean"] = np.where(usable, (clean - pixels.level) / pixels.noise, 0).astype(np.float32)
+        found["usable"] = usable
+        return found
+
+    def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Sum of the terms described above."""
+        restored = restore(outputs, batch["signal"], batch["uncertainty"], batch["missing"])
+        usable = batch["usable"].float() * batch["weights"][:, None, None]
+        residual = (restored - batch["clean"]) * batch["usable"]
+        sigma2 = self._true_variance(restored, batch)
+        total = _mean(_huber(residual * sigma2.rsqrt()), usable)
+        # A defect's error belongs to the pixel term; in a window it would drown what a star's pixels share.
+        sound = batch["usable"] & ~batch["missing"] & ~batch.get("defect", torch.zeros_like(batch["usable"]))
+        total = total + FLUX_WEIGHT * _window_loss(residual * sound, sigma2 * sound, batch["weights"])
+        total = total + LIKELIHOOD_WEIGHT * _mean(_likelihood(outputs, residual, batch), usable)
+        if "defect" in batch:
+            entropy = F.binary_cross_entropy_with_logits(
+                outputs[:, 3] + DEFECT_PRIOR, batch["defect"].float(), reduction="none"
+            )
+            judged = (~batch["missing"]).float() * batch["weights"][:, None, None]
+            total = total + DEFECT_WEIGHT * _mean(entropy, judged)
+        return total
+
+    @staticmethod
+    def _true_variance(restored: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        expectation = restored.detach() if "clean_variance" in batch else batch["clean"]
+        return 1 + batch["photon_slope"][:, None, None] * expectation.clamp(min=0)
+
+    def metrics(self) -> "DenoiseMetrics":
+        """Gain over the noisy frame, flux bias, error on defects."""
+        return DenoiseMetrics()
+
+
+def restore(outputs: Tensor, signal: Tensor, uncertainty: Tensor, missing: Tensor) -> Tensor:
+    """Restored pixels in units of the background noise, as `pipeline.tasks.decode.denoise` explains them.
+
+    Parameters
+    ----------
+    outputs : Tensor, shape (N, 4, H, W)
+    signal, uncertainty : Tensor, shape (N, H, W)
+        Above the background level, in units of the background noise.
+    missing : Tensor of bool, shape (N, H, W)
+    """
+    taper = 1 / (1 + (signal.clamp(min=0) / uncertainty / TAPER_SNR).square())
+    kept = signal + uncertainty * taper * MAX_CORRECTION * torch.tanh(outputs[:, 0] / MAX_CORRECTION)
+    replaced = torch.sinh(outputs[:, 1].clamp(*REPLACED_RANGE))
+    gate = torch.sigmoid(GATE_SHARPNESS * (outputs[:, 3] + DEFECT_PRIOR)).masked_fill(missing, 1.0)
+    return kept + gate * (replaced - kept)
+
+
+def _photon_slope(signal: np.ndarray, uncertainty: np.ndarray, untrusted: np.ndarray) -> np.ndarray:
+    """Slope k of sigma^2 = 1 + k u, per tile, from the frame's own uncertainties; 0 without bright pixels."""
+    bright = (signal > 3) & ~untrusted
+    excess = np.where(bright, uncertainty**2 - 1, 0).sum((1, 2), dtype=np.float64)
+    flux = np.where(bright, signal, 0).sum((1, 2), dtype=np.float64)
+    return (np.maximum(excess, 0) / np.maximum(flux, 1)).astype(np.float32)
+
+
+def _huber(deviation: Tensor) -> Tensor:
+    return F.huber_loss(deviation, torch.zeros_like(deviation), reduction="none", delta=HUBER_DELTA)
+
+
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    return (values * weights).sum() / weights.sum().clamp(min=1)
+
+
+def _window_loss(residual: Tensor, variance: Tensor, weights: Tensor) -> Tensor:
+    """Mean over window sizes of the error of the windows' sums, in units of the noise of the sums."""
+    planes = torch.stack([residual, variance], dim=1)
+    total = residual.new_zeros(())
+    for size in FLUX_WINDOWS_PX:
+        sums = F.avg_pool2d(planes, size, stride=size // 2) * size**2
+        # Windows without a sound pixel have a sum of zero; the floor only keeps the division defined.
+        deviation = sums[:, 0] * sums[:, 1].clamp(min=1).rsqrt()
+        total = total + (_huber(deviation) * weights[:, None, None]).mean()
+    return total / len(FLUX_WINDOWS_PX)
+
+
+def _likelihood(outputs: Tensor, residual: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """Gaussian negative log likelihood of the error; a partner's own variance adds to the predicted one."""
+    scale = batch["uncertainty"].square()
+    variance = torch.exp(outputs[:, 2].clamp(*LOG_VARIANCE_RANGE)) * scale
+    if "clean_variance" in batch:
+        variance = variance + batch["clean_variance"]
+    # In units of the measured uncertainty, so that the term does not depend on the frame's brightness.
+    return 0.5 * (torch.log(variance / scale) + residual.detach().square() / variance)
+
+
+class DenoiseMetrics:
+    """Sums over sound pixels of the validation tiles."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+
+    def add(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> None:
+        """Take in one batch."""
+        restored = restore(outputs, batch["signal"], batch["uncertainty"], batch["missing"])
+        clean, usable = batch["clean"], batch["usable"]
+        defect = batch.get("defect", torch.zeros_like(usable)) & usable
+        sound = usable & ~batch["missing"] & ~defect
+        sigma2 = 1 + batch["photon_slope"][:, None, None] * clean.clamp(min=0)
+        # Chosen by what is not noisy: by a noisy partner's value, its upward fluctuations would be preferred.
+        source = sound & ((restored if "clean_variance" in batch else clean) > SOURCE_THRESHOLD)
+        error2 = (restored - clean).square()
+        terms = {
+            "n_sound": sound.double().sum(),
+            "restored": (error2 / sigma2)[sound].double().sum(),
+            "noisy": ((batch["signal"] - clean).square() / sigma2)[sound].double().sum(),
+            "excess": (restored - clean)[source].double().sum(),
+            "flux": clean[source].double().sum(),
+            "n_defect": defect.double().sum(),
+            "defect": error2[defect].double().sum(),
+        }
+        for name, term in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(term)
+
+    def compute(self) -> dict[str, float]:
+        """`gain_db`: how far the error of sound pixels fell below the noisy frame's, both in units of the noise.
+        `flux_bias`: relative excess of restored flux on source pixels. `defect_rmse`: in units of the background
+        noise; NaN where no defect is known.
+        """
+        sums = self.sums
+        ratio = sums["restored"] / max(sums["noisy"], 1e-30)
+        return {
+            "gain_db": -10 * float(np.log10(max(ratio, 1e-30))),
+            "flux_bias": sums["excess"] / sums["flux"] if sums["flux"] else float("nan"),
+            "defect_rmse": float(np.sqrt(sums["defect"] / sums["n_defect"])) if sums["n_defect"] else float("nan"),
+        }
+
+
+OBJECTIVE = DenoiseObjective

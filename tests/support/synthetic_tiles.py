@@ -1,0 +1,134 @@
+"""Tile sets made in milliseconds, with a truth that a network can learn: for tests of everything after `tiles`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import SplitsConfig
+from pipeline.tiles import Channel, Manifest, ShardWriter, TileBatch, split_of, write_manifest
+
+CAMERA_IDENTITY = "hexagon-1855-test"
+CAMERA_CHANNELS = (Channel("charge", "p.e."), Channel("peak_time", "ns"), Channel("mask", ""))
+SKY_CHANNELS = (Channel("sci", "electron"), Channel("err", "electron"))
+SHARES = SplitsConfig(train=0.6, validation=0.2, test=0.2)
+
+
+def camera_batch(n: int, size: int = 24, seed: int = 0, *, gamma: bool | None = None) -> TileBatch:
+    """Ellipses: the charge grows with energy; hadrons are rounder. `gamma` None mixes both."""
+    rng = np.random.default_rng(seed)
+    is_gamma = np.arange(n) % 2 == 0 if gamma is None else np.full(n, gamma)
+    log10_energy = rng.uniform(-1, 1, n)
+    length, width = rng.uniform(3.0, 4.0, n), np.where(is_gamma, 1.2, 2.6)
+    angle = rng.uniform(0, 2 * np.pi, n)
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    u = x * np.cos(angle)[:, None, None] + y * np.sin(angle)[:, None, None]
+    v = -x * np.sin(angle)[:, None, None] + y * np.cos(angle)[:, None, None]
+    shape = np.exp(-0.5 * ((u / length[:, None, None]) ** 2 + (v / width[:, None, None]) ** 2))
+    size_pe = 10 ** (2.5 + log10_energy + 0.02 * rng.normal(size=n))
+    charge = size_pe[:, None, None] * shape / shape.sum((1, 2), keepdims=True)
+    charge = charge + rng.normal(0, 1.0, charge.shape)
+    mask = (charge > 4).astype(np.float32)
+    events = {
+        "obs_id": np.ones(n, np.int32),
+        "event_id": np.arange(n, dtype=np.int64),
+        "hillas_intensity": size_pe,
+        "hillas_length": length,
+        "hillas_width": np.full(n, np.nan),  # a parameter that could not be computed
+        "hillas_psi": np.degrees(angle),
+        "timing_slope": rng.normal(0, 3, n),
+        "true_energy_tev": 10**log10_energy,
+        "true_offset_deg": rng.uniform(0, 2, n),
+        "true_primary_id": np.where(is_gamma, 0, 101).astype(np.int16),
+    }
+    return TileBatch(
+        images=np.stack([charge, 0.5 * u * mask, mask], axis=1).astype(np.float16),
+        events=events,
+        targets={
+            "energy": log10_energy.astype(np.float32)[:, None],
+            "gammaness": is_gamma.astype(np.float32)[:, None],
+        },
+        group=np.arange(n) // 2,
+    )
+
+
+def sky_batch(n: int, size: int = 32, seed: int = 0, *, noise2noise: bool = False) -> TileBatch:
+    """Gaussian stars on a flat sky [electron], with cosmic-ray pixels, saturated cores and missing pixels."""
+    rng = np.random.default_rng(seed)
+    level, read_noise = 200.0, 5.0
+    y, x = np.mgrid[:size, :size]
+    clean = np.full((n, size, size), level)
+    for tile in clean:
+        for _ in range(6):
+            y0, x0, flux = *rng.uniform(0, size, 2), 10 ** rng.uniform(3, 5)
+            star = np.exp(-0.5 * ((x - x0) ** 2 + (y - y0) ** 2) / 1.5**2)
+            tile += flux * star / (2 * np.pi * 1.5**2)
+
+    def expose() -> np.ndarray:
+        return rng.poisson(clean) + rng.normal(0, read_noise, clean.shape)
+
+    sci = expose()
+    masks = np.zeros(sci.shape, np.uint8)
+    hit = rng.random(sci.shape) < 0.01
+    sci[hit] += rng.uniform(200, 5000, hit.sum())
+    masks[hit] |= 8
+    full = sci > 5000
+    sci[full] = 5000
+    masks[full] = 4
+    masks[:, :2, :2] = 32
+    sci[:, :2, :2] = np.nan
+    err = np.sqrt(np.maximum(sci, 0) + read_noise**2)
+    targets = {"clean": clean[:, None].astype(np.float32)}
+    if noise2noise:
+        partner = expose()
+        partner[rng.random(sci.shape) < 0.01] = np.nan  # bad pixels of the partner
+        targets["clean"] = partner[:, None].astype(np.float32)
+        targets["clean_err"] = np.sqrt(np.maximum(partner, 0) + read_noise**2)[:, None].astype(np.float32)
+        masks &= 4 | 32
+    events = {
+        "field": np.zeros(n, np.int64),
+        "level": np.full(n, level),
+        "noise": np.full(n, np.sqrt(level + read_noise**2)),
+    }
+    return TileBatch(
+        images=np.stack([sci, err], axis=1).astype(np.float32),
+        events=events,
+        targets=targets,
+        masks=masks,
+        group=np.arange(n) // 4,
+    )
+
+
+def write_tiles(
+    folder: Path,
+    batch: TileBatch,
+    name: str = "run",
+    *,
+    shares: SplitsConfig = SHARES,
+    equalised: dict[str, int] | None = None,
+) -> Manifest:
+    """One shard and its manifest; the wing is told by the number of channels."""
+    camera = batch.images.shape[1] == len(CAMERA_CHANNELS)
+    attributes = (
+        {"camera_identity": CAMERA_IDENTITY, "camera_name": "TestCam", "tile": {"size": batch.images.shape[-1]}}
+        if camera
+        else {"unit": "electron", "target": "noise2noise" if "clean_err" in batch.targets else "truth"}
+    )
+    batch.split = split_of(name, batch.group, shares)
+    shard = folder / f"{name}.tiles.h5"
+    with ShardWriter(
+        shard,
+        channels=CAMERA_CHANNELS if camera else SKY_CHANNELS,
+        tile_shape=batch.images.shape[2:],
+        dtype="float16" if camera else "float32",
+        source=name,
+        kind="camera" if camera else "sky",
+        attributes=attributes,
+        masks=batch.masks is not None,
+    ) as writer:
+        writer.append(batch)
+    return write_manifest(
+        [shard],
+        folder / f"{name}.manifest.json",
+        class_column="true_primary_id" if camera else None,
+        equalised=equalised,
+    )
