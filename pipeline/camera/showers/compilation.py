@@ -1,0 +1,45 @@
+"""Compilation with numba, cached on disk in a way that notices edits in any module of this package."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+
+
+@cache
+def _cache_directory() -> str:
+    """Where compiled functions are kept: one directory per state of this package's source code.
+
+    Numba looks for edits only in the file of the compiled function itself, while the functions that this one calls
+    are compiled into it: after an edit of, say, the pair production formula, the transport loop would go on with the
+    old one. Hence the digest of all sources in the directory's name.
+    """
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for source in sorted(package.glob("*.py")):
+        digest.update(source.read_bytes())
+    if numba.config.CACHE_DIR:
+        base = Path(numba.config.CACHE_DIR)
+    elif os.access(package, os.W_OK):
+        base = package / "__pycache__"
+    else:
+        base = Path.home() / ".cache" / "lightpool"
+    return str(base / f"numba-{digest.hexdigest()[:12]}")
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile `function` at its first call, or load what an earlier process compiled.
+
+    Several processes may start with a cold cache: numba writes each file under a temporary name and renames it.
+    Division by zero gives inf or nan as in numpy, which leaves out a branch per division in the inner loops.
+    """
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = _cache_directory()
+    try:
+        return numba.njit(cache=True, error_model="numpy")(function)
+    finally:
+        numba.config.CACHE_DIR = before
