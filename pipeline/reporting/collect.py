@@ -1,0 +1,289 @@
+"""Read what a run has left in its folder. A part that is missing or damaged is said, never fatal.
+
+Layout: config.yaml, status/ingest_WING.json, tiles/WING.manifest.json, bundles/TASK/, evaluation/TASK/,
+predictions/{camera,sky}/, benchmarks/.
+"""
+
+import csv
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+
+LOG = logging.getLogger(__name__)
+PARTS = ("config.yaml", "status", "tiles", "bundles", "evaluation", "predictions", "benchmarks")
+FIRST_EVENTS = 12
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """What became of one of the user's files."""
+
+    name: str
+    wing: str
+    ok: bool
+    kind: str
+    reason: str
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task: its evaluation (content of metrics.json) and its bundle, as far as they are there."""
+
+    task: str
+    metrics: dict[str, Any] | None
+    evaluation: Path | None
+    card: dict[str, Any] | None
+    bundle: Path | None
+    model_card: str = ""
+
+
+@dataclass(frozen=True)
+class CameraPredictions:
+    """What `predict` wrote for one event file."""
+
+    name: str
+    n_images: int
+    quantities: tuple[tuple[str, str, int], ...]  # (column, unit, valid images)
+    first_rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class RuleTime:
+    """Time and memory of one workflow rule over its jobs."""
+
+    rule: str
+    n_jobs: int
+    total_s: float
+    longest_s: float
+    peak_mb: float | None
+
+
+@dataclass
+class Run:
+    """All that was found; `problems` are parts that are there but could not be read."""
+
+    folder: Path
+    config: dict[str, Any] | None = None
+    inputs: list[InputFile] = field(default_factory=list)
+    manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tasks: list[TaskResult] = field(default_factory=list)
+    camera_predictions: list[CameraPredictions] = field(default_factory=list)
+    sky_predictions: list[str] = field(default_factory=list)
+    prediction_failures: list[tuple[str, str]] = field(default_factory=list)
+    times: list[RuleTime] = field(default_factory=list)
+    sidecars: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def failed_inputs(self) -> list[InputFile]:
+        """Input files that could not be used."""
+        return [entry for entry in self.inputs if not entry.ok]
+
+    @property
+    def missing(self) -> list[str]:
+        """Parts of a whole run that are not there."""
+        found = {
+            "the experiment's configuration (config.yaml)": self.config,
+            "tiles (tiles/*.manifest.json)": self.manifests,
+            "trained models (bundles/)": [t for t in self.tasks if t.card],
+            "evaluations (evaluation/)": [t for t in self.tasks if t.metrics],
+            "predictions (predictions/)": self.camera_predictions or self.sky_predictions,
+            "times of the rules (benchmarks/)": self.times,
+        }
+        return [name for name, part in found.items() if not part]
+
+
+def collect(folder: str | Path) -> Run:
+    """Read a run's folder.
+
+    Raises
+    ------
+    UserError
+        If `folder` is not a directory or holds none of a run's parts.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a directory; give the folder of a run (results/NAME)")
+    if not any((folder / part).exists() for part in PARTS):
+        raise UserError(f"{folder} is not the folder of a run: it has none of {', '.join(PARTS)}; give results/NAME")
+    run = Run(folder)
+    run.config = _read_config(run)
+    for path in sorted((folder / "status").glob("ingest_*.json")):
+        run.inputs += _input_files(run, path)
+    for path in sorted((folder / "tiles").glob("*.manifest.json")):
+        if content := _read_json(run, path):
+            run.manifests[path.name.removesuffix(".manifest.json")] = content
+    run.tasks = _tasks(run)
+    _collect_predictions(run)
+    run.times = _times(run)
+    for path in sorted(folder.rglob("*.provenance.json")):
+        if content := _read_json(run, path):
+            run.sidecars.append(content)
+    return run
+
+
+def _read_json(run: Run, path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        run.problems.append(f"{path.relative_to(run.folder)} cannot be read ({' '.join(str(error).split())})")
+        return None
+    if not isinstance(content, dict):
+        run.problems.append(f"{path.relative_to(run.folder)} is not what it should be (a JSON object)")
+        return None
+    return content
+
+
+def _read_config(run: Run) -> dict[str, Any] | None:
+    import yaml
+
+    path = run.folder / "config.yaml"
+    if not path.is_file():
+        return None
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        run.problems.append(f"config.yaml cannot be read ({' '.join(str(error).split())})")
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _input_files(run: Run, path: Path) -> list[InputFile]:
+    wing = path.stem.removeprefix("ingest_")
+    entries = []
+    for name, record in (_read_json(run, path) or {}).items():
+        counts = {key: value for key, value in record.items() if type(value) is int}
+        entries.append(
+            InputFile(
+                name=str(record.get("input") or name),
+                wing=wing,
+                ok=record.get("status") == "ok",
+                kind=str(record.get("kind") or ""),
+                reason=str(record.get("reason") or ""),
+                counts=counts,
+            )
+        )
+    return entries
+
+
+def _tasks(run: Run) -> list[TaskResult]:
+    names = {path.parent.name for path in (run.folder / "evaluation").glob("*/metrics.json")}
+    names |= {path.parent.name for path in (run.folder / "bundles").glob("*/card.json")}
+    order = ("gammaness", "energy", "direction", "denoise", "defects")
+    results = []
+    for name in sorted(names, key=lambda task: (order.index(task) if task in order else len(order), task)):
+        evaluation, bundle = run.folder / "evaluation" / name, run.folder / "bundles" / name
+        metrics = _read_json(run, evaluation / "metrics.json") if (evaluation / "metrics.json").exists() else None
+        card = _read_json(run, bundle / "card.json") if (bundle / "card.json").exists() else None
+        readme = bundle / "MODEL_CARD.md"
+        results.append(
+            TaskResult(
+                task=name,
+                metrics=metrics,
+                evaluation=evaluation if evaluation.is_dir() else None,
+                card=card,
+                bundle=bundle if bundle.is_dir() else None,
+                model_card=readme.read_text(errors="replace") if readme.is_file() else "",
+            )
+        )
+    return results
+
+
+# ---- predictions ---------------------------------------------------------------------------------------------
+def _collect_predictions(run: Run) -> None:
+    folder = run.folder / "predictions"
+    for path in sorted(folder.rglob("*.dl2.h5")):
+        try:
+            run.camera_predictions.append(_camera_predictions(path))
+        except (OSError, KeyError, ValueError) as error:
+            run.problems.append(f"{path.relative_to(run.folder)} cannot be read ({' '.join(str(error).split())})")
+    run.sky_predictions = [str(p.relative_to(run.folder)) for p in sorted((folder / "sky").rglob("*.fits*"))]
+    for path in sorted(folder.rglob("status.json")):
+        for name, record in (_read_json(run, path) or {}).items():
+            if isinstance(record, Mapping) and record.get("status") == "failed":
+                run.prediction_failures.append((name, str(record.get("reason") or "no reason given")))
+
+
+def _camera_predictions(path: Path) -> CameraPredictions:
+    """Valid images per quantity, and the first rows, of ctapipe's DL2 tables (any number of models and telescopes)."""
+    import h5py
+    import numpy as np
+
+    columns: dict[str, dict[tuple[int, int, int], float]] = {}
+    units: dict[str, str] = {}
+    rows: dict[tuple[int, int, int], None] = {}
+    valid: dict[str, int] = {}
+    n_images = 0
+    with h5py.File(path, "r") as file:
+        root = file["dl2/event/telescope"]
+        tables = [table for kind in root.values() for model in kind.values() for table in model.values()]
+        for table in tables:
+            prefix = table.parent.name.rsplit("/", 1)[1]
+            ok = np.asarray(table.fields(f"{prefix}_tel_is_valid")[:], bool)
+            names = [name for name in table.dtype.names if name in _wanted(prefix)]
+            identity = table.fields(["obs_id", "event_id", "tel_id"])[:FIRST_EVENTS]
+            keys = [tuple(int(value) for value in row) for row in identity]
+            for name in names:
+                valid[name] = valid.get(name, 0) + int(ok.sum())
+                units[name] = _unit(table, name)
+                values = table.fields(name)[:FIRST_EVENTS]
+                columns.setdefault(name, {}).update(zip(keys, values.astype(float).tolist(), strict=True))
+            rows |= dict.fromkeys(keys)
+        first = tables[0].parent.parent if tables else None
+        if first is not None:
+            n_images = max(sum(len(table) for table in model.values()) for model in first.values())
+    shown = list(rows)[:FIRST_EVENTS]
+    first_rows = tuple((*map(str, key), *(_four_digits(columns[name].get(key)) for name in columns)) for key in shown)
+    quantities = tuple((name, units[name], valid[name]) for name in columns)
+    return CameraPredictions(path.name.removesuffix(".dl2.h5"), n_images, quantities, first_rows)
+
+
+def _wanted(prefix: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}_tel_{quantity}" for quantity in ("energy", "energy_uncert", "prediction"))
+
+
+def _unit(table: Any, name: str) -> str:
+    """Unit that PyTables' attributes state for a column of ctapipe's tables."""
+    unit = table.attrs.get(f"CTAFIELD_{table.dtype.names.index(name)}_UNIT", "")
+    return unit.decode() if isinstance(unit, bytes) else str(unit)
+
+
+def _four_digits(value: float | None) -> str:
+    return "—" if value is None or value != value else f"{value:.4g}"
+
+
+# ---- times ---------------------------------------------------------------------------------------------------
+def _times(run: Run) -> list[RuleTime]:
+    """Sum Snakemake's benchmark files by rule: benchmarks/RULE.tsv or benchmarks/RULE/NAME.tsv."""
+    folder = run.folder / "benchmarks"
+    found: dict[str, list[tuple[float, float | None]]] = {}
+    for path in sorted(folder.rglob("*.tsv")):
+        rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
+        with path.open(newline="") as stream:
+            for row in csv.DictReader(stream, delimiter="\t"):
+                seconds = _float(row.get("s"))
+                if seconds is not None:
+                    found.setdefault(rule, []).append((seconds, _float(row.get("max_rss"))))
+    return [
+        RuleTime(
+            rule=rule,
+            n_jobs=len(jobs),
+            total_s=sum(seconds for seconds, _ in jobs),
+            longest_s=max(seconds for seconds, _ in jobs),
+            peak_mb=max((peak for _, peak in jobs if peak is not None), default=None),
+        )
+        for rule, jobs in sorted(found.items(), key=lambda item: -sum(s for s, _ in item[1]))
+    ]
+
+
+def _float(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:  # Snakemake writes "NA" where a job was too short to be measured
+        return None

@@ -1,0 +1,428 @@
+"""From what a run has left to the page: every number a reader sees is put into words here."""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pipeline import __version__
+from pipeline.reporting import words
+from pipeline.reporting.collect import CameraPredictions, Run, TaskResult
+
+#: Metrics of the summary, in this order; the others stand with their task.
+HEADLINES = {
+    "gammaness": ("auc", "background_at_80"),
+    "energy": ("energy_resolution", "log10_energy_rms"),
+    "denoise": ("psnr_db", "psnr_clean_pixels_db", "flux_bias", "n2n_rms_e", "n2n_rms_adu"),
+}
+_PARTICLES = {"0": "gamma", "1": "electron", "101": "proton", "all": "tiles"}
+_GROUPS = {"camera": "shower", "sky": "field"}
+_BIN_TITLES = {
+    "true_energy_tev": ("In bands of true energy", "TeV"),
+    "hillas_intensity_pe": ("Above image sizes", "p.e."),
+    "magnitude": ("In bands of magnitude", "mag"),
+}
+_WIDE_PX = 900  # wider figures are scrolled on a phone instead of shrunk
+_SHOWN_SCALE = 0.5  # figures are drawn with twice the pixels they are shown with
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure inside the page."""
+
+    title: str
+    caption: str
+    data: str
+    width: int
+    height: int
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is too wide for a phone."""
+        return self.width > _WIDE_PX * _SHOWN_SCALE
+
+
+def render(run: Run) -> str:
+    """The page as HTML text."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    folder = resources.files("pipeline") / "data" / "report"
+    # Everything that comes from a run (file names, reasons, descriptions) is escaped.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
+    style = Markup((folder / "style.css").read_text(encoding="utf-8"))
+    return template.render(style=style, version=__version__, **_content(run)) + "\n"
+
+
+def _content(run: Run) -> dict[str, Any]:
+    config = run.config or {}
+    name = str(config.get("name") or run.folder.resolve().name)
+    title = (config.get("report") or {}).get("title") or "lightpool report"
+    judged = [task for task in run.tasks if task.metrics]
+    kinds = {task.metrics["data"].get("kind", _kind(task.task)) for task in judged}
+    return {
+        "title": f"{title}: {name}" if name not in title else title,
+        "name": name,
+        "description": " ".join(str(config.get("description") or "").split()),
+        "finished": max((str(s["made_at"]) for s in run.sidecars if s.get("made_at")), default="").replace("T", " "),
+        "groups": " or ".join(f"{_GROUPS[kind]}s" for kind in sorted(kinds)) or "groups",
+        "summary": [row for task in judged for row in _summary_rows(task)],
+        "missing": run.missing,
+        "problems": run.problems,
+        "experiment": _experiment(config),
+        "config_text": _yaml(run.config),
+        "datasets": [_dataset(wing, manifest) for wing, manifest in run.manifests.items()],
+        "inputs": run.inputs,
+        "failed": run.failed_inputs,
+        "used": [(e.name, e.wing, e.kind, _counts(e.counts)) for e in run.inputs if e.ok],
+        "tasks": [_task(task) for task in run.tasks],
+        "camera_predictions": run.camera_predictions,
+        "prediction_rows": [(p.name, words.count_text(p.n_images), _valid(p)) for p in run.camera_predictions],
+        "first_events": [_first_events(p) for p in run.camera_predictions if p.first_rows][:3],
+        "sky_predictions": run.sky_predictions,
+        "prediction_failures": run.prediction_failures,
+        "prediction_figures": [],
+        "times": [_time(entry) for entry in run.times],
+        "provenance": [_made(sidecar) for sidecar in run.sidecars],
+        "hashes": _hashes(run),
+        "versions": _versions(run),
+    }
+
+
+def _kind(task: str) -> str:
+    return "sky" if task in ("denoise", "defects") else "camera"
+
+
+# ---- what was run --------------------------------------------------------------------------------------------
+def _experiment(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = []
+    showers = config.get("showers") or {}
+    if showers.get("classes"):
+        runs = "; ".join(
+            f"{c['runs']} runs of {c['showers_per_run']} {c['particle']} showers, {c['energy_min_tev']:g} to "
+            f"{c['energy_max_tev']:g} TeV, spectral index {c['spectral_index']:g}"
+            for c in showers["classes"]
+        )
+        facts.append(("simulated showers", runs))
+        facts.append(
+            (
+                "telescope",
+                f"{showers['telescope']}, zenith angle {showers['zenith_deg']:g}°, "
+                f"each shower seen from {showers['positions_per_shower']} places",
+            )
+        )
+    sky = config.get("sky") or {}
+    if sky.get("runs"):
+        rows, columns = sky["shape"]
+        facts.append(("simulated frames", f"{sky['runs']} of {rows} × {columns} px, exposure {sky['exposure_s']:g} s"))
+    for task in config.get("tasks") or ():
+        section = (config.get("train") or {}).get(task)
+        if section:
+            facts.append((f"network for {task}", f"{section['model']['name']} {_arguments(section['model'])}"))
+    for key in ("seed", "threads", "device"):
+        if key in config:
+            facts.append((key, str(config[key])))
+    return facts
+
+
+def _arguments(model: Mapping[str, Any]) -> str:
+    kwargs = model.get("kwargs") or {}
+    return f"({', '.join(f'{key} {value}' for key, value in kwargs.items())})" if kwargs else ""
+
+
+def _yaml(config: Mapping[str, Any] | None) -> str:
+    import yaml
+
+    return yaml.safe_dump(dict(config), sort_keys=False, width=100, allow_unicode=True) if config else ""
+
+
+def _dataset(wing: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    counts = manifest.get("counts") or {}
+    classes = sorted({name for split in counts.values() for name in split}, key=lambda c: (len(c), c))
+    shards = manifest.get("shards") or []
+    n_groups = sum(shard.get("n_groups", 0) for shard in shards)
+    group = _GROUPS.get(manifest.get("kind", wing), "group")
+    size = " × ".join(str(n) for n in manifest.get("tile_shape") or ())
+    channels = ", ".join(f"{c['name']} [{c['unit']}]" for c in manifest.get("channels") or ())
+    return {
+        "title": {"camera": "Camera images", "sky": "Sky frames"}.get(wing, wing),
+        "group": group,
+        "text": f"{words.count_text(sum(s.get('n_tiles', 0) for s in shards))} tiles of {size} px ({channels}) from "
+        f"{words.count_text(n_groups)} {group}s in {len(shards)} shard{'s' if len(shards) != 1 else ''}.",
+        "head": ["split", *(_PARTICLES.get(name, name) for name in classes)],
+        "rows": [[split, *(words.count_text(row.get(c, 0)) for c in classes)] for split, row in counts.items()],
+        "numbers": range(1, len(classes) + 1),
+    }
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name.removeprefix('n_').replace('_', ' ')} {words.count_text(n)}" for name, n in counts.items())
+
+
+# ---- how good it is ------------------------------------------------------------------------------------------
+def _summary_rows(task: TaskResult) -> list[dict[str, Any]]:
+    metrics, rows = task.metrics["metrics"], []
+    for name in HEADLINES.get(task.task, tuple(metrics)):
+        if name not in metrics:
+            continue
+        text = words.metric_text(name)
+        for baseline, values in task.metrics.get("baselines", {}).items():
+            if name not in values:
+                continue
+            difference = task.metrics["differences"].get(baseline, {}).get(name)
+            rows.append(
+                {
+                    "task": task.task,
+                    "first": not rows,
+                    "metric": text.label,
+                    "network": words.value_text(metrics[name], percent=text.percent),
+                    "method": words.method_label(baseline),
+                    "baseline": words.value_text(values[name], percent=text.percent),
+                    "difference": words.value_text(difference, percent=text.percent, signed=True),
+                    "verdict": words.verdict(difference, metrics[name]["better"]),
+                }
+            )
+    return rows
+
+
+def _task(task: TaskResult) -> dict[str, Any]:
+    content = task.metrics or {}
+    return {
+        "name": task.task,
+        "title": words.task_title(task.task),
+        "model": _model_text(task),
+        "data": _data_text(task),
+        "methods": _methods(content),
+        "metrics": _metric_rows(content),
+        "differences": _difference_rows(content),
+        "calibration": _calibration(content.get("calibration") or {}),
+        "figures": _figures(task),
+        "bins": _bins(content),
+        "settings": json.dumps(content["baseline_settings"], indent=1) if content.get("baseline_settings") else "",
+        "learning": _learning(task),
+        "model_card": _markdown(task.model_card),
+    }
+
+
+def _model_text(task: TaskResult) -> str:
+    if not task.card:
+        return ""
+    model, training = task.card["model"], task.card["training"]
+    return (
+        f"A {model['name']} {_arguments(model)} of {words.count_text(model.get('n_parameters'))} parameters, trained "
+        f"on {words.count_text(training.get('n_images'))} tiles for {training['epochs']} epochs (best: epoch "
+        f"{training['best_epoch']}) in {words.duration_text(training.get('wall_time_s'))} on {training['device']}."
+    )
+
+
+def _data_text(task: TaskResult) -> str:
+    data = (task.metrics or {}).get("data")
+    if not data:
+        return ""
+    group = _GROUPS[_kind(task.task)]
+    what = "images" if _kind(task.task) == "camera" else "tiles"
+    text = f"Judged on {words.count_text(data['n'])} {what} of {words.count_text(data['n_groups'])} {group}s of the "
+    text += f"{data['split']} split."
+    weighted = data.get("n_weighted")
+    if weighted is not None and weighted != data["n"]:
+        text += (
+            f" {words.count_text(weighted)} of them have a weight: the others lie where one class has no images, and "
+            "the weights make energy, offset and size alike between the classes."
+        )
+    return text
+
+
+def _methods(content: Mapping[str, Any]) -> list[str]:
+    named = ["network", *content.get("baselines", {}), *(["combined"] if "combined" in content else [])]
+    return [words.method_label(name) for name in named] if content else []
+
+
+def _metric_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if not content:
+        return []
+    blocks = [content["metrics"], *content.get("baselines", {}).values()]
+    blocks += [content["combined"]] if "combined" in content else []
+    rows = []
+    for name, entry in content["metrics"].items():
+        text = words.metric_text(name)
+        absolute = any(d.get(name, {}).get("absolute") for d in content.get("differences", {}).values())
+        rows.append(
+            {
+                "label": text.label,
+                "meaning": text.meaning,
+                "arrow": "→0" if absolute else {"higher": "↑", "lower": "↓"}[entry["better"]],
+                "values": [words.value_text(block.get(name), percent=text.percent) for block in blocks],
+            }
+        )
+    return rows
+
+
+def _difference_rows(content: Mapping[str, Any]) -> list[dict[str, str]]:
+    return [
+        {
+            "metric": words.metric_text(name).label + (" (absolute value)" if entry.get("absolute") else ""),
+            "method": words.method_label(baseline),
+            "difference": words.value_text(entry, percent=words.metric_text(name).percent, signed=True),
+            "verdict": words.verdict(entry, content["metrics"][name]["better"]),
+        }
+        for baseline, entries in content.get("differences", {}).items()
+        for name, entry in entries.items()
+    ]
+
+
+def _calibration(content: Mapping[str, float]) -> dict[str, str] | None:
+    if "pull_width" not in content:
+        return None
+    return {"median": f"{content['pull_median']:+.2f}".replace("-", "−"), "width": f"{content['pull_width']:.2f}"}
+
+
+def _bins(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    tables = []
+    for by in dict.fromkeys(entry["by"] for entry in content.get("bins", ())):
+        entries = [entry for entry in content["bins"] if entry["by"] == by]
+        title, unit = _BIN_TITLES.get(by, (f"By {by.replace('_', ' ')}", ""))
+        baselines = list(content.get("baselines", {}))
+        metrics = [name for name in content["metrics"] if any(name in entry for entry in entries)]
+        columns = [(name, method) for name in metrics for method in ("network", *baselines)]
+        head = [unit, "n", *(f"{words.metric_text(n).label}: {words.method_label(m)}" for n, m in columns)]
+        rows = [
+            [_range(entry), words.count_text(entry.get("n")), *(_cell(entry, *column) for column in columns)]
+            for entry in entries
+        ]
+        tables.append(
+            {
+                "title": title,
+                "caption": "With 95 % intervals; — where a bin has too few images.",
+                "head": head,
+                "rows": rows,
+                "numbers": range(1, len(head)),
+            }
+        )
+    return tables
+
+
+def _cell(entry: Mapping[str, Any], metric: str, method: str) -> str:
+    block = entry if method == "network" else entry.get("baselines", {}).get(method, {})
+    return words.value_text(block.get(metric), percent=words.metric_text(metric).percent)
+
+
+def _range(entry: Mapping[str, Any]) -> str:
+    low, high = entry.get("low"), entry.get("high")
+    if high is None:
+        return f"> {low:g}"
+    return f"{low:g} to {high:g}" if low is not None else f"< {high:g}"
+
+
+# ---- pictures and text ---------------------------------------------------------------------------------------
+def _figures(task: TaskResult) -> list[Picture]:
+    if not task.metrics or task.evaluation is None:
+        return []
+    found = []
+    for entry in task.metrics.get("figures", ()):
+        path = task.evaluation / Path(entry["file"]).name
+        if path.is_file():
+            found.append(picture(path, entry["title"], entry["caption"]))
+    return found
+
+
+def _learning(task: TaskResult) -> Picture | None:
+    path = task.bundle / "learning_curves.png" if task.bundle else None
+    if path is None or not path.is_file():
+        return None
+    caption = (
+        "Loss on training and validation images, the metric that chose the best epoch (dashed), and the learning "
+        "rate. A validation loss that rises while the training loss falls would be overfitting."
+    )
+    return picture(path, "Learning curves", caption)
+
+
+def picture(path: Path, title: str, caption: str) -> Picture:
+    """A PNG file as part of the page."""
+    content = path.read_bytes()
+    # Width and height stand at a fixed place of a PNG's first chunk: the page does not jump while it is drawn.
+    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+    encoded = base64.b64encode(content).decode("ascii")
+    return Picture(
+        title, caption, f"data:image/png;base64,{encoded}", round(width * _SHOWN_SCALE), round(height * _SHOWN_SCALE)
+    )
+
+
+def _markdown(text: str) -> Any:
+    """Model cards are Markdown; HTML inside them is shown, not obeyed."""
+    if not text.strip():
+        return ""
+    from markdown_it import MarkdownIt
+    from markupsafe import Markup
+
+    rendered = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(text)
+    # The page has its own headings above: those of the card stand below them.
+    for level in (4, 3, 2, 1):
+        deeper = min(level + 3, 6)
+        rendered = rendered.replace(f"<h{level}>", f"<h{deeper}>").replace(f"</h{level}>", f"</h{deeper}>")
+    rendered = rendered.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+    return Markup(rendered)
+
+
+# ---- predictions, times, provenance --------------------------------------------------------------------------
+def _valid(entry: CameraPredictions) -> str:
+    return ", ".join(f"{name}: {words.count_text(n)}" for name, _, n in entry.quantities) or "none"
+
+
+def _first_events(entry: CameraPredictions) -> dict[str, Any]:
+    head = [
+        "obs_id",
+        "event_id",
+        "tel_id",
+        *(f"{name} [{unit}]" if unit else name for name, unit, _ in entry.quantities),
+    ]
+    return {"name": entry.name, "head": head, "rows": entry.first_rows, "numbers": range(len(head))}
+
+
+def _time(entry: Any) -> tuple[str, ...]:
+    memory = "—" if entry.peak_mb is None else f"{words.count_text(round(entry.peak_mb))} MB"
+    return (
+        entry.rule,
+        words.count_text(entry.n_jobs),
+        words.duration_text(entry.total_s),
+        words.duration_text(entry.longest_s),
+        memory,
+    )
+
+
+def _made(sidecar: Mapping[str, Any]) -> tuple[str, ...]:
+    commit = str(sidecar.get("commit") or "—")
+    short = commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
+    return (
+        str(sidecar.get("product", "")),
+        str(sidecar.get("stage", "")),
+        str(sidecar.get("made_at", "")).replace("T", " "),
+        short,
+        str(sidecar.get("config_sha256") or "—")[:12],
+    )
+
+
+def _hashes(run: Run) -> list[tuple[str, str]]:
+    rows = [
+        (f"bundle {task.task}", str(task.card["bundle_sha256"]))
+        for task in run.tasks
+        if task.card and task.card.get("bundle_sha256")
+    ]
+    for task in run.tasks:
+        digests = (task.metrics or {}).get("data", {}).get("manifests_sha256", ())
+        rows += [(f"tiles that {task.task} was judged on", digest) for digest in digests]
+    return rows
+
+
+def _versions(run: Run) -> str:
+    newest: Sequence[tuple[str, str]] = ()
+    for sidecar in run.sidecars:
+        newest = [("python", str(sidecar.get("python", "?"))), *_pairs(sidecar.get("packages"))]
+    return ", ".join(f"{name} {version}" for name, version in newest)
+
+
+def _pairs(packages: Any) -> Iterable[tuple[str, str]]:
+    return sorted((str(k), str(v)) for k, v in packages.items()) if isinstance(packages, Mapping) else ()

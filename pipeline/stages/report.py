@@ -1,0 +1,42 @@
+"""`lightpool report`: one self-contained page about a run, readable top to bottom, with nothing to load."""
+
+import logging
+from pathlib import Path
+
+from pipeline import provenance
+from pipeline.files import atomic_output, check_free
+from pipeline.reporting.collect import collect
+from pipeline.reporting.page import render
+
+LOG = logging.getLogger(__name__)
+
+
+def report(run_dir: str | Path, out: str | Path, force: bool = False) -> Path:
+    """Write the report of a run.
+
+    Parameters
+    ----------
+    run_dir : path
+        Folder of the run (results/NAME); parts that are missing are said in the page.
+    out : path
+        HTML file to make. Figures and style are inside it; it needs no network and no script.
+    force : bool
+        Replace `out`.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    UserError
+        If `run_dir` is not the folder of a run, or `out` is in the way.
+    """
+    out = check_free(out, force=force)
+    run = collect(run_dir)
+    with atomic_output(out, force=force) as temporary:
+        temporary.write_text(render(run), encoding="utf-8")
+    provenance.write_sidecar(out, provenance.stamp("report", run=run.folder.name))
+    LOG.info("wrote %s", out)
+    return out
