@@ -195,7 +195,7 @@ def evaluate(
     """Measure a bundle on the test split, beside its baselines."""
     _start(quiet, verbose, threads)
     cfg = _load(config, threads=threads, device=device)
-    from pipeline.bundle.runtime import resolve_bundle
+    from pipeline.bundle.card import resolve_bundle
     from pipeline.stages.evaluate import evaluate as stage
 
     stage(cfg, resolve_bundle(bundle), tiles, out, force=force)
@@ -265,33 +265,58 @@ def info(
 def models_list(quiet: Quiet = False, verbose: Verbose = False) -> None:
     """All architectures, with the size of their reference configuration."""
     _start(quiet, verbose)
-    from pipeline.stages.info import architecture_lines
+    from models import list_models, model_entry
 
-    _print(architecture_lines())
+    entries = [model_entry(name) for name in list_models()]
+    width = max(len(entry.name) for entry in entries)
+    for entry in entries:
+        print(f"{entry.name:{width}}  {entry.num_params:>12,} parameters  {entry.paper:32}  {entry.summary}")
 
 
 @models_app.command("describe")
 def models_describe(
     name: Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="Architecture.")],
-    tile: Annotated[int | None, typer.Option(min=1, metavar="N", help="Width and height of the input [px].")] = None,
-    in_chans: Annotated[int | None, typer.Option(min=1, metavar="C", help="Channels of the input.")] = None,
+    tile: Annotated[int, typer.Option(min=1, metavar="N", help="Width and height of the input [px].")] = 56,
+    in_chans: Annotated[int, typer.Option(min=1, metavar="C", help="Channels of the input.")] = 1,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """One architecture, layer by layer: shapes, parameters, receptive field."""
     _start(quiet, verbose)
-    from pipeline.stages.info import describe_architecture
+    from models import describe
 
-    _print(describe_architecture(name, tile=tile, in_chans=in_chans))
+    try:
+        description = describe(name, tile=tile, in_chans=in_chans)
+    except ValueError as error:  # models know nothing of lightpool's errors; all of these are the user's arguments
+        raise UserError(str(error)) from error
+    print(f"{name}: {description.num_params:,} parameters, {description.flops / 1e6:,.1f} Mflop for a tile of "
+          f"{in_chans} x {tile} x {tile}; smallest tile {description.min_size_px} px")  # fmt: skip
+    table = [("layer", "kind", "output", "parameters", "sees [px]", "step [px]")]
+    for layer in description.layers:
+        shape = " x ".join(map(str, layer.output_shape))
+        reach = "all" if layer.receptive_field_px is None else str(layer.receptive_field_px)
+        step = "" if layer.jump_px is None else f"{layer.jump_px:g}"
+        table.append((layer.name, layer.kind, shape, f"{layer.num_params:,}", reach, step))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = [text.ljust(w) if n < 2 else text.rjust(w) for n, (text, w) in enumerate(zip(row, widths, strict=True))]
+        print("  ".join(cells).rstrip())
+    for warning in description.warnings:
+        log.warning(warning)
 
 
 @bundles_app.command("list")
 def bundles_list(quiet: Quiet = False, verbose: Verbose = False) -> None:
     """Trained models that ship with lightpool."""
     _start(quiet, verbose)
-    from pipeline.stages.info import shipped_bundle_lines
+    from pipeline.bundle.card import list_bundles, load_bundle_card
 
-    _print(shipped_bundle_lines())
+    names = list_bundles()
+    if not names:
+        print("none ships with this version; train one with `lightpool train`")
+    for name in names:
+        card = load_bundle_card(name)
+        print(f"{name}  {', '.join(card.tasks)}  {card.model.name}  sha256 {card.bundle_sha256[:16]}")
 
 
 @app.callback()

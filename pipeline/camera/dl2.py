@@ -212,6 +212,9 @@ class DL2Writer:
             for name in _COPIED:
                 if name in source:
                     source.copy(source[name], out, name=name)
+            if _SHOWER in source:
+                # HDF5EventSource looks into this group of simulated files without asking whether it is there.
+                out.require_group(_IMPACT.rpartition("/")[0])
             self._walk_events(source, out)
             self._rows.close()
             with h5py.File(self._rows_path) as rows:
@@ -488,8 +491,9 @@ class _Cursor:
         index = np.fromiter(
             (positions.get(key, -1) for key in zip(obs_id.tolist(), event_id.tolist(), strict=True)), np.intp
         )
-        outside = np.flatnonzero(index < 0)
-        index = index[: outside[0]] if len(outside) else index
+        stop_here = (index < 0) | (np.diff(index, prepend=0) < 0)
+        if stop_here.any():
+            index = index[: np.argmax(stop_here)]
         self._next = first + len(index)
         return first, index
 

@@ -1,0 +1,95 @@
+"""Records (dicts of plain values) to a text stream, one by one: JSON lines or an aligned table."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TextIO
+
+
+class RecordSink(Protocol):
+    """Where records go. `wanted` is false when nobody reads them, and they need not be made."""
+
+    wanted: bool
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Take one record; it may be held back for a while."""
+
+    def end_of_file(self) -> None:
+        """Write out what was held back."""
+
+
+def record_sink(stream: TextIO | None, *, as_json: bool) -> RecordSink:
+    """JSON lines or a table on `stream`; nothing where there is no stream."""
+    if stream is None:
+        return _Nowhere()
+    return _JsonLines(stream) if as_json else _Table(stream)
+
+
+class _Nowhere:
+    wanted = False
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Nobody asked."""
+
+    def end_of_file(self) -> None:
+        """Nobody asked."""
+
+
+class _JsonLines:
+    wanted = True
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        self._stream.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def end_of_file(self) -> None:
+        self._stream.flush()
+
+
+class _Table:
+    """Aligned columns; widths are settled by the first rows, so that any number of rows can stream through."""
+
+    wanted = True
+    _SETTLE_ROWS = 200
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._waiting: list[Mapping[str, Any]] = []
+        self._names: list[str] = []
+        self._widths: list[int] = []
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        self._waiting.append(record)
+        if len(self._waiting) >= self._SETTLE_ROWS:
+            self._flush()
+
+    def end_of_file(self) -> None:
+        self._flush()
+        self._stream.flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        # The reason comes last, and may be as long as it likes.
+        names = [name for name in dict.fromkeys(k for record in self._waiting for k in record) if name != "reason"]
+        rows = [[_cell(record.get(name)) for name in names] for record in self._waiting]
+        if names != self._names:
+            self._names = names
+            self._widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+            self._line([*names, "reason"] if any("reason" in record for record in self._waiting) else names)
+        for row, record in zip(rows, self._waiting, strict=True):
+            self._line([*row, str(record["reason"])] if "reason" in record else row)
+        self._waiting = []
+
+    def _line(self, cells: Sequence[str]) -> None:
+        padded = [cell.rjust(width) for cell, width in zip(cells, self._widths, strict=False)]
+        self._stream.write("  ".join([*padded, *cells[len(self._widths) :]]).rstrip() + "\n")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,300 @@
+"""Stage `info`: what is in a file, on one screen, told by its content and in a second or two."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputFileError
+from pipeline.filetypes import Kind, file_kind
+
+# Longer than this nobody waits for an overview; what was counted until then is given as "at least".
+_MAX_SECONDS = 3.0
+_MAX_ROWS = 20
+
+
+def describe_file(path: str | Path) -> list[str]:
+    """Lines that say what is in `path`.
+
+    Raises
+    ------
+    InputFileError
+        If it cannot be read, or is nothing that lightpool knows.
+    """
+    path = Path(path)
+    kind = file_kind(path)
+    title, rows = _DESCRIBERS[kind](path)
+    size = sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size
+    return [f"{path.name}: {title}, {_bytes(size)}", *_aligned(rows)]
+
+
+Row = tuple[str, str]
+Description = tuple[str, list[Row]]
+
+
+# ---- camera ----------------------------------------------------------------------------------------------------------
+# Types of top-level eventio objects [hessioxxx, io_hess.h].
+_RUN_HEADER, _MC_RUN_HEADER, _CAMERA_SETTINGS = 2000, 2001, 2002
+_MC_SHOWER, _MC_EVENT, _ARRAY_EVENT, _CALIBRATION_EVENT = 2020, 2021, 2010, 2028
+
+
+def _simtel(path: Path) -> Description:
+    """Headers and counts by eventio alone: ctapipe needs 4 s to import, and refuses some of these files."""
+    from eventio import EventIOFile
+
+    counts: Counter[int] = Counter()
+    headers: dict[int, dict[str, Any]] = {}
+    cameras: Counter[str] = Counter()
+    end = ""
+    started = time.monotonic()
+    try:
+        with EventIOFile(str(path)) as file:
+            for item in file:
+                kind = item.header.type
+                counts[kind] += 1
+                if kind in (_RUN_HEADER, _MC_RUN_HEADER) and kind not in headers:
+                    headers[kind] = item.parse()
+                elif kind == _CAMERA_SETTINGS:
+                    settings = item.parse()
+                    cameras[f"{settings['n_pixels']} pixels, f = {settings['focal_length']:.4g} m"] += 1
+                if time.monotonic() - started > _MAX_SECONDS:
+                    end = " at least (not read to its end)"
+                    break
+    except Exception as error:  # eventio, zlib and zstandard each have their own for a damaged file
+        end = f" until it breaks off ({type(error).__name__}{f': {error}' if str(error) else ''})"
+    rows = [("telescopes", f"{count} x {text}") for text, count in cameras.most_common(_MAX_ROWS)]
+    if _RUN_HEADER in headers:
+        rows.insert(0, ("run", str(headers[_RUN_HEADER]["run"])))
+        n_telescopes, n_described = int(headers[_RUN_HEADER]["n_telescopes"]), counts[_CAMERA_SETTINGS]
+        if n_described < n_telescopes and not end:
+            end = f" until it breaks off (only {n_described} of {n_telescopes} telescopes are described)"
+    if _MC_RUN_HEADER in headers:
+        rows += _simulation_rows(headers[_MC_RUN_HEADER])
+    rows.append(
+        (
+            "events",
+            f"{counts[_ARRAY_EVENT]} triggered of {counts[_MC_EVENT]} from {counts[_MC_SHOWER]} showers, "
+            f"{counts[_CALIBRATION_EVENT]} calibration{end}",
+        )
+    )
+    return "simtel (sim_telarray)", rows
+
+
+def _simulation_rows(header: dict[str, Any]) -> list[Row]:
+    low, high = header["E_range"]
+    return [
+        (
+            "simulated",
+            f"{header['n_showers']} showers, used {header['n_use']} times each, {low:.4g} to {high:.4g} TeV, "
+            f"index {header['spectral_index']:.3g}, view cone {header['viewcone'][1]:.3g} deg, "
+            f"scattered over {header['core_range'][1]:.4g} m, site at {header['obsheight']:.0f} m",
+        )
+    ]
+
+
+def _corsika(path: Path) -> Description:
+    return (
+        "CORSIKA photon bunches (IACT format)",
+        [("note", "lightpool reads camera images: run sim_telarray first")],
+    )
+
+
+def _dl1(path: Path) -> Description:
+    from pipeline.camera.dl1 import DL1File
+
+    file = DL1File(path)
+    rows = [("runs", ", ".join(map(str, file.obs_ids[:_MAX_ROWS])))]
+    rows += _telescope_rows(file.telescopes, {tel_id: file.n_images_of(tel_id) for tel_id in file.tel_ids})
+    rows.append(("images", f"{file.n_images} of {file.n_events} events"))
+    if file.pointing is not None:
+        rows.append(("pointing", f"altitude {file.pointing[0]:.2f} deg, azimuth {file.pointing[1]:.2f} deg"))
+    rows.append(("truth", "yes" if file.has_truth else "no"))
+    rows.append(("made by", json.loads(file.provenance).get("software", "ctapipe")))
+    return f"ctapipe DL1, data model {file.data_model_version}", rows
+
+
+def _telescope_rows(telescopes: dict[int, Any], n_images: dict[int, int]) -> list[Row]:
+    """One row per type of camera."""
+    types: dict[str, list[int]] = {}
+    for tel_id, camera in telescopes.items():
+        text = f"{camera.name}, {camera.n_pixels} pixels, f = {camera.focal_length_m:.4g} m ({camera.identity})"
+        types.setdefault(text, []).append(tel_id)
+    return [
+        ("telescopes", f"{_ranges(ids)}: {text}, {sum(n_images.get(tel_id, 0) for tel_id in ids)} images")
+        for text, ids in types.items()
+    ]
+
+
+def _dl2(path: Path) -> Description:
+    import h5py
+    import hdf5plugin  # noqa: F401 (registers blosc)
+
+    with h5py.File(path) as file:
+        trigger = file["dl1/event/subarray/trigger"]
+        version = file.attrs.get("CTA PRODUCT DATA MODEL VERSION", "unknown")
+        version = version.decode() if isinstance(version, bytes) else str(version)
+        rows = [("events", str(len(trigger)))]
+        for kind, models in file.get("dl2/event/telescope", {}).items():
+            for model, tables in models.items():
+                n = sum(len(table) for table in tables.values())
+                n_valid = sum(
+                    int(table.fields(f"{model}_tel_is_valid")[:].astype(bool).sum())
+                    for table in tables.values()
+                    if f"{model}_tel_is_valid" in table.dtype.names
+                )
+                ids = [int(name.removeprefix("tel_")) for name in tables]
+                rows.append((kind, f"{model}: {n} images of telescopes {_ranges(ids)}, {n_valid} valid"))
+        for kind, models in file.get("dl2/event/subarray", {}).items():
+            rows += [(kind, f"{model}: {len(table)} events, telescopes combined") for model, table in models.items()]
+        rows.append(("truth", "yes" if "simulation/event/subarray/shower" in file else "no"))
+    return f"ctapipe DL2, data model {version}", rows
+
+
+def _lstchain(path: Path) -> Description:
+    import h5py
+
+    with h5py.File(path) as file:
+        table = file["dl1/event/telescope/parameters/LST_LSTCam"]
+        rows = [("images", str(len(table)))]
+        rows.append(("truth", "yes" if "mc_energy" in (table.dtype.names or ()) else "no"))
+    return "lstchain DL1", [*rows, ("note", f"convert it with `lightpool ingest {path.name} --out DIR`")]
+
+
+# ---- sky -------------------------------------------------------------------------------------------------------------
+_CARDS = ("OBJECT", "DATE-OBS", "EXPTIME", "FILTER", "TELESCOP", "INSTRUME")
+
+
+def _fits(path: Path) -> Description:
+    from pipeline.sky.frames import open_fits, science_hdus
+
+    rows = []
+    with open_fits(path, memmap=True) as hdus:
+        for number, hdu in enumerate(hdus[:_MAX_ROWS]):
+            shape = " x ".join(str(hdu.header.get(f"NAXIS{n}")) for n in range(hdu.header.get("NAXIS", 0), 0, -1))
+            unit = hdu.header.get("BUNIT", "")
+            kind = "image" if hdu.is_image else "table"
+            text = f"{hdu.name or '(no name)'}: {kind} {shape or 'without data'} {unit}".rstrip()
+            rows.append((f"HDU {number}", text))
+        if len(hdus) > _MAX_ROWS:
+            rows.append(("HDUs", f"{len(hdus)} in all"))
+        for card in _CARDS:
+            found = [hdu.header[card] for hdu in hdus if card in hdu.header]
+            if found and str(found[0]).strip():
+                rows.append((card, str(found[0]).strip()))
+        rows.append(("science image", _science(hdus, path, science_hdus)))
+    return "FITS", rows
+
+
+def _science(hdus: Any, path: Path, science_hdus: Callable[..., list[int]]) -> str:
+    """What would be taken for the frame, or why nothing would."""
+    from pipeline.config import SkyIngestConfig
+
+    try:
+        return ", ".join(f"HDU {number}" for number in science_hdus(hdus, SkyIngestConfig(), path))
+    except InputFileError as error:
+        return f"none: {error}"
+
+
+# ---- lightpool's own -------------------------------------------------------------------------------------------------
+def _tiles(path: Path) -> Description:
+    from pipeline.tiles.shards import Shard
+
+    shard = Shard(path)
+    channels = ", ".join(f"{c.name} [{c.unit or '-'}]" for c in shard.channels)
+    height, width = shard.tile_shape
+    rows = [
+        ("source", shard.source),
+        ("tiles", f"{shard.n_tiles} of {height} x {width} px in {shard.n_groups} groups"),
+        ("channels", channels),
+        ("targets", ", ".join(shard.targets) or "none"),
+        ("columns", ", ".join(shard.columns)),
+    ]
+    return f"tile shard ({shard.kind})", rows
+
+
+def _manifest(path: Path) -> Description:
+    from pipeline.tiles.manifest import Manifest
+
+    manifest = Manifest.load(path)
+    height, width = manifest.tile_shape
+    rows = [
+        ("shards", str(len(manifest.shards))),
+        ("tiles", f"{height} x {width} px, channels {', '.join(c.name for c in manifest.channels)}"),
+    ]
+    for split, classes in manifest.counts.items():
+        parts = ", ".join(f"{name} {count}" for name, count in classes.items() if name != "all")
+        rows.append((split, f"{sum(classes.values())}" + (f" ({parts})" if parts else "")))
+    return f"manifest of tiles ({manifest.kind})", rows
+
+
+def _bundle(path: Path) -> Description:
+    from pipeline.bundle.card import load_bundle_card
+
+    card = load_bundle_card(path)
+    height, width = card.input.tile_shape
+    rows = [
+        ("task", ", ".join(card.tasks)),
+        ("network", f"{card.model.name}, {card.model.n_parameters:,} parameters"),
+        ("input", f"tiles of {height} x {width} px, channels {', '.join(card.input.channels)}"),
+        ("output", ", ".join(f"{c.name} [{c.unit or '-'}]" for c in card.output.columns)),
+    ]
+    rows += [("camera", f"{camera.name} ({camera.identity})") for camera in card.cameras]
+    rows.append(("trained on", f"{card.training.n_images:,} images, {card.training.epochs} epochs"))
+    rows += [("validation", f"{name} {value:.4g}") for name, value in card.validation.items() if value is not None]
+    rows += [("limit", text) for text in card.limits]
+    rows.append(("sha256", card.bundle_sha256))
+    return f"model bundle {card.name}", rows
+
+
+def _hdf5(path: Path) -> Description:
+    import h5py
+
+    rows: list[Row] = []
+    with h5py.File(path) as file:
+
+        def note(name: str, item: Any) -> bool | None:
+            if isinstance(item, h5py.Dataset):
+                rows.append((name, f"{item.shape} {item.dtype if item.dtype.names is None else 'table'}"))
+            return True if len(rows) >= _MAX_ROWS else None
+
+        file.visititems(note)
+    return "HDF5, but nothing that lightpool reads", rows
+
+
+_DESCRIBERS: dict[Kind, Callable[[Path], Description]] = {
+    "simtel": _simtel,
+    "corsika": _corsika,
+    "dl1": _dl1,
+    "dl2": _dl2,
+    "lstchain": _lstchain,
+    "fits": _fits,
+    "tiles": _tiles,
+    "manifest": _manifest,
+    "bundle": _bundle,
+    "hdf5": _hdf5,
+}
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+def _aligned(rows: Iterable[Row]) -> list[str]:
+    rows = list(rows)
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"  {name.ljust(width)}  {text}" for name, text in rows]
+
+
+def _bytes(n: int) -> str:
+    power = min(len(f"{n:.0f}") - 1, 14) // 3
+    return f"{n / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """1, 2, 3, 7 as '1-3, 7'."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
