@@ -36,7 +36,8 @@ def calibrate(frame: Frame, cfg: SkyIngestConfig) -> Frame:
 
     if frame.stored_unit != "adu":
         raise InputFileError(
-            f"{frame.path} is in {frame.stored_unit}; bias, dark and flat belong to frames in ADU: configure none for it"
+            f"{frame.path} is in {frame.stored_unit}; bias, dark and flat belong to frames in ADU: leave them out of "
+            "ingest.sky for it"
         )
     image = _ccd(frame.to_stored(frame.sci))
     notes = []

@@ -226,7 +226,7 @@ def _most_probable_loss_ev(step_um: float) -> float:
 
 
 def _moyal(rng: np.random.Generator, size: int) -> np.ndarray:
-    # If z is standard normal, -ln(z^2) follows the Moyal distribution (location 0, width 1), a good likeness of Landau's.
+    # If z is standard normal, -ln(z^2) follows the Moyal distribution (location 0, width 1), much like Landau's.
     return -np.log(rng.standard_normal(size) ** 2)
 
 
@@ -256,7 +256,7 @@ def _spread(
 
 @dataclass(frozen=True)
 class _Steps:
-    """Energy deposits of many particles, cut into short steps: position [px], charge [e], diffusion [px], track number."""
+    """Energy deposits of many particles, cut into steps: position [px], charge [e], diffusion [px], track number."""
 
     x: np.ndarray
     y: np.ndarray
@@ -355,7 +355,7 @@ class Muons(_Particles):
 
 @dataclass(frozen=True)
 class Worms(_Particles):
-    """Curved tracks of Compton electrons from natural radioactivity: they scatter at every step and stop in the silicon.
+    """Curved tracks of Compton electrons from natural radioactivity: they scatter all the way and stop inside.
 
     The charge per length rises towards the end of the track, as the electron slows down.
     """

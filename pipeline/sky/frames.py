@@ -397,7 +397,7 @@ def _saturation(
     return top if full and np.count_nonzero(pixels == top) >= _MIN_CLIPPED_PIXELS else None
 
 
-# ---- masks and uncertainties that come with the frame ------------------------------------------------------------------
+# ---- masks and uncertainties that come with the frame ----------------------------------------------------------------
 def _companion(hdus: "fits.HDUList", number: int, names: Sequence[str]) -> "fits.ImageHDU | None":
     """The first HDU of those names that belongs to the science HDU: of the same EXTVER and shape."""
     for name in names:
@@ -520,8 +520,8 @@ def _modelled_uncertainty(frame: Frame, notes: list[str]) -> np.ndarray:
         expected = np.sqrt(max(frame.level, 0) + frame.read_noise_e**2)
         if expected > _MAX_NOISE_RATIO * frame.noise:
             notes.append(
-                f"uncertainty is the measured background noise alone: {frame.noise:.3g} where photon statistics and read "
-                f"noise give {expected:.3g}; the pixels are averaged, resampled or not counts"
+                f"uncertainty is the measured background noise alone: {frame.noise:.3g} where photon statistics and "
+                f"read noise give {expected:.3g}; the pixels are averaged, resampled or not counts"
             )
             return np.full(frame.shape, frame.noise, np.float32)
         notes.append("uncertainty from photon statistics and read noise")

@@ -40,7 +40,7 @@ class PointSpread:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, fwhm_px: tuple[float, float]) -> "PointSpread":
-        """Two of three frames have a Moffat profile (index 2.5 to 4.5), the others pure turbulence; slightly sheared."""
+        """Two of three frames have a Moffat profile (index 2.5 to 4.5), others pure turbulence; slightly sheared."""
         fwhm = float(rng.uniform(*fwhm_px))
         beta = float(rng.uniform(2.5, 4.5)) if rng.random() < 2 / 3 else None
         size, angle = abs(rng.normal(0, 0.02)), rng.uniform(0, 2 * np.pi)

@@ -1,0 +1,162 @@
+"""Where frames of one drifting field lie relative to each other, and which of their pixels are always hot.
+
+No frame is ever interpolated: partners for Noise2Noise are found where the drift happens to be near whole pixels, so
+that the noise of each stays its own.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.sky.dq import DQ
+from pipeline.sky.frames import Frame
+from pipeline.sky.photometry import detect_stars
+
+log = logging.getLogger(__name__)
+
+_MATCH_RADIUS_PX = 3.0
+_MIN_MATCHES = 6
+_STARS_PER_FRAME = 400
+# A static pixel that stands this many sigma of a single frame out of its neighbours spoils every frame alike.
+_HOT_SIGMA = 3.0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Similarity transform from a frame's pixels to the reference's: ``p_ref = matrix @ p + offset``, p = (x, y).
+
+    Attributes
+    ----------
+    matrix : ndarray, shape (2, 2)
+        Rotation and scale.
+    offset : ndarray, shape (2,)
+    flux_scale : float
+        Flux of a star in the reference over its flux in this frame.
+    rms_px : float
+        Scatter of the matched stars.
+    n_stars : int
+        Matched stars.
+    """
+
+    matrix: np.ndarray
+    offset: np.ndarray
+    flux_scale: float
+    rms_px: float
+    n_stars: int
+
+    def to_reference(self, points: np.ndarray) -> np.ndarray:
+        """Map points, shape (n, 2) as (x, y)."""
+        return points @ self.matrix.T + self.offset
+
+    def from_reference(self, points: np.ndarray) -> np.ndarray:
+        """Inverse of `to_reference`."""
+        return (points - self.offset) @ np.linalg.inv(self.matrix).T
+
+
+def static_hot_pixels(frames: Sequence[Frame]) -> np.ndarray:
+    """Pixels that are hot in the detector's frame, shape (H, W), bool.
+
+    The median over frames of a drifting field keeps what does not drift; a pixel is hot where it exceeds the median
+    of its neighbours by `_HOT_SIGMA` of a single frame's noise.
+
+    Parameters
+    ----------
+    frames : sequence of Frame
+        Of one detector; about ten or more, drifted by more than a star's width.
+    """
+    from scipy.ndimage import median_filter
+
+    static = np.median([np.nan_to_num(frame.sci - frame.level) for frame in frames], axis=0)
+    noise = float(np.median([frame.noise for frame in frames]))
+    return static - median_filter(static, 5) > _HOT_SIGMA * noise
+
+
+def star_catalogue(frame: Frame, fwhm_px: float = 3.0) -> dict[str, np.ndarray]:
+    """Bright stars of a frame whose bad pixels are left out."""
+    bad = (frame.dq & (DQ.BAD | DQ.HOT | DQ.MISSING)) != 0
+    return detect_stars(
+        frame.sci, frame.level, frame.noise, fwhm_px, threshold_sigma=15.0, mask=bad, brightest=_STARS_PER_FRAME
+    )
+
+
+def place(frame: Frame, reference: Frame, reference_stars: dict[str, np.ndarray]) -> Placement | None:
+    """Find `frame` relative to `reference`: phase correlation first, then a fit to matched stars.
+
+    Returns
+    -------
+    Placement or None
+        None where fewer than `_MIN_MATCHES` stars can be matched (clouds, another field).
+    """
+    from scipy.spatial import cKDTree
+
+    stars = star_catalogue(frame)
+    if min(stars["x"].size, reference_stars["x"].size) < _MIN_MATCHES:
+        return None
+    points = np.column_stack([stars["x"], stars["y"]])
+    targets = np.column_stack([reference_stars["x"], reference_stars["y"]])
+    tree = cKDTree(targets)
+    matrix, offset = np.eye(2), _coarse_shift(frame, reference)
+    keep = partner = np.empty(0, int)
+    # Field rotation moves the corners by more than the matching radius only after the centre is found: two rounds.
+    for radius in (_MATCH_RADIUS_PX, _MATCH_RADIUS_PX, _MATCH_RADIUS_PX / 2):
+        distance, nearest = tree.query(points @ matrix.T + offset, distance_upper_bound=radius)
+        keep = np.flatnonzero(np.isfinite(distance))
+        if keep.size < _MIN_MATCHES:
+            return None
+        partner = nearest[keep]
+        keep, partner, matrix, offset = _fit_clipped(points, targets, keep, partner)
+    residual = points[keep] @ matrix.T + offset - targets[partner]
+    ratio = reference_stars["flux"][partner] / stars["flux"][keep]
+    return Placement(
+        matrix=matrix,
+        offset=offset,
+        flux_scale=float(np.median(ratio)),
+        rms_px=float(np.sqrt(np.mean(np.sum(residual**2, axis=1)))),
+        n_stars=int(keep.size),
+    )
+
+
+def identity_placement() -> Placement:
+    """Of the reference itself."""
+    return Placement(np.eye(2), np.zeros(2), 1.0, 0.0, 0)
+
+
+def _coarse_shift(frame: Frame, reference: Frame) -> np.ndarray:
+    """Offset (x, y) to whole pixels by phase correlation of the stars."""
+    from skimage.registration import phase_cross_correlation
+
+    rows_columns = phase_cross_correlation(_star_image(reference), _star_image(frame), normalization=None)[0]
+    return np.asarray(rows_columns[::-1], dtype=float)
+
+
+def _star_image(frame: Frame) -> np.ndarray:
+    """Only what stands above the noise, compressed: neither sky gradients nor one bright star rule the correlation."""
+    signal = np.nan_to_num((frame.sci - frame.level) / frame.noise)
+    signal[(frame.dq & (DQ.BAD | DQ.HOT | DQ.MISSING)) != 0] = 0
+    return np.arcsinh(np.maximum(signal - 4, 0))
+
+
+def _fit_clipped(
+    points: np.ndarray, targets: np.ndarray, keep: np.ndarray, partner: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Similarity fit with 3-sigma clipping of wrong matches."""
+    matrix, offset = _similarity(points[keep], targets[partner])
+    for _ in range(5):
+        residual = np.linalg.norm(points[keep] @ matrix.T + offset - targets[partner], axis=1)
+        good = residual <= max(3 * 1.4826 * float(np.median(residual)), 0.05)
+        if good.all() or good.sum() < _MIN_MATCHES:
+            break
+        keep, partner = keep[good], partner[good]
+        matrix, offset = _similarity(points[keep], targets[partner])
+    return keep, partner, matrix, offset
+
+
+def _similarity(points: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least-squares rotation, scale and offset: with complex numbers, target = a point + b."""
+    z, w = points @ (1, 1j), targets @ (1, 1j)
+    centred = z - z.mean()
+    a = np.vdot(centred, w - w.mean()) / np.vdot(centred, centred)
+    b = w.mean() - a * z.mean()
+    return np.array([[a.real, -a.imag], [a.imag, a.real]]), np.array([b.real, b.imag])
