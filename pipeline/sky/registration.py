@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 _MATCH_RADIUS_PX = 3.0
 _MIN_MATCHES = 6
 _STARS_PER_FRAME = 400
+# Stars, brightest first, and the half-size of their windows, that tell the shape of a frame's PSF.
+_SHAPE_STARS = 60
+_SHAPE_REACH_PX = 4
 # A static pixel that stands this many sigma of a single frame out of its neighbours spoils every frame alike.
 _HOT_SIGMA = 3.0
 
@@ -34,6 +37,8 @@ class Placement:
     offset : ndarray, shape (2,)
     flux_scale : float
         Flux of a star in the reference over its flux in this frame.
+    shape_px2 : ndarray, shape (3,)
+        Median second moments of the stars: xx, yy, xy; seeing and trailing change them from frame to frame.
     rms_px : float
         Scatter of the matched stars.
     n_stars : int
@@ -43,6 +48,7 @@ class Placement:
     matrix: np.ndarray
     offset: np.ndarray
     flux_scale: float
+    shape_px2: np.ndarray
     rms_px: float
     n_stars: int
 
@@ -113,14 +119,34 @@ def place(frame: Frame, reference: Frame, reference_stars: dict[str, np.ndarray]
         matrix=matrix,
         offset=offset,
         flux_scale=float(np.median(ratio)),
+        shape_px2=star_shape(frame, stars),
         rms_px=float(np.sqrt(np.mean(np.sum(residual**2, axis=1)))),
         n_stars=int(keep.size),
     )
 
 
-def identity_placement() -> Placement:
-    """Of the reference itself."""
-    return Placement(np.eye(2), np.zeros(2), 1.0, 0.0, 0)
+def identity_placement(frame: Frame, stars: dict[str, np.ndarray]) -> Placement:
+    """Of the reference itself, with its star catalogue."""
+    return Placement(np.eye(2), np.zeros(2), 1.0, star_shape(frame, stars), 0.0, stars["x"].size)
+
+
+def star_shape(frame: Frame, stars: dict[str, np.ndarray]) -> np.ndarray:
+    """Median second moments (xx, yy, xy) [px^2] of the brightest unsaturated stars, shape (3,)."""
+    reach = _SHAPE_REACH_PX
+    offset = np.arange(-reach, reach + 1)
+    moments = []
+    for x, y in zip(stars["x"], stars["y"], strict=True):
+        column, row = round(x), round(y)
+        window = (slice(row - reach, row + reach + 1), slice(column - reach, column + reach + 1))
+        light = frame.sci[window] - frame.level
+        if light.shape != (offset.size, offset.size) or frame.dq[window].any():
+            continue
+        light = np.maximum(light, 0)
+        dx, dy = offset[None, :] + column - x, offset[:, None] + row - y
+        moments.append([np.sum(light * product) / light.sum() for product in (dx * dx, dy * dy, dx * dy)])
+        if len(moments) == _SHAPE_STARS:
+            break
+    return np.median(moments, axis=0) if moments else np.zeros(3)
 
 
 def _coarse_shift(frame: Frame, reference: Frame) -> np.ndarray:

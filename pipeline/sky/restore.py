@@ -90,12 +90,15 @@ def restore_file(
     answers = []
     for frame in frames:
         restored, err, dq = restore_frame(frame, predictor, tile_px, overlap_px)
-        answers.append(
-            Answer(frame.science_hdu, frame.to_stored(restored), err / np.float32(frame.factor), dq, _cards(frame))
-        )
+        answers.append(answer_of(frame, restored, err, dq))
     lines = [*history, *(f"lightpool: {note}" for note in frames[0].notes)]
     write_answers(path, out, answers, lines, force=force)
     return frames
+
+
+def answer_of(frame: Frame, restored: np.ndarray, err: np.ndarray, dq: np.ndarray) -> Answer:
+    """What `restore_frame` gave, in the unit and with the zero point that the frame came in."""
+    return Answer(frame.science_hdu, frame.to_stored(restored), err / np.float32(frame.factor), dq, _cards(frame))
 
 
 def _cards(frame: Frame) -> list[tuple[str, object, str]]:

@@ -345,7 +345,8 @@ class _Field:
         stars = star_catalogue(reference)
         placements: list[Placement | None] = []
         for number, path in enumerate(self.paths):
-            placement = identity_placement() if number == middle else place(self.frame(number), reference, stars)
+            frame = self.frame(number)
+            placement = identity_placement(frame, stars) if number == middle else place(frame, reference, stars)
             if placement is None:
                 log.warning("%s cannot be registered and is left out: too few stars in common", path.name)
             placements.append(placement)
@@ -354,7 +355,8 @@ class _Field:
     def partners(self, number: int) -> list[tuple[int, int, int, int, int, float]]:
         """Tile pairs of one frame: (x0, y0, partner, shift_x, shift_y, residual_px), sorted by place.
 
-        Of all frames of the split that fit a tile, `pairs_per_frame` are drawn, keyed by seed and frame.
+        Of all frames of the split that fit a tile, the `pairs_per_frame` with the most similar stars are taken: a
+        partner with other seeing would teach the network to change the seeing.
         """
         own = self.placements[number]
         if own is None:
@@ -364,25 +366,23 @@ class _Field:
             for n, placement in enumerate(self.placements)
             if n != number and placement is not None and self.splits[n] == self.splits[number]
         ]
+        others.sort(key=lambda n: float(np.linalg.norm(self.placements[n].shape_px2 - own.shape_px2)))
         ys, xs = _grid(self.frame(number), self.sky)
         size = self.sky.size
         corner = np.array([(x, y) for y in ys for x in xs], int).reshape(-1, 2)
         centre = corner + (size - 1) / 2
-        rng = np.random.default_rng([self.cfg.seed, _field_number(self.sources[number])])
         shifts = {n: self.placements[n].from_reference(own.to_reference(centre)) - centre for n in others}
         found = []
         for tile, (x, y) in enumerate(corner):
             fitting = []
             for n in others:
-                shift = shifts[n][tile]
-                whole = np.rint(shift).astype(int)
-                residual = float(np.abs(shift - whole).max())
+                whole = np.rint(shifts[n][tile]).astype(int)
+                residual = float(np.abs(shifts[n][tile] - whole).max())
                 there = (x + whole[0], y + whole[1])
                 inside = 0 <= there[0] <= self.shape[1] - size and 0 <= there[1] <= self.shape[0] - size
                 if inside and residual <= self.sky.pair_max_residual_shift_px:
                     fitting.append((int(x), int(y), n, int(whole[0]), int(whole[1]), residual))
-            drawn = rng.permutation(len(fitting))[: self.sky.pairs_per_frame]
-            found += [fitting[i] for i in sorted(drawn)]
+            found += fitting[: self.sky.pairs_per_frame]
         return found
 
     def write(self, number: int, out: Path, force: bool) -> int:
