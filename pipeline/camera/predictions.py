@@ -1,0 +1,194 @@
+"""Trained models applied to the images of a DL1 file: one pass over the file for all of them, a chunk at a time."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipeline.bundle.runtime import Predictor
+from pipeline.camera.dl1 import DL1File, ImageChunk
+from pipeline.camera.tiling import CameraTiles, camera_tile_chunk
+from pipeline.config import CameraTilesConfig
+from pipeline.errors import UserError
+
+_CHUNK_IMAGES = 512
+_CHUNK_BYTES = 32 << 20  # of the pixels of one chunk: cameras of 40,000 pixels go in smaller chunks
+
+_NOT_FINITE = "the model gave no finite value"
+
+
+@dataclass(frozen=True)
+class CameraModel:
+    """A bundle for camera images, ready to use.
+
+    Attributes
+    ----------
+    name : str
+        As the card has it.
+    prefix : str
+        The name as a column prefix: letters, digits and underscores.
+    columns : tuple of str
+        What it predicts; the first decides whether a prediction is valid.
+    tiles : CameraTilesConfig
+        How images become tiles: cleaning, cuts, size.
+    """
+
+    name: str
+    prefix: str
+    predictor: Predictor
+    columns: tuple[str, ...]
+    tiles: CameraTilesConfig
+
+    @classmethod
+    def of(cls, predictor: Predictor) -> "CameraModel":
+        """Wrap an opened bundle."""
+        card = predictor.card
+        return cls(
+            name=card.name,
+            prefix=column_prefix(card.name),
+            predictor=predictor,
+            columns=tuple(column.name for column in card.output.columns),
+            tiles=CameraTilesConfig.model_validate(card.input.tile),
+        )
+
+
+def column_prefix(name: str) -> str:
+    """`name` with all but letters, digits and underscores replaced, so that it can begin a column's name."""
+    prefix = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return prefix if prefix.isidentifier() else f"m_{prefix}"
+
+
+@dataclass(frozen=True)
+class ImagePredictions:
+    """What the models say about some images of one telescope, in the order of the file.
+
+    Attributes
+    ----------
+    camera : str
+        Name of the camera in the file.
+    obs_id, event_id : ndarray, shape (n,)
+    size_pe : ndarray, shape (n,)
+        Charge of the cleaned image [p.e.], the weight of the image among telescopes; NaN where no model took it.
+    values : dict
+        Prefix of a model -> column -> ndarray, shape (n,); NaN where it has no value.
+    reasons : dict
+        Prefix of a model -> ndarray of str, shape (n,): why there is no value; empty where there is one.
+    """
+
+    camera: str
+    tel_id: int
+    obs_id: np.ndarray
+    event_id: np.ndarray
+    size_pe: np.ndarray
+    values: dict[str, dict[str, np.ndarray]]
+    reasons: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.event_id)
+
+    @property
+    def any_valid(self) -> np.ndarray:
+        """Images for which at least one model has a value, shape (n,)."""
+        return np.any([reason == "" for reason in self.reasons.values()], axis=0)
+
+
+def predict_images(
+    file: DL1File,
+    models: Sequence[CameraModel],
+    *,
+    tel_ids: Collection[int] | None = None,
+    event_ids: Collection[int] | None = None,
+) -> Iterator[ImagePredictions]:
+    """Predictions of all `models` for all images of `file`, or for those of some telescopes and events.
+
+    Images are prepared once for all models that want the same preparation. Images of a camera that no model serves
+    are passed on without being looked at.
+
+    Raises
+    ------
+    UserError
+        If a telescope or an event is not in the file.
+    """
+    if tel_ids is not None and (unknown := sorted(set(tel_ids) - set(file.tel_ids))):
+        raise UserError(f"{file.path} has no images of telescope {unknown[0]}; it has those of {_listed(file.tel_ids)}")
+    n_found = 0
+    for chunk in file.chunks(_chunk_images(file), tel_ids=tel_ids, event_ids=event_ids):
+        n_found += len(chunk)
+        yield predict_chunk(chunk, models)
+    if event_ids is not None and n_found == 0:
+        raise UserError(_no_such_event(file, sorted(event_ids)[0], tel_ids))
+
+
+def _chunk_images(file: DL1File) -> int:
+    n_pixels = max((file.telescopes[tel_id].n_pixels for tel_id in file.tel_ids), default=1)
+    return min(_CHUNK_IMAGES, max(_CHUNK_BYTES // (4 * n_pixels), 1))
+
+
+def predict_chunk(chunk: ImageChunk, models: Sequence[CameraModel]) -> ImagePredictions:
+    """Predictions for the images of one telescope."""
+    n = len(chunk)
+    identity = chunk.camera.identity
+    size_pe = np.full(n, np.nan)
+    values, reasons = {}, {}
+    prepared: dict[CameraTilesConfig, CameraTiles] = {}
+    for model in models:
+        values[model.prefix] = {column: np.full(n, np.nan) for column in model.columns}
+        if not model.predictor.serves(identity):
+            reasons[model.prefix] = np.full(n, f"{model.name} does not serve the camera {chunk.camera.name}", object)
+            continue
+        if model.tiles not in prepared:
+            prepared[model.tiles] = camera_tile_chunk(chunk, model.tiles)
+        batch, _, reason = prepared[model.tiles]
+        kept = np.flatnonzero(reason == "")
+        size_pe[kept] = batch.events["hillas_intensity"]
+        reasons[model.prefix] = reason.copy()
+        if len(kept) == 0:
+            continue
+        predicted = model.predictor.predict(batch)
+        for column in model.columns:
+            values[model.prefix][column][kept] = predicted[column]
+        lost = kept[~np.isfinite(predicted[model.columns[0]])]
+        reasons[model.prefix][lost] = _NOT_FINITE
+    return ImagePredictions(
+        camera=chunk.camera.name,
+        tel_id=chunk.tel_id,
+        obs_id=chunk.obs_id,
+        event_id=chunk.event_id,
+        size_pe=size_pe,
+        values=values,
+        reasons=reasons,
+    )
+
+
+def _no_such_event(file: DL1File, event_id: int, tel_ids: Collection[int] | None) -> str:
+    """Why nothing was found: not in the file, or not seen by that telescope."""
+    seen_by, lowest, highest = [], None, None
+    for tel_id in file.tel_ids:
+        ids = file.index(tel_id)["event_id"]
+        if len(ids):
+            lowest = min(int(ids.min()), lowest if lowest is not None else int(ids.min()))
+            highest = max(int(ids.max()), highest if highest is not None else int(ids.max()))
+        if np.any(ids == event_id):
+            seen_by.append(tel_id)
+    if seen_by:
+        return f"{file.path}: event {event_id} has no image of telescope {_listed(tel_ids)}; it has {_listed(seen_by)}"
+    if lowest is None:
+        return f"{file.path} has no images at all"
+    return f"{file.path} has no event {event_id}; its event ids go from {lowest} to {highest}"
+
+
+def _listed(numbers: Collection[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)))
+
+
+def distinct(models: Sequence[CameraModel]) -> list[CameraModel]:
+    """The same models; where names repeat, the prefixes get numbers, in the order given."""
+    seen: Counter[str] = Counter()
+    result = []
+    for model in models:
+        seen[model.prefix] += 1
+        again = seen[model.prefix]
+        result.append(model if again == 1 else replace(model, prefix=f"{model.prefix}_{again}"))
+    return result

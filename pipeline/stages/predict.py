@@ -1,0 +1,436 @@
+"""Stage `predict`: trained models on whole files or single images. No torch; ctapipe only to read simtel."""
+
+import json
+import logging
+import math
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from pipeline import provenance
+from pipeline.bundle.runtime import Predictor
+from pipeline.config import Config
+from pipeline.errors import InputFileError, UserError
+from pipeline.files import check_free, source_name
+from pipeline.filetypes import Kind, file_kind
+from pipeline.records import RecordSink, record_sink
+
+if TYPE_CHECKING:
+    from pipeline.camera.predictions import CameraModel, ImagePredictions
+
+log = logging.getLogger(__name__)
+
+_WING: dict[Kind, str] = {"simtel": "camera", "dl1": "camera", "lstchain": "camera", "fits": "sky"}
+_SUFFIX = {"camera": ".dl2.h5", "sky": ".fits"}
+_FILE_ENDINGS = {"camera": (".h5", ".hdf5", ".hdf"), "sky": (".fits", ".fit", ".fits.gz", ".fit.gz")}
+
+
+def predict(
+    cfg: Config,
+    files: Sequence[Path],
+    bundles: Sequence[str | Path],
+    out: Path | None = None,
+    *,
+    event: int | None = None,
+    telescope: int | None = None,
+    as_json: bool = False,
+    force: bool = False,
+    stream: TextIO | None = None,
+) -> list[dict[str, Any]]:
+    """Apply every bundle to every file of its kind.
+
+    Parameters
+    ----------
+    cfg : Config
+        `threads`, `ingest` and `predict` are used.
+    files : sequence of path
+        simtel, DL1 and FITS, mixed as one likes.
+    bundles : sequence of str or path
+        Directories, or names of bundles that ship.
+    out : path, optional
+        A file for one input (DL2 HDF5 or FITS), else a directory: NAME.dl2.h5, NAME.fits and status.json.
+    event, telescope : int, optional
+        Only images of this event and telescope (camera files).
+    as_json : bool
+        Write one JSON object per image to `stream`; without, and without `out`, a table.
+    force : bool
+        Replace outputs that exist.
+    stream : text stream, optional
+        Where records go; nothing is written without.
+
+    Returns
+    -------
+    list of dict
+        One per file: ``file``, ``status`` ("ok" or "failed"), ``reason``, ``kind``, ``output``, counts. A file that
+        cannot be used is logged as an error and does not stop the others.
+
+    Raises
+    ------
+    UserError
+        Before any work: a bundle that is not there, an output that exists, a device that is not served.
+    """
+    if cfg.device not in ("auto", "cpu"):
+        raise UserError(
+            f"predict computes with onnxruntime on the processor, got --device {cfg.device}; use cpu or auto"
+        )
+    models = _Models.load(bundles, cfg.threads)
+    jobs = _plan(files, out, force=force)
+    sink = record_sink(stream if as_json or out is None else None, as_json=as_json)
+    selection = _Selection(event, telescope)
+    statuses = []
+    for job in jobs:
+        status: dict[str, Any] = {"file": str(job.path), "status": "ok", "kind": job.kind}
+        try:
+            if job.problem is not None:
+                raise job.problem
+            work = _predict_frame if job.wing == "sky" else _predict_events
+            status |= work(cfg, job, models, selection, sink, force)
+        except UserError as error:
+            log.error("%s", error)
+            status |= {"status": "failed", "reason": str(error)}
+        statuses.append(status)
+    if out is not None and not _is_file(out, files):
+        _write_status(out, statuses)
+    return statuses
+
+
+# ---- what is to be done ----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Selection:
+    event: int | None
+    telescope: int | None
+
+    @property
+    def event_ids(self) -> list[int] | None:
+        return None if self.event is None else [self.event]
+
+    @property
+    def tel_ids(self) -> list[int] | None:
+        return None if self.telescope is None else [self.telescope]
+
+    @property
+    def everything(self) -> bool:
+        return self.event is None and self.telescope is None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One input, what it is, and where its product goes."""
+
+    path: Path
+    kind: Kind | None
+    out: Path | None
+    problem: InputFileError | None = None
+
+    @property
+    def wing(self) -> str:
+        return _WING.get(self.kind, "") if self.kind else ""
+
+
+@dataclass
+class _Models:
+    """The bundles, by what they work on."""
+
+    camera: "list[CameraModel]" = field(default_factory=list)
+    sky: list[Predictor] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, bundles: Sequence[str | Path], threads: int) -> "_Models":
+        predictors = [Predictor.load(bundle, threads=threads) for bundle in bundles]
+        camera = [predictor for predictor in predictors if predictor.card.kind == "camera"]
+        models = cls(sky=[predictor for predictor in predictors if predictor.card.kind == "sky"])
+        if camera:
+            from pipeline.camera.predictions import CameraModel, distinct
+
+            models.camera = distinct([CameraModel.of(predictor) for predictor in camera])
+        return models
+
+    def named(self) -> str:
+        names = [(model.name, "camera files") for model in self.camera]
+        names += [(predictor.card.name, "FITS frames") for predictor in self.sky]
+        return ", ".join(f"{name} (for {what})" for name, what in names)
+
+
+def _is_file(out: Path, files: Sequence[Path]) -> bool:
+    """Whether --out names a product, not a directory."""
+    endings = tuple(ending for group in _FILE_ENDINGS.values() for ending in group)
+    return len(files) == 1 and not out.is_dir() and out.name.lower().endswith(endings)
+
+
+def _plan(files: Sequence[Path], out: Path | None, *, force: bool) -> list[_Job]:
+    """Look at every input and every place for an output before anything is computed."""
+    jobs = []
+    for path in map(Path, files):
+        try:
+            kind = file_kind(path)
+            if kind not in _WING:
+                raise InputFileError(f"{path} is {_ARTICLE.get(kind, kind)}; predict takes simtel, DL1 and FITS files")
+            jobs.append(_Job(path, kind, _product(path, kind, out, files)))
+        except InputFileError as error:
+            jobs.append(_Job(path, None, None, error))
+    taken = Counter(job.out for job in jobs if job.out is not None)
+    for target, times in taken.items():
+        if times > 1:
+            raise UserError(f"{times} inputs would be written to {target}; rename them, or predict them one by one")
+        check_free(target, force=force)
+    return jobs
+
+
+_ARTICLE = {
+    "dl2": "a DL2 file: predictions have been made already",
+    "corsika": "a CORSIKA file, photons without a telescope",
+    "tiles": "a shard of training tiles",
+    "manifest": "a manifest of training tiles",
+    "bundle": "a model bundle",
+    "hdf5": "an HDF5 file of unknown layout",
+}
+
+
+def _product(path: Path, kind: Kind, out: Path | None, files: Sequence[Path]) -> Path | None:
+    if out is None:
+        return None
+    wing = _WING[kind]
+    if not _is_file(out, files):
+        if out.exists() and not out.is_dir():
+            raise UserError(f"--out {out} is a file, but {len(files)} inputs need a directory; name another place")
+        return out / f"{source_name(path)}{_SUFFIX[wing]}"
+    if not out.name.lower().endswith(_FILE_ENDINGS[wing]):
+        accepted = " or ".join(_FILE_ENDINGS[wing])
+        raise UserError(
+            f"predictions from {path.name} cannot be written as {out.name}; name a file ending in {accepted}"
+        )
+    return out
+
+
+def _write_status(folder: Path, statuses: Sequence[Mapping[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / "status.json"
+    temporary = folder / f".status.{os.getpid()}.part"
+    content = {Path(status["file"]).name: status for status in statuses}
+    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    temporary.replace(target)
+
+
+# ---- camera ----------------------------------------------------------------------------------------------------------
+def _predict_events(
+    cfg: Config, job: _Job, models: _Models, selection: _Selection, sink: RecordSink, force: bool
+) -> dict[str, Any]:
+    from pipeline.camera.dl1 import DL1File
+    from pipeline.camera.predictions import predict_images
+
+    if not models.camera:
+        raise UserError(f"{job.path} holds camera images, and no bundle given is for those: {models.named()}")
+    started = time.monotonic()
+    counts = {"n_images": 0, "n_valid": 0}
+    left_out: Counter[str] = Counter()
+    with ExitStack() as stack:
+        dl1_path = stack.enter_context(_as_dl1(cfg, job))
+        file = stack.enter_context(DL1File(dl1_path))
+        product = stack.enter_context(_dl2_product(job, dl1_path, models.camera, force)) if job.out else None
+        for predictions in predict_images(
+            file, models.camera, tel_ids=selection.tel_ids, event_ids=selection.event_ids
+        ):
+            counts["n_images"] += len(predictions)
+            counts["n_valid"] += int(predictions.any_valid.sum())
+            for reason in predictions.reasons.values():
+                left_out.update(text for text in reason.tolist() if text)
+            if product is not None:
+                product.add(predictions)
+            for record in image_records(job.path.name, predictions, models.camera) if sink.wanted else ():
+                sink.write(record)
+        sink.end_of_file()
+        if product is not None:
+            product.count(counts, left_out)
+    result = {**counts, "left_out": dict(sorted(left_out.items()))}
+    if job.out is not None:
+        provenance.write_sidecar(job.out, product.stamp, wall_time_s=round(time.monotonic() - started, 3))
+        log.info("%s: %d of %d images predicted, written to %s", job.path.name, *reversed(counts.values()), job.out)
+        result["output"] = str(job.out)
+    return result
+
+
+@contextmanager
+def _as_dl1(cfg: Config, job: _Job) -> Iterator[Path]:
+    """The input itself, or the temporary DL1 file that ctapipe makes of it."""
+    if job.kind == "dl1":
+        yield job.path
+        return
+    with tempfile.TemporaryDirectory(prefix="lightpool-") as folder:
+        target = Path(folder) / f"{source_name(job.path)}.dl1.h5"
+        if job.kind == "lstchain":
+            from pipeline.camera.lstchain import convert
+
+            convert(job.path, target)
+        else:
+            log.info("%s: calibrating simtel with ctapipe; its start alone takes some seconds", job.path.name)
+            from pipeline.camera.simtel import ingest_simtel
+
+            ingest_simtel(job.path, target, cfg.ingest.camera)
+        yield target
+
+
+class _DL2Product:
+    """Predictions of one file on their way into DL2."""
+
+    def __init__(self, job: _Job, writer: Any, outputs: Mapping[str, Any], stamp: dict[str, Any]) -> None:
+        self._job, self._writer, self._outputs, self.stamp = job, writer, outputs, stamp
+
+    def add(self, predictions: "ImagePredictions") -> None:
+        keep = predictions.any_valid
+        values = {
+            prefix: {column: array[keep] for column, array in columns.items()}
+            for prefix, columns in predictions.values.items()
+        }
+        self._writer.append(
+            predictions.tel_id,
+            predictions.obs_id[keep],
+            predictions.event_id[keep],
+            predictions.size_pe[keep],
+            values,
+        )
+
+    def count(self, counts: Mapping[str, int], left_out: Mapping[str, int]) -> None:
+        self.stamp |= {**counts, "left_out": dict(sorted(left_out.items()))}
+        self._writer.provenance = self.stamp
+
+
+@contextmanager
+def _dl2_product(job: _Job, dl1_path: Path, models: "Sequence[CameraModel]", force: bool) -> Iterator[_DL2Product]:
+    from pipeline.camera.dl2 import DL2Writer, Output
+    from pipeline.files import atomic_output
+
+    outputs = {model.prefix: Output(model.prefix, model.columns) for model in models}
+    stamp = provenance.stamp(
+        "predict",
+        input=job.path.name,
+        input_sha256=provenance.sha256_file(job.path),
+        bundles={model.prefix: model.predictor.card.bundle_sha256 for model in models},
+    )
+    with (
+        atomic_output(job.out, force=force) as temporary,
+        DL2Writer(temporary, dl1_path, list(outputs.values()), provenance=stamp) as writer,
+    ):
+        yield _DL2Product(job, writer, outputs, stamp)
+
+
+def image_records(
+    file: str, predictions: "ImagePredictions", models: "Sequence[CameraModel]"
+) -> Iterator[dict[str, Any]]:
+    """One record per image: ids, camera, valid, the values of all models, and the reason where one has none.
+
+    A column that several models predict is called PREFIX_COLUMN.
+    """
+    times = Counter(column for model in models for column in model.columns)
+    names = {
+        (model.prefix, column): column if times[column] == 1 else f"{model.prefix}_{column}"
+        for model in models
+        for column in model.columns
+    }
+    for place in range(len(predictions)):
+        reasons = sorted({text for reason in predictions.reasons.values() if (text := reason[place])})
+        record = {
+            "file": file,
+            "obs_id": int(predictions.obs_id[place]),
+            "event_id": int(predictions.event_id[place]),
+            "tel_id": predictions.tel_id,
+            "camera": predictions.camera,
+            "valid": not reasons,
+        }
+        for (prefix, column), name in names.items():
+            record[name] = _number(predictions.values[prefix][column][place])
+        if reasons:
+            record["reason"] = "; ".join(reasons)
+        yield record
+
+
+def _number(value: float) -> float | None:
+    """Seven digits, which is what float32 holds; JSON has no NaN."""
+    value = float(value)
+    return float(f"{value:.7g}") if math.isfinite(value) else None
+
+
+# ---- sky -------------------------------------------------------------------------------------------------------------
+def _predict_frame(
+    cfg: Config, job: _Job, models: _Models, selection: _Selection, sink: RecordSink, force: bool
+) -> dict[str, Any]:
+    if not models.sky:
+        raise UserError(f"{job.path} is a FITS frame, and no bundle given is for those: {models.named()}")
+    if len(models.sky) > 1 and job.out is not None:
+        names = ", ".join(predictor.card.name for predictor in models.sky)
+        raise UserError(f"one frame can be answered by one bundle, got {names}; give them one by one")
+    if not selection.everything:
+        raise UserError(f"{job.path} is a FITS frame: --event and --telescope choose camera images")
+    from pipeline.sky.frames import read_frames, write_answers
+    from pipeline.sky.restore import answer_of, restore_frame
+
+    started = time.monotonic()
+    frames = read_frames(job.path, cfg.ingest.sky)
+    for predictor in models.sky:
+        answers = []
+        for frame in frames:
+            for note in frame.notes:
+                log.debug("%s: %s", job.path.name, note)
+            restored, err, dq = restore_frame(frame, predictor, cfg.predict.tile_px, cfg.predict.overlap_px)
+            if sink.wanted:
+                sink.write(_frame_record(job.path.name, frame, predictor.card.name, restored, err, dq))
+            if job.out is not None:
+                answers.append(answer_of(frame, restored, err, dq))
+    sink.end_of_file()
+    result: dict[str, Any] = {"n_images": len(frames), "n_valid": len(frames), "left_out": {}}
+    if job.out is not None:
+        card = models.sky[0].card
+        history = [
+            f"lightpool {provenance.stamp('predict')['version']}: {card.task} by {card.name}",
+            f"bundle sha256 {card.bundle_sha256}",
+            f"tiles of {cfg.predict.tile_px} px, overlap {cfg.predict.overlap_px} px",
+        ]
+        write_answers(job.path, job.out, answers, history, force=force)
+        stamp = provenance.stamp(
+            "predict",
+            input=job.path.name,
+            input_sha256=provenance.sha256_file(job.path),
+            bundles={card.name: card.bundle_sha256},
+            tile_px=cfg.predict.tile_px,
+            overlap_px=cfg.predict.overlap_px,
+        )
+        provenance.write_sidecar(job.out, stamp, wall_time_s=round(time.monotonic() - started, 3))
+        log.info("%s: written to %s", job.path.name, job.out)
+        result["output"] = str(job.out)
+    return result
+
+
+def _frame_record(
+    file: str, frame: Any, model: str, restored: np.ndarray, err: np.ndarray, dq: np.ndarray
+) -> dict[str, Any]:
+    """What happened to a frame, in numbers."""
+    from pipeline.sky.background import robust_background
+    from pipeline.sky.dq import DQ
+
+    level, noise = robust_background(restored, (dq & ~np.uint8(DQ.RESTORED)) != 0)
+    height, width = frame.shape
+    return {
+        "file": file,
+        "hdu": frame.science_hdu,
+        "model": model,
+        "valid": True,
+        "height_px": height,
+        "width_px": width,
+        "unit": frame.unit,
+        "level_before": _number(frame.level),
+        "level_after": _number(level),
+        "noise_before": _number(frame.noise),
+        "noise_after": _number(noise),
+        "median_err_before": _number(np.nanmedian(frame.err)),
+        "median_err_after": _number(np.nanmedian(err)),
+        "n_restored": int(np.count_nonzero(dq & np.uint8(DQ.RESTORED))),
+        "n_saturated": int(np.count_nonzero(dq & np.uint8(DQ.SATURATED))),
+        "n_missing": int(np.count_nonzero(dq & np.uint8(DQ.MISSING))),
+    }

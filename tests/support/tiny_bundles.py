@@ -1,0 +1,142 @@
+"""Bundles made in milliseconds, without torch: their ONNX graphs are written by hand, so their answers are known."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline.bundle.card import (
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    CameraSection,
+    Card,
+    InputSection,
+    ModelSection,
+    OutputColumn,
+    OutputSection,
+    TrainingSection,
+    bundle_sha256,
+)
+from pipeline.config import CameraTilesConfig
+from pipeline.preparation import Preparation, ScalarStatistics
+from pipeline.tasks import get_decoder
+
+TILE_PX = 32
+CUTS = {"size_min_pe": 50.0, "n_pixels_min": 3, "leakage_max": 1.0}
+
+
+def camera_bundle(folder: Path, task: str, camera_identity: str, *, name: str | None = None, size_min_pe=50.0) -> Path:
+    """A model whose first output is log10(size) - 2, and whose second is a constant -3."""
+    tiles = CameraTilesConfig(size=TILE_PX, cuts=CUTS | {"size_min_pe": size_min_pe})
+    preparation = Preparation(
+        kind="camera",
+        channels=("charge", "peak_time", "mask"),
+        scalar_statistics=(ScalarStatistics(name="log10_hillas_intensity", mean=2.0, std=1.0),),
+    )
+    n_outputs = {"energy": 2, "gammaness": 1}[task]
+    weights = np.zeros((4, n_outputs), np.float32)
+    weights[3, 0] = 1.0  # the scalar; images count for nothing
+    bias = np.array([0.0, -3.0][:n_outputs], np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["images", "axes"], ["means"], keepdims=0),
+        helper.make_node("Concat", ["means", "scalars"], ["features"], axis=1),
+        helper.make_node("Gemm", ["features", "weights", "bias"], ["outputs"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, TILE_PX, TILE_PX]),
+        helper.make_tensor_value_info("scalars", TensorProto.FLOAT, ["n", 1]),
+    ]
+    outputs = [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["n", n_outputs])]
+    constants = {"axes": np.array([2, 3]), "weights": weights, "bias": bias}
+    return _write(
+        folder,
+        nodes,
+        inputs,
+        outputs,
+        constants,
+        name=name or f"tiny_{task}",
+        kind="camera",
+        task=task,
+        model=(3, n_outputs, 1),
+        cameras=(CameraSection(identity=camera_identity, name="Toy"),),
+        input=InputSection(
+            channels=("charge", "peak_time", "mask"),
+            units=("p.e.", "ns", ""),
+            tile_shape=(TILE_PX, TILE_PX),
+            tile=tiles.model_dump(mode="json", exclude={"camera"}),
+            preparation=preparation,
+        ),
+    )
+
+
+def sky_bundle(folder: Path, *, name: str = "tiny_denoise") -> Path:
+    """A model that believes every pixel, halves its uncertainty, and sees no defect."""
+    constants = np.array([0.0, 0.0, 2 * np.log(0.5), -9.0], np.float32).reshape(1, 4, 1, 1)
+    nodes = [
+        helper.make_node("Slice", ["images", "start", "end", "axis"], ["one"]),
+        helper.make_node("Mul", ["one", "zero"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "planes"], ["outputs"]),
+    ]
+    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, "h", "w"])]
+    outputs = [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["n", 4, "h", "w"])]
+    values = {
+        "start": np.array([0]), "end": np.array([1]), "axis": np.array([1]),
+        "zero": np.zeros(1, np.float32), "planes": constants,
+    }  # fmt: skip
+    return _write(
+        folder,
+        nodes,
+        inputs,
+        outputs,
+        values,
+        name=name,
+        kind="sky",
+        task="denoise",
+        model=(3, 4, 0),
+        cameras=(),
+        input=InputSection(
+            channels=("sci", "err"),
+            units=("electron", "electron"),
+            tile_shape=(TILE_PX, TILE_PX),
+            unit="electron",
+            preparation=Preparation(kind="sky", channels=("sci", "err")),
+            stride=4,
+        ),
+    )
+
+
+def _write(folder, nodes, inputs, outputs, constants, *, name, kind, task, model, cameras, input) -> Path:
+    folder.mkdir(parents=True)
+    tensors = [numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()]
+    graph = helper.make_graph(nodes, name, inputs, outputs, tensors)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(proto)
+    onnx.save(proto, folder / ONNX_FILE)
+    (folder / WEIGHTS_FILE).write_bytes(b"")
+    decoder = get_decoder(task)
+    in_chans, num_outputs, n_scalars = model
+    card = Card(
+        name=name,
+        tasks=(task,),
+        kind=kind,
+        model=ModelSection(
+            name="by_hand", kwargs={}, in_chans=in_chans, num_outputs=num_outputs, n_scalars=n_scalars, n_parameters=0
+        ),
+        cameras=cameras,
+        input=input,
+        output=OutputSection(
+            outputs=decoder.outputs[:num_outputs],
+            transform="none",
+            columns=tuple(OutputColumn(**column._asdict()) for column in decoder.columns),
+        ),
+        training=TrainingSection(
+            config={}, manifests=(), seed=0, threads=1, device="cpu", precision="float32", epochs=0, best_epoch=0,
+            n_images=0, wall_time_s=0.0, versions={},
+        ),
+        validation={"rms": 0.5},
+        limits=("made by hand",),
+        bundle_sha256=bundle_sha256(folder),
+    )  # fmt: skip
+    (folder / "card.json").write_text(card.model_dump_json(indent=2))
+    return folder
