@@ -119,7 +119,7 @@ def ingest(
     cfg = _load(config, threads=threads)
     from pipeline.stages.ingest import ingest as stage
 
-    return _exit_code(stage(files, cfg, out, keep_going=keep_going, force=force), keep_going)
+    return _exit_code(stage(files, cfg, out, force=force), keep_going)
 
 
 @app.command()
@@ -138,7 +138,7 @@ def tiles(
     cfg = _load(config, threads=threads)
     from pipeline.stages.tiles import make_tiles
 
-    return _exit_code(make_tiles(files, cfg, out, keep_going=keep_going, force=force), keep_going)
+    return _exit_code(make_tiles(files, cfg, out, force=force), keep_going)
 
 
 @app.command()

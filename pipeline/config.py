@@ -98,7 +98,10 @@ class SkySimulationConfig(Section):
     dead_pixel_fraction: float = Field(1e-4, ge=0, le=1)
     bad_columns: int = Field(1, ge=0)
     pixel_um: float = Field(15.0, gt=0)
-    silicon_um: tuple[float, float] = (15.0, 250.0)  # detector thickness, log-uniform per frame: long tracks in thick ones
+    silicon_um: tuple[float, float] = (
+        15.0,
+        250.0,
+    )  # detector thickness, log-uniform per frame: long tracks in thick ones
     cosmic_rays_per_mpix: float = Field(1500.0, ge=0, description="tracks per million pixels of the whole exposure")
     trails_per_frame: float = Field(0.3, ge=0)
     gap_fraction: float = Field(0.01, ge=0, lt=1)
@@ -164,6 +167,12 @@ class CleaningConfig(Section):
     boundary_pe: float = 3.0
     min_picture_neighbors: int = Field(1, ge=0)
 
+    @model_validator(mode="after")
+    def _ordered(self) -> "CleaningConfig":
+        if self.boundary_pe > self.picture_pe:
+            raise ValueError(f"boundary_pe {self.boundary_pe} is above picture_pe {self.picture_pe}")
+        return self
+
 
 class CutsConfig(Section):
     """Quality cuts on the cleaned image; an image that fails is left out and counted."""
@@ -176,6 +185,10 @@ class CutsConfig(Section):
 class CameraTilesConfig(Section):
     """Camera images to square tiles."""
 
+    camera: str | None = Field(
+        None,
+        description="which camera of a file with several: its name, telescope type or identity; None: the commonest",
+    )
     size: int = Field(56, ge=16)
     cleaning: CleaningConfig = CleaningConfig()
     cuts: CutsConfig = CutsConfig()
@@ -235,7 +248,9 @@ class TaskConfig(Section):
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
     gradient_clip: float = Field(1.0, gt=0)
     augmentation: bool = True
-    average_decay: float = Field(0.995, ge=0, lt=1, description="of the weights' running average; 0 keeps the last step's")
+    average_decay: float = Field(
+        0.995, ge=0, lt=1, description="of the weights' running average; 0 keeps the last step's"
+    )
     early_stopping_patience: int = Field(6, ge=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     predict_uncertainty: bool = True
@@ -354,7 +369,9 @@ def _merge(default: Any, override: Any) -> Any:
         return override
     merged = dict(default)
     for key, value in override.items():
-        whole = key in ("kwargs", "uses") or key not in default
+        # Another model does not inherit the arguments of the default one.
+        renamed = key == "model" and isinstance(value, dict) and "name" in value
+        whole = renamed or key in ("kwargs", "uses") or key not in default
         merged[key] = value if whole else _merge(default[key], value)
     return merged
 

@@ -116,10 +116,14 @@ def test_selected_events(stereo):
             next(file.chunks(tel_ids=[9]))
 
 
-def test_far_events_are_read_apart(stereo):
+def test_far_rows_are_read_apart(stereo, monkeypatch):
     with DL1File(stereo[0]) as file:
-        read = list(file.chunks(size=2, event_ids=[0, 900, 901], tel_ids=[1]))
-    assert [part.event_id.tolist() for part in read] == [[0], [900, 901]]
+        monkeypatch.setattr("pipeline.camera.dl1.reader._FAR_ROWS", 2)
+        read = file.read(1, np.array([0, 1, 3, 18]))
+        everything = next(file.chunks(tel_ids=[1]))
+        assert file.event_id_range() == (0, 901)
+    np.testing.assert_array_equal(read.event_id, [0, 1, 101, 900])
+    np.testing.assert_array_equal(read.image, everything.image[[0, 1, 3, 18]])
 
 
 def test_impact_and_offset(stereo):
@@ -265,7 +269,7 @@ def test_showers_of_sim_telarray(stereo, tmp_path):
             "has data model v9.0.0; accepted: v4",
         ),
         (lambda f: f.attrs.__delitem__("CTA PRODUCT DATA MODEL VERSION"), "is HDF5 but not DL1"),
-        (lambda f: f.__delitem__("/dl1/event/telescope/images"), "has no camera images"),
+        (lambda f: f.__delitem__("/dl1/event/telescope/images"), "has no camera images of array events"),
         (lambda f: f.__delitem__("/configuration/instrument"), "is damaged or not whole DL1"),
         (
             lambda f: f["/configuration/instrument/subarray/layout"].attrs.__setitem__("CTAFIELD_3_UNIT", b"inch"),

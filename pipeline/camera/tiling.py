@@ -1,0 +1,237 @@
+"""Camera images to tiles, with cleaning, quality cuts and image parameters: one path for training and prediction."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.camera.cleaning import dilate, tailcuts
+from pipeline.camera.dl1 import DL1File, ImageChunk
+from pipeline.camera.hillas import PARAMETERS, image_parameters
+from pipeline.camera.mapping import tile_mapper
+from pipeline.config import CameraTilesConfig, CutsConfig
+from pipeline.errors import InputFileError
+from pipeline.tiles.shards import Channel, TileBatch
+
+CHANNELS = (Channel("charge", "p.e."), Channel("peak_time", "ns"), Channel("mask", ""))
+
+#: Why an image is left out, in the order in which it is asked.
+REJECTION_REASONS = (
+    "marked invalid in the file",
+    "nothing left by the cleaning",
+    "fewer pixels than n_pixels_min",
+    "less charge than size_min_pe",
+    "more leakage than leakage_max",
+)
+
+_MAX_CHARGE_PE = 60_000  # float16 ends at 65,504
+_GAMMA = 0
+_CHUNK_BYTES = 96 << 20  # of float32 tiles and images that one chunk works on
+# Columns of the events whose names leave ctapipe's prefix out.
+_SHORT_NAMES = {"morphology_n_pixels": "n_pixels", "morphology_n_islands": "n_islands"}
+_TRUTH = (
+    "true_energy_tev", "true_alt_deg", "true_az_deg", "true_offset_deg", "true_core_x_m", "true_core_y_m",
+    "true_impact_m", "true_h_first_int_m", "true_x_max_g_cm2",
+)  # fmt: skip
+
+
+class CameraTiles(NamedTuple):
+    """Tiles of the images that are kept, and why the others are not.
+
+    Attributes
+    ----------
+    batch : TileBatch
+        Kept images in their order; `group` is the shower number within the run.
+    rejected : dict
+        Reason -> number of images.
+    reason : ndarray of str, shape (n,)
+        For every image of the chunk; empty where it is kept.
+    """
+
+    batch: TileBatch
+    rejected: dict[str, int]
+    reason: np.ndarray
+
+
+def camera_tile_chunk(chunk: ImageChunk, cfg: CameraTilesConfig) -> CameraTiles:
+    """Clean, cut and map the images of one telescope.
+
+    Channels of a tile: charge [p.e.], of all pixels; peak time [ns] relative to the charge-weighted mean of the cleaned
+    pixels, 0 further than one pixel from them; share of the tile pixel that the cleaning kept. What has no
+    measurement (NaN, infinite) counts as dark and without time.
+    """
+    camera = chunk.camera
+    image = np.where(np.isfinite(chunk.image), chunk.image, np.float32(np.nan))
+    cleaning = cfg.cleaning
+    mask = tailcuts(image, camera, cleaning.picture_pe, cleaning.boundary_pe, cleaning.min_picture_neighbors)
+    parameters = image_parameters(image, chunk.peak_time, mask, camera)
+    reason = _reasons(chunk.is_valid, parameters, cfg.cuts)
+    keep = reason == ""
+    image, mask, time = image[keep], mask[keep], chunk.peak_time[keep]
+    mapper = tile_mapper(camera, cfg.size)
+    tiles = np.empty((len(image), len(CHANNELS), cfg.size, cfg.size), np.float16)
+    tiles[:, 0] = np.minimum(mapper.charge(image), _MAX_CHARGE_PE)
+    tiles[:, 1] = mapper.average(_relative_time(image, time, mask), dilate(mask, camera))
+    tiles[:, 2] = mapper.average(mask)
+    counts = {text: int(np.count_nonzero(reason == text)) for text in REJECTION_REASONS}
+    events = {_SHORT_NAMES.get(name, name): column[keep] for name, column in parameters.items()}
+    events |= {name: getattr(chunk, name)[keep] for name in ("obs_id", "event_id", "shower_id")}
+    events["tel_id"] = np.full(len(image), chunk.tel_id)
+    truth = {name: column[keep] for name, column in chunk.truth.items()}
+    events |= truth
+    types = column_types(truth=bool(truth))
+    batch = TileBatch(
+        images=tiles,
+        events={name: events[name].astype(dtype) for name, dtype in types.items()},
+        group=events["shower_id"],
+        targets=_targets(truth),
+    )
+    return CameraTiles(batch, {text: count for text, count in counts.items() if count}, reason)
+
+
+def column_types(*, truth: bool) -> dict[str, str]:
+    """Event columns of camera tiles and their types."""
+    types = {"obs_id": "i8", "event_id": "i8", "tel_id": "i2", "shower_id": "i8"}
+    types |= {_SHORT_NAMES.get(name, name): "f4" for name in PARAMETERS}
+    return types | (dict.fromkeys(_TRUTH, "f8") | {"true_primary_id": "i8"} if truth else {})
+
+
+def target_types(*, truth: bool) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Targets of camera tiles: shape of one and type."""
+    return {"energy": ((1,), "f4"), "gammaness": ((1,), "f4")} if truth else {}
+
+
+def _targets(truth: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if not truth:
+        return {}
+    return {
+        "energy": np.log10(truth["true_energy_tev"])[:, None].astype(np.float32),
+        "gammaness": (truth["true_primary_id"] == _GAMMA)[:, None].astype(np.float32),
+    }
+
+
+def _reasons(is_valid: np.ndarray, parameters: dict[str, np.ndarray], cuts: CutsConfig) -> np.ndarray:
+    n_pixels = parameters["morphology_n_pixels"]
+    fails = (
+        ~is_valid,
+        n_pixels == 0,
+        n_pixels < cuts.n_pixels_min,
+        ~(parameters["hillas_intensity"] >= cuts.size_min_pe),
+        ~(parameters["leakage_intensity_width_1"] <= cuts.leakage_max),
+    )
+    return np.select(fails, [np.array(text, dtype=object) for text in REJECTION_REASONS], default="")
+
+
+def _relative_time(image: np.ndarray, time: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    weight = np.where(mask & np.isfinite(time), image, 0.0)
+    total = weight.sum(axis=1, keepdims=True)
+    mean = (weight * np.nan_to_num(time)).sum(axis=1, keepdims=True) / np.where(total > 0, total, 1.0)
+    return time - mean
+
+
+# ---- whole files -----------------------------------------------------------------------------------------------------
+def chosen_camera(file: DL1File, wanted: str | None) -> str:
+    """Identity of the camera that tiles are made of: the one asked for, else the one with the most images.
+
+    Raises
+    ------
+    InputFileError
+        If there is no such camera in the file.
+    """
+    images: dict[str, int] = {}
+    names: dict[str, set[str]] = {}
+    for tel_id, camera in file.telescopes.items():
+        images[camera.identity] = images.get(camera.identity, 0) + file.n_images_of(tel_id)
+        names.setdefault(camera.identity, set()).update((camera.name, camera.size_type, camera.identity))
+    fitting = [identity for identity in images if wanted is None or wanted in names[identity]]
+    if not fitting:
+        there = "; ".join(", ".join(sorted(words)) for words in names.values())
+        raise InputFileError(
+            f"{file.path} has no camera {wanted!r}; it has {there}: set tiles.camera.camera to one of them"
+        )
+    return max(fitting, key=lambda identity: images[identity])
+
+
+def tile_file(file: DL1File, cfg: CameraTilesConfig, identity: str) -> Iterator[tuple[TileBatch, dict[str, int]]]:
+    """Tiles of all images of one kind of camera, batch by batch; the images of one shower stand together.
+
+    Yields
+    ------
+    batch : TileBatch
+        `group` counts the showers of the file from 0.
+    rejected : dict
+        Reason -> number of images left out on the way.
+    """
+    tel_ids = [tel_id for tel_id in file.tel_ids if file.telescopes[tel_id].identity == identity]
+    if not tel_ids:
+        return
+    rows = _rows_by_shower(file, tel_ids)
+    size = _chunk_images(file.telescopes[tel_ids[0]].n_pixels, cfg.size)
+    for start, stop in _blocks(rows["group"], size):
+        parts, rejected = [], {}
+        for tel_id in tel_ids:
+            here = np.flatnonzero(rows["tel_id"][start:stop] == tel_id) + start
+            # Reading wants rising rows, whatever the order of the showers.
+            here = here[np.argsort(rows["row"][here], kind="stable")]
+            for first in range(0, len(here), size):
+                part = here[first : first + size]
+                tiles = camera_tile_chunk(file.read(tel_id, rows["row"][part]), cfg)
+                tiles.batch.group = rows["group"][part][tiles.reason == ""]
+                parts.append((tiles.batch, part[tiles.reason == ""]))
+                for text, count in tiles.rejected.items():
+                    rejected[text] = rejected.get(text, 0) + count
+        order = np.argsort(np.concatenate([place for _, place in parts]), kind="stable")
+        yield TileBatch.concatenate([batch for batch, _ in parts]).select(order), rejected
+
+
+def _rows_by_shower(file: DL1File, tel_ids: list[int]) -> dict[str, np.ndarray]:
+    """tel_id, row and group of all images; showers in the order of their first event, telescopes within an event."""
+    columns: dict[str, list[np.ndarray]] = {"tel_id": [], "row": [], "obs_id": [], "shower_id": [], "order": []}
+    for tel_id in tel_ids:
+        index = file.index(tel_id)
+        n = len(index["order"])
+        for name, column in (index | {"tel_id": np.full(n, tel_id), "row": np.arange(n)}).items():
+            columns.get(name, []).append(column)
+    table = {name: np.concatenate(parts) for name, parts in columns.items()}
+    pairs = np.column_stack([table["obs_id"], table["shower_id"]])
+    _, shower = np.unique(pairs, axis=0, return_inverse=True)
+    shower = shower.ravel()
+    first_event = np.full(shower.max(initial=-1) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first_event, shower, table["order"])
+    rank = np.argsort(np.argsort(first_event, kind="stable"), kind="stable")
+    table["group"] = rank[shower]
+    sorting = np.lexsort((table["tel_id"], table["order"], table["group"]))
+    return {name: table[name][sorting] for name in ("tel_id", "row", "group")}
+
+
+def _blocks(group: np.ndarray, size: int) -> Iterator[tuple[int, int]]:
+    """Cut sorted group numbers into blocks of about `size` that end with a group."""
+    ends = np.append(np.flatnonzero(np.diff(group)) + 1, len(group)) if len(group) else np.zeros(0, int)
+    start = 0
+    while start < len(group):
+        # The last end within reach, or the next one after it where a single group is larger.
+        stop = int(
+            ends[max(np.searchsorted(ends, start + size, side="right") - 1, np.searchsorted(ends, start, "right"))]
+        )
+        yield start, stop
+        start = stop
+
+
+def _chunk_images(n_pixels: int, tile_size: int) -> int:
+    bytes_per_image = 4 * (3 * n_pixels + 4 * tile_size**2)
+    return int(np.clip(_CHUNK_BYTES // bytes_per_image, 16, 1024))
+
+
+def shard_attributes(file: DL1File, cfg: CameraTilesConfig, identity: str) -> dict[str, Any]:
+    """What a shard says about how its tiles were made; `tile` is all that prediction needs to make them alike."""
+    camera = next(camera for camera in file.telescopes.values() if camera.identity == identity)
+    mapper = tile_mapper(camera, cfg.size)
+    return {
+        "camera_identity": identity,
+        "camera_name": camera.name,
+        "focal_length_m": camera.focal_length_m,
+        "tile": cfg.model_dump(mode="json", exclude={"camera"}),
+        "tile_pixel_deg": mapper.pixel_deg,
+        "pointing_deg": file.pointing,
+        "data_model": file.data_model_version,
+    }

@@ -1,0 +1,30 @@
+"""What stages with several inputs share: where products go, and how a bad input is told of."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.files import check_free, source_name
+
+log = logging.getLogger(__name__)
+
+
+def planned_outputs(paths: Sequence[Path], out: Path, suffix: str, *, force: bool) -> dict[Path, Path]:
+    """Where the product of each input goes; fails before any work when two would be one, or one is in the way."""
+    names = Counter(source_name(path) for path in paths)
+    for path in paths:
+        if names[source_name(path)] > 1:
+            raise UserError(
+                f"{names[source_name(path)]} inputs are named {source_name(path)!r}, {path} is one of them; their "
+                "products would have one name: rename them or use one output folder for each"
+            )
+    return {path: check_free(out / (source_name(path) + suffix), force=force) for path in paths}
+
+
+def failed(path: Path, error: UserError) -> dict[str, Any]:
+    """Status of an input that cannot be used; it is named in the log."""
+    log.error("%s", error)
+    return {"status": "failed", "reason": str(error)}

@@ -1,0 +1,156 @@
+"""Stage `tiles`: ingested event files and frames to training tiles, one shard per input."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import provenance
+from pipeline.config import Config
+from pipeline.errors import InputFileError, UserError
+from pipeline.files import atomic_output
+from pipeline.filetypes import file_kind
+from pipeline.stages.inputs import failed, planned_outputs
+
+log = logging.getLogger(__name__)
+
+
+def make_tiles(
+    files: Sequence[str | Path], cfg: Config, out: str | Path, *, force: bool = False
+) -> list[dict[str, Any]]:
+    """Write NAME.tiles.h5 for every file; an input without a single accepted image gives a valid, empty shard.
+
+    A file that cannot be used is logged as an error and does not stop the others.
+
+    Parameters
+    ----------
+    files : sequence of path
+        DL1 HDF5 (camera) and calibrated FITS (sky). With ``tiles.sky.target: noise2noise`` the frames are paired with
+        each other.
+    cfg : Config
+    out : path
+        Directory; made if missing.
+    force : bool
+        Replace shards that exist.
+
+    Returns
+    -------
+    list of dict
+        For each file: ``file``, ``status`` ("ok" or "failed"), ``kind``, ``output``, ``reason`` and counts.
+
+    Raises
+    ------
+    UserError
+        If two inputs have the same name, or an output is in the way.
+    """
+    out = Path(out)
+    paths = [Path(path) for path in files]
+    targets = planned_outputs(paths, out, ".tiles.h5", force=force)
+    statuses: dict[Path, dict[str, Any]] = {}
+    frames = []
+    for path in paths:
+        try:
+            kind = file_kind(path)
+            if kind == "fits":
+                frames.append(path)
+            elif kind in ("dl1", "dl2"):
+                statuses[path] = {"kind": "camera"} | tile_events(path, targets[path], cfg, force=force)
+            else:
+                raise InputFileError(
+                    f"{path} is {kind}, not DL1 or a calibrated frame; run lightpool ingest on it first"
+                )
+        except UserError as error:
+            statuses[path] = failed(path, error)
+    statuses |= _tile_frames(frames, targets, out, cfg, force=force)
+    return [{"file": str(path), "status": "ok"} | statuses[path] for path in paths]
+
+
+def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> dict[str, Any]:
+    """Tiles of one DL1 file: counts of images taken and left out, by reason."""
+    from pipeline.camera.dl1 import DL1File
+    from pipeline.camera.tiling import CHANNELS, chosen_camera, column_types, shard_attributes, target_types, tile_file
+    from pipeline.tiles.shards import ShardWriter
+
+    started = time.monotonic()
+    tiles = cfg.tiles.camera
+    rejected: Counter[str] = Counter()
+    with DL1File(path) as file:
+        identity = chosen_camera(file, tiles.camera)
+        other = sum(file.n_images_of(t) for t in file.tel_ids if file.telescopes[t].identity != identity)
+        stamped = provenance.stamp(
+            "tiles",
+            config=cfg.tiles.model_dump(mode="json", include={"camera", "splits"}),
+            seed=cfg.seed,
+            input=path.name,
+            input_sha256=provenance.sha256_file(path),
+        )
+        with (
+            atomic_output(out, force=force) as temporary,
+            ShardWriter(
+                temporary,
+                channels=CHANNELS,
+                tile_shape=(tiles.size, tiles.size),
+                source=file.source,
+                kind="camera",
+                attributes=shard_attributes(file, tiles, identity) | {"provenance": stamped},
+                columns=column_types(truth=file.has_truth),
+                targets=target_types(truth=file.has_truth),
+            ) as writer,
+        ):
+            for batch, left_out in tile_file(file, tiles, identity):
+                batch.split = _splits(file.source, file.obs_ids, batch.events, cfg)
+                writer.append(batch)
+                rejected.update(left_out)
+            n_tiles = writer.n_tiles
+        n_images = file.n_images
+    if other:
+        rejected["other camera"] = other
+    if n_images != n_tiles + rejected.total():
+        raise RuntimeError(f"{path}: {n_images} images, but {n_tiles} tiles and {rejected.total()} left out")
+    counts = {"n_images": n_images, "n_tiles": n_tiles, "rejected": dict(rejected)}
+    provenance.write_sidecar(out, stamped, **counts, wall_time_s=round(time.monotonic() - started, 2))
+    log.info("%s: %d of %d images on tiles (%s)", path.name, n_tiles, n_images, _listed(rejected))
+    return {"output": str(out), "camera": identity} | counts
+
+
+def _splits(source: str, obs_ids: Sequence[int], events: dict[str, np.ndarray], cfg: Config) -> np.ndarray:
+    """Split of each tile by its shower; in a merged file the run belongs to the name of the source."""
+    from pipeline.tiles.splits import split_of
+
+    split = np.zeros(len(events["shower_id"]), np.uint8)
+    for obs_id in np.unique(events["obs_id"]).tolist():
+        name = source if len(obs_ids) == 1 else f"{source}:{obs_id}"
+        here = events["obs_id"] == obs_id
+        split[here] = split_of(name, events["shower_id"][here], cfg.tiles.splits, cfg.seed)
+    return split
+
+
+def _listed(rejected: Counter[str]) -> str:
+    return ", ".join(f"{count} left out: {reason}" for reason, count in rejected.most_common()) or "none left out"
+
+
+def _tile_frames(
+    frames: Sequence[Path], targets: dict[Path, Path], out: Path, cfg: Config, *, force: bool
+) -> dict[Path, dict[str, Any]]:
+    """Tiles of calibrated frames, one by one, or all together when they are each other's targets."""
+    if not frames:
+        return {}
+    from pipeline.sky.tiling import tile_frame, tile_pairs
+
+    statuses: dict[Path, dict[str, Any]] = {}
+    if cfg.tiles.sky.target == "noise2noise":
+        try:
+            made = tile_pairs(frames, out, cfg, force=force)
+        except UserError as error:
+            return {path: {"kind": "sky"} | failed(path, error) for path in frames}
+        return {path: {"kind": "sky"} | made[path] for path in frames}
+    for path in frames:
+        try:
+            statuses[path] = {"kind": "sky"} | tile_frame(path, targets[path], cfg, force=force)
+        except UserError as error:
+            statuses[path] = {"kind": "sky"} | failed(path, error)
+    return statuses

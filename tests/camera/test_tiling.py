@@ -1,0 +1,192 @@
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.camera.dl1 import DL1File, DL1Writer, EventChunk, ImageChunk, SimulationRun, Subarray
+from pipeline.camera.geometry import Camera
+from pipeline.camera.tiling import REJECTION_REASONS, camera_tile_chunk, chosen_camera, tile_file
+from pipeline.config import CameraTilesConfig, CutsConfig
+from pipeline.errors import InputFileError
+
+
+def hexagonal_camera(rings=10, name="LSTCam", focal_length_m=28.0, area=386.0):
+    q, r = np.meshgrid(np.arange(-rings, rings + 1), np.arange(-rings, rings + 1))
+    inside = abs(q + r) <= rings
+    x, y = 0.05 * (q[inside] + 0.5 * r[inside]), 0.05 * np.sqrt(3) / 2 * r[inside]
+    return Camera(
+        name, x, y, np.full(len(x), 0.00216), True, focal_length_m, mirror_area_m2=area, sampling_rate_ghz=1.0
+    )
+
+
+LST, MST = hexagonal_camera(), hexagonal_camera(8, "NectarCam", 16.0, 106.0)
+CFG = CameraTilesConfig(size=24, cuts=CutsConfig(size_min_pe=50, n_pixels_min=4, leakage_max=0.3))
+
+
+def ellipses(camera, n, seed=0):
+    """Bright images well inside the camera."""
+    rng = np.random.default_rng(seed)
+    place = rng.uniform(-0.3, 0.3, (n, 2, 1)) * camera.pix_x_deg.max()
+    dx, dy = camera.pix_x_deg - place[:, 0], camera.pix_y_deg - place[:, 1]
+    image = 60 * np.exp(-0.5 * (dx / (2 * camera.pitch_deg)) ** 2 - 0.5 * (dy / camera.pitch_deg) ** 2)
+    image += rng.normal(0, 0.5, image.shape)
+    return image.astype(np.float32), (20 + 4 * dx + rng.normal(0, 0.2, image.shape)).astype(np.float32)
+
+
+def image_chunk(image, time, camera=LST, **changes):
+    n = len(image)
+    ids = np.arange(n)
+    truth = {
+        name: np.full(n, value)
+        for name, value in {
+            "true_energy_tev": 0.1, "true_alt_deg": 70.0, "true_az_deg": 180.0, "true_offset_deg": 0.5,
+            "true_core_x_m": 0.0, "true_core_y_m": 0.0, "true_impact_m": 100.0, "true_h_first_int_m": 2e4,
+            "true_x_max_g_cm2": 300.0,
+        }.items()
+    }  # fmt: skip
+    truth["true_primary_id"] = np.where(ids % 2, 101, 0)
+    arrays = {"obs_id": np.ones(n, int), "event_id": ids, "shower_id": ids // 2, "time_s": np.zeros(n)}
+    values = arrays | {"image": image, "peak_time": time, "is_valid": np.ones(n, bool), "truth": truth} | changes
+    return ImageChunk(camera=camera, tel_id=3, **values)
+
+
+def test_channels_columns_and_targets():
+    image, time = ellipses(LST, 6)
+    batch, rejected, reason = camera_tile_chunk(image_chunk(image, time), CFG)
+    assert rejected == {}
+    assert (reason == "").all()
+    assert batch.images.shape == (6, 3, 24, 24)
+    assert batch.images.dtype == np.float16
+    charge, peak_time, mask = batch.images.astype(np.float32).transpose(1, 0, 2, 3)
+    assert charge.sum(axis=(1, 2)) == pytest.approx(image.sum(axis=1), rel=2e-3)
+    assert 0 <= mask.min() <= mask.max() <= 1
+    assert (mask.max(axis=(1, 2)) == 1).all()
+    assert (peak_time[mask == 1] != 0).any()
+    assert abs(peak_time).max() < 5
+    assert (peak_time[:, 0] == 0).all()  # far from the shower
+    assert (charge * mask * peak_time).sum(axis=(1, 2)) / (charge * mask).sum(axis=(1, 2)) == pytest.approx(0, abs=0.05)
+    assert batch.events["tel_id"].tolist() == [3] * 6
+    assert batch.events["n_islands"].tolist() == [1] * 6
+    assert batch.events["hillas_intensity"].dtype == np.float32
+    assert batch.events["true_energy_tev"].dtype == np.float64
+    assert batch.targets["energy"].ravel() == pytest.approx(-1)
+    assert batch.targets["gammaness"].ravel().tolist() == [1, 0, 1, 0, 1, 0]
+    assert batch.group.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_every_reason_to_reject():
+    image, time = ellipses(LST, 6)
+    image[1] = 0
+    image[2, np.argsort(image[2])[:-2]] = 0
+    image[3] *= 0.15
+    border = LST.border_mask()
+    image[4] = np.where(border, 40, 0)
+    is_valid = np.array([False, True, True, True, True, True])
+    batch, rejected, reason = camera_tile_chunk(
+        image_chunk(image, time, is_valid=is_valid), CFG.model_copy(update={"cuts": CutsConfig(size_min_pe=300)})
+    )
+    assert reason.tolist() == [*REJECTION_REASONS, ""]
+    assert rejected == dict.fromkeys(REJECTION_REASONS, 1)
+    assert batch.events["event_id"].tolist() == [5]
+
+
+def test_nan_and_infinite_pixels_are_dark():
+    image, time = ellipses(LST, 2)
+    image[0, 5], image[1, 7] = np.nan, np.inf
+    time[:, ::3] = np.nan
+    chunk = image_chunk(image, time, truth={})
+    batch, _, _ = camera_tile_chunk(chunk, CFG)
+    assert len(batch) == 2
+    assert np.isfinite(batch.images).all()
+    assert batch.images[1, 0].astype(float).sum() == pytest.approx(np.delete(image[1], 7).sum(), rel=3e-3)
+    assert all(np.isfinite(batch.events[name]).all() for name in ("hillas_intensity", "timing_slope"))
+    assert batch.targets == {}
+
+
+def test_bright_pixels_fit_float16():
+    image, time = ellipses(LST, 1)
+    batch, _, _ = camera_tile_chunk(image_chunk(1e4 * image, time), CFG)
+    assert np.isfinite(batch.images).all()
+    assert batch.events["hillas_intensity"][0] > 1e6
+
+
+# ---- whole files -----------------------------------------------------------------------------------------------------
+def write_file(path, telescopes, events, showers=None):
+    """`events`: for each event the telescopes that saw it."""
+    positions = {tel_id: (50.0 * tel_id, 0.0, 0.0) for tel_id in telescopes}
+    run = SimulationRun(0.1, 1.0, -2.0, n_showers=10)
+    showers = range(len(events)) if showers is None else showers
+    with DL1Writer(
+        path, Subarray("s", telescopes, positions), obs_id=1, pointing_alt_rad=1.2, pointing_az_rad=3.1, simulation=run
+    ) as writer:
+        for number, (tel_ids, shower) in enumerate(zip(events, showers, strict=True)):
+            for camera in {id(telescopes[t]): telescopes[t] for t in tel_ids}.values():
+                same = [t for t in tel_ids if telescopes[t] is camera]
+                assert len(same) == len(tel_ids), "one camera type per event keeps the writer's rule of whole events"
+            image, time = ellipses(telescopes[tel_ids[0]], len(tel_ids), seed=number)
+            n = len(tel_ids)
+            truth = {
+                "true_energy_tev": np.full(n, 0.2),
+                "true_primary_id": np.zeros(n, int),
+                "true_alt_deg": np.full(n, 70.0),
+            }
+            truth |= {"true_az_deg": np.full(n, 180.0), "true_core_x_m": np.zeros(n), "true_core_y_m": np.zeros(n)}
+            truth["shower_id"] = np.full(n, shower)
+            writer.append(EventChunk(np.full(n, number), np.array(tel_ids), image, time, truth=truth))
+    return path
+
+
+def collect(path, cfg=CFG):
+    with DL1File(path) as file:
+        parts = list(tile_file(file, cfg, chosen_camera(file, cfg.camera)))
+    batches = [batch for batch, _ in parts]
+    return {name: np.concatenate([b.events[name] for b in batches]) for name in ("event_id", "tel_id", "shower_id")} | {
+        "group": np.concatenate([b.group for b in batches]),
+        "sizes": [len(b) for b in batches],
+    }
+
+
+def test_images_of_a_shower_stand_together(tmp_path):
+    telescopes = dict.fromkeys((1, 2, 3), LST)
+    events = [[1, 2, 3], [2], [1, 3], [1, 2, 3], [3]]
+    found = collect(write_file(tmp_path / "run.h5", telescopes, events, showers=[7, 5, 7, 5, 9]))
+    names = ("shower_id", "event_id", "tel_id")
+    assert list(zip(*(found[name].tolist() for name in names), strict=True)) == [
+        (7, 0, 1), (7, 0, 2), (7, 0, 3), (7, 2, 1), (7, 2, 3), (5, 1, 2), (5, 3, 1), (5, 3, 2), (5, 3, 3), (9, 4, 3),
+    ]  # fmt: skip
+    assert found["group"].tolist() == [0] * 5 + [1] * 4 + [2]
+
+
+def test_blocks_end_with_a_shower(tmp_path, monkeypatch):
+    path = write_file(
+        tmp_path / "run.h5", dict.fromkeys((1, 2), LST), [[1, 2], [1], [1, 2], [2], [1, 2]], [0, 0, 0, 1, 2]
+    )
+    together = collect(path)
+    monkeypatch.setattr("pipeline.camera.tiling._chunk_images", lambda *_: 2)
+    found = collect(path)
+    assert found.pop("sizes") == [5, 1, 2]
+    together.pop("sizes")
+    for name, column in found.items():
+        np.testing.assert_array_equal(column, together[name])
+
+
+def test_choice_of_the_camera(tmp_path):
+    path = write_file(tmp_path / "run.h5", {1: LST, 5: MST, 6: MST}, [[1], [5, 6], [5]])
+    assert set(collect(path)["tel_id"]) == {5, 6}
+    for wanted in ("LST", "LSTCam", LST.identity):
+        assert set(collect(path, CFG.model_copy(update={"camera": wanted}))["tel_id"]) == {1}
+    with (
+        DL1File(path) as file,
+        pytest.raises(InputFileError, match=r"has no camera 'CHEC'; it has .*LSTCam.*NectarCam"),
+    ):
+        chosen_camera(file, "CHEC")
+
+
+def test_an_image_without_an_event(tmp_path):
+    path = write_file(tmp_path / "run.h5", {1: LST}, [[1], [1], [1]])
+    with h5py.File(path, "r+") as file:
+        table = file["/dl1/event/subarray/trigger"]
+        rows = table[:]
+        rows["event_id"][1] = 77
+        table[:] = rows
+    with pytest.raises(InputFileError, match="event 1 has an image but is not among the triggers"):
+        collect(path)

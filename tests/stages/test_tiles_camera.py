@@ -1,0 +1,129 @@
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.camera.dl1 import DL1Writer, EventChunk, SimulationRun, Subarray
+from pipeline.camera.geometry import Camera
+from pipeline.config import parse_config
+from pipeline.errors import UserError
+from pipeline.stages.tiles import make_tiles
+from pipeline.tiles import SPLITS
+from pipeline.tiles.shards import Shard
+
+CONFIG = {"seed": 3, "tiles": {"camera": {"size": 24, "cuts": {"n_pixels_min": 3, "leakage_max": 0.5}}}}
+
+
+def camera(focal_length_m=28.0, rings=8):
+    q, r = np.meshgrid(np.arange(-rings, rings + 1), np.arange(-rings, rings + 1))
+    inside = abs(q + r) <= rings
+    x, y = 0.05 * (q[inside] + 0.5 * r[inside]), 0.05 * np.sqrt(3) / 2 * r[inside]
+    return Camera(
+        "Cam", x, y, np.full(len(x), 0.00216), True, focal_length_m, mirror_area_m2=386.0, sampling_rate_ghz=1
+    )
+
+
+def write_run(path, n_showers=30, uses=2, brightness_pe=40.0, telescopes=None, seed=0, obs_id=1):
+    rng = np.random.default_rng(seed)
+    telescopes = telescopes or {1: camera()}
+    array = Subarray("s", telescopes, dict.fromkeys(telescopes, (0.0, 0.0, 0.0)))
+    run = SimulationRun(0.1, 1.0, -2.0, n_showers=n_showers, shower_reuse=uses)
+    with DL1Writer(
+        path, array, obs_id=obs_id, pointing_alt_rad=1.2, pointing_az_rad=3.1, simulation=run, provenance={"seed": seed}
+    ) as writer:
+        for tel_id, one in telescopes.items():
+            n = n_showers * uses
+            event_id = 100 * (np.arange(n) // uses) + np.arange(n) % uses + 100_000 * tel_id
+            x0, y0 = rng.uniform(-0.3, 0.3, (2, n, 1)) * one.pix_x_deg.max()
+            distance2 = (one.pix_x_deg - x0) ** 2 + (one.pix_y_deg - y0) ** 2
+            image = brightness_pe * np.exp(-0.5 * distance2 / (1.3 * one.pitch_deg) ** 2) + rng.normal(
+                0, 0.5, distance2.shape
+            )
+            image = image.astype(np.float32)
+            truth = {
+                "true_energy_tev": rng.uniform(0.1, 1, n), "true_alt_deg": np.full(n, 68.0),
+                "true_az_deg": np.full(n, 178.0),
+                "true_core_x_m": np.zeros(n), "true_core_y_m": np.zeros(n), "shower_id": event_id // 100,
+                "true_primary_id": np.full(n, 101),
+            }  # fmt: skip
+            writer.append(EventChunk(event_id, np.full(n, tel_id), image, 10 + 0 * image, truth=truth))
+    return path
+
+
+def test_one_shard_per_run(tmp_path):
+    paths = [write_run(tmp_path / f"run_{i}.dl1.h5", seed=i) for i in (1, 2)]
+    statuses = make_tiles(paths, parse_config(CONFIG), tmp_path / "tiles")
+    assert [status["status"] for status in statuses] == ["ok", "ok"]
+    assert statuses[0]["n_tiles"] == statuses[0]["n_images"] == 60
+    assert statuses[0]["rejected"] == {}
+    with Shard(tmp_path / "tiles" / "run_1.tiles.h5") as shard:
+        assert (shard.source, shard.kind, shard.n_tiles, shard.n_groups) == ("run_1", "camera", 60, 30)
+        assert [channel.unit for channel in shard.channels] == ["p.e.", "ns", ""]
+        assert shard.targets == ["energy", "gammaness"]
+        assert shard.attributes["camera_identity"] == camera().identity
+        assert shard.attributes["tile"]["size"] == 24
+        assert "camera" not in shard.attributes["tile"]
+        assert len(shard.attributes["provenance"]["input_sha256"]) == 64
+        # All images of a shower are on one side, and there is more than one side.
+        for group in range(30):
+            assert len(np.unique(shard.split[shard.group == group])) == 1
+        assert set(shard.split.tolist()) <= set(SPLITS.values())
+        assert len(set(shard.split.tolist())) > 1
+        columns = shard.read_columns(["shower_id", "hillas_intensity", "true_offset_deg"])
+        assert columns["shower_id"].tolist() == np.repeat(1000 + np.arange(30), 2).tolist()
+        assert columns["hillas_intensity"].min() > 50
+    sidecar = json.loads((tmp_path / "tiles" / "run_1.tiles.h5.provenance.json").read_text())
+    assert sidecar["n_tiles"] == 60
+    assert sidecar["stage"] == "tiles"
+
+
+def test_equal_runs_give_equal_bytes(tmp_path):
+    path = write_run(tmp_path / "run.dl1.h5")
+    shards = []
+    for folder in ("a", "b"):
+        make_tiles([path], parse_config(CONFIG), tmp_path / folder)
+        shards.append((tmp_path / folder / "run.tiles.h5").read_bytes())
+    assert shards[0] == shards[1]
+
+
+def test_rejected_images_are_counted(tmp_path):
+    telescopes = {1: camera(), 2: camera(16.0)}
+    path = write_run(tmp_path / "run.h5", telescopes=telescopes)
+    cfg = parse_config(CONFIG | {"tiles": {"camera": {"size": 24, "cuts": {"size_min_pe": 400}}}})
+    (status,) = make_tiles([path], cfg, tmp_path)
+    assert status["n_images"] == 120
+    assert status["rejected"]["other camera"] == 60
+    assert status["n_tiles"] + sum(status["rejected"].values()) == 120
+
+
+def test_nothing_accepted_is_an_empty_shard(tmp_path):
+    path = write_run(tmp_path / "run.h5", brightness_pe=1.0)
+    (status,) = make_tiles([path], parse_config(CONFIG), tmp_path)
+    assert status["rejected"] == {"nothing left by the cleaning": 60}
+    with Shard(tmp_path / "run.tiles.h5") as shard:
+        assert shard.n_tiles == 0
+        assert "true_energy_tev" in shard.columns
+        assert shard.targets == ["energy", "gammaness"]
+
+
+def test_a_bad_file_does_not_stop_the_others(tmp_path, caplog):
+    good, bad, other = write_run(tmp_path / "good.h5"), tmp_path / "bad.h5", tmp_path / "other.txt"
+    bad.write_bytes(good.read_bytes()[:20000])
+    other.write_text("hello")
+    statuses = make_tiles([bad, good, other], parse_config(CONFIG), tmp_path / "out")
+    assert [status["status"] for status in statuses] == ["failed", "ok", "failed"]
+    assert "bad.h5" in statuses[0]["reason"]
+    assert "bad.h5" in caplog.text
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "good.tiles.h5", "good.tiles.h5.provenance.json",
+    ]  # fmt: skip
+
+
+def test_outputs_in_the_way(tmp_path):
+    path = write_run(tmp_path / "run.dl1.h5")
+    make_tiles([path], parse_config(CONFIG), tmp_path)
+    with pytest.raises(UserError, match=r"run.tiles.h5 exists; .* --force"):
+        make_tiles([path], parse_config(CONFIG), tmp_path)
+    make_tiles([path], parse_config(CONFIG), tmp_path, force=True)
+    with pytest.raises(UserError, match="2 inputs are named 'run'"):
+        make_tiles([path, tmp_path / "sub" / "run.h5"], parse_config(CONFIG), tmp_path / "new")
