@@ -33,7 +33,7 @@ class ShowerClass(Section):
     runs: int = Field(8, ge=0)
     showers_per_run: int = Field(150, ge=1)
     energy_min_tev: float = Field(0.05, gt=0)
-    energy_max_tev: float = Field(10.0, gt=0)
+    energy_max_tev: float = Field(10.0, gt=0, le=300)
     spectral_index: float = -2.0
     scatter_radius_m: float = Field(300.0, gt=0)
     viewcone_deg: float = Field(2.0, ge=0)
@@ -49,7 +49,7 @@ class ShowersConfig(Section):
     """`lightpool simulate showers`: runs are numbered from 1 through `classes` in their order."""
 
     telescope: str = "LST"
-    positions_per_shower: int = Field(12, ge=1, description="telescope positions thrown for each shower (shower reuse)")
+    positions_per_shower: int = Field(12, ge=1, le=100, description="telescope positions thrown for each shower (shower reuse)")
     zenith_deg: float = Field(20.0, ge=0, le=60)
     azimuth_deg: float = 180.0
     site_altitude_m: float = 2158.0

@@ -92,9 +92,7 @@ class Record(NamedTuple):
 
 def new_record(n_rays: int) -> Record:
     """An empty record with room for `n_rays` rays."""
-    return Record(
-        np.empty(n_rays, RAY), np.zeros(1, np.int64), np.zeros((2, N_PROFILE_STEPS)), np.full(1, -1.0)
-    )
+    return Record(np.empty(n_rays, RAY), np.zeros(1, np.int64), np.zeros((2, N_PROFILE_STEPS)), np.full(1, -1.0))
 
 
 def transmission(wavelength_nm: np.ndarray, height_m: float, observation_height_m: float) -> np.ndarray:
@@ -286,7 +284,5 @@ def radiate(position, direction, depth, end_depth, length_m, beta2, scatter_rad,
         direction = rotated(direction, polar, 2.0 * math.pi * np.random.random())
     path = part * length_m
     point = (x + path * ux, y + path * uy, height, t + path / (SPEED_OF_LIGHT_M_PER_NS * math.sqrt(beta2)))
-    refractivity = mean_refractivity(
-        at_depth, height, world.observation_depth_g_cm2, world.observation_height_m
-    )
+    refractivity = mean_refractivity(at_depth, height, world.observation_depth_g_cm2, world.observation_height_m)
     shine(point, direction, photoelectrons, math.sqrt(1.0 - sin2), math.sqrt(sin2), refractivity, world, record)

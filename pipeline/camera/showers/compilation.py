@@ -11,24 +11,29 @@ import numba
 
 
 @cache
-def _cache_directory() -> str:
+def _cache_directory() -> str | None:
     """Where compiled functions are kept: one directory per state of this package's source code.
 
     Numba looks for edits only in the file of the compiled function itself, while the functions that this one calls
     are compiled into it: after an edit of, say, the pair production formula, the transport loop would go on with the
-    old one. Hence the digest of all sources in the directory's name.
+    old one. Hence the digest of all sources in the directory's name. None if nothing can be written anywhere.
     """
     package = Path(__file__).parent
     digest = hashlib.sha256()
     for source in sorted(package.glob("*.py")):
         digest.update(source.read_bytes())
+    candidates = [package / "__pycache__", Path.home() / ".cache" / "lightpool"]
     if numba.config.CACHE_DIR:
-        base = Path(numba.config.CACHE_DIR)
-    elif os.access(package, os.W_OK):
-        base = package / "__pycache__"
-    else:
-        base = Path.home() / ".cache" / "lightpool"
-    return str(base / f"numba-{digest.hexdigest()[:12]}")
+        candidates.insert(0, Path(numba.config.CACHE_DIR))
+    for base in candidates:
+        directory = base / f"numba-{digest.hexdigest()[:12]}"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(directory, os.W_OK):
+            return str(directory)
+    return None
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -37,8 +42,11 @@ def compiled(function: Callable[..., Any]) -> Any:
     Several processes may start with a cold cache: numba writes each file under a temporary name and renames it.
     Division by zero gives inf or nan as in numpy, which leaves out a branch per division in the inner loops.
     """
+    directory = _cache_directory()
+    if directory is None:
+        return numba.njit(error_model="numpy")(function)
     before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = _cache_directory()
+    numba.config.CACHE_DIR = directory
     try:
         return numba.njit(cache=True, error_model="numpy")(function)
     finally:

@@ -124,9 +124,7 @@ def make_electronics(telescope: Telescope, seed: int) -> Electronics:
         trigger_pe_per_ns=telescope.trigger_pe_per_ns,
         window=telescope.window_samples,
         before_peak=telescope.window_before_peak,
-        window_share=window_share(
-            pulse, telescope.window_samples, telescope.window_before_peak, telescope.sample_ns
-        ),
+        window_share=window_share(pulse, telescope.window_samples, telescope.window_before_peak, telescope.sample_ns),
     )
 
 

@@ -18,7 +18,6 @@ from pipeline.camera.hillas import image_parameters
 from pipeline.camera.showers.atmosphere import depth_at
 from pipeline.camera.showers.cherenkov import (
     PROFILE_STEP_G_CM2,
-    RAY,
     Record,
     World,
     new_record,

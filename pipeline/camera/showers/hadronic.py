@@ -131,9 +131,7 @@ def decay_in_two(stack, n, mass, energy, kind_1, mass_1, kind_2, mass_2, positio
     azimuth = random_azimuth()
     if kind_1 >= 0:
         polar = math.atan2(transverse, gamma * (p * cos + beta * energy_1))
-        n = push(
-            stack, n, kind_1, gamma * (energy_1 + beta * p * cos), position, rotated(direction, polar, azimuth)
-        )
+        n = push(stack, n, kind_1, gamma * (energy_1 + beta * p * cos), position, rotated(direction, polar, azimuth))
     if kind_2 >= 0:
         polar = math.atan2(transverse, gamma * (-p * cos + beta * energy_2))
         away = rotated(direction, polar, azimuth + math.pi)
@@ -173,9 +171,7 @@ def decay(stack, n, kind, energy, position, direction):
         return decay_in_two(stack, n, mass, energy, muon, MUON_MASS_GEV, -1, 0.0, position, direction)
     if kind in (K_PLUS, K_MINUS):
         pion = PI_PLUS if kind == K_PLUS else PI_MINUS
-        return decay_in_two(
-            stack, n, mass, energy, pion, PION_MASS_GEV, PI_ZERO, PI_ZERO_MASS_GEV, position, direction
-        )
+        return decay_in_two(stack, n, mass, energy, pion, PION_MASS_GEV, PI_ZERO, PI_ZERO_MASS_GEV, position, direction)
     if kind == K_SHORT:
         if u < K_SHORT_TO_CHARGED:
             return decay_in_two(

@@ -67,7 +67,7 @@ def load_library(path: str | Path | None = None) -> Library:
 
 @cache
 def _shipped() -> Library:
-    return _read(Path(str(files("pipeline.data") / "interactions.npz")))
+    return _read(Path(str(files("pipeline") / "data" / "interactions.npz")))
 
 
 def _read(path: Path) -> Library:

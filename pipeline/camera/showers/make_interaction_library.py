@@ -59,17 +59,13 @@ def make_library(n_events: int, seed: int) -> dict[str, np.ndarray]:
 
     air = CompositeTarget([("N14", 0.785), ("O16", 0.215)], label="air")
     models = ((UrQMD34, URQMD_GEV), (Sibyll23d, SIBYLL_GEV))
-    generators = {
-        model: model(FixedTarget(grid[-1] * GeV, "p", NITROGEN), seed=seed) for model, grid in models
-    }
+    generators = {model: model(FixedTarget(grid[-1] * GeV, "p", NITROGEN), seed=seed) for model, grid in models}
     sibyll = generators[Sibyll23d]
     particles, n_particles, cross_section_mb = [], [], []
     for projectile in PROJECTILES:
         for model, grid in models:
             for energy in grid:
-                for event in _events(
-                    generators[model], FixedTarget(energy * GeV, projectile, NITROGEN), n_events
-                ):
+                for event in _events(generators[model], FixedTarget(energy * GeV, projectile, NITROGEN), n_events):
                     particles.append(event)
                     n_particles.append(len(event))
                 # Production cross sections hardly change below Sibyll's range: its lowest stands for them.
