@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models import create_model
+from models.registry import model_entry
 from pipeline.bundle.card import (
     CARD_FILE,
     ONNX_FILE,
@@ -163,7 +164,13 @@ def create_network(name: str, kwargs: Mapping[str, Any], in_chans: int, num_outp
         If the name, an argument or its value is not accepted.
     """
     try:
+        if n_scalars and "n_scalars" not in model_entry(name).arguments:
+            raise UserError(
+                f"the model {name!r} takes no scalars: set scalars: [] in the task's section, or use another"
+            )
         return create_model(name, in_chans=in_chans, num_outputs=num_outputs, n_scalars=n_scalars, **kwargs)
+    except UserError:
+        raise
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
 

@@ -147,28 +147,32 @@ class _Run:
         from pipeline.bundle.export import create_network
         from pipeline.tasks.training.data import WEIGHTS, keyed_seed
 
+        model, n_channels, n_outputs = self.config.model, self.preparation.n_channels, self.objective.num_outputs
         with torch.random.fork_rng(devices=[]):
+            self._check_fit(create_network(model.name, model.kwargs, n_channels, n_outputs, 0))
             torch.manual_seed(keyed_seed(self.cfg.seed, WEIGHTS))
-            network = create_network(
-                self.config.model.name,
-                self.config.model.kwargs,
-                self.preparation.n_channels,
-                self.objective.num_outputs,
-                len(self.config.scalars),
-            )
+            return create_network(model.name, model.kwargs, n_channels, n_outputs, len(self.config.scalars))
+
+    def _check_fit(self, network: "nn.Module") -> None:
+        """Refuse a network of the other kind, or tiles that it cannot take."""
+        name, size = self.config.model.name, self.train_tiles.tile_shape
         stride = getattr(network, "stride", None)
         if (self.objective.kind == "sky") != (stride is not None):
             needed = "gives an image" if self.objective.kind == "sky" else "gives numbers per image"
             raise UserError(
-                f"the model {self.config.model.name!r} does not fit the task {self.task}, which needs one that "
-                f"{needed}; `lightpool models list` tells them apart"
+                f"the model {name!r} does not fit the task {self.task}, which needs one that {needed}; "
+                "`lightpool models list` tells them apart"
             )
-        if stride and any(side % stride for side in self.train_tiles.tile_shape):
+        if stride and any(side % stride for side in size):
             raise UserError(
-                f"tiles of {self.train_tiles.tile_shape} px do not fit the model, whose stride is {stride}: "
+                f"tiles of {size[0]} x {size[1]} px do not fit the model {name!r}, whose stride is {stride}: "
                 "change tiles.sky.size or the model's depth"
             )
-        return network
+        if min(size) < network.min_size:
+            raise UserError(
+                f"tiles of {size[0]} x {size[1]} px are too small for the model {name!r}, which needs "
+                f"{network.min_size} px: change tiles.{self.objective.kind}.size or the model"
+            )
 
 
 def _check_columns(manifests: Sequence[str | Path], objective: "Objective") -> None:
@@ -204,7 +208,7 @@ def _open_checkpoints(out: Path, run: _Run, *, resume: bool, force: bool) -> Pat
                 )
             raise UserError(
                 f"{directory} holds an unfinished run of another configuration, data or version "
-                f"({str(found)[:12]}, this one is {run.identity[:12]}); add --force to start anew, or give another --out"
+                f"({str(found)[:12]}, this one is {run.identity[:12]}); add --force to start anew, or use another --out"
             )
         shutil.rmtree(directory)
     directory.mkdir(parents=True)

@@ -1,0 +1,232 @@
+"""A bundle on disk: its card, its ONNX graph against torch, and its use without torch."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synthetic_tiles import CAMERA_IDENTITY, camera_batch, sky_batch
+
+from models import create_model
+from pipeline.bundle.card import (
+    Card,
+    InputSection,
+    ModelSection,
+    OutputColumn,
+    OutputSection,
+    TrainingSection,
+    bundle_sha256,
+    card_markdown,
+    list_bundles,
+    load_bundle_card,
+    resolve_bundle,
+)
+from pipeline.bundle.export import check_onnx, create_network, export_bundle, load_network
+from pipeline.bundle.runtime import Predictor
+from pipeline.errors import InputFileError, UserError
+from pipeline.preparation import Preparation, ScalarStatistics
+from pipeline.tasks import get_decoder
+
+SCALARS = (ScalarStatistics(name="log10_hillas_intensity", mean=2.5, std=0.5),)
+KWARGS = {
+    "energy": ("resnet18", {"width": 4, "stem": "stride2", "depths": [1, 1]}),
+    "denoise": ("conv_autoencoder", {"width": 4, "depth": 1, "skips": True}),
+}
+
+
+def make_card(task: str) -> Card:
+    sky = task == "denoise"
+    channels, units = (
+        (("sci", "err"), ("electron",) * 2) if sky else (("charge", "peak_time", "mask"), ("p.e.", "ns", ""))
+    )
+    preparation = Preparation(
+        kind="sky" if sky else "camera", channels=channels, scalar_statistics=() if sky else SCALARS
+    )
+    decoder = get_decoder(task)
+    name, kwargs = KWARGS[task]
+    return Card(
+        name=f"test_{task}",
+        tasks=(task,),
+        kind=preparation.kind,
+        cameras=() if sky else ({"identity": CAMERA_IDENTITY, "name": "TestCam"},),
+        model=ModelSection(
+            name=name, kwargs=kwargs, in_chans=3, num_outputs=len(decoder.outputs),
+            n_scalars=0 if sky else 1, n_parameters=1000,
+        ),
+        input=InputSection(
+            channels=channels, units=units, tile_shape=(32, 32) if sky else (24, 24), preparation=preparation,
+            stride=4 if sky else None,
+        ),
+        output=OutputSection(
+            outputs=decoder.outputs, transform="none",
+            columns=tuple(OutputColumn(**column._asdict()) for column in decoder.columns),
+        ),
+        training=TrainingSection(
+            config={}, manifests=(), seed=1, threads=1, device="cpu", precision="float32", epochs=2, best_epoch=1,
+            n_images=10, wall_time_s=1.0, versions={},
+        ),
+        validation={"loss": 0.5, "defect_rmse": None},
+        limits=("made for a test",),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bundles")
+    made = {}
+    for task in KWARGS:
+        card = make_card(task)
+        torch.manual_seed(0)
+        network = create_model(
+            card.model.name, 3, card.model.num_outputs, n_scalars=card.model.n_scalars, **card.model.kwargs
+        )
+        if task == "denoise":  # the correction starts at zero: draw it, so that outputs can be compared
+            torch.nn.init.normal_(network.head[0].weight, std=0.1)
+        made[task] = folder / task
+        export_bundle(network, card, made[task])
+    return made
+
+
+def test_onnx_equals_torch(bundles):
+    batch = camera_batch(300)  # more than one call of the network
+    network, card = load_network(bundles["energy"])
+    preparation = card.input.preparation
+    with torch.no_grad():
+        expected = network(
+            torch.from_numpy(preparation.images(batch.images, batch.events)),
+            torch.from_numpy(preparation.scalars(batch.events)),
+        ).numpy()
+    got = Predictor.load(bundles["energy"], threads=1).outputs(batch)
+    np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
+    assert np.ptp(expected[:, 0]) > 1e-3
+
+
+@pytest.mark.parametrize("size", [32, 48])
+def test_frames_of_other_sizes(bundles, size):
+    batch = sky_batch(2, size=size)
+    batch = batch.select(slice(None))
+    batch.images, batch.masks = batch.images[..., : size - 8], batch.masks[..., : size - 8]
+    predictor = Predictor.load(bundles["denoise"], threads=1)
+    found = predictor.predict(batch)
+    assert found["restored"].shape == (2, size, size - 8)
+    assert all(np.isfinite(values).all() for values in found.values())
+
+
+def test_predictor_says_what_it_serves(bundles):
+    predictor = Predictor.load(bundles["energy"], threads=1)
+    assert predictor.task == "energy"
+    assert predictor.cameras == (CAMERA_IDENTITY,)
+    assert predictor.serves(CAMERA_IDENTITY)
+    assert not predictor.serves("hexagon-1855-other")
+
+
+def test_no_image_is_no_mistake(bundles):
+    predictor = Predictor.load(bundles["energy"], threads=1)
+    assert all(len(values) == 0 for values in predictor.predict(camera_batch(2).select(slice(0, 0))).values())
+
+
+def test_images_with_holes_give_numbers(bundles):
+    batch = camera_batch(2)
+    batch.images[:, :, :8] = np.nan
+    batch.events["hillas_intensity"][:] = np.nan
+    found = Predictor.load(bundles["energy"], threads=1).predict(batch)
+    assert np.isfinite(found["reco_energy_tev"]).all()
+
+
+def test_equal_networks_give_equal_files(bundles, tmp_path):
+    network, card = load_network(bundles["energy"])
+    export_bundle(network, card, tmp_path)
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (bundles["energy"] / path.name).read_bytes(), path.name
+    assert card.bundle_sha256 == bundle_sha256(tmp_path)
+    assert str(tmp_path).encode() not in (tmp_path / "model.onnx").read_bytes()
+    assert b".py" not in (tmp_path / "model.onnx").read_bytes()  # no source lines of whoever exported it
+
+
+def test_prediction_imports_no_torch(bundles):
+    code = (
+        "import sys; from pipeline.bundle.runtime import Predictor; Predictor.load(sys.argv[1]); "
+        "sys.exit(', '.join({'torch', 'lightning', 'ctapipe', 'sklearn', 'matplotlib'} & set(sys.modules)) or 0)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code, bundles["energy"]], capture_output=True, text=True, check=False
+    )
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_card_is_readable():
+    text = card_markdown(make_card("energy"))
+    for expected in (
+        "`resnet18`",
+        "TestCam",
+        "log10_hillas_intensity",
+        "reco_energy_tev",
+        "made for a test",
+        "not defined",
+    ):
+        assert expected in text
+
+
+def test_export_that_does_not_match_is_noticed(bundles):
+    network, card = load_network(bundles["energy"])
+    torch.nn.init.normal_(network.head.output.weight)
+    with pytest.raises(RuntimeError, match="onnxruntime differs from torch by"):
+        check_onnx(network, card, bundles["energy"] / "model.onnx")
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+def test_unknown_bundle():
+    with pytest.raises(UserError, match=r"there is no bundle 'nowhere'.*that ships with lightpool"):
+        resolve_bundle("nowhere")
+
+
+def test_shipped_bundles_are_found_by_name():
+    for name in list_bundles():
+        assert load_bundle_card(resolve_bundle(name)).tasks
+
+
+def test_directory_that_is_no_bundle(tmp_path):
+    with pytest.raises(InputFileError, match=r"is not a bundle: it has no readable card\.json"):
+        load_bundle_card(tmp_path)
+
+
+def test_card_of_another_version(bundles, tmp_path):
+    card = (bundles["energy"] / "card.json").read_text()
+    (tmp_path / "card.json").write_text(card.replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(InputFileError, match=r"cannot be read by this version of lightpool \(format_version"):
+        load_bundle_card(tmp_path)
+
+
+def test_bundle_that_is_not_whole(bundles, tmp_path):
+    copy = shutil.copytree(bundles["energy"], tmp_path / "copy")
+    (copy / "model.onnx").unlink()
+    with pytest.raises(InputFileError, match=r"is not whole: it has no model\.onnx"):
+        Predictor.load(copy)
+
+
+def test_weights_of_another_card(bundles, tmp_path):
+    copy = shutil.copytree(bundles["energy"], tmp_path / "copy")
+    (copy / "weights.safetensors").write_bytes(b"other")
+    with pytest.raises(InputFileError, match="are not those that its card was written for"):
+        Predictor.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("task", "batch", "message"),
+    [
+        ("energy", camera_batch(2, size=32), "takes tiles of 24 x 24 px, got 32 x 32"),
+        ("energy", sky_batch(2, size=24), r"takes tiles of 3 channels \(charge, peak_time, mask\), got 2"),
+        ("denoise", sky_batch(1, size=34), "multiples of 4 px, got 34 x 34; pad the frame"),
+    ],
+)
+def test_tiles_that_do_not_fit(task, batch, message, bundles):
+    with pytest.raises(UserError, match=message):
+        Predictor.load(bundles[task], threads=1).predict(batch)
+
+
+def test_model_without_scalars():
+    with pytest.raises(UserError, match="the model 'unet' takes no scalars"):
+        create_network("unet", {}, 3, 4, n_scalars=2)

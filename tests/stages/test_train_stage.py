@@ -1,0 +1,258 @@
+"""The train stage from tiles to a bundle: same bytes, resuming, and what it refuses."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_tiles import camera_batch, sky_batch, write_tiles
+
+from pipeline.bundle.card import load_bundle_card
+from pipeline.bundle.runtime import Predictor
+from pipeline.config import Config, parse_config
+from pipeline.errors import UserError
+from pipeline.provenance import sha256_file
+from pipeline.stages.train import train
+
+MODELS = {
+    "energy": {"name": "resnet18", "kwargs": {"width": 4, "stem": "stride2", "depths": [1, 1], "drop_rate": 0.1}},
+    "gammaness": {"name": "resnet18", "kwargs": {"width": 4, "stem": "stride2", "depths": [1, 1]}},
+    "denoise": {"name": "conv_autoencoder", "kwargs": {"width": 4, "depth": 1, "skips": True}},
+}
+
+
+def config(task: str = "energy", **changes) -> Config:
+    scalars = [] if task == "denoise" else ["log10_hillas_intensity"]
+    section = {"model": MODELS[task], "scalars": scalars, "epochs": 3, "batch_size": 16, "precision": "float32"}
+    run = {key: changes.pop(key) for key in ("seed", "device") if key in changes}
+    return parse_config({"seed": 3, "threads": 1, "device": "cpu", "train": {task: section | changes}} | run)
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("tiles")
+    camera = write_tiles(folder, camera_batch(240), "camera", equalised={"true_energy_tev": 3}).path
+    return {
+        "energy": camera,
+        "gammaness": camera,
+        "denoise": write_tiles(folder, sky_batch(60), "sky").path,
+        "noise2noise": write_tiles(folder, sky_batch(60, noise2noise=True), "pairs").path,
+    }
+
+
+@pytest.fixture(scope="module")
+def energy_bundle(tiles, tmp_path_factory) -> Path:
+    return train(config(), "energy", [tiles["energy"]], tmp_path_factory.mktemp("bundles") / "energy")
+
+
+def weights_of(bundle: Path) -> str:
+    return sha256_file(bundle / "weights.safetensors")
+
+
+def test_a_bundle_is_whole(energy_bundle):
+    names = {path.name for path in energy_bundle.iterdir()}
+    assert names == {
+        "weights.safetensors", "model.onnx", "card.json", "MODEL_CARD.md", "train_log.csv", "learning_curves.png",
+    }  # fmt: skip
+    assert not energy_bundle.with_name("energy.ckpt").exists()
+    sidecar = json.loads(energy_bundle.with_name("energy.provenance.json").read_text())
+    assert sidecar["stage"] == "train"
+    with open(energy_bundle / "train_log.csv") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert 0 <= float(rows[-1]["dead_relu_fraction"]) < 1
+    card = load_bundle_card(energy_bundle)
+    assert 0 < card.training.n_images < 120  # gammas of the training split
+    assert card.cameras[0].name == "TestCam"
+    assert card.validation["log10_energy_rms"] == float(rows[card.training.best_epoch - 1]["log10_energy_rms"])
+
+
+@pytest.mark.parametrize(
+    ("task", "tile_set", "precision"),
+    [("gammaness", "gammaness", "bfloat16"), ("denoise", "denoise", "float32"), ("denoise", "noise2noise", "float32")],
+)
+def test_every_task_trains_and_predicts(task, tile_set, precision, tiles, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = config(task, epochs=1, precision=precision)
+    predictor = Predictor.load(train(cfg, task, [tiles[tile_set]], tmp_path / "made" / task), threads=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]  # nothing beside it, no log folder
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {task, f"{task}.provenance.json"}
+    batch = camera_batch(6, seed=5) if task == "gammaness" else sky_batch(6, seed=5)
+    found = predictor.predict(batch)
+    assert all(np.isfinite(values).all() for values in found.values())
+    first = next(iter(found.values()))
+    assert len(np.unique(first.reshape(6, -1), axis=0)) == 6  # differs from image to image
+
+
+def test_same_seed_same_bytes(energy_bundle, tiles, tmp_path):
+    # Resuming where there is nothing to resume simply starts.
+    again = train(config(), "energy", [tiles["energy"]], tmp_path / "again", resume=True)
+    for name in ("weights.safetensors", "model.onnx", "train_log.csv", "learning_curves.png"):
+        assert sha256_file(again / name) == sha256_file(energy_bundle / name), name
+    other = train(config(seed=4), "energy", [tiles["energy"]], tmp_path / "other")
+    assert weights_of(other) != weights_of(again)
+
+
+# ---- stopping and going on -------------------------------------------------------------------------------------------
+class PulledPlugError(Exception):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+def pull_plug(monkeypatch, epoch: int, step: int) -> None:
+    from pipeline.tasks.training.module import TrainingModule
+
+    def stop(self, batch, batch_idx):
+        if (self.current_epoch, batch_idx) == (epoch, step):
+            raise PulledPlugError
+        return unharmed(self, batch, batch_idx)
+
+    unharmed = TrainingModule.training_step
+    monkeypatch.setattr(TrainingModule, "training_step", stop)
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(0, 1), (1, 2), (2, 0)])
+def test_resuming_gives_the_same_weights(epoch, step, energy_bundle, tiles, tmp_path, monkeypatch):
+    out = tmp_path / "energy"
+    with monkeypatch.context() as patch:
+        pull_plug(patch, epoch, step)
+        with pytest.raises(PulledPlugError):
+            train(config(), "energy", [tiles["energy"]], out)
+    assert (out.with_name("energy.ckpt") / "last.ckpt").exists() == (epoch > 0)
+    train(config(), "energy", [tiles["energy"]], out, resume=True)
+    for name in ("weights.safetensors", "model.onnx", "train_log.csv"):
+        assert sha256_file(out / name) == sha256_file(energy_bundle / name), name
+
+
+def test_resuming_after_the_last_epoch_only_writes_the_bundle(energy_bundle, tiles, tmp_path, monkeypatch):
+    out = tmp_path / "energy"
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.stages.train._write", lambda *_: (_ for _ in ()).throw(PulledPlugError))
+        with pytest.raises(PulledPlugError):
+            train(config(), "energy", [tiles["energy"]], out)
+    pull_plug(monkeypatch, 0, 0)
+    train(config(), "energy", [tiles["energy"]], out, resume=True)
+    assert weights_of(out) == weights_of(energy_bundle)
+
+
+def test_early_stopping_is_kept_over_a_resume(tmp_path, monkeypatch):
+    # A learning rate of nothing, and no running statistics: no epoch is better than the first.
+    manifest = write_tiles(tmp_path, camera_batch(100, size=32)).path
+    model = {"name": "lenet5_modern"}
+    cfg = config(model=model, learning_rate=1e-30, early_stopping_patience=2, epochs=9)
+    out = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.stages.train._write", lambda *_: (_ for _ in ()).throw(PulledPlugError))
+        with pytest.raises(PulledPlugError):
+            train(cfg, "energy", [manifest], out)
+    train(cfg, "energy", [manifest], out, resume=True)
+    training = load_bundle_card(out).training
+    assert (training.best_epoch, training.epochs) == (1, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [12, 20])
+def test_resuming_after_kill_9(step, energy_bundle, tiles, tmp_path):
+    script = f"""
+        import os, signal
+        from pipeline.config import parse_config
+        from pipeline.stages.train import train
+        from pipeline.tasks.training.module import TrainingModule
+        unharmed = TrainingModule.training_step
+        def stop(self, batch, batch_idx):
+            if self.global_step == {step}:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return unharmed(self, batch, batch_idx)
+        TrainingModule.training_step = stop
+        cfg = parse_config({config().model_dump(mode="json")!r})
+        train(cfg, "energy", [{str(tiles["energy"])!r}], {str(tmp_path / "energy")!r})
+    """
+    answer = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert answer.returncode == -signal.SIGKILL
+    train(config(), "energy", [tiles["energy"]], tmp_path / "energy", resume=True)
+    assert weights_of(tmp_path / "energy") == weights_of(energy_bundle)
+
+
+def unfinished(tiles, out, monkeypatch, cfg=None) -> None:
+    with monkeypatch.context() as patch:
+        pull_plug(patch, 1, 0)
+        with pytest.raises(PulledPlugError):
+            train(cfg or config(), "energy", [tiles["energy"]], out)
+
+
+def test_unfinished_run_in_the_way(tiles, tmp_path, monkeypatch):
+    unfinished(tiles, tmp_path / "energy", monkeypatch)
+    with pytest.raises(UserError, match=r"unfinished run of this configuration; add --resume .* or --force"):
+        train(config(), "energy", [tiles["energy"]], tmp_path / "energy")
+
+
+def test_checkpoint_of_another_configuration(tiles, tmp_path, monkeypatch):
+    unfinished(tiles, tmp_path / "energy", monkeypatch)
+    changed = config(epochs=1)
+    for resume in (False, True):
+        with pytest.raises(UserError, match=r"another configuration, data or version \(\w{12}, this one is \w{12}\)"):
+            train(changed, "energy", [tiles["energy"]], tmp_path / "energy", resume=resume)
+    train(changed, "energy", [tiles["energy"]], tmp_path / "energy", resume=True, force=True)
+    assert load_bundle_card(tmp_path / "energy").training.epochs == 1
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+def test_existing_bundle(energy_bundle, tiles):
+    with pytest.raises(UserError, match="exists; choose another name or add --force"):
+        train(config(), "energy", [tiles["energy"]], energy_bundle)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"name": "resnet17"}}, r"unknown model 'resnet17'; did you mean"),
+        ({"model": {"name": "resnet18", "kwargs": {"wdith": 4}}}, r"resnet18 has no argument 'wdith'; accepted: "),
+        ({"model": {"name": "unet"}}, "does not fit the task energy, which needs one that gives numbers"),
+        ({"model": {"name": "lenet5"}}, "24 x 24 px are too small for the model 'lenet5', which needs 32 px"),
+        ({"scalars": ["hillas_lenght"]}, "unknown scalar 'hillas_lenght'"),
+        ({"device": "cuda:7"}, "device 'cuda:7' is not available"),
+    ],
+)
+def test_configuration_that_cannot_be_trained(changes, message, tiles, tmp_path):
+    with pytest.raises(UserError, match=message):
+        train(config(**changes), "energy", [tiles["energy"]], tmp_path / "energy")
+    assert not list(tmp_path.iterdir())
+
+
+def test_tiles_that_the_stride_does_not_divide(tiles, tmp_path):
+    model = {"name": "conv_autoencoder", "kwargs": {"width": 4, "depth": 6}}
+    with pytest.raises(UserError, match="do not fit the model 'conv_autoencoder', whose stride is 128"):
+        train(config("denoise", model=model), "denoise", [tiles["denoise"]], tmp_path / "out")
+
+
+def test_camera_network_for_the_sky(tiles, tmp_path):
+    with pytest.raises(UserError, match="does not fit the task denoise, which needs one that gives an image"):
+        train(config("denoise", model={"name": "lenet5"}), "denoise", [tiles["denoise"]], tmp_path / "out")
+
+
+def test_unknown_task(tiles, tmp_path):
+    with pytest.raises(UserError, match="unknown task 'direction'; accepted: energy, gammaness, denoise"):
+        train(config(), "direction", [tiles["energy"]], tmp_path / "out")
+
+
+def test_tiles_without_the_primary(tmp_path):
+    batch = camera_batch(40)
+    del batch.events["true_primary_id"]
+    manifest = write_tiles(tmp_path, batch)
+    with pytest.raises(UserError, match="no truth to train energy on: no event column true_primary_id"):
+        train(config(), "energy", [manifest.path], tmp_path / "out")
+
+
+def test_loss_that_is_no_number(tiles, tmp_path, monkeypatch):
+    from pipeline.tasks.training.energy import EnergyObjective
+
+    monkeypatch.setattr(EnergyObjective, "loss", lambda self, outputs, batch: outputs.sum() * np.nan)
+    with pytest.raises(UserError, match=r"loss became nan in epoch 1, step 1.*lower train\.energy\.learning_rate"):
+        train(config(), "energy", [tiles["energy"]], tmp_path / "energy")

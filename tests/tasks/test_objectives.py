@@ -1,0 +1,228 @@
+"""Losses, metrics and what tasks refuse; overfitting one batch, judged by the task's own metric."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from synthetic_tiles import camera_batch, sky_batch, write_tiles
+
+from models import create_model
+from pipeline import statistics
+from pipeline.config import ModelConfig, TaskConfig
+from pipeline.errors import TooFewEventsError, UserError
+from pipeline.preparation import Preparation
+from pipeline.tasks import get_decoder, get_training
+from pipeline.tasks.training.data import TrainingBatches, ValidationBatches, as_tensors
+from pipeline.tiles import TileBatch, TileReader
+
+
+def task_config(**kwargs) -> TaskConfig:
+    return TaskConfig(model=ModelConfig(name="lenet5"), **kwargs)
+
+
+def overfit(task: str, tiles: TileBatch, preparation: Preparation, network, steps: int) -> dict[str, np.ndarray]:
+    """Train on one batch without augmentation; give back the decoded outputs."""
+    objective = get_training(task)(task_config(augmentation=False))
+    batch = as_tensors(objective.arrays(tiles, preparation))
+    optimizer = torch.optim.Adam(network.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        objective.loss(network(batch["images"], batch.get("scalars")), batch).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        outputs = network(batch["images"], batch.get("scalars")).numpy()
+    return get_decoder(task).decode(outputs, tiles)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def test_energy_overfits_one_batch():
+    tiles = camera_batch(8)
+    network = create_model("resnet18", 3, 2, width=4, stem="stride2")
+    preparation = Preparation(kind="camera", channels=("charge", "peak_time", "mask"))
+    found = overfit("energy", tiles, preparation, network, steps=150)
+    residual = np.log10(found["reco_energy_tev"] / tiles.events["true_energy_tev"])
+    assert np.sqrt(np.mean(residual**2)) < 0.02
+
+
+def test_gammaness_overfits_one_batch():
+    tiles = camera_batch(8)
+    network = create_model("resnet18", 3, 1, width=4, stem="stride2")
+    preparation = Preparation(kind="camera", channels=("charge", "peak_time", "mask"))
+    found = overfit("gammaness", tiles, preparation, network, steps=30)
+    labels = tiles.targets["gammaness"][:, 0] > 0.5
+    assert statistics.auc(found["gammaness"], labels, np.ones(8)) == 1.0
+    assert np.abs(found["gammaness"] - labels).max() < 0.2
+
+
+def test_denoise_overfits_one_batch():
+    tiles = sky_batch(8)
+    network = create_model("conv_autoencoder", 3, 4, width=20, depth=1, skips=True)
+    preparation = Preparation(kind="sky", channels=("sci", "err"))
+    found = overfit("denoise", tiles, preparation, network, steps=250)
+    clean, sci = tiles.targets["clean"][:, 0], tiles.images[:, 0]
+    defects = (tiles.masks & 8) != 0
+    sound = (tiles.masks == 0) & np.isfinite(sci)
+    noise = tiles.events["noise"][0]
+
+    def rmse(image, where):
+        return np.sqrt(np.mean((image[where] - clean[where]) ** 2)) / noise
+
+    defects &= (tiles.masks & 4) == 0
+    assert rmse(found["restored"], sound) < 0.8 * rmse(sci, sound)
+    assert rmse(found["restored"], defects) < 0.15 * rmse(sci, defects)
+    flux = clean[sound].sum() - 200.0 * sound.sum()
+    assert abs((found["restored"] - clean)[sound].sum() / flux) < 0.01
+    assert statistics.auc(found["defect_probability"].ravel(), defects.ravel(), np.ones(defects.size)) > 0.999
+
+
+@pytest.mark.parametrize("noise2noise", [False, True])
+def test_denoise_loss_is_least_at_the_truth(noise2noise):
+    """Correction that gives exactly the expectation, against none and against a biased one."""
+    tiles = sky_batch(8, noise2noise=noise2noise)
+    objective = get_training("denoise")(task_config())
+    batch = as_tensors(objective.arrays(tiles, Preparation(kind="sky", channels=("sci", "err"))))
+    expectation = torch.from_numpy(sky_batch(8).targets["clean"][:, 0] - 200.0) / batch_noise(tiles)
+    outputs = torch.zeros(8, 4, 32, 32)
+    # Everything replaced by the expectation: what an ideal network would do with noise, too.
+    outputs[:, 1], outputs[:, 3] = torch.asinh(expectation), 30.0
+    perfect = objective.loss(outputs, {k: v for k, v in batch.items() if k != "defect"})
+    for wrong in (torch.asinh(expectation + 0.3), torch.asinh(0.9 * expectation)):
+        outputs[:, 1] = wrong
+        assert objective.loss(outputs, {k: v for k, v in batch.items() if k != "defect"}) > perfect
+
+
+def batch_noise(tiles: TileBatch) -> float:
+    return float(tiles.events["noise"][0])
+
+
+def test_noise2noise_labels_what_only_one_exposure_has():
+    tiles = sky_batch(8, noise2noise=True)
+    truth = sky_batch(8)
+    found = get_training("denoise")(task_config()).target_arrays(tiles)
+    hits = ((truth.masks & 8) != 0) & found["usable"] & (truth.targets["clean"][:, 0] < 220)
+    bright = hits & (tiles.images[:, 0] > 600)
+    assert found["defect"][bright].mean() > 0.99
+    assert found["defect"][~hits & (truth.masks == 0)].mean() < 1e-3
+
+
+def test_metrics_of_a_perfect_denoiser():
+    tiles = sky_batch(8)
+    objective = get_training("denoise")(task_config())
+    batch = as_tensors(objective.arrays(tiles, Preparation(kind="sky", channels=("sci", "err"))))
+    outputs = torch.zeros(8, 4, 32, 32)
+    outputs[:, 1], outputs[:, 3] = torch.asinh(batch["clean"]), 30.0
+    metrics = objective.metrics()
+    metrics.add(outputs, batch)
+    found = metrics.compute()
+    assert found["gain_db"] > 60
+    assert abs(found["flux_bias"]) < 1e-4
+    assert found["defect_rmse"] < 1e-2
+
+
+def test_energy_metrics_are_those_of_the_residuals(rng):
+    objective = get_training("energy")(task_config())
+    truth = rng.normal(size=100).astype(np.float32)
+    residual = rng.normal(0.1, 0.3, 100).astype(np.float32)
+    outputs = torch.from_numpy(np.stack([truth + residual, np.full(100, 2 * np.log(0.3))], 1)).float()
+    metrics = objective.metrics()
+    for part in (slice(0, 30), slice(30, 100)):
+        batch = {"log10_energy": torch.from_numpy(truth[part]), "weights": torch.ones(part.stop - part.start)}
+        metrics.add(outputs[part], batch)
+    found = metrics.compute()
+    assert found["log10_energy_rms"] == pytest.approx(np.sqrt(np.mean(residual**2)), rel=1e-5)
+    assert found["log10_energy_bias"] == pytest.approx(residual.mean(), rel=1e-4)
+    assert found["pull_rms"] == pytest.approx(np.sqrt(np.mean(residual**2)) / 0.3, rel=1e-4)
+
+
+def test_weights_reach_the_loss():
+    objective = get_training("gammaness")(task_config())
+    outputs = torch.tensor([[4.0], [4.0]])
+    batch = {"gamma": torch.tensor([1.0, 0.0]), "weights": torch.tensor([1.0, 0.0])}
+    assert objective.loss(outputs, batch) < 0.02
+    assert objective.loss(outputs, batch | {"weights": torch.tensor([0.0, 1.0])}) > 1
+
+
+# ---- batches ---------------------------------------------------------------------------------------------------------
+def test_batches_depend_on_seed_and_epoch_alone(tmp_path):
+    reader = TileReader([write_tiles(tmp_path, camera_batch(200))], "train")
+    objective = get_training("gammaness")(task_config(scalars=("log10_hillas_intensity",)))
+    preparation = Preparation.fit(reader, objective.config.scalars)
+
+    def batches(seed, epoch):
+        stream = TrainingBatches(reader, objective, preparation, seed=seed, epoch=epoch, batch_size=16)
+        return [batch["images"] for batch in islice(stream, 3)]
+
+    first = batches(1, 0)
+    assert all(torch.equal(a, b) for a, b in zip(first, batches(1, 0), strict=True))
+    assert not torch.equal(first[0], batches(1, 1)[0])
+    assert not torch.equal(first[0], batches(2, 0)[0])
+    assert {tuple(batch.shape) for batch in first} == {(16, 3, 24, 24)}
+
+
+def test_validation_sees_every_tile_once(tmp_path):
+    reader = TileReader([write_tiles(tmp_path, camera_batch(400))], "validation")
+    objective = get_training("gammaness")(task_config())
+    stream = ValidationBatches(reader, objective, Preparation.fit(reader), batch_size=30)
+    sizes = [len(batch["images"]) for batch in stream]
+    assert sum(sizes) == reader.n_tiles
+    assert set(sizes[:-1]) == {30}
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+def check(task: str, folder, batch: TileBatch, **config) -> None:
+    manifest = write_tiles(folder, batch)
+    objective = get_training(task)
+    options = {"where": objective.where, "equalise": objective.equalise}
+    readers = (TileReader([manifest], split, **options) for split in ("train", "validation"))
+    objective(task_config(**config)).check(*readers)
+
+
+@pytest.mark.parametrize(("task", "batch"), [("denoise", camera_batch(40)), ("energy", sky_batch(40))])
+def test_tiles_of_the_other_wing(task, batch, tmp_path):
+    objective = get_training(task)
+    manifest = write_tiles(tmp_path, batch)
+    readers = [TileReader([manifest], split) for split in ("train", "validation")]
+    with pytest.raises(UserError, match=rf"holds (camera|sky) tiles, but the task {task} takes"):
+        objective(task_config()).check(*readers)
+
+
+def test_no_truth(tmp_path):
+    batch = camera_batch(100)
+    batch.targets = {}
+    with pytest.raises(UserError, match="no truth to train gammaness on: no target 'gammaness'"):
+        check("gammaness", tmp_path, batch)
+
+
+def test_one_class_only(tmp_path):
+    with pytest.raises(TooFewEventsError, match=r"the train split has \d+ gammas and 0 hadrons"):
+        check("gammaness", tmp_path, camera_batch(100, gamma=True))
+
+
+def test_no_gammas_for_the_energy(tmp_path):
+    with pytest.raises(TooFewEventsError, match="the train split has no tile with true_primary_id = 0"):
+        check("energy", tmp_path, camera_batch(100, gamma=False))
+
+
+def test_energy_not_positive(tmp_path):
+    batch = camera_batch(100)
+    batch.events["true_energy_tev"][:10] = np.nan
+    with pytest.raises(UserError, match="have no positive true energy"):
+        check("energy", tmp_path, batch)
+
+
+def test_scalar_that_augmentation_changes(tmp_path):
+    with pytest.raises(UserError, match=r"'hillas_psi' changes when an image is turned"):
+        check("gammaness", tmp_path, camera_batch(100), scalars=("hillas_psi",))
+
+
+def test_frames_have_no_scalars(tmp_path):
+    with pytest.raises(UserError, match=r"train\.denoise\.scalars must be empty"):
+        check("denoise", tmp_path, sky_batch(40), scalars=("hillas_width",))
