@@ -70,9 +70,10 @@ def _roc_panel(axes: "Axes", title: str, curves: Mapping[str, RocCurve]) -> None
     axes.set_title(title)
     axes.set_aspect("equal")
     axes.set(xlim=(0, 1), ylim=(0, 1.005))
-    axes.plot([0, 1], [0, 1], **style.REFERENCE)
     if not curves:
         style.no_data(axes, "too few images")
+        return
+    axes.plot([0, 1], [0, 1], **style.REFERENCE)
     for method, curve in curves.items():
         text = f"{style.label(method)}\nAUC {curve.auc.value:.3f} [{curve.auc.low:.3f}, {curve.auc.high:.3f}]"
         axes.plot(curve.background, curve.signal, color=style.color(method), label=text)
@@ -80,8 +81,7 @@ def _roc_panel(axes: "Axes", title: str, curves: Mapping[str, RocCurve]) -> None
             axes.fill_between(
                 curve.background, curve.low, curve.high, color=style.color(method), alpha=0.2, linewidth=0
             )
-    if curves:
-        axes.legend(loc="lower right", fontsize=7.5, handlelength=1.2)
+    axes.legend(loc="lower right", fontsize=7.5, handlelength=1.2)
 
 
 @style.styled

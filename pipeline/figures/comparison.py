@@ -64,6 +64,7 @@ def in_energy_bins(
         draw_differences(lower, series)
         lower.set_xlabel("true energy [TeV]")
         lower.set_xscale("log")
+        lower.set_xlim(series.edges[0][0], series.edges[-1][1])
         edges = sorted({edge for pair in series.edges for edge in pair})
         style.plain_log_axis(lower.xaxis, edges if len(edges) < 10 else edges[::2])
         if column == 0:

@@ -118,14 +118,14 @@ def flux_bias(
 
 
 @style.styled
-def pull(pulls: np.ndarray, *, width: float, mean: float) -> "Figure":
+def pull(pulls: np.ndarray, *, width: float, median: float) -> "Figure":
     """Distribution of (restored - truth) / stated error beside the unit Gaussian that it should be.
 
     Parameters
     ----------
     pulls : ndarray, shape (n,)
         Of pixels without a defect.
-    width, mean : float
+    width, median : float
         Half of the central 68.27 % interval, and the median.
     """
     figure = style.new_figure(4.6, 3.5)
@@ -133,7 +133,7 @@ def pull(pulls: np.ndarray, *, width: float, mean: float) -> "Figure":
     edges = np.linspace(-6, 6, 97)
     density = np.histogram(pulls, edges)[0] / (max(len(pulls), 1) * (edges[1] - edges[0]))
     axes.stairs(density, edges, color=style.color("network"), fill=True, alpha=0.3)
-    axes.stairs(density, edges, color=style.color("network"), label=f"median {mean:+.2f}, width {width:.2f}")
+    axes.stairs(density, edges, color=style.color("network"), label=f"median {median:+.2f}, width {width:.2f}")
     grid = np.linspace(-6, 6, 241)
     axes.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), label="unit Gaussian", **style.REFERENCE)
     axes.set(

@@ -67,7 +67,7 @@ def energy_residuals(true_tev: np.ndarray, reco_tev: Mapping[str, np.ndarray], w
     for method, reco in reco_tev.items():
         residual = np.log10(reco / true_tev)
         height = np.histogram(residual, edges, weights=weights)[0] / (weights.sum() * (edges[1] - edges[0]))
-        outside = 1 - height.sum() * (edges[1] - edges[0])
+        outside = abs(1 - height.sum() * (edges[1] - edges[0]))
         text = f"{style.label(method)} ({outside:.1%} outside)"
         axes.stairs(height, edges, color=style.color(method), label=text, linewidth=1.4)
     axes.axvline(0, **style.REFERENCE)

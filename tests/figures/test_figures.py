@@ -138,7 +138,7 @@ def flux(rng):
 
 
 def pulls(rng):
-    return denoise.pull(rng.normal(0.1, 1.2, 50_000), width=1.2, mean=0.1)
+    return denoise.pull(rng.normal(0.1, 1.2, 50_000), width=1.2, median=0.1)
 
 
 FIGURES = {f.__name__: f for f in (
