@@ -153,7 +153,8 @@ class Preparation(BaseModel):
         time = planes["peak_time"].astype(np.float32) / np.float32(self.time_scale_ns)
         mask = planes["mask"].astype(np.float32)
         prepared = np.stack([np.arcsinh(charge), np.clip(time, -3, 3), mask], axis=1)
-        return np.nan_to_num(prepared, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        prepared[~np.isfinite(prepared)] = 0
+        return prepared
 
     def _sky(
         self, planes: Mapping[str, np.ndarray], events: Mapping[str, np.ndarray], masks: np.ndarray | None

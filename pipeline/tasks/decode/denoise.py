@@ -42,22 +42,23 @@ class DenoiseDecoder:
     def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
         """Planes of shape (N, H, W), float32, in the unit of the tile's `sci`.
 
-        Missing pixels are always replaced. Saturated ones come back as they are, with their uncertainty: what a
-        full well has lost is not in the frame.
+        Missing pixels are always replaced. Saturated ones come back as they are, with their uncertainty (what a full
+        well has lost is not in the frame), unless they are defects: a hot pixel or a cosmic ray.
         """
         pixels = SkyPixels.of_batch(batch)
         correction, replacement, log_variance, defect = (outputs[:, i].astype(np.float32) for i in range(4))
         logit = defect + DEFECT_PRIOR
         snr = np.maximum(pixels.sci - pixels.level, 0) / pixels.err
         taper = 1.0 / (1.0 + np.square(snr / TAPER_SNR))
+        taper[pixels.saturated] = 0.0
         kept = pixels.sci + pixels.err * taper * MAX_CORRECTION * np.tanh(correction / MAX_CORRECTION)
         replaced = pixels.level + pixels.noise * np.sinh(np.clip(replacement, *REPLACED_RANGE))
         gate = np.where(pixels.missing, 1.0, sigmoid(GATE_SHARPNESS * logit))
         restored = kept + gate * (replaced - kept)
         restored_err = pixels.err * np.exp(0.5 * np.clip(log_variance, *LOG_VARIANCE_RANGE))
         return {
-            "restored": np.where(pixels.saturated, pixels.sci, restored).astype(np.float32),
-            "restored_err": np.where(pixels.saturated, pixels.err, restored_err).astype(np.float32),
+            "restored": restored.astype(np.float32),
+            "restored_err": np.where(pixels.saturated & (logit < 0), pixels.err, restored_err).astype(np.float32),
             "defect_probability": sigmoid(logit),
         }
 

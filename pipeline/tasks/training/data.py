@@ -52,7 +52,9 @@ class TrainingBatches(IterableDataset):
         return self.reader.n_batches(self.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        for step, tiles in enumerate(self.reader.shuffled(self.seed, self.epoch, self.batch_size)):
+        columns = self.preparation.columns
+        stream = self.reader.shuffled(self.seed, self.epoch, self.batch_size, columns=columns)
+        for step, tiles in enumerate(stream):
             batch = as_tensors(self.objective.arrays(tiles, self.preparation))
             if self.objective.config.augmentation:
                 batch = self.objective.augment(batch, keyed_rng(self.seed, AUGMENTATION, self.epoch, step))
@@ -67,7 +69,7 @@ class ValidationBatches(IterableDataset):
         self.batch_size = batch_size
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        for tiles in _rebatch(self.reader.sequential(), self.batch_size):
+        for tiles in _rebatch(self.reader.sequential(self.preparation.columns), self.batch_size):
             yield as_tensors(self.objective.arrays(tiles, self.preparation))
 
 

@@ -60,7 +60,7 @@ class DenoiseObjective(Objective):
     kind = "sky"
     monitor = Monitor("loss", "lower")
     spatial: ClassVar[tuple[str, ...]] = (
-        "images", "signal", "uncertainty", "missing", "usable", "clean", "clean_variance", "defect",
+        "images", "signal", "uncertainty", "missing", "saturated", "usable", "clean", "clean_variance", "defect",
     )  # fmt: skip
 
     @property
@@ -85,12 +85,13 @@ class DenoiseObjective(Objective):
         """
         pixels = SkyPixels.of_batch(batch)
         clean = batch.targets["clean"][:, 0].astype(np.float32)
-        usable = np.isfinite(clean) & ~pixels.saturated
+        usable = np.isfinite(clean)
         signal, uncertainty = (pixels.sci - pixels.level) / pixels.noise, pixels.err / pixels.noise
         found = {
             "signal": signal,
             "uncertainty": uncertainty,
             "missing": pixels.missing,
+            "saturated": pixels.saturated,
             "photon_slope": _photon_slope(signal, uncertainty, pixels.missing | pixels.saturated),
         }
         if "clean_err" in batch.targets:
@@ -103,13 +104,15 @@ class DenoiseObjective(Objective):
             found["defect"] = outlier & (signal - difference < SOURCE_THRESHOLD) & ~pixels.missing
         elif batch.masks is not None:
             found["defect"] = ((batch.masks & DEFECT_BITS) != 0) & ~pixels.missing
+        # A saturated star cannot be restored, a saturated cosmic ray can.
+        usable &= ~pixels.saturated | found.get("defect", False)
         found["clean"] = np.where(usable, (clean - pixels.level) / pixels.noise, 0).astype(np.float32)
         found["usable"] = usable
         return found
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Sum of the terms described above."""
-        restored = restore(outputs, batch["signal"], batch["uncertainty"], batch["missing"])
+        restored = restore(outputs, batch)
         usable = batch["usable"].float() * batch["weights"][:, None, None]
         residual = (restored - batch["clean"]) * batch["usable"]
         sigma2 = self._true_variance(restored, batch)
@@ -136,20 +139,22 @@ class DenoiseObjective(Objective):
         return DenoiseMetrics()
 
 
-def restore(outputs: Tensor, signal: Tensor, uncertainty: Tensor, missing: Tensor) -> Tensor:
+def restore(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     """Restored pixels in units of the background noise, as `pipeline.tasks.decode.denoise` explains them.
 
     Parameters
     ----------
     outputs : Tensor, shape (N, 4, H, W)
-    signal, uncertainty : Tensor, shape (N, H, W)
-        Above the background level, in units of the background noise.
-    missing : Tensor of bool, shape (N, H, W)
+    batch : mapping of Tensor, shape (N, H, W)
+        `signal` and `uncertainty`, above the background level in units of the background noise; `missing` and
+        `saturated`, bool.
     """
+    signal, uncertainty = batch["signal"], batch["uncertainty"]
     taper = 1 / (1 + (signal.clamp(min=0) / uncertainty / TAPER_SNR).square())
+    taper = taper.masked_fill(batch["saturated"], 0.0)
     kept = signal + uncertainty * taper * MAX_CORRECTION * torch.tanh(outputs[:, 0] / MAX_CORRECTION)
     replaced = torch.sinh(outputs[:, 1].clamp(*REPLACED_RANGE))
-    gate = torch.sigmoid(GATE_SHARPNESS * (outputs[:, 3] + DEFECT_PRIOR)).masked_fill(missing, 1.0)
+    gate = torch.sigmoid(GATE_SHARPNESS * (outputs[:, 3] + DEFECT_PRIOR)).masked_fill(batch["missing"], 1.0)
     return kept + gate * (replaced - kept)
 
 
@@ -199,7 +204,7 @@ class DenoiseMetrics:
 
     def add(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> None:
         """Take in one batch."""
-        restored = restore(outputs, batch["signal"], batch["uncertainty"], batch["missing"])
+        restored = restore(outputs, batch)
         clean, usable = batch["clean"], batch["usable"]
         defect = batch.get("defect", torch.zeros_like(usable)) & usable
         sound = usable & ~batch["missing"] & ~defect
