@@ -135,11 +135,6 @@ def product_file(wing, name):
     return path if name in SHOWER_RUNS else f"{path}/{name}{PRODUCT_SUFFIX[wing]}"
 
 
-def truth_file(name):
-    """Truth beside a simulated frame; nothing for a real one."""
-    return f"{RUN}/raw/{name}.truth.fits" if name in SKY_RUNS else []
-
-
 def shards_of(wing):
     """Tile shards of a wing: one for each file, or the folder of pairs, which only the frames tell the number of."""
     if wing == "sky" and PAIRED:

@@ -33,7 +33,6 @@ if not PAIRED:
     rule tiles_sky:
         input:
             product=lambda wildcards: product("sky", wildcards.name),
-            truth=lambda wildcards: truth_file(wildcards.name),
             sources=sources("tiles_sky"),
         output:
             shard=f"{RUN}/tiles/sky/{{name}}.tiles.h5",

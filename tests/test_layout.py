@@ -1,0 +1,90 @@
+"""How the house is built: which module imports which, and that the tests see this checkout."""
+
+from pathlib import Path
+
+import grimp
+import pytest
+import yaml
+from importlinter.cli import lint_imports
+
+import models
+import pipeline
+
+# What every stage uses, but no result depends on.
+_EVERYWHERE = tuple(f"pipeline.{name}" for name in ("errors", "files", "provenance", "config", "device"))
+# The looks of a learning curve must not cost a training.
+_ALSO_LEFT_OUT = {"train": ("pipeline.figures",)}
+
+
+@pytest.fixture(scope="module")
+def imports(tmp_path_factory):
+    """Who imports whom, imports inside functions included."""
+    cache = tmp_path_factory.mktemp("imports")
+    return grimp.build_graph("pipeline", "models", exclude_type_checking_imports=True, cache_dir=str(cache))
+
+
+@pytest.mark.parametrize("package", [pipeline, models])
+def test_packages_come_from_this_checkout(checkout, package):
+    assert Path(package.__file__).parent == checkout / package.__name__
+
+
+def test_no_test_folder_is_a_package(checkout):
+    # pytest would import tests/models in place of models.
+    assert list((checkout / "tests").rglob("__init__.py")) == []
+
+
+def test_names_of_test_files_are_unique(checkout):
+    names = [path.name for path in (checkout / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))
+
+
+def test_arrows_point_downwards(checkout, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(checkout)
+    status = lint_imports(config_filename="pyproject.toml", cache_dir=str(tmp_path))
+    assert status == 0, capsys.readouterr().out
+
+
+def _modules(checkout, patterns):
+    """Names of the modules in files that patterns match."""
+    paths = [path for pattern in patterns for path in checkout.glob(pattern) if path.suffix == ".py"]
+    parts = [path.relative_to(checkout).with_suffix("").parts for path in paths]
+    return {".".join(part[:-1] if part[-1] == "__init__" else part) for part in parts}
+
+
+def _entry(imports, rule):
+    """The stage's module whose imports a rule's list must cover: of that name, or for both wings."""
+    both = rule.removesuffix("_camera").removesuffix("_sky")
+    return next(
+        module for module in (f"pipeline.stages.{rule}", f"pipeline.stages.{both}") if module in imports.modules
+    )
+
+
+def _other_wing(rule):
+    """The wing that a rule of one wing never runs; a name that fits nothing for a rule of both."""
+    return {"camera": "pipeline.sky", "sky": "pipeline.camera"}.get(rule.rpartition("_")[2], "none")
+
+
+def test_sources_of_a_rule_cover_what_its_stage_imports(checkout, imports):
+    """An edit of a module that a stage uses must rerun the stage: workflow/sources.yaml against the imports."""
+    forgotten = {}
+    for rule, patterns in yaml.safe_load((checkout / "workflow" / "sources.yaml").read_text()).items():
+        listed = _modules(checkout, patterns)
+        entry = _entry(imports, rule)
+        ignored = (*_EVERYWHERE, *_ALSO_LEFT_OUT.get(rule, ()), _other_wing(rule))
+        used = {entry} | {module for module in imports.find_upstream_modules(entry) if not module.startswith(ignored)}
+        # A package's __init__ that only says what the package is decides nothing.
+        used = {module for module in used if not _is_only_docstring(checkout, module)}
+        if missing := used - listed:
+            forgotten[rule] = sorted(missing)
+    assert forgotten == {}
+
+
+def _is_only_docstring(checkout, module):
+    path = checkout.joinpath(*module.split("."), "__init__.py")
+    return path.is_file() and not any(line.startswith(("from ", "import ", "def ")) for line in path.open())
+
+
+def test_every_pattern_of_sources_matches(checkout):
+    for rule, patterns in yaml.safe_load((checkout / "workflow" / "sources.yaml").read_text()).items():
+        for pattern in patterns:
+            assert list(checkout.glob(pattern)), f"{rule}: {pattern} matches no file"
