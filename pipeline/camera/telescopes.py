@@ -223,8 +223,7 @@ def _lst() -> Telescope:
         pulse_time_ns=pulse_time_ns,
         sources=(
             "Camera: 265 modules of 7 pixels, 50 mm pitch, 49 mm flat to flat: CTA-LST Project (2023), ApJ 956, 80",
-            "Optics: f = 28 m, 198 facets, 386.73 m2, effective focal length 29.30565 m: the same, and the optics table of "
-            "ctapipe 0.28 for CTAO prod5",
+            "Optics: f = 28 m, 198 facets: the same. 386.73 m2, effective focal length 29.30565 m: CTAO prod5 files",
             "Quantum efficiency, single photo-electron spectrum: Kobayashi et al. (2021), PoS(ICRC2021) 720",
             "Night sky: dark sky of La Palma, Benn & Ellison (1998), New Astron. Rev. 42, 503",
         ),

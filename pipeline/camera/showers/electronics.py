@@ -131,7 +131,7 @@ def make_electronics(telescope: Telescope, seed: int) -> Electronics:
 @compiled
 def fill_waveforms(pixel, time_ns, electronics, waveforms):
     """Noise and signal of all pixels into `waveforms`, shape (n_pixels, n_samples); in place."""
-    n_pixels, n_samples = waveforms.shape
+    n_pixels = waveforms.shape[0]
     n_rows = electronics.noise.shape[0]
     row, stride = np.random.randint(0, n_rows), np.random.randint(1, n_rows)
     for i in range(n_pixels):

@@ -41,7 +41,7 @@ AIR_MASS_G_CM2_MB = 24144.0  # <A> / N_A in g/cm2 mb: lambda = 24144 / sigma(mb)
 MIN_KINETIC_NUCLEON_GEV = 1.0  # below, a nucleon makes no pions worth following
 MIN_SECONDARY_GEV = 0.04  # total energy
 MIN_GAMMA = 30.0  # no Cherenkov light below, anywhere in the atmosphere
-LIGHT_STEP_M = 400.0
+LIGHT_STEP_M = 100.0
 IONISATION_GEV_PER_G_CM2 = 2.0e-3
 
 K_TO_MU_NU, K_SHORT_TO_CHARGED, ETA_TO_TWO_PHOTONS, ETA_TO_THREE_PI_ZERO = 0.64, 0.69, 0.39, 0.33

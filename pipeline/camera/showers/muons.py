@@ -18,12 +18,14 @@ from pipeline.camera.showers.tracks import charged_step, step_limit
 LIFETIME_NS = 2196.98  # Particle Data Group (2024)
 CUT_GEV = 1.0  # total energy; the Cherenkov threshold of muons is 4 GeV at sea level. Their decays below are given up
 MAX_RADIATION_LENGTHS = 4.0
-MAX_STEP_M = 500.0
+MAX_STEP_M = (
+    50.0  # light leaves from one point per step, and a telescope sees the last 500 m of a muon's path as a ring
+)
 
 
 @compiled
 def energy_loss(energy):
-    """Continuous loss a + b E in air [GeV per g/cm2] (Groom, Mokhov & Striganov 2001, At. Data Nucl. Data Tables 78)."""
+    """Continuous loss a + b E in air [GeV per g/cm2] (Groom et al. 2001, At. Data Nucl. Data Tables 78, 183)."""
     return 2.1e-3 + 3.5e-6 * energy
 
 

@@ -112,7 +112,7 @@ def charged_step(kind, energy, loss, step_g_cm2, position, direction, depth, wor
     # Rayleigh distributed polar angle: two independent Gaussian planes
     polar = scatter * math.sqrt(-2.0 * math.log(1.0 - np.random.random()))
     direction = rotated(((ux + dx) * norm, (uy + dy) * norm, (uz + dz) * norm), polar, random_azimuth())
-    # The mean of the directions at both ends gives the sideways shift its right correlation with the angle, theta L / 2.
+    # The mean of both directions correlates the sideways shift with the angle as it should be, theta L / 2.
     position = (
         x + 0.5 * length * (ux + direction[0]),
         y + 0.5 * length * (uy + direction[1]),

@@ -67,9 +67,9 @@ def follow_shower(primary, energy_gev, direction, world, library, steps, seed, r
             n = follow_photon(stack, n, energy, position, direction, depth, world, steps, record)
         elif kind <= POSITRON:
             n = follow_electron(stack, n, kind, energy, position, direction, depth, world, steps, record)
-        elif kind == MU_MINUS or kind == MU_PLUS:
+        elif kind in (MU_MINUS, MU_PLUS):
             n = follow_muon(stack, n, kind, energy, position, direction, depth, world, steps, record)
-        elif kind == PI_ZERO or kind == ETA:
+        elif kind in (PI_ZERO, ETA):
             n = decay(stack, n, kind, energy, position, direction)
         else:
             n = follow_hadron(stack, n, kind, energy, position, direction, depth, world, library, record)
