@@ -4,13 +4,14 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
-from typer.exceptions import Abort, TyperException
+from typer.exceptions import TyperException
 
 from pipeline import __version__
 from pipeline.errors import UserError
@@ -319,42 +320,58 @@ def bundles_list(quiet: Quiet = False, verbose: Verbose = False) -> None:
         print(f"{name}  {', '.join(card.tasks)}  {card.model.name}  sha256 {card.bundle_sha256[:16]}")
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         print(f"lightpool {__version__}")
         raise typer.Exit
 
 
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Options of lightpool itself."""
+
+
 # ---- what every command needs ----------------------------------------------------------------------------------------
+_LOGGERS = ("", "pipeline", "py.warnings")
+
+
+class _ToStderr(logging.Handler):
+    """Plain sentences for information, the level's name in front of anything else."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        print(f"{level}{self.format(record)}", file=sys.stderr)
+
+
+@contextmanager
+def _logging() -> Iterator[None]:
+    """Log to stderr inside the block; who calls `main` from a program gets the logging back as it was."""
+    handler = _ToStderr()
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    logging.getLogger().addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        logging.getLogger().removeHandler(handler)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
 def _start(quiet: bool, verbose: bool, threads: int | None = None) -> None:
-    """Send log records to stderr, and hold numerical libraries (not loaded yet) to the threads asked for."""
-    root = logging.getLogger()
-    root.setLevel(logging.WARNING)
+    """Set how much is said, and hold numerical libraries (not loaded yet) to the threads asked for."""
+    logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("pipeline").setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
     # Warnings of libraries are for those who ask for more; what users should know, lightpool says itself.
-    logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)
-    _HANDLER.setStream(sys.stderr)
-    if _HANDLER not in root.handlers:
-        root.addHandler(_HANDLER)
     if threads is not None:
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
             os.environ[name] = str(threads)
-
-
-class _Formatter(logging.Formatter):
-    """Plain sentences for information, the level's name in front of anything else."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
-
-
-_HANDLER = logging.StreamHandler()
-_HANDLER.setFormatter(_Formatter("%(message)s"))
 
 
 def _load(path: Path | None, *, threads: int | None = None, device: str | None = None) -> "Config":
@@ -385,27 +402,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
-        code = typer.main.get_command(app).main(_spread(arguments), prog_name="lightpool", standalone_mode=False)
+        with _logging():
+            code = _run(_spread(arguments))
         sys.stdout.flush()
-        return code or 0
+        return code
     except UserError as error:
         return _complain(str(error))
     except TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "lightpool"
         return _complain(f"{error.format_message().rstrip('.')}; see '{command} --help'")
-    except (KeyboardInterrupt, Abort):
+    except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The interpreter flushes stdout once more at exit, which would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return 141
     except Exception:
         traceback.print_exc()
         return 1
-    finally:
-        logging.captureWarnings(False)
+
+
+def _run(arguments: list[str]) -> int:
+    # Not the command's own `main`, which has answers of its own to Ctrl-C, closed pipes and errors.
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("lightpool", arguments) as context:
+            return command.invoke(context) or 0
+    except typer.Exit as end:
+        return end.exit_code
 
 
 def _complain(message: str) -> int:

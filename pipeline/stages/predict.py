@@ -204,9 +204,7 @@ def _product(path: Path, kind: Kind, out: Path | None, files: Sequence[Path]) ->
         return out / f"{source_name(path)}{_SUFFIX[wing]}"
     if not out.name.lower().endswith(_FILE_ENDINGS[wing]):
         accepted = " or ".join(_FILE_ENDINGS[wing])
-        raise UserError(
-            f"predictions from {path.name} cannot be written as {out.name}; name a file ending in {accepted}"
-        )
+        raise UserError(f"what is predicted from {path.name} is not written as {out.name}; end the name in {accepted}")
     return out
 
 
@@ -414,7 +412,8 @@ def _frame_record(
     from pipeline.sky.background import robust_background
     from pipeline.sky.dq import DQ
 
-    level, noise = robust_background(restored, (dq & ~np.uint8(DQ.RESTORED)) != 0)
+    part = frame.exposed
+    level, noise = robust_background(restored[part], (dq[part] & ~np.uint8(DQ.RESTORED)) != 0)
     height, width = frame.shape
     return {
         "file": file,

@@ -1,0 +1,133 @@
+"""What `lightpool info` says about every kind of file, and how it answers what it does not know."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from synthetic_tiles import camera_batch, write_tiles
+from tiny_bundles import camera_bundle
+from toy_events import toy_camera, write_toy_dl1
+
+from pipeline.config import parse_config
+from pipeline.errors import InputFileError
+from pipeline.filetypes import file_kind
+from pipeline.stages.info import describe_file
+from pipeline.stages.predict import predict
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("info")
+    camera_bundle(root / "energy", "energy", toy_camera().identity)
+    write_toy_dl1(root / "run.dl1.h5")
+    predict(parse_config({"threads": 1}), [root / "run.dl1.h5"], [root / "energy"], root / "run.dl2.h5")
+    header = fits.Header({"OBJECT": "M 13", "BUNIT": "adu"})
+    hdus = fits.HDUList([fits.PrimaryHDU(np.zeros((20, 30), np.float32), header), fits.ImageHDU(name="EMPTY")])
+    hdus.writeto(root / "frame.fits")
+    (root / "frame.fits.gz").write_bytes(gzip.compress((root / "frame.fits").read_bytes()))
+    (root / "simtel.gz").write_bytes(gzip.compress(_eventio(70) + _eventio(2020)))
+    (root / "corsika.dat").write_bytes(_eventio(1200))
+    return root
+
+
+def _eventio(kind):
+    """An empty top-level eventio object."""
+    words = (0xD41F8A37, kind, 0, 0)
+    return b"".join(word.to_bytes(4, "little") for word in words)
+
+
+def _text(path):
+    lines = describe_file(path)
+    assert len(lines) < 45  # one screen
+    return "\n".join(lines)
+
+
+def test_dl1(folder):
+    text = _text(folder / "run.dl1.h5")
+    assert "ctapipe DL1, data model v7.1.0" in text
+    assert "1: Toy, 256 pixels" in text
+    assert "24 of 12 events" in text
+
+
+def test_dl2(folder):
+    text = _text(folder / "run.dl2.h5")
+    assert "tiny_energy: 9 images of telescopes 1, 9 valid" in text
+    assert "tiny_energy: 9 events, telescopes combined" in text
+
+
+@pytest.mark.parametrize("name", ["frame.fits", "frame.fits.gz"])
+def test_frames(folder, name):
+    text = _text(folder / name)
+    assert "HDU 0  " in text
+    assert "image 20 x 30 adu" in text
+    assert "M 13" in text
+    assert text.endswith("science image  HDU 0")
+
+
+def test_frame_without_an_image(tmp_path):
+    fits.PrimaryHDU().writeto(tmp_path / "bare.fits")
+    assert "none: " in _text(tmp_path / "bare.fits")
+
+
+def test_tiles_and_manifest(tmp_path):
+    manifest = write_tiles(tmp_path, camera_batch(40), "camera")
+    shard = tmp_path / manifest.shards[0]["path"]
+    assert "tile shard (camera)" in _text(shard)
+    assert "40 of 24 x 24 px" in _text(shard)
+    assert "manifest of tiles (camera)" in _text(manifest.path)
+
+
+def test_bundle(folder):
+    text = _text(folder / "energy")
+    assert "model bundle tiny_energy" in text
+    assert "reco_energy_tev [TeV]" in text
+    assert "made by hand" in text
+
+
+def test_simtel_and_corsika(folder):
+    assert "0 triggered of 0 from 1 showers" in _text(folder / "simtel.gz")
+    assert "CORSIKA photon bunches" in _text(folder / "corsika.dat")
+
+
+def test_unknown_hdf5_is_listed(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["table/column"] = np.zeros(3)
+    assert "table/column  (3,) float64" in _text(tmp_path / "other.h5")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"plain text", "starts with b'plain te', which is no format that lightpool reads; accepted: simtel"),
+        (b"\x1f\x8b\x08\x00garbage of a gzip file", "cannot decompress|cannot read"),
+        (b"\x28\xb5\x2f\xfd\x00 not zstd", "cannot decompress"),
+        (b"\x89HDF\r\n\x1a\n and no more", "as HDF5"),
+        (json.dumps({"a": 1}).encode(), "no format that lightpool reads"),
+    ],
+)
+def test_what_is_not_known(tmp_path, content, message):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(InputFileError, match=message):
+        describe_file(path)
+
+
+def test_what_is_not_there(tmp_path):
+    with pytest.raises(InputFileError, match="No such file"):
+        file_kind(tmp_path / "nowhere")
+    with pytest.raises(InputFileError, match=r"directory without card\.json"):
+        file_kind(tmp_path)
+
+
+def test_real_files(data_dir):
+    kinds = {path: file_kind(path) for path in sorted((data_dir / "camera" / "simtel").iterdir())}
+    assert set(kinds.values()) == {"simtel"}
+    for path in [*kinds, *(data_dir / "camera" / "bad").iterdir()]:
+        assert "triggered" in _text(path)
+    for path in (data_dir / "camera" / "dl1").iterdir():
+        assert "lstchain DL1" in _text(path)
+    assert "breaks off" in _text(data_dir / "camera" / "bad" / "pe_test_camorganv2.simtel.gz")

@@ -1,0 +1,313 @@
+"""Prediction from camera files and frames: values, selections, outputs, and what is refused."""
+
+import io
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from tiny_bundles import camera_bundle, sky_bundle
+from toy_events import FIRST_EVENT, toy_camera, write_toy_dl1
+
+from pipeline.camera.dl1 import DL1File
+from pipeline.camera.predictions import CameraModel, column_prefix, distinct, predict_images
+from pipeline.camera.tiling import camera_tile_chunk
+from pipeline.config import Config, parse_config
+from pipeline.errors import UserError
+from pipeline.stages.predict import predict
+
+CFG = parse_config({"threads": 1, "predict": {"tile_px": 64, "overlap_px": 16}})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Bundles and inputs."""
+    root = tmp_path_factory.mktemp("predict")
+    identity = toy_camera().identity
+    camera_bundle(root / "energy", "energy", identity)
+    camera_bundle(root / "gammaness", "gammaness", identity)
+    camera_bundle(root / "strict", "energy", identity, name="strict", size_min_pe=800.0)
+    sky_bundle(root / "denoise")
+    write_toy_dl1(root / "run.dl1.h5")
+    rng = np.random.default_rng(1)
+    header = fits.Header({"BUNIT": "electron", "GAIN": 1.0, "RDNOISE": 5.0, "OBJECT": "toy"})
+    fits.PrimaryHDU(rng.normal(200, 15, (90, 110)).astype(np.float32), header).writeto(root / "frame.fits")
+    return root
+
+
+def records(files, bundles, **options):
+    """Statuses and parsed JSON lines."""
+    stream = io.StringIO()
+    statuses = predict(CFG, files, bundles, as_json=True, stream=stream, **options)
+    return statuses, [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_one_record_per_image(folder):
+    statuses, found = records([folder / "run.dl1.h5"], [folder / "energy", folder / "gammaness"])
+    assert [status["status"] for status in statuses] == ["ok"]
+    assert len(found) == 24
+    assert {(r["event_id"], r["tel_id"]) for r in found} == {(FIRST_EVENT + e, t) for e in range(12) for t in (1, 2)}
+    expected = ["file", "obs_id", "event_id", "tel_id", "camera", "valid", "reco_energy_tev", "reco_energy_uncert_tev"]
+    for record in found:
+        assert [key for key in record if key != "reason"] == [*expected, "gammaness"]
+        assert record["valid"] == ("reason" not in record)
+        assert record["valid"] == (record["reco_energy_tev"] is not None)
+
+
+def test_values_are_those_of_the_network(folder):
+    _, found = records([folder / "run.dl1.h5"], [folder / "energy"], telescope=1)
+    with DL1File(folder / "run.dl1.h5") as file:
+        model = CameraModel.of(_predictor(folder / "energy"))
+        (chunk,) = file.chunks(100, tel_ids=[1])
+        size_pe = camera_tile_chunk(chunk, model.tiles).batch.events["hillas_intensity"]
+    valid = [record for record in found if record["valid"]]
+    # the tiny network answers log10(size) - 2
+    np.testing.assert_allclose([r["reco_energy_tev"] for r in valid], size_pe / 100, rtol=1e-5)
+    sigma = size_pe / 100 * np.log(10) * np.exp(-1.5)
+    np.testing.assert_allclose([r["reco_energy_uncert_tev"] for r in valid], sigma, rtol=1e-5)
+
+
+def _predictor(path):
+    from pipeline.bundle.runtime import Predictor
+
+    return Predictor.load(path, threads=1)
+
+
+def test_reasons_are_said(folder):
+    statuses, found = records([folder / "run.dl1.h5"], [folder / "energy", folder / "strict"])
+    by_telescope = {t: [r for r in found if r["tel_id"] == t] for t in (1, 2)}
+    assert {r["reason"] for r in by_telescope[2]} == {
+        "strict does not serve the camera Other; tiny_energy does not serve the camera Other"
+    }
+    faint = [r for r in by_telescope[1] if (r["event_id"] - FIRST_EVENT) % 4 == 0]
+    assert {r["reason"] for r in faint} == {"nothing left by the cleaning"}
+    # one bundle's cut leaves the other's value standing; two energies are told apart by their bundles
+    partly = [r for r in by_telescope[1] if r.get("reason") == "less charge than size_min_pe"]
+    assert partly
+    for record in partly:
+        assert record["tiny_energy_reco_energy_tev"] > 0
+        assert record["strict_reco_energy_tev"] is None
+    assert statuses[0]["left_out"]["less charge than size_min_pe"] == len(partly)
+
+
+def test_one_event_of_one_telescope(folder):
+    _, found = records([folder / "run.dl1.h5"], [folder / "energy"], event=FIRST_EVENT + 5, telescope=1)
+    assert [(r["event_id"], r["tel_id"], r["valid"]) for r in found] == [(FIRST_EVENT + 5, 1, True)]
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ({"event": 5}, "has no event 5; its event ids go from 100 to 111"),
+        ({"telescope": 9}, "has no images of telescope 9; it has those of 1, 2"),
+    ],
+)
+def test_what_is_not_there_is_refused(folder, selection, message, caplog):
+    statuses, found = records([folder / "run.dl1.h5"], [folder / "energy"], **selection)
+    assert found == []
+    assert statuses[0]["status"] == "failed"
+    assert message in statuses[0]["reason"]
+    assert message in caplog.text
+
+
+def test_event_of_another_telescope(folder, tmp_path):
+    write_toy_dl1(tmp_path / "one.h5", n_events=2, tel_ids=(1,))
+    write_toy_dl1(tmp_path / "two.h5", n_events=5, tel_ids=(2,))
+    models = [CameraModel.of(_predictor(folder / "energy"))]
+    with DL1File(tmp_path / "one.h5") as one, DL1File(tmp_path / "two.h5") as two:
+        both = SimpleNamespace(
+            path=one.path,
+            tel_ids=[1, 2],
+            telescopes=one.telescopes,
+            index=lambda tel_id: (one if tel_id == 1 else two).index(tel_id),
+            chunks=lambda *args, **kwargs: (one.chunks if kwargs["tel_ids"] == [1] else two.chunks)(*args, **kwargs),
+        )
+        with pytest.raises(UserError, match="event 104 has no image of telescope 1; it has 2"):
+            list(predict_images(both, models, tel_ids=[1], event_ids=[104]))
+
+
+def test_chunks_do_not_show(folder, monkeypatch):
+    whole = records([folder / "run.dl1.h5"], [folder / "energy"])
+    monkeypatch.setattr("pipeline.camera.predictions._CHUNK_IMAGES", 5)
+    assert records([folder / "run.dl1.h5"], [folder / "energy"]) == whole
+
+
+def test_images_are_prepared_once_for_equal_settings(folder, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "pipeline.camera.predictions.camera_tile_chunk", lambda c, t: calls.append(t) or camera_tile_chunk(c, t)
+    )
+    records([folder / "run.dl1.h5"], [folder / "energy", folder / "gammaness", folder / "strict"], telescope=1)
+    assert len(calls) == 2
+
+
+def test_dl2_holds_the_valid_images(folder, tmp_path):
+    import tables
+
+    out = tmp_path / "run.dl2.h5"
+    statuses, found = records([folder / "run.dl1.h5"], [folder / "energy", folder / "gammaness"], out=out)
+    valid = [r for r in found if r["valid"]]
+    assert statuses[0]["output"] == str(out)
+    assert (statuses[0]["n_images"], statuses[0]["n_valid"]) == (24, len(valid)) == (24, 9)
+    assert sum(statuses[0]["left_out"].values()) == 2 * (24 - 9)  # two bundles
+    with tables.open_file(out) as file:
+        rows = file.get_node("/dl2/event/telescope/energy/tiny_energy/tel_001").read()
+        classes = file.get_node("/dl2/event/telescope/classification/tiny_gammaness/tel_001").read()
+        provenance = json.loads(file.root._v_attrs["LIGHTPOOL PROVENANCE"])
+        assert "tel_002" not in file.get_node("/dl2/event/telescope/energy/tiny_energy")
+    assert rows["event_id"].tolist() == [r["event_id"] for r in valid]
+    np.testing.assert_allclose(rows["tiny_energy_tel_energy"], [r["reco_energy_tev"] for r in valid], rtol=1e-6)
+    np.testing.assert_allclose(classes["tiny_gammaness_tel_prediction"], [r["gammaness"] for r in valid], rtol=1e-6)
+    assert set(provenance["bundles"]) == {"tiny_energy", "tiny_gammaness"}
+    assert provenance["n_valid"] == 9
+    assert json.loads((tmp_path / "run.dl2.h5.provenance.json").read_text())["input"] == "run.dl1.h5"
+
+
+def test_equal_runs_give_equal_bytes(folder, tmp_path):
+    for name in ("a", "b"):
+        predict(CFG, [folder / "run.dl1.h5"], [folder / "energy"], tmp_path / f"{name}.h5")
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_frame_out_is_the_frame_in_where_the_model_changes_nothing(folder, tmp_path):
+    out = tmp_path / "out.fits"
+    statuses, found = records([folder / "frame.fits"], [folder / "denoise"], out=out)
+    assert statuses[0]["status"] == "ok"
+    with fits.open(out) as hdus, fits.open(folder / "frame.fits") as before:
+        np.testing.assert_allclose(hdus[0].data, before[0].data, rtol=1e-5)
+        assert hdus[0].header["OBJECT"] == "toy"
+        assert hdus[0].header["BUNIT"] == "electron"
+        assert {hdu.name for hdu in hdus} >= {"ERR", "DQ"}
+        assert any("tiny_denoise" in line for line in hdus[0].header["HISTORY"])
+    (record,) = found
+    assert record["median_err_after"] == pytest.approx(record["median_err_before"] / 2, rel=0.02)
+    assert (record["height_px"], record["width_px"], record["n_restored"]) == (90, 110, 0)
+
+
+def test_table_of_images_and_frames(folder):
+    stream = io.StringIO()
+    predict(CFG, [folder / "run.dl1.h5", folder / "frame.fits"], [folder / "energy", folder / "denoise"], stream=stream)
+    lines = stream.getvalue().splitlines()
+    assert lines[0].split()[:6] == ["file", "obs_id", "event_id", "tel_id", "camera", "valid"]
+    assert lines[1].endswith("nothing left by the cleaning")
+    assert len(lines) == 1 + 24 + 1 + 1
+    assert "noise_after" in lines[25]
+
+
+def test_a_bad_file_is_named_and_skipped(folder, tmp_path, caplog):
+    bad = tmp_path / "broken.h5"
+    bad.write_bytes((folder / "run.dl1.h5").read_bytes()[:4000])
+    empty = tmp_path / "empty.fits"
+    empty.touch()
+    out = tmp_path / "out"
+    statuses = predict(
+        CFG, [bad, folder / "run.dl1.h5", empty, folder / "frame.fits"], [folder / "energy", folder / "denoise"], out
+    )
+    assert [status["status"] for status in statuses] == ["failed", "ok", "failed", "ok"]
+    assert "broken.h5" in caplog.text
+    assert f"{empty} is empty" in caplog.text
+    assert sorted(p.name for p in out.iterdir() if not p.name.endswith(".provenance.json")) == [
+        "frame.fits",
+        "run.dl2.h5",
+        "status.json",
+    ]
+    status = json.loads((out / "status.json").read_text())
+    assert set(status) == {"broken.h5", "run.dl1.h5", "empty.fits", "frame.fits"}
+    assert status["run.dl1.h5"]["output"] == str(out / "run.dl2.h5")
+    assert "reason" in status["broken.h5"]
+
+
+def test_existing_outputs_are_kept_without_force(folder, tmp_path):
+    out = tmp_path / "out.h5"
+    out.write_text("mine")
+    with pytest.raises(UserError, match="exists; choose another name or add --force"):
+        predict(CFG, [folder / "run.dl1.h5"], [folder / "energy"], out)
+    assert out.read_text() == "mine"
+    predict(CFG, [folder / "run.dl1.h5"], [folder / "energy"], out, force=True)
+    assert out.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("files", "bundles", "message"),
+    [
+        (["run.dl1.h5"], ["denoise"], "no bundle given is for those: tiny_denoise \\(for FITS frames\\)"),
+        (["frame.fits"], ["energy"], "no bundle given is for those: tiny_energy \\(for camera files\\)"),
+        (["energy"], ["energy"], "is a model bundle; predict takes simtel, DL1 and FITS"),
+        (["nowhere.h5"], ["energy"], "cannot read .*nowhere.h5: No such file"),
+    ],
+)
+def test_files_that_do_not_fit(folder, files, bundles, message):
+    statuses = predict(CFG, [folder / name for name in files], [folder / name for name in bundles])
+    assert statuses[0]["status"] == "failed"
+    with pytest.raises(UserError, match=message):
+        raise UserError(statuses[0]["reason"])
+
+
+def test_frame_and_camera_options_do_not_mix(folder, tmp_path):
+    (status,) = predict(CFG, [folder / "frame.fits"], [folder / "denoise"], event=3)
+    assert "--event and --telescope choose camera images" in status["reason"]
+    (status,) = predict(CFG, [folder / "frame.fits"], [folder / "denoise", folder / "denoise"], tmp_path / "o.fits")
+    assert "one frame can be answered by one bundle" in status["reason"]
+
+
+def test_arguments_that_cannot_work(folder, tmp_path):
+    run = folder / "run.dl1.h5"
+    with pytest.raises(UserError, match="there is no bundle 'nothing'"):
+        predict(CFG, [run], ["nothing"])
+    with pytest.raises(UserError, match="got --device cuda; use cpu or auto"):
+        predict(parse_config({"device": "cuda"}), [run], [folder / "energy"])
+    with pytest.raises(UserError, match=r"not written as out\.fits; end the name in \.h5"):
+        predict(CFG, [run], [folder / "energy"], tmp_path / "out.fits")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file, but 2 inputs need a directory"):
+        predict(CFG, [run, folder / "frame.fits"], [folder / "energy"], tmp_path / "file")
+    twin = tmp_path / "run.h5"
+    write_toy_dl1(twin, n_events=1)
+    with pytest.raises(UserError, match="2 inputs would be written to"):
+        predict(CFG, [run, twin], [folder / "energy"], tmp_path / "out")
+
+
+def test_prefixes_of_columns():
+    assert column_prefix("demo-energy.v2") == "demo_energy_v2"
+    assert column_prefix("3d") == "m_3d"
+
+
+def test_models_of_one_name_are_told_apart(folder):
+    model = CameraModel.of(_predictor(folder / "energy"))
+    assert [m.prefix for m in distinct([model, model, model])] == ["tiny_energy", "tiny_energy_2", "tiny_energy_3"]
+
+
+def test_predicting_loads_neither_torch_nor_ctapipe(folder):
+    code = f"""
+import sys
+from pipeline.cli import main
+assert main(["predict", {str(folder / "run.dl1.h5")!r}, {str(folder / "frame.fits")!r}, "--json", "--threads", "1",
+             "--bundle", {str(folder / "energy")!r}, "--bundle", {str(folder / "denoise")!r}]) == 0
+slow = {{"torch", "ctapipe", "lightning", "sklearn", "matplotlib", "tables", "pandas", "models"}}
+assert not slow & set(sys.modules), slow & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len([json.loads(line) for line in done.stdout.splitlines()]) == 25
+
+
+def test_simtel_goes_through_ctapipe(data_dir, folder, tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = data_dir / "camera" / "simtel" / "pe_history_meta_75.simtel.zst"
+    out = tmp_path / "out.h5"
+    statuses, found = records([path], [folder / "energy"], out=out)
+    assert statuses[0]["status"] == "ok", statuses
+    assert "calibrating simtel with ctapipe" in caplog.text
+    assert len(found) == statuses[0]["n_images"] > 0
+    assert {"tiny_energy does not serve the camera"} == {r["reason"].rpartition(" ")[0] for r in found}
+
+
+def test_default_configuration_predicts(folder):
+    (status,) = predict(Config(), [folder / "run.dl1.h5"], [folder / "energy"])
+    assert status == {
+        "file": str(folder / "run.dl1.h5"), "status": "ok", "kind": "dl1", "n_images": 24, "n_valid": 9,
+        "left_out": {"nothing left by the cleaning": 3, "tiny_energy does not serve the camera Other": 12},
+    }  # fmt: skip
