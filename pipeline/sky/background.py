@@ -64,11 +64,15 @@ def measured_background(image: np.ndarray, mask: np.ndarray | None = None, box_p
 def _boxes(image: np.ndarray, mask: np.ndarray | None, box_px: int) -> np.ndarray:
     """Float64 pixels of up to `_MAX_BOXES` boxes, shape (n, box^2); NaN where excluded."""
     height, width = (min(box_px, side) for side in image.shape)
-    rows, columns = image.shape[0] // height, image.shape[1] // width
-    chosen = np.unique(np.linspace(0, rows * columns - 1, min(_MAX_BOXES, rows * columns)).astype(int))
+    rows, columns = (
+        np.linspace(0, side - box, -(-side // box)).astype(int)
+        for side, box in zip(image.shape, (height, width), strict=True)
+    )
+    count = rows.size * columns.size
+    chosen = np.unique(np.linspace(0, count - 1, min(_MAX_BOXES, count)).astype(int))
     boxes = np.empty((chosen.size, height * width))
     for box, number in zip(boxes, chosen, strict=True):
-        y, x = (number // columns) * height, (number % columns) * width
+        y, x = rows[number // columns.size], columns[number % columns.size]
         part = (slice(y, y + height), slice(x, x + width))
         box[:] = image[part].ravel()
         if mask is not None:

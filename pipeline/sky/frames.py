@@ -34,6 +34,7 @@ _MAX_IMAGE_HDUS = 16
 _MIN_CLIPPED_PIXELS = 3
 # Photon statistics that predict more than this times the measured noise cannot be those of the frame's pixels.
 _MAX_NOISE_RATIO = 2.0
+_PACKED = (b"\x1f\x8b", b"BZh")  # gzip, bzip2
 # Cards that describe the stored numbers and not the image; they do not fit the float pixels of an answer.
 _STORAGE_CARDS = ("BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM")
 #: Mark of a DQ extension that holds our bits.
@@ -126,18 +127,19 @@ def open_fits(path: str | Path, **options: Any) -> Iterator["fits.HDUList"]:
     if not path.is_file():
         raise InputFileError(f"{path} does not exist or is not a file")
     try:
-        with warnings.catch_warnings():
-            # Odd cards are the files' own affair: they are kept as they are. What is told only as a warning, and
-            # matters, is that the end is missing.
-            warnings.simplefilter("ignore")
-            warnings.filterwarnings("error", message=".*truncated.*")
+        # Odd cards are the files' own affair: they are kept as they are, and not complained about. What astropy tells
+        # only as a warning, and matters, is that the end is missing.
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
             with fits.open(path, **options) as hdus:
                 if len(hdus) == 0:  # also reads all headers
                     raise InputFileError(f"{path} holds no FITS data")
+                if any("truncated" in str(warning.message) for warning in told):
+                    raise InputFileError(f"{path} is truncated; fetch it again")
                 yield hdus
     except InputFileError:
         raise
-    except (OSError, EOFError, zlib.error, fits.VerifyError, UserWarning) as error:
+    except (OSError, EOFError, zlib.error, fits.VerifyError) as error:
         raise InputFileError(_plain_reason(path, error)) from error
     except (ValueError, TypeError, IndexError, KeyError) as error:
         if isinstance(error, UserError):
@@ -146,12 +148,11 @@ def open_fits(path: str | Path, **options: Any) -> Iterator["fits.HDUList"]:
 
 
 def _plain_reason(path: Path, error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    if "truncated" in text.lower() or isinstance(error, EOFError) or "end-of-stream" in text:
-        return f"{path} is truncated; fetch it again"
-    if "SIMPLE" in text or "FITS" in text or "Empty" in text:
-        return f"{path} is not a FITS file (no SIMPLE card at its beginning)"
-    return f"{path} cannot be read as FITS: {text}"
+    with open(path, "rb") as stream:
+        start = stream.read(6)
+    if start == b"SIMPLE" or start.startswith(_PACKED):
+        return f"{path} is truncated or damaged; fetch it again ({' '.join(str(error).split())})"
+    return f"{path} is not a FITS file: it does not begin with SIMPLE, nor is it packed by gzip or bzip2"
 
 
 def science_hdus(hdus: "fits.HDUList", cfg: SkyIngestConfig, path: Path) -> list[int]:
@@ -197,7 +198,10 @@ def _configured_hdu(hdus: "fits.HDUList", wanted: str | int, images: list[int], 
 
 
 def _names(hdus: "fits.HDUList", numbers: Sequence[int]) -> str:
-    shown = [f"{n} {hdus[n].name or '(no name)'} {'x'.join(map(str, hdus[n].shape))}".strip() for n in numbers[:8]]
+    shown = []
+    for number in numbers[:8]:
+        shape = hdus[number].shape if hdus[number].is_image else ()
+        shown.append(f"{number} {hdus[number].name or '(no name)'} {'x'.join(map(str, shape))}".strip())
     return ", ".join(shown) + (f" ... ({len(numbers)} in all)" if len(numbers) > 8 else "")
 
 

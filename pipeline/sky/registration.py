@@ -22,8 +22,13 @@ _STARS_PER_FRAME = 400
 # Stars, brightest first, and the half-size of their windows, that tell the shape of a frame's PSF.
 _SHAPE_STARS = 60
 _SHAPE_REACH_PX = 4
-# A static pixel that stands this many sigma of a single frame out of its neighbours spoils every frame alike.
+# A pixel that stands this many sigma out of its neighbours, in this share of the frames, spoils all of them alike.
 _HOT_SIGMA = 3.0
+_HOT_SHARE = 0.6
+# The four pixels beside a hot one have less than this part of its excess (of two hot ones side by side, a quarter);
+# beside the peak of a star of 2 px FWHM they have half of it.
+_HOT_NEIGHBOURS = 0.4
+_FOUR_NEIGHBOURS = np.array([[0, 0.25, 0], [0.25, 0, 0.25], [0, 0.25, 0]])
 
 
 @dataclass(frozen=True)
@@ -64,19 +69,24 @@ class Placement:
 def static_hot_pixels(frames: Sequence[Frame]) -> np.ndarray:
     """Pixels that are hot in the detector's frame, shape (H, W), bool.
 
-    The median over frames of a drifting field keeps what does not drift; a pixel is hot where it exceeds the median
-    of its neighbours by `_HOT_SIGMA` of a single frame's noise.
+    What does not drift with the field belongs to the detector: a pixel is hot where it exceeds the median of its
+    neighbours by `_HOT_SIGMA` of the frame's noise in most of the frames. It must also stand alone: where the field
+    hardly drifts, stars stay too, but their neighbours share their light.
 
     Parameters
     ----------
     frames : sequence of Frame
         Of one detector; about ten or more, drifted by more than a star's width.
     """
-    from scipy.ndimage import median_filter
+    from scipy.ndimage import convolve, median_filter
 
-    static = np.median([np.nan_to_num(frame.sci - frame.level) for frame in frames], axis=0)
-    noise = float(np.median([frame.noise for frame in frames]))
-    return static - median_filter(static, 5) > _HOT_SIGMA * noise
+    excess = []
+    for frame in frames:
+        sci = np.nan_to_num(frame.sci - frame.level)
+        excess.append((sci - median_filter(sci, 5)) / np.float32(frame.noise))
+    static = np.quantile(excess, 1 - _HOT_SHARE, axis=0, method="lower")
+    beside = convolve(static, _FOUR_NEIGHBOURS)
+    return (static > _HOT_SIGMA) & (beside < _HOT_NEIGHBOURS * static)
 
 
 def star_catalogue(frame: Frame, fwhm_px: float = 3.0) -> dict[str, np.ndarray]:

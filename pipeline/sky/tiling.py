@@ -21,7 +21,13 @@ from pipeline.errors import InputFileError, TooFewEventsError
 from pipeline.files import atomic_output, check_free, source_name
 from pipeline.sky.dq import DQ
 from pipeline.sky.frames import Frame, read_frame
-from pipeline.sky.registration import Placement, identity_placement, place, star_catalogue, static_hot_pixels
+from pipeline.sky.registration import (
+    Placement,
+    identity_placement,
+    place,
+    star_catalogue,
+    static_hot_pixels,
+)
 from pipeline.sky.truth import Truth, read_truth, truth_path
 from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
 from pipeline.tiles.splits import SPLITS, split_of

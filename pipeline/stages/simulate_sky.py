@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 # Kept free for missing pixels (FITS BLANK): the stored integer -32768 is 0 ADU under BZERO 32768.
 _BLANK_ADU = 0
 _BZERO = 32_768
+_MJD_EPOCH = datetime.datetime(1858, 11, 17)
 _FIRST_NIGHT = datetime.datetime(2020, 1, 1, 2, 0, 0)
 
 
@@ -193,6 +194,8 @@ def _camera_cards(exposure: Exposure, cfg: SkySimulationConfig, run: int, seed: 
         ("FILTER", "R", ""),
         ("IMAGETYP", "object", ""),
         ("DATE-OBS", start.isoformat(timespec="milliseconds"), "[UTC] start of the exposure"),
+        ("TIMESYS", "UTC", ""),
+        ("MJD-OBS", round((start - _MJD_EPOCH) / datetime.timedelta(days=1), 8), "[d] start of the exposure"),
         ("EXPTIME", cfg.exposure_s, "[s] exposure time"),
         ("GAIN", exposure.camera.gain_e_per_adu, "[electron/adu] conversion"),
         ("RDNOISE", exposure.camera.read_noise_e, "[electron] read noise"),

@@ -1,0 +1,129 @@
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from scipy.ndimage import gaussian_filter
+
+from pipeline.sky.dq import DQ
+from pipeline.sky.frames import read_frame
+from pipeline.sky.restore import _Axis, restore_file, restore_frame
+
+STRIDE = 8
+
+
+class Smoother:
+    """A stand-in for a trained network: local (reach of 6 px), and only for sizes that fit its stride."""
+
+    card = SimpleNamespace(input=SimpleNamespace(stride=STRIDE))
+
+    def __init__(self):
+        self.largest_batch = 0
+
+    def predict(self, batch):
+        assert batch.images.shape[2] % STRIDE == batch.images.shape[3] % STRIDE == 0
+        self.largest_batch = max(self.largest_batch, len(batch))
+        sci = batch.images[:, 0].astype(np.float64)
+        level = batch.events["level"][:, None, None]
+        filled = np.where(np.isnan(sci), level, sci)
+        restored = np.stack([gaussian_filter(tile, 1.5, truncate=4) for tile in filled])
+        defect = (filled > level + 50 * batch.events["noise"][:, None, None]).astype(np.float32)
+        return {
+            "restored": restored.astype(np.float32),
+            "restored_err": np.full(sci.shape, 0.5, np.float32),
+            "defect_probability": defect,
+        }
+
+
+@pytest.mark.parametrize(
+    ("length", "tile", "overlap"),
+    [(384, 64, 32), (100, 64, 32), (65, 64, 16), (37, 64, 32), (700, 256, 96), (530, 128, 64)],
+)
+def test_weights_sum_to_one(length, tile, overlap):
+    axis = _Axis(length, tile, overlap, STRIDE)
+    total = np.zeros(length)
+    for number, start in enumerate(axis.starts):
+        assert start % STRIDE == 0
+        weight = axis.weights(number)
+        total[start : start + weight.size] += weight
+    assert np.allclose(total, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(200, 300), (64, 64), (97, 131), (40, 513), (8, 8)])
+def test_tiled_equals_whole(shape, rng, write_fits):
+    image = rng.normal(500, 10, shape)
+    image[shape[0] // 2, shape[1] // 2] += 200
+    frame = read_frame(write_fits(pixels=image.astype(np.float32)))
+    tiled, _, _ = restore_frame(frame, Smoother(), tile_px=64, overlap_px=32)
+    whole, _, _ = restore_frame(frame, Smoother(), tile_px=1024, overlap_px=32)
+    assert tiled.shape == shape
+    assert np.abs(tiled - whole).max() < 1e-3 * frame.noise
+
+
+def test_a_row_of_tiles_is_predicted_in_bounded_batches(rng, write_fits):
+    frame = read_frame(write_fits(pixels=rng.normal(0, 1, (64, 2000)).astype(np.float32)))
+    predictor = Smoother()
+    restore_frame(frame, predictor, tile_px=64, overlap_px=32)
+    assert predictor.largest_batch == 16
+
+
+def test_flags(rng, write_fits):
+    image = rng.normal(500, 10, (96, 96)).astype(np.float32)
+    image[10:13, 10:13] = np.nan
+    image[30, 30] = 5000.0
+    image[60, 60] = 60_000.0
+    frame = read_frame(write_fits(pixels=image, SATURATE=50_000.0))
+    restored, err, dq = restore_frame(frame, Smoother(), 64, 32)
+    assert np.isfinite(restored).all()
+    assert dq[11, 11] == DQ.MISSING | DQ.RESTORED
+    assert dq[30, 30] == DQ.RESTORED
+    assert dq[60, 60] == DQ.SATURATED | DQ.LOW_CONFIDENCE
+    assert dq[80, 80] == 0
+    assert err[80, 80] == pytest.approx(0.5)
+
+
+def test_known_bad_pixels_are_painted_over(rng, write_fits):
+    image = rng.normal(500, 10, (64, 64)).astype(np.float32)
+    image[20, 20] = 9000.0
+    mask = np.zeros((64, 64), np.int16)
+    mask[20, 20] = 1
+    frame = read_frame(write_fits(pixels=image, extra=[fits.ImageHDU(mask, name="MASK")]))
+    restored, _, dq = restore_frame(frame, Smoother(), 64, 32)
+    assert restored[20, 20] < 600
+    assert dq[20, 20] == DQ.BAD | DQ.RESTORED
+
+
+def test_file_comes_back_in_its_unit_with_its_overscan(rng, write_fits, tmp_path):
+    adu = np.full((80, 100), 300) + rng.normal(0, 3, (80, 100))
+    adu[:, 20:] += rng.normal(200, 10, (80, 80))
+    raw = np.rint(adu).astype(np.uint16)
+    path = write_fits(pixels=raw, GAIN=2.0, RDNOISE=6.0, TRIMSEC="[21:100,1:80]", BIASSEC="[1:20,1:80]", OBJECT="field")
+    restore_file(path, tmp_path / "out.fits", Smoother(), tile_px=64, overlap_px=32, history=("a model",))
+    with fits.open(tmp_path / "out.fits") as hdus:
+        sci = hdus["SCI"].data
+        assert np.array_equal(sci[:, :20], raw[:, :20])
+        assert np.median(sci[:, 20:]) == pytest.approx(500, abs=3)
+        assert np.std(sci[:, 24:]) < 0.4 * np.std(raw[:, 24:])
+        assert hdus["ERR"].data[40, 60] == pytest.approx(0.25)
+        assert hdus["SCI"].header["OBJECT"] == "field"
+        assert hdus["SCI"].header["HISTORY"][0] == "a model"
+        assert hdus["DQ"].data.shape == sci.shape
+
+
+def test_bad_overlap_is_an_error(write_fits):
+    frame = read_frame(write_fits())
+    with pytest.raises(ValueError, match="overlap_px 64 must be at least 0 and below tile_px 64"):
+        restore_frame(frame, Smoother(), 64, 64)
+
+
+def test_reading_and_restoring_import_nothing_heavy():
+    code = (
+        "import sys, pipeline.sky.frames, pipeline.sky.restore\n"
+        "from astropy.io import fits\n"
+        "heavy = {'torch', 'photutils', 'ccdproc', 'galsim', 'scipy', 'skimage', 'matplotlib', 'ctapipe', 'sklearn'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
