@@ -171,11 +171,10 @@ def test_light_and_measured_background_agree(ingested, simulated):
 def test_answer_keeps_everything_else(tmp_path, rng):
     pixels = rng.integers(900, 1100, (50, 60)).astype(np.uint16)
     primary = fits.PrimaryHDU(pixels)
-    for key, value in {
-        "OBJECT": "M 51", "GAIN": 2.0, "BIASLVL": 100.0, "CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP",
-        "A_ORDER": 2, "A_2_0": 1e-5, "CRVAL1": 202.5, "LONGTEXT": "a value that is too long for one card and goes on " * 3,
-    }.items():  # fmt: skip
-        primary.header[key] = value
+    cards = {"OBJECT": "M 51", "GAIN": 2.0, "BIASLVL": 100.0, "CRVAL1": 202.5}
+    cards |= {"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "A_ORDER": 2, "A_2_0": 1e-5}
+    cards |= {"LONGTEXT": "a value that is too long for one card and goes on " * 3}
+    primary.header.update(cards)
     primary.header["HIERARCH ESO TEL AIRM"] = 1.2
     table = fits.BinTableHDU.from_columns([fits.Column("a", "E", array=np.arange(4.0))], name="CAT")
     squeezed = fits.CompImageHDU(pixels.astype(np.int32), name="PACKED")
