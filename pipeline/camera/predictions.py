@@ -93,6 +93,12 @@ class ImagePredictions:
         """Images for which at least one model has a value, shape (n,)."""
         return np.any([reason == "" for reason in self.reasons.values()], axis=0)
 
+    def left_out(self) -> dict[str, int]:
+        """Reason -> number of images for which at least one model gives it."""
+        reasons = list(self.reasons.values())
+        texts = {text for reason in reasons for text in reason.tolist() if text}
+        return {text: int(np.any([reason == text for reason in reasons], axis=0).sum()) for text in sorted(texts)}
+
 
 def predict_images(
     file: DL1File,

@@ -238,8 +238,7 @@ def _predict_events(
         ):
             counts["n_images"] += len(predictions)
             counts["n_valid"] += int(predictions.any_valid.sum())
-            for reason in predictions.reasons.values():
-                left_out.update(text for text in reason.tolist() if text)
+            left_out.update(predictions.left_out())
             if product is not None:
                 product.add(predictions)
             for record in image_records(job.path.name, predictions, models.camera) if sink.wanted else ():
