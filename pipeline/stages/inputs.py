@@ -12,8 +12,14 @@ from pipeline.files import check_free, source_name
 log = logging.getLogger(__name__)
 
 
-def planned_outputs(paths: Sequence[Path], out: Path, suffix: str, *, force: bool) -> dict[Path, Path]:
-    """Where the product of each input goes; fails before any work when two would be one, or one is in the way."""
+def check_names(paths: Sequence[Path]) -> None:
+    """Fail before any work when the products of two inputs would have one name.
+
+    Raises
+    ------
+    UserError
+        Naming one of them.
+    """
     names = Counter(source_name(path) for path in paths)
     for path in paths:
         if names[source_name(path)] > 1:
@@ -21,6 +27,17 @@ def planned_outputs(paths: Sequence[Path], out: Path, suffix: str, *, force: boo
                 f"{names[source_name(path)]} inputs are named {source_name(path)!r}, {path} is one of them; their "
                 "products would have one name: rename them or use one output folder for each"
             )
+
+
+def planned_outputs(paths: Sequence[Path], out: Path, suffix: str, *, force: bool) -> dict[Path, Path]:
+    """Where the product of each input goes.
+
+    Raises
+    ------
+    UserError
+        Before any work, if two products would be one, or one is in the way.
+    """
+    check_names(paths)
     return {path: check_free(out / (source_name(path) + suffix), force=force) for path in paths}
 
 

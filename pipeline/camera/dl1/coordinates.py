@@ -1,6 +1,5 @@
 """Times, shower axes and angles as ctapipe has them, for arrays."""
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -36,13 +35,10 @@ def impact_distance_m(truth: Mapping[str, np.ndarray], position_m: tuple[float, 
     Parameters
     ----------
     truth : mapping
-        true_alt_deg, true_az_deg, true_core_x_m, true_core_y_m (the core lies at z = 0); NaN follows from missing ones.
+        true_alt_deg, true_az_deg, true_core_x_m, true_core_y_m (the core lies at z = 0).
     position_m : (float, float, float)
         The telescope, x to the north, y to the west, z up [m].
     """
-    names = ("true_alt_deg", "true_az_deg", "true_core_x_m", "true_core_y_m")
-    if any(name not in truth for name in names):
-        return np.full(len(next(iter(truth.values()), ())), math.nan)
     alt, az = np.radians(truth["true_alt_deg"]), np.radians(truth["true_az_deg"])
     # Azimuth turns from north to east, y points to the west.
     axis = np.column_stack([np.cos(alt) * np.cos(az), -np.cos(alt) * np.sin(az), np.sin(alt)])

@@ -90,7 +90,7 @@ class EventChunk:
         true_x_max_g_cm2, true_starting_grammage_g_cm2, true_primary_id (0 gamma, 1 electron, 101 proton), true_impact_m
         and shower_id. What is missing is written as NaN, the impact distance is computed.
     true_image : ndarray of int, shape (n, n_pixels), optional
-        Photo-electrons of the shower alone.
+        Photo-electrons of the shower alone; without, -1 is written for "not known" as ctapipe does.
     parameters, true_parameters : dict of ndarray, shape (n,), optional
         Image parameters in ctapipe's names and units (hillas_length in degrees); NaN is written for columns left out.
     """

@@ -9,21 +9,22 @@ from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import h5py
 import hdf5plugin  # noqa: F401  (registers the blosc filter)
 import numpy as np
 
 from pipeline.camera.dl1 import schema
+from pipeline.camera.dl1.columns import decoded, quantity, text
 from pipeline.camera.dl1.coordinates import (
     impact_distance_m,
     offset_deg,
     seconds_of_high_resolution,
     seconds_of_mjd,
 )
+from pipeline.camera.dl1.instrument import read_subarray
 from pipeline.camera.dl1.model import ImageChunk
-from pipeline.camera.geometry import Camera
 from pipeline.errors import InputFileError
 from pipeline.files import source_name
 
@@ -33,16 +34,6 @@ _LSTCHAIN_IMAGES = "/dl1/event/telescope/image"
 _FAR_ROWS = 32  # rows further apart are read separately: HDF5 decompresses about as many together
 _SIMTEL_ARRAY = 1  # detector_prog_id of sim_telarray
 _SIMTEL_USES = 100  # sim_telarray numbers the uses of shower n from 100 n
-# Units seen in files, as factors to the one that is used here. Files have millimetres where metres are usual.
-_FACTORS = {
-    "m": {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "km": 1e3},
-    "m2": {"m**2": 1.0, "m2": 1.0, "cm**2": 1e-4, "cm2": 1e-4, "mm**2": 1e-6, "mm2": 1e-6},
-    "TeV": {"TeV": 1.0, "GeV": 1e-3, "MeV": 1e-6},
-    "deg": {"deg": 1.0, "rad": 180 / math.pi},
-    "rad": {"rad": 1.0, "deg": math.pi / 180},
-    "g cm-2": {"g.cm**-2": 1.0, "g cm-2": 1.0, "g / cm2": 1.0, "kg.m**-2": 0.1},
-    "ns": {"ns": 1.0, "us": 1e3, "s": 1e9},
-}
 _TRUTH_UNITS = {
     "true_energy": "TeV", "true_alt": "deg", "true_az": "deg", "true_core_x": "m", "true_core_y": "m",
     "true_h_first_int": "m", "true_x_max": "g cm-2",
@@ -82,7 +73,7 @@ class DL1File:
             raise InputFileError(f"{self.path} {_why_unreadable(self.path, error)}") from error
         try:
             self.data_model_version = self._check_layout()
-            self.telescopes, self.positions_m = self._read_subarray()
+            self.telescopes, self.positions_m = read_subarray(self._file, self.path)
         except (KeyError, OSError) as error:
             self._file.close()
             raise InputFileError(f"{self.path} is damaged or not whole DL1: {error}; make it again") from error
@@ -101,60 +92,19 @@ class DL1File:
             raise InputFileError(
                 f"{self.path} is HDF5 but not DL1 (no {_VERSION!r}); give a file made by ctapipe >= 0.17"
             )
-        version = _text(attributes[_VERSION])
+        version = text(attributes[_VERSION])
         if version not in schema.READABLE_VERSIONS:
             raise InputFileError(
                 f"{self.path} has data model {version}; accepted: {', '.join(schema.READABLE_VERSIONS)}. "
                 "Make it again with ctapipe 0.28"
             )
         if schema.IMAGES not in self._file or schema.TRIGGER not in self._file:
-            levels = _text(attributes.get(_LEVELS, "none"))
+            levels = text(attributes.get(_LEVELS, "none"))
             raise InputFileError(
                 f"{self.path} has no camera images of array events (data levels: {levels}); make it with "
                 "ctapipe-process --write-images"
             )
         return version
-
-    def _read_subarray(self) -> tuple[dict[int, Camera], dict[int, tuple[float, float, float]]]:
-        layout, optics = self._file[schema.LAYOUT], self._file[schema.OPTICS]
-        cameras: dict[tuple[int, int], Camera] = {}
-        telescopes, positions = {}, {}
-        columns = [_quantity(layout, f"pos_{axis}", "m", self.path) for axis in "xyz"]
-        for row, position in zip(layout[:], zip(*columns, strict=True), strict=True):
-            key = int(row["camera_index"]), int(row["optics_index"])
-            if key not in cameras:
-                cameras[key] = self._read_camera(key[0], optics, key[1])
-            telescopes[int(row["tel_id"])] = cameras[key]
-            positions[int(row["tel_id"])] = tuple(float(value) for value in position)
-        return telescopes, positions
-
-    def _read_camera(self, number: int, optics: h5py.Dataset, optics_index: int) -> Camera:
-        geometry = self._file[f"{schema.CAMERA}/geometry_{number}"]
-        row = optics[optics_index]
-        focal_m = _quantity(optics, "equivalent_focal_length", "m", self.path)[optics_index]
-        effective_m = _quantity(optics, "effective_focal_length", "m", self.path)[optics_index]
-        readout = self._file[f"{schema.CAMERA}/readout_{number}"]
-        n_channels = int(readout.attrs["NCHAN"])
-        return Camera(
-            name=_text(geometry.attrs["CAM_ID"]),
-            pix_x_m=_quantity(geometry, "pix_x", "m", self.path),
-            pix_y_m=_quantity(geometry, "pix_y", "m", self.path),
-            pix_area_m2=_quantity(geometry, "pix_area", "m2", self.path),
-            hexagonal=not _text(geometry.attrs["PIX_TYPE"]).lower().startswith(("sq", "rect")),
-            focal_length_m=float(focal_m),
-            pix_rotation_deg=float(geometry.attrs["PIX_ROT"]),
-            cam_rotation_deg=float(geometry.attrs["CAM_ROT"]),
-            effective_focal_length_m=float(effective_m),
-            mirror_area_m2=float(_quantity(optics, "mirror_area", "m2", self.path)[optics_index]),
-            n_mirrors=int(row["n_mirrors"]),
-            n_mirror_tiles=int(row["n_mirror_tiles"]),
-            optics_name=_text(row["optics_name"]),
-            reflector_shape=_text(row["reflector_shape"]),
-            n_samples=int(readout.attrs.get("NSAMPLES", 0)),
-            sampling_rate_ghz=float(readout.attrs["SAMPFREQ"]),
-            reference_pulse=np.array([readout[f"reference_pulse_shape_channel{i}"] for i in range(n_channels)]),
-            reference_pulse_step_ns=float(readout.attrs["REFWIDTH"]),
-        )
 
     @property
     def has_truth(self) -> bool:
@@ -199,7 +149,7 @@ class DL1File:
     @cached_property
     def provenance(self) -> str:
         """The provenance JSON of a file that lightpool wrote, else an empty object."""
-        return _text(self._file.attrs.get("LIGHTPOOL PROVENANCE", "{}"))
+        return text(self._file.attrs.get("LIGHTPOOL PROVENANCE", "{}"))
 
     # ---- images ------------------------------------------------------------------------------------------------------
     def chunks(
@@ -277,7 +227,7 @@ class DL1File:
         except OSError as error:
             raise self._damaged(error) from error
         obs_id, event_id = data["obs_id"].astype(np.int64), data["event_id"].astype(np.int64)
-        image = _decoded(table, "image", data)
+        image = decoded(table, "image", data)
         if image.shape[1:] != (camera.n_pixels,):
             raise InputFileError(
                 f"{self.path}: images of telescope {tel_id} have shape {image.shape[1:]}, its camera {camera.n_pixels} "
@@ -292,7 +242,7 @@ class DL1File:
             shower_id=self._shower_id(obs_id, event_id),
             time_s=self._times(obs_id, event_id),
             image=image,
-            peak_time=_decoded(table, "peak_time", data) if has_time else np.full_like(image, math.nan),
+            peak_time=decoded(table, "peak_time", data) if has_time else np.full_like(image, math.nan),
             is_valid=data["is_valid"].astype(bool) if "is_valid" in data.dtype.names else np.ones(len(data), bool),
             truth=self._truth_of(tel_id, obs_id, event_id) if self.has_truth else {},
         )
@@ -322,7 +272,7 @@ class DL1File:
     def _showers(self) -> "tuple[_EventIndex, dict[str, np.ndarray]]":
         table = self._file[schema.SHOWER]
         columns = {
-            schema.TRUTH_COLUMNS[name]: _quantity(table, name, unit, self.path) for name, unit in _TRUTH_UNITS.items()
+            schema.TRUTH_COLUMNS[name]: quantity(table, name, unit, self.path) for name, unit in _TRUTH_UNITS.items()
         }
         columns["true_primary_id"] = table["true_shower_primary_id"].astype(np.int64)
         event_id = table["event_id"].astype(np.int64)
@@ -364,15 +314,15 @@ class DL1File:
         path = f"{schema.FIXED_POINTING}/tel_{tel_id:03d}"
         if path in self._file:
             table = self._file[path]
-            alt = _quantity(table, "telescope_pointing_altitude", "rad", self.path)
-            az = _quantity(table, "telescope_pointing_azimuth", "rad", self.path)
+            alt = quantity(table, "telescope_pointing_altitude", "rad", self.path)
+            az = quantity(table, "telescope_pointing_azimuth", "rad", self.path)
             runs = table["obs_id"].astype(np.int64).tolist()
             return dict(zip(runs, zip(alt.tolist(), az.tolist(), strict=True), strict=True))
         path = f"{schema.LEGACY_POINTING}/tel_{tel_id:03d}"
         if path in self._file and len(table := self._file[path]):
             # Pointing over time: of simulated runs, the only ones where it is needed, it is constant.
-            alt = float(np.median(_quantity(table, "altitude", "rad", self.path)))
-            az = float(np.median(_quantity(table, "azimuth", "rad", self.path)))
+            alt = float(np.median(quantity(table, "altitude", "rad", self.path)))
+            az = float(np.median(quantity(table, "azimuth", "rad", self.path)))
             return dict.fromkeys(self.obs_ids, (alt, az))
         return {}
 
@@ -416,44 +366,6 @@ class _EventIndex:
             row[here] = self._order[place]
             found[here] = self._event[place] == event_id[here]
         return row, found
-
-
-def _decoded(table: h5py.Dataset, name: str, data: np.ndarray) -> np.ndarray:
-    """A float column as float32; fixed point is turned back, with its codes for NaN and infinities."""
-    values = data[name]
-    prefix = f"CTAFIELD_{table.dtype.names.index(name)}_"
-    scale = table.attrs.get(prefix + "TRANSFORM_SCALE")
-    if scale is None:
-        return values.astype(np.float32, copy=False)
-    limits = np.iinfo(values.dtype)
-    unsigned = values.dtype.kind == "u"
-    codes = {
-        # The defaults are those of ctapipe's FixedPointColumnTransform.
-        "NAN_VALUE": (limits.max - 1 if unsigned else limits.min + 1, math.nan),
-        "POSINF_VALUE": (limits.max, math.inf),
-        "NEGINF_VALUE": (limits.max - 2 if unsigned else limits.min, -math.inf),
-    }
-    offset = table.attrs.get(prefix + "TRANSFORM_OFFSET", 0)
-    result = ((values.astype(np.float64) - float(offset)) / float(scale)).astype(np.float32)
-    for key, (default, meaning) in codes.items():
-        result[values == int(table.attrs.get(prefix + key, default))] = meaning
-    return result
-
-
-def _quantity(table: h5py.Dataset, name: str, unit: str, path: Path) -> np.ndarray:
-    """A column as float64 in `unit`, from whatever accepted unit the file has it in."""
-    written = _text(table.attrs.get(f"CTAFIELD_{table.dtype.names.index(name)}_UNIT", ""))
-    factor = _FACTORS[unit].get(written)
-    if factor is None:
-        accepted = ", ".join(_FACTORS[unit])
-        raise InputFileError(f"{path}: {table.name} has {name} in {written or 'no unit'!r}; accepted: {accepted}")
-    return table[name].astype(np.float64) * factor
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, h5py.Empty):
-        return ""
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _first_line(error: BaseException) -> str:

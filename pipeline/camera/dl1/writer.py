@@ -57,7 +57,6 @@ class DL1Writer:
         self._pointing = pointing_alt_rad, pointing_az_rad
         self._index = {tel_id: index for index, tel_id in enumerate(subarray.telescopes)}
         self._tables: dict[str, Any] = {}
-        self._true_images: bool | None = None
         self._last_event: int | None = None
         self._time_range_s = math.inf, -math.inf
         self.n_events = self.n_images = 0
@@ -79,8 +78,7 @@ class DL1Writer:
         Raises
         ------
         ValueError
-            If an event is torn apart, a telescope is unknown, the number of pixels is wrong, or true images come with
-            some chunks only.
+            If an event is torn apart, a telescope is unknown, or the number of pixels is wrong.
         """
         if len(chunk) == 0:
             return
@@ -133,9 +131,6 @@ class DL1Writer:
         torn = np.count_nonzero(begins) != len(np.unique(chunk.event_id))
         if torn or chunk.event_id[0] == self._last_event:
             raise ValueError("the images of one event must stand together in a chunk")
-        if (chunk.true_image is not None) != (self._true_images if self.n_images else chunk.true_image is not None):
-            raise ValueError("true images must come with every chunk or with none")
-        self._true_images = chunk.true_image is not None
         self._last_event = int(chunk.event_id[-1])
         event = np.cumsum(begins)
         # ctapipe's event reader takes the rows of an event in the order of the telescope list.
@@ -185,15 +180,20 @@ class DL1Writer:
         if chunk.parameters is not None:
             values = dict(ids) | chunk.parameters
             self._append(f"{schema.PARAMETERS}/{name}", schema.PARAMETER_COLUMNS, values, rows)
-        if self._simulation is None or chunk.true_image is None:
-            # ctapipe's event reader wants true images for every image as soon as there is anything of
-            # /simulation/event/telescope; the impact distance follows from the shower and the layout anyway.
+        if self._simulation is None:
             return
-        true = dict(ids) | {"true_image": chunk.true_image, "true_image_sum": chunk.true_image.sum(axis=1)}
+        true_image = chunk.true_image
+        if true_image is None:
+            # ctapipe's event reader wants one for every simulated image, and takes -1 for "not known".
+            true_image = np.full(chunk.image.shape, -1, np.int32)
+        true_sum = true_image.sum(axis=1) if chunk.true_image is not None else np.full(len(chunk), -1)
+        true = dict(ids) | {"true_image": true_image, "true_image_sum": true_sum}
         self._append(f"{schema.TRUE_IMAGES}/{name}", schema.true_image_columns(n_pixels), true, rows)
         impact_m = chunk.truth.get("true_impact_m")
-        if impact_m is None:
+        if impact_m is None and {"true_alt_deg", "true_az_deg", "true_core_x_m", "true_core_y_m"} <= chunk.truth.keys():
             impact_m = impact_distance_m(chunk.truth, self._subarray.positions_m[tel_id])
+        elif impact_m is None:
+            impact_m = np.full(len(chunk), math.nan)
         impact = dict(ids) | {"true_impact_distance": impact_m, "true_impact_distance_uncert": np.zeros(len(chunk))}
         self._append(f"{schema.TRUE_IMPACT}/{name}", schema.IMPACT_COLUMNS, impact, rows)
         if chunk.parameters is not None:

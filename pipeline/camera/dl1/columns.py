@@ -1,0 +1,60 @@
+"""Columns of HDF5 tables in the units and types that are worked with, whatever the file has them in."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.errors import InputFileError
+
+# Units seen in files, as factors to the one that is used here. Files have millimetres where metres are usual.
+FACTORS = {
+    "m": {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "km": 1e3},
+    "m2": {"m**2": 1.0, "m2": 1.0, "cm**2": 1e-4, "cm2": 1e-4, "mm**2": 1e-6, "mm2": 1e-6},
+    "TeV": {"TeV": 1.0, "GeV": 1e-3, "MeV": 1e-6},
+    "deg": {"deg": 1.0, "rad": 180 / math.pi},
+    "rad": {"rad": 1.0, "deg": math.pi / 180},
+    "g cm-2": {"g.cm**-2": 1.0, "g cm-2": 1.0, "g / cm2": 1.0, "kg.m**-2": 0.1},
+    "ns": {"ns": 1.0, "us": 1e3, "s": 1e9},
+}
+
+
+def decoded(table: h5py.Dataset, name: str, data: np.ndarray) -> np.ndarray:
+    """A float column as float32; fixed point is turned back, with its codes for NaN and infinities."""
+    values = data[name]
+    prefix = f"CTAFIELD_{table.dtype.names.index(name)}_"
+    scale = table.attrs.get(prefix + "TRANSFORM_SCALE")
+    if scale is None:
+        return values.astype(np.float32, copy=False)
+    limits = np.iinfo(values.dtype)
+    unsigned = values.dtype.kind == "u"
+    codes = {
+        # The defaults are those of ctapipe's FixedPointColumnTransform.
+        "NAN_VALUE": (limits.max - 1 if unsigned else limits.min + 1, math.nan),
+        "POSINF_VALUE": (limits.max, math.inf),
+        "NEGINF_VALUE": (limits.max - 2 if unsigned else limits.min, -math.inf),
+    }
+    offset = table.attrs.get(prefix + "TRANSFORM_OFFSET", 0)
+    result = ((values.astype(np.float64) - float(offset)) / float(scale)).astype(np.float32)
+    for key, (default, meaning) in codes.items():
+        result[values == int(table.attrs.get(prefix + key, default))] = meaning
+    return result
+
+
+def quantity(table: h5py.Dataset, name: str, unit: str, path: Path, *, default: str = "") -> np.ndarray:
+    """A column as float64 in `unit`, from whatever accepted unit the file has it in (`default` where it says none)."""
+    written = text(table.attrs.get(f"CTAFIELD_{table.dtype.names.index(name)}_UNIT", "")) or default
+    factor = FACTORS[unit].get(written)
+    if factor is None:
+        accepted = ", ".join(FACTORS[unit])
+        raise InputFileError(f"{path}: {table.name} has {name} in {written or 'no unit'!r}; accepted: {accepted}")
+    return table[name].astype(np.float64) * factor
+
+
+def text(value: Any) -> str:
+    """A string attribute or cell, which HDF5 may give as bytes or, where it is empty, as nothing."""
+    if isinstance(value, h5py.Empty):
+        return ""
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,204 @@
+"""sim_telarray files to DL1, through ctapipe: calibration, image extraction, cleaning, image parameters.
+
+ctapipe takes seconds to import and is needed nowhere else on the way from images to predictions, so everything of it is
+imported where it is used.
+"""
+
+import json
+import logging
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline import provenance
+from pipeline.camera.dl1.repack import repack
+from pipeline.config import CameraIngestConfig
+from pipeline.errors import InputFileError
+from pipeline.files import atomic_output, check_free
+
+if TYPE_CHECKING:
+    from ctapipe.containers import ArrayEventContainer
+    from ctapipe.io import SimTelEventSource
+
+log = logging.getLogger(__name__)
+
+# ctapipe's Hillas parameters make a square matrix of the cleaned pixels, its borders one of all pixels: gigabytes for
+# more than this. Tiles are cleaned and parametrised without such matrices.
+_MAX_PIXELS = 12_000
+# What ctapipe's writer stamps with the time of the run, a random number or the user's name: the sidecar has these.
+_VARYING = (
+    "CTA ACTIVITY ID", "CTA ACTIVITY START TIME", "CTA ACTIVITY STOP TIME", "CTA PRODUCT CREATION TIME",
+    "CTA CONTACT NAME", "CTA CONTACT EMAIL", "CTA CONTACT ORGANIZATION",
+)  # fmt: skip
+
+
+def ingest_simtel(path: str | Path, out: str | Path, cfg: CameraIngestConfig, force: bool = False) -> dict[str, Any]:
+    """Calibrate one simtel file (.simtel, .gz, .zst) and write its images as DL1.
+
+    Degrees are those of the equivalent focal length. Cleaning and parameters in the file are ctapipe's defaults; tiles
+    are cleaned anew, as configured.
+
+    Parameters
+    ----------
+    path, out : path
+    cfg : CameraIngestConfig
+    force : bool
+        Replace an existing `out`.
+
+    Returns
+    -------
+    dict
+        ``n_events``, ``n_images``, ``n_telescopes`` and ``notes``: what could not be read or done, in words. A file
+        that ends in the middle of an event gives all the events before it.
+
+    Raises
+    ------
+    InputFileError
+        If nothing can be used: the file cannot be opened, or holds no triggered event.
+    """
+    path, out = Path(path), check_free(out, force=force)
+    if not path.exists():
+        raise InputFileError(f"{path} does not exist")
+    stamped = provenance.stamp(
+        "ingest", config=cfg.model_dump(mode="json"), input=path.name, input_sha256=provenance.sha256_file(path)
+    )
+    with _quiet(path), atomic_output(out, force=force) as temporary:
+        raw = temporary.with_name(temporary.name + ".raw.h5")
+        try:
+            counts = _process(path, raw, cfg)
+            product_id = uuid.uuid5(uuid.NAMESPACE_OID, stamped["input_sha256"] + stamped["config_sha256"])
+            attributes = {
+                "CTA PRODUCT ID": str(product_id),
+                "LIGHTPOOL PROVENANCE": json.dumps(stamped, sort_keys=True),
+            }
+            repack(raw, temporary, dict.fromkeys(_VARYING) | attributes)
+        finally:
+            raw.unlink(missing_ok=True)
+    provenance.write_sidecar(out, stamped, **counts)
+    for note in counts["notes"]:
+        log.warning("%s: %s", path.name, note)
+    return counts
+
+
+@contextmanager
+def _quiet(path: Path) -> Iterator[None]:
+    """Ctapipe's and eventio's warnings as debug messages: what matters of them is said in `notes`."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        log.debug("%s: %s", path.name, warning.message)
+
+
+def _process(path: Path, raw: Path, cfg: CameraIngestConfig) -> dict[str, Any]:
+    from ctapipe import fitting
+    from ctapipe.calib import CameraCalibrator
+    from ctapipe.core import Provenance
+    from ctapipe.image import ImageProcessor
+    from ctapipe.io import DataWriter
+
+    # ctapipe's fit of time gradients draws from one generator: begin anew, whatever files came before.
+    fitting.FIT_RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+    notes: list[str] = []
+    Provenance().start_activity("lightpool ingest")
+    try:
+        with _open(path, cfg, notes) as source:
+            events = _whole_events(source, path, notes)
+            event = next(events, None)
+            if event is None:
+                reason = f" ({notes[-1]})" if notes else ""
+                raise InputFileError(f"{path} holds no triggered event{reason}")
+            calibrate = CameraCalibrator(subarray=source.subarray)
+            n_pixels = max(telescope.camera.geometry.n_pixels for telescope in source.subarray.tel.values())
+            parametrise = ImageProcessor(subarray=source.subarray) if n_pixels <= _MAX_PIXELS else None
+            if parametrise is None:
+                notes.append(f"no image parameters: a camera has {n_pixels} pixels, ctapipe's do up to {_MAX_PIXELS}")
+            n_events = n_images = 0
+            with DataWriter(
+                event_source=source,
+                output_path=raw,
+                write_dl1_images=True,
+                write_dl1_parameters=parametrise is not None,
+            ) as write:
+                while event is not None:
+                    calibrate(event)
+                    if parametrise is not None:
+                        parametrise(event)
+                    write(event)
+                    n_events += 1
+                    n_images += len(event.dl1.tel)
+                    event = next(events, None)
+                if source.file_.histograms is not None:
+                    # Written at the end of a run: how many showers were thrown, for effective areas.
+                    write.write_simulated_shower_distributions(source.simulated_shower_distributions)
+            return {
+                "n_events": n_events,
+                "n_images": n_images,
+                "n_telescopes": len(source.subarray),
+                "notes": notes,
+            }
+    finally:
+        Provenance().finish_activity("lightpool ingest")
+
+
+@contextmanager
+def _open(path: Path, cfg: CameraIngestConfig, notes: list[str]) -> Iterator["SimTelEventSource"]:
+    from ctapipe.io import SimTelEventSource
+
+    options: dict[str, Any] = {"focal_length_choice": "EQUIVALENT", "max_events": cfg.max_events}
+    if cfg.allowed_telescopes:
+        options["allowed_tels"] = set(cfg.allowed_telescopes)
+    try:
+        source = SimTelEventSource(path, **options)
+    except UnicodeDecodeError:
+        # sim_telarray leaves bytes of other memory behind the name of the atmosphere now and then. The profile is
+        # for reconstruction by templates, which nothing here does.
+        notes.append("the name of the atmosphere is garbled; its profile was left out")
+        try:
+            source = SimTelEventSource(path, atmosphere_profile_choice="NONE", **options)
+        except Exception as error:
+            raise _unreadable(path, error) from error
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    with source:
+        yield source
+
+
+def _unreadable(path: Path, error: Exception) -> InputFileError:
+    # eventio meets a file that is cut or not its own with whatever error the bytes happen to lead to.
+    if isinstance(error, StopIteration | EOFError):
+        return InputFileError(f"{path} ends before the first event: the file is cut short, or a part of a larger one")
+    return InputFileError(f"{path} cannot be read as simtel ({_described(error)})")
+
+
+def _whole_events(source: "SimTelEventSource", path: Path, notes: list[str]) -> Iterator["ArrayEventContainer"]:
+    """The events up to the first that cannot be read; what happened then goes into `notes`."""
+    events = iter(source)
+    n_events = 0
+    while True:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                event = next(events, None)
+            except Exception as error:
+                notes.append(f"ends or is damaged after event {n_events} ({_described(error)})")
+                log.debug("%s", path.name, exc_info=True)
+                return
+        if event is None:
+            # ctapipe ends quietly, with a warning, where the file does in the middle of an object.
+            if any("truncated" in str(warning.message) for warning in caught):
+                notes.append(f"ends in the middle, after event {n_events}")
+            return
+        n_events += 1
+        yield event
+
+
+def _described(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
+    text = " ".join(str(cause).split())
+    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__

@@ -1,0 +1,147 @@
+"""Stage `ingest`: event files of any origin to DL1 HDF5, FITS frames to calibrated FITS."""
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import provenance
+from pipeline.config import Config
+from pipeline.errors import InputFileError, UserError
+from pipeline.files import atomic_output
+from pipeline.filetypes import Kind, file_kind
+from pipeline.stages.inputs import check_names, failed, planned_outputs
+
+log = logging.getLogger(__name__)
+
+_REFUSED: dict[str, str] = {
+    "corsika": "holds photon bunches of CORSIKA, not camera images; run sim_telarray on it first",
+    "hdf5": "is HDF5 without camera images in ctapipe's or lstchain's layout; tables of parameters cannot be used",
+    "tiles": "is a tile shard already; give it to lightpool manifest",
+    "manifest": "is a manifest of tile shards; give it to lightpool train",
+    "bundle": "is a trained model; give it to lightpool predict with --bundle",
+}
+
+
+def ingest(files: Sequence[str | Path], cfg: Config, out: str | Path, *, force: bool = False) -> list[dict[str, Any]]:
+    """Write NAME.dl1.h5 or NAME.fits for every file, and status.json about all of them.
+
+    What a file is, is told by its content. A file that cannot be used is logged as an error and does not stop the
+    others; one that ends in the middle gives what was whole.
+
+    Parameters
+    ----------
+    files : sequence of path
+        simtel (.simtel, .gz, .zst), DL1 or DL2 with images, lstchain DL1, FITS; mixed as one likes.
+    cfg : Config
+        `ingest` is used.
+    out : path
+        Directory; made if missing.
+    force : bool
+        Replace products that exist.
+
+    Returns
+    -------
+    list of dict
+        For each file: ``file``, ``status`` ("ok" or "failed"), ``kind``, ``output``, ``reason``, counts and ``notes``.
+        status.json has the same by file name.
+
+    Raises
+    ------
+    UserError
+        If two inputs have the same name, or an output is in the way.
+    """
+    out = Path(out)
+    paths = [Path(path) for path in files]
+    kinds: dict[Path, Kind | InputFileError] = {path: _kind(path) for path in paths}
+    frames = [path for path in paths if kinds[path] == "fits"]
+    events = [path for path in paths if kinds[path] != "fits"]
+    check_names(paths)
+    targets = planned_outputs(frames, out, ".fits", force=force) | planned_outputs(events, out, ".dl1.h5", force=force)
+    statuses = []
+    for path in paths:
+        status: dict[str, Any] = {"file": str(path), "status": "ok"}
+        try:
+            status |= _ingest_one(path, kinds[path], targets[path], cfg, force)
+        except UserError as error:
+            status |= failed(path, error)
+        statuses.append(status)
+    _write_status(out, statuses)
+    return statuses
+
+
+def _kind(path: Path) -> Kind | InputFileError:
+    try:
+        return file_kind(path)
+    except InputFileError as error:
+        return error
+
+
+def _ingest_one(path: Path, kind: Kind | InputFileError, target: Path, cfg: Config, force: bool) -> dict[str, Any]:
+    if isinstance(kind, InputFileError):
+        raise kind
+    if kind not in _INGEST:
+        raise InputFileError(f"{path} {_REFUSED[kind]}")
+    started = time.monotonic()
+    made = _INGEST[kind](path, target, cfg, force)
+    wall_time_s = round(time.monotonic() - started, 2)
+    log.info("%s: %s", path.name, ", ".join(f"{key} {value}" for key, value in made.items() if key.startswith("n_")))
+    return {"kind": kind, "output": str(target), "wall_time_s": wall_time_s} | made
+
+
+def _simtel(path: Path, target: Path, cfg: Config, force: bool) -> dict[str, Any]:
+    from pipeline.camera.simtel import ingest_simtel
+
+    return ingest_simtel(path, target, cfg.ingest.camera, force=force)
+
+
+def _lstchain(path: Path, target: Path, cfg: Config, force: bool) -> dict[str, Any]:
+    from pipeline.camera.lstchain import convert
+
+    return convert(path, target, force=force)
+
+
+def _dl1(path: Path, target: Path, cfg: Config, force: bool) -> dict[str, Any]:
+    """A file that is DL1 already, checked and copied as it is.
+
+    A copy and no link: a linked file has the time of the original, which is older than the program, and the workflow
+    would make it again and again.
+    """
+    from pipeline.camera.dl1 import DL1File
+
+    with DL1File(path) as file:
+        counts = {"n_events": file.n_events, "n_images": file.n_images, "n_telescopes": len(file.telescopes)}
+    if file.n_images == 0:
+        raise InputFileError(f"{path} holds no images")
+    with atomic_output(target, force=force) as temporary:
+        shutil.copyfile(path, temporary)
+    stamped = provenance.stamp("ingest", input=path.name, input_sha256=provenance.sha256_file(path))
+    provenance.write_sidecar(target, stamped, **counts)
+    return counts | {"notes": []}
+
+
+def _fits(path: Path, target: Path, cfg: Config, force: bool) -> dict[str, Any]:
+    from pipeline.sky.ingest import ingest_frame
+
+    return ingest_frame(path, target, cfg.ingest.sky, force=force)
+
+
+_INGEST: dict[str, Callable[[Path, Path, Config, bool], dict[str, Any]]] = {
+    "simtel": _simtel,
+    "lstchain": _lstchain,
+    "dl1": _dl1,
+    "dl2": _dl1,
+    "fits": _fits,
+}
+
+
+def _write_status(out: Path, statuses: Sequence[dict[str, Any]]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    content = {Path(status["file"]).name: status for status in statuses}
+    temporary = out / f".status.{os.getpid()}.part"
+    temporary.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+    temporary.replace(out / "status.json")

@@ -1,0 +1,194 @@
+"""Ingest of sim_telarray files; all tests need real ones."""
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.camera.dl1 import DL1File, schema
+from pipeline.camera.simtel import ingest_simtel
+from pipeline.config import CameraIngestConfig
+from pipeline.errors import InputFileError
+
+CFG = CameraIngestConfig()
+SMALL = "st_v036b_gamma_run7_za40_South_lsts_700.simtel.zst"
+
+
+@pytest.fixture(scope="module")
+def small(data_dir, tmp_path_factory):
+    """A small file: 4 events of 4 LSTs, with its decompressed content."""
+    import zstandard
+
+    path = data_dir / "camera" / "simtel" / SMALL
+    out = tmp_path_factory.mktemp("simtel") / "small.dl1.h5"
+    counts = ingest_simtel(path, out, CFG)
+    with open(path, "rb") as stream:
+        content = zstandard.ZstdDecompressor().stream_reader(stream).read()
+    return path, out, counts, content
+
+
+def test_counts_truth_and_showers(small):
+    _, out, counts, _ = small
+    assert counts == {"n_events": 4, "n_images": 13, "n_telescopes": 4, "notes": []}
+    with DL1File(out) as file:
+        assert file.n_images == 13
+        assert {camera.identity for camera in file.telescopes.values()} == {"hexagon-1855-6.14arcmin-41deg-r24"}
+        chunk = next(file.chunks(tel_ids=[1]))
+    assert chunk.event_id.tolist() == [1000, 1500, 1700, 1900]
+    assert chunk.shower_id.tolist() == [10, 15, 17, 19]
+    assert chunk.truth["true_energy_tev"] == pytest.approx(0.1)
+    assert chunk.truth["true_offset_deg"] == pytest.approx(0, abs=1e-3)
+    assert np.isfinite(chunk.image).all()
+    assert out.with_name(out.name + ".provenance.json").exists()
+
+
+def test_impact_is_ctapipe_s(small):
+    with DL1File(small[1]) as file, h5py.File(small[1]) as raw:
+        for chunk in file.chunks():
+            stored = raw[f"{schema.TRUE_IMPACT}/tel_{chunk.tel_id:03d}"]["true_impact_distance"]
+            assert chunk.truth["true_impact_m"] == pytest.approx(stored, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("path", "columns"),
+    [
+        (schema.TRIGGER, schema.trigger_columns(4)),
+        (schema.TEL_TRIGGER, schema.TEL_TRIGGER_COLUMNS),
+        (schema.IMAGES + "/tel_001", schema.image_columns(1855)),
+        (schema.PARAMETERS + "/tel_001", schema.PARAMETER_COLUMNS),
+        (schema.SHOWER, schema.SHOWER_COLUMNS[:-1]),  # without the column that is ours
+        (schema.TRUE_IMAGES + "/tel_001", schema.true_image_columns(1855)),
+        (schema.TRUE_IMPACT + "/tel_001", schema.IMPACT_COLUMNS),
+        (schema.TRUE_PARAMETERS + "/tel_001", schema.TRUE_PARAMETER_COLUMNS),
+        (schema.FIXED_POINTING + "/tel_001", schema.POINTING_COLUMNS),
+        (schema.SCHEDULING_BLOCK, schema.SCHEDULING_COLUMNS),
+        (schema.OBSERVATION_BLOCK, schema.OBSERVATION_COLUMNS),
+        (schema.SIMULATION_RUN, schema.SIMULATION_RUN_COLUMNS),
+        (schema.CAMERA + "/geometry_0", schema.GEOMETRY_COLUMNS),
+        (schema.CAMERA + "/readout_0", schema.readout_columns(2)),
+    ],
+)
+def test_schema_is_what_ctapipe_writes(small, path, columns):
+    """Names, order, types, units, enumerations: our schema against a file of ctapipe's own writer."""
+    with h5py.File(small[1]) as file:
+        table = file[path]
+        assert list(table.dtype.names) == [column.name for column in columns]
+        ours = schema.row_dtype(columns)
+        for position, column in enumerate(columns):
+            theirs = table.dtype[column.name]
+            # h5py shows the booleans of PyTables as bytes.
+            base = np.dtype(ours[column.name].base.str.replace("|b1", "|u1"))
+            assert theirs.base == base, column.name
+            assert theirs.shape == ours[column.name].shape, column.name
+            attributes = schema.column_attributes(columns)
+            for key in ("UNIT", "ENUM", "TRANSFORM", "TIME_FORMAT", "TIME_SCALE", "NAME"):
+                name = f"CTAFIELD_{position}_{key}"
+                if name in table.attrs:
+                    expected = attributes[name]
+                    assert table.attrs[name] == (expected if isinstance(expected, bytes) else expected.encode()), name
+
+
+def test_equal_runs_give_equal_bytes(small, tmp_path):
+    path, out, _, _ = small
+    again = tmp_path / "again.dl1.h5"
+    ingest_simtel(path, again, CFG)
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_ctapipe_reads_the_repacked_file(small):
+    from ctapipe.io import EventSource, TableLoader
+
+    with EventSource(small[1]) as source:
+        events = [(int(event.index.event_id), sorted(event.dl1.tel)) for event in source]
+    assert events == [(1000, [1, 2, 4]), (1500, [1, 4]), (1700, [1, 2, 3, 4]), (1900, [1, 2, 3, 4])]
+    with TableLoader(small[1]) as loader:
+        assert len(loader.read_telescope_events(dl1_images=True)) == 13
+        assert loader.read_shower_distribution()["n_entries"][0] == 20
+
+
+def test_what_was_whole_is_kept(small, tmp_path):
+    """A file that ends in the middle of its third event."""
+    content = small[3]
+    path = tmp_path / "cut.simtel"
+    path.write_bytes(content[: int(0.6 * len(content))])
+    counts = ingest_simtel(path, tmp_path / "cut.dl1.h5", CFG)
+    assert counts["n_events"] == 2
+    assert counts["notes"] == ["ends in the middle, after event 2"]
+    with DL1File(tmp_path / "cut.dl1.h5") as file, DL1File(small[1]) as whole:
+        assert file.n_images == 5
+        np.testing.assert_array_equal(next(file.chunks()).image, next(whole.chunks()).image[:2])
+
+
+def test_what_is_damaged_is_left_out(small, tmp_path):
+    content = bytearray(small[3])
+    start = int(0.6 * len(content))
+    content[start : start + 5120] = bytes(range(256)) * 20
+    path = tmp_path / "damaged.simtel"
+    path.write_bytes(content)
+    counts = ingest_simtel(path, tmp_path / "damaged.dl1.h5", CFG)
+    assert counts["n_events"] == 2
+    assert "ends or is damaged after event 2" in counts["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("share", "message"), [(0.05, "ends before the first event"), (0.4, "holds no triggered event .ends in the middle")]
+)
+def test_nothing_whole(small, tmp_path, share, message):
+    path = tmp_path / "cut.simtel"
+    path.write_bytes(small[3][: int(share * len(small[3]))])
+    with pytest.raises(InputFileError, match=message):
+        ingest_simtel(path, tmp_path / "cut.dl1.h5", CFG)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["cut.simtel"]
+
+
+def test_selection_by_configuration(data_dir, tmp_path):
+    path = data_dir / "camera" / "simtel" / SMALL
+    cfg = CameraIngestConfig(allowed_telescopes=(1, 4), max_events=2)
+    counts = ingest_simtel(path, tmp_path / "out.dl1.h5", cfg)
+    assert (counts["n_events"], counts["n_images"], counts["n_telescopes"]) == (2, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pe_test_camorganv2.simtel.gz", "ends before the first event: the file is cut short"),
+        ("st_v032_proton_run201_za20_North_600.simtel.zst", "holds no triggered event"),
+    ],
+)
+def test_bad_files(data_dir, tmp_path, name, message):
+    with pytest.raises(InputFileError, match=message):
+        ingest_simtel(data_dir / "camera" / "bad" / name, tmp_path / "out.dl1.h5", CFG)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_garbled_metadata(data_dir, tmp_path):
+    name = "st_v034_proton_run1_za20_North_602.simtel.zst"
+    counts = ingest_simtel(data_dir / "camera" / "bad" / name, tmp_path / "out.dl1.h5", CFG)
+    assert (counts["n_events"], counts["n_images"]) == (5, 13)
+    assert counts["notes"] == ["the name of the atmosphere is garbled; its profile was left out"]
+
+
+@pytest.mark.parametrize(
+    ("name", "n_events", "n_images"),
+    [
+        ("cx_lst_muons.simtel.zst", 30, 30),
+        ("pe_40k_pixels.simtel.zst", 2, 2),
+        ("pe_calib_events.simtel.gz", 0, 0),
+        ("pe_camsettings_v6.simtel.zst", 1, 9),
+        ("pe_gamma_merged.simtel.gz", 0, 0),
+        ("pe_history_meta_75.simtel.zst", 1, 15),
+        ("st_v035_proton_run1_za20_North_700.simtel.zst", 3, 15),
+        (SMALL, 4, 13),
+        ("sth_proton_run202_za20_North_600_a.simtel.zst", 4, 15),
+    ],
+)
+def test_every_file(data_dir, tmp_path, name, n_events, n_images):
+    """Each gives its events, or is answered plainly."""
+    path, out = data_dir / "camera" / "simtel" / name, tmp_path / "out.dl1.h5"
+    if n_events == 0:
+        with pytest.raises(InputFileError, match="holds no triggered event"):
+            ingest_simtel(path, out, CFG)
+        return
+    counts = ingest_simtel(path, out, CFG)
+    assert (counts["n_events"], counts["n_images"]) == (n_events, n_images)
+    with DL1File(out) as file:
+        assert sum(len(chunk) for chunk in file.chunks()) == n_images

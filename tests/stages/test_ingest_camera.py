@@ -1,0 +1,85 @@
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.camera.dl1 import DL1File, DL1Writer, EventChunk, Subarray
+from pipeline.camera.geometry import Camera
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.stages.ingest import ingest
+
+
+def write_dl1(path, n=5):
+    x, y = (axis.ravel() for axis in np.meshgrid(0.01 * np.arange(6), 0.01 * np.arange(6)))
+    camera = Camera("Square", x, y, np.full(36, 1e-4), False, 2.2, mirror_area_m2=12.0, sampling_rate_ghz=1.0)
+    image = np.random.default_rng(0).normal(size=(n, 36)).astype("f4")
+    with DL1Writer(
+        path, Subarray("s", {1: camera}, {1: (0.0, 0.0, 0.0)}), obs_id=1, pointing_alt_rad=1.0, pointing_az_rad=1.0
+    ) as writer:
+        writer.append(EventChunk(np.arange(n), np.ones(n, int), image, image))
+    return path
+
+
+def test_dl1_is_taken_as_it_is(tmp_path):
+    path = write_dl1(tmp_path / "run.dl1.h5")
+    (status,) = ingest([path], Config(), tmp_path / "out")
+    assert status["status"] == "ok"
+    assert (status["kind"], status["n_images"], status["notes"]) == ("dl1", 5, [])
+    product = tmp_path / "out" / "run.dl1.h5"
+    assert product.read_bytes() == path.read_bytes()
+    assert not product.samefile(path)  # a link would be older than what made it
+    assert status["output"] == str(product)
+    assert json.loads((tmp_path / "out" / "status.json").read_text()) == {"run.dl1.h5": status}
+
+
+def test_bad_files_are_told_of_and_skipped(tmp_path, caplog):
+    good = write_dl1(tmp_path / "good.h5")
+    (tmp_path / "cut.h5").write_bytes(good.read_bytes()[:-500])
+    (tmp_path / "text.simtel").write_text("hello")
+    (tmp_path / "empty.fits").write_bytes(b"")
+    with h5py.File(tmp_path / "table.hdf5", "w") as file:
+        file["events"] = np.arange(3)
+    write_dl1(tmp_path / "nothing.h5", n=0)
+    names = ["cut.h5", "text.simtel", "empty.fits", "table.hdf5", "nothing.h5", "missing.simtel.gz", "good.h5"]
+    statuses = ingest([tmp_path / name for name in names], Config(), tmp_path / "out")
+    assert [status["status"] for status in statuses] == ["failed"] * 6 + ["ok"]
+    reasons = [status["reason"] for status in statuses[:6]]
+    expected = [
+        "truncated", "which is no format that lightpool reads", "is empty", "tables of parameters cannot be used",
+        "holds no images", "missing.simtel.gz",
+    ]  # fmt: skip
+    for name, reason, part in zip(names, reasons, expected, strict=False):
+        assert name in reason
+        assert part in reason
+        assert reason in caplog.text
+    assert set(json.loads((tmp_path / "out" / "status.json").read_text())) == set(names)
+    assert DL1File(tmp_path / "out" / "good.dl1.h5").n_images == 5
+
+
+def test_outputs_in_the_way(tmp_path):
+    path = write_dl1(tmp_path / "run.dl1.h5")
+    ingest([path], Config(), tmp_path / "out")
+    with pytest.raises(UserError, match=r"run.dl1.h5 exists; .* --force"):
+        ingest([path], Config(), tmp_path / "out")
+    ingest([path], Config(), tmp_path / "out", force=True)
+    with pytest.raises(UserError, match="2 inputs are named 'run'"):
+        ingest([path, tmp_path / "run.simtel.zst"], Config(), tmp_path / "new")
+
+
+def test_real_files_of_every_kind(data_dir, tmp_path):
+    camera = data_dir / "camera"
+    paths = [
+        camera / "simtel" / "pe_camsettings_v6.simtel.zst",
+        camera / "dl1" / "lstchain_gamma.h5",
+        camera / "bad" / "pe_test_camorganv2.simtel.gz",
+        camera / "corsika" / "pe_3_gammas_reuse_5.dat",
+        camera / "tables" / "fact_gamma.hdf5",
+    ]
+    statuses = ingest(paths, Config(), tmp_path)
+    assert [status["status"] for status in statuses] == ["ok", "ok", "failed", "failed", "failed"]
+    assert [status.get("n_images") for status in statuses[:2]] == [9, 25]
+    assert "ends before the first event" in statuses[2]["reason"]
+    assert "run sim_telarray on it first" in statuses[3]["reason"]
+    assert "tables of parameters cannot be used" in statuses[4]["reason"]
