@@ -81,7 +81,9 @@ def test_sources_of_a_rule_cover_what_its_stage_imports(checkout, imports):
 
 def _is_only_docstring(checkout, module):
     path = checkout.joinpath(*module.split("."), "__init__.py")
-    return path.is_file() and not any(line.startswith(("from ", "import ", "def ")) for line in path.open())
+    return path.is_file() and not any(
+        line.startswith(("from ", "import ", "def ")) for line in path.read_text().splitlines()
+    )
 
 
 def test_every_pattern_of_sources_matches(checkout):
