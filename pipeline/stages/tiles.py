@@ -141,16 +141,17 @@ def _tile_frames(
         return {}
     from pipeline.sky.tiling import tile_frame, tile_pairs
 
-    statuses: dict[Path, dict[str, Any]] = {}
     if cfg.tiles.sky.target == "noise2noise":
         try:
             made = tile_pairs(frames, out, cfg, force=force)
         except UserError as error:
             return {path: {"kind": "sky"} | failed(path, error) for path in frames}
-        return {path: {"kind": "sky"} | made[path] for path in frames}
+        return {path: {"kind": "sky", "output": str(shard)} for path, shard in zip(frames, made, strict=True)}
+    statuses: dict[Path, dict[str, Any]] = {}
     for path in frames:
+        status = {"kind": "sky", "output": str(targets[path])}
         try:
-            statuses[path] = {"kind": "sky"} | tile_frame(path, targets[path], cfg, force=force)
+            statuses[path] = status | tile_frame(path, targets[path], cfg, force=force)
         except UserError as error:
             statuses[path] = {"kind": "sky"} | failed(path, error)
     return statuses
