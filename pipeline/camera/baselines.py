@@ -22,7 +22,7 @@ from pipeline.errors import TooFewEventsError
 FOREST_COLUMNS = (
     "hillas_intensity", "hillas_length", "hillas_width", "hillas_r", "hillas_psi", "hillas_phi", "hillas_skewness",
     "hillas_kurtosis", "timing_slope", "concentration_cog", "concentration_core", "concentration_pixel",
-    "leakage_intensity_width_1", "morphology_n_islands", "morphology_n_pixels",
+    "leakage_intensity_width_2", "n_islands", "n_pixels",
 )  # fmt: skip
 
 #: Tried on the validation split; the best one is trained again with all trees.
@@ -62,9 +62,9 @@ def forest_features(events: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             "concentration_cog": events["concentration_cog"],
             "concentration_core": events["concentration_core"],
             "concentration_pixel": events["concentration_pixel"],
-            "leakage": events["leakage_intensity_width_1"],
-            "n_islands": events["morphology_n_islands"],
-            "n_pixels": events["morphology_n_pixels"],
+            "leakage": events["leakage_intensity_width_2"],
+            "n_islands": events["n_islands"],
+            "n_pixels": events["n_pixels"],
         }
     # scikit-learn's trees take NaN (an undefined parameter) but not infinity.
     return {name: np.where(np.isfinite(value), value, np.nan).astype(np.float32) for name, value in features.items()}

@@ -205,7 +205,11 @@ def _by_probability(probability: np.ndarray) -> np.ndarray:
 
 
 def _stars_against_truth(frame: Field) -> dict[str, np.ndarray]:
-    """Fluxes at the true positions, in the same apertures, on the truth and on every method's frame."""
+    """Flux errors at the true positions: photometry of each method's difference from the truth.
+
+    Photometry of the frames themselves would compare two backgrounds: faint neighbours in the ring are clipped away
+    on a frame without noise, and hide in the noise of the other.
+    """
     x, y = (np.asarray(frame.stars.get(name, ()), float) for name in ("x", "y"))
     fwhm = frame.fwhm_px or 3.0
     lost = ~np.isfinite(frame.sci) | frame.has(LOST)
@@ -213,11 +217,12 @@ def _stars_against_truth(frame: Field) -> dict[str, np.ndarray]:
     untouched = aperture_photometry(frame.sci, x, y, fwhm, mask=lost | frame.has(DEFECTS))
     keep = truth.clear & (truth.flux > 0) & isolated(x, y, truth.flux, 2 * fwhm)
     measured = {
-        method: aperture_photometry(image, x, y, fwhm, mask=lost).flux for method, image in frame.restored.items()
+        method: aperture_photometry(image - frame.clean, x, y, fwhm, mask=lost).flux
+        for method, image in frame.restored.items()
     }
     with np.errstate(divide="ignore", invalid="ignore"):
         snr = truth.flux / truth.flux_err
-        errors = {method: flux / truth.flux - 1 for method, flux in measured.items()}
+        errors = {method: flux / truth.flux for method, flux in measured.items()}
         keep &= (snr > SHOWN_SNR) & np.isfinite(list(errors.values())).all(axis=0)
         magnitude = np.asarray(frame.stars.get("mag", -2.5 * np.log10(truth.flux)), float)
     columns = {"magnitude": magnitude, "snr": snr, "clear": untouched.clear, **errors}
@@ -225,7 +230,7 @@ def _stars_against_truth(frame: Field) -> dict[str, np.ndarray]:
 
 
 def _stars_against_raw(frame: Field) -> dict[str, np.ndarray]:
-    """Fluxes on every method's frame relative to the frame as it was recorded."""
+    """The same relative to the frame as it was recorded."""
     bad = ~np.isfinite(frame.sci) | (frame.dq != 0)
     found = detect_stars(frame.sci, frame.level, frame.noise, mask=bad)
     x, y = found["x"], found["y"]
@@ -233,13 +238,13 @@ def _stars_against_raw(frame: Field) -> dict[str, np.ndarray]:
     raw = aperture_photometry(frame.sci, x, y, fwhm, err=frame.err, mask=bad)
     keep = raw.clear & (raw.flux > 0) & isolated(x, y, raw.flux, 2 * fwhm)
     measured = {
-        method: aperture_photometry(image, x, y, fwhm, mask=bad).flux
+        method: aperture_photometry(image - frame.sci, x, y, fwhm, mask=bad).flux
         for method, image in frame.restored.items()
         if method != NOISY
     }
     with np.errstate(divide="ignore", invalid="ignore"):
         snr = raw.flux / raw.flux_err
-        errors = {method: flux / raw.flux - 1 for method, flux in measured.items()}
+        errors = {method: flux / raw.flux for method, flux in measured.items()}
         keep &= (snr > SHOWN_SNR) & np.isfinite(list(errors.values())).all(axis=0)
         columns = {"magnitude": -2.5 * np.log10(raw.flux), "snr": snr, "clear": raw.clear, **errors}
     return {name: column[keep] for name, column in columns.items()}

@@ -29,7 +29,7 @@ def migration(matrices: Mapping[str, np.ndarray], edges_tev: Sequence[float]) ->
     for place, (method, matrix) in zip(axes, matrices.items(), strict=True):
         # The rows are true energies: they belong on the x axis, so that a column of the picture sums to one.
         mesh = place.pcolormesh(edges_tev, edges_tev, matrix.T, cmap="cividis", vmin=0, vmax=top)
-        place.plot([edges_tev[0], edges_tev[-1]], [edges_tev[0], edges_tev[-1]], color="white", linewidth=0.9)
+        place.plot([edges_tev[0], edges_tev[-1]], [edges_tev[0], edges_tev[-1]], color="white", lw=0.8, alpha=0.5)
         _write_shares(place, matrix, np.asarray(edges_tev), top)
         place.set(xscale="log", yscale="log", title=style.label(method), xlabel="true energy [TeV]")
         place.set_box_aspect(1)
@@ -47,7 +47,7 @@ def _write_shares(axes, matrix: np.ndarray, edges: np.ndarray, top: float) -> No
     for i, j in np.argwhere(np.nan_to_num(matrix) >= 0.005):
         axes.text(
             centres[i], centres[j], f"{matrix[i, j]:.2f}", ha="center", va="center", fontsize=7,
-            color="black" if matrix[i, j] > 0.6 * top else "white",
+            color="black" if matrix[i, j] > 0.5 * top else "white",
         )  # fmt: skip
 
 

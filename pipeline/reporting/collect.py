@@ -213,6 +213,7 @@ def _collect_predictions(run: Run) -> None:
 def _camera_predictions(path: Path) -> CameraPredictions:
     """Valid images per quantity, and the first rows, of ctapipe's DL2 tables (any number of models and telescopes)."""
     import h5py
+    import hdf5plugin  # noqa: F401 (decodes the tables' compression)
     import numpy as np
 
     columns: dict[str, dict[tuple[int, int, int], float]] = {}

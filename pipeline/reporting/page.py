@@ -25,8 +25,8 @@ _BIN_TITLES = {
     "hillas_intensity_pe": ("Above image sizes", "p.e."),
     "magnitude": ("In bands of magnitude", "mag"),
 }
-_WIDE_PX = 900  # wider figures are scrolled on a phone instead of shrunk
-_SHOWN_SCALE = 0.5  # figures are drawn with twice the pixels they are shown with
+_SHOWN_SCALE = 0.625  # figures have 160 px per inch: shown at 100, with detail to spare for sharp screens
+_WIDE_PX = 480  # figures shown wider than this are scrolled on a phone instead of shrunk
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Picture:
     @property
     def wide(self) -> bool:
         """Whether it is too wide for a phone."""
-        return self.width > _WIDE_PX * _SHOWN_SCALE
+        return self.width > _WIDE_PX
 
 
 def render(run: Run) -> str:
@@ -68,9 +68,11 @@ def _content(run: Run) -> dict[str, Any]:
         "title": f"{title}: {name}" if name not in title else title,
         "name": name,
         "description": " ".join(str(config.get("description") or "").split()),
-        "finished": max((str(s["made_at"]) for s in run.sidecars if s.get("made_at")), default="").replace("T", " "),
+        "finished": max((_time_text(s["made_at"]) for s in run.sidecars if s.get("made_at")), default=""),
         "groups": " or ".join(f"{_GROUPS[kind]}s" for kind in sorted(kinds)) or "groups",
-        "summary": [row for task in judged for row in _summary_rows(task)],
+        "summary": [
+            {"task": task.task, "title": words.task_title(task.task), "rows": _summary_rows(task)} for task in judged
+        ],
         "missing": run.missing,
         "problems": run.problems,
         "experiment": _experiment(config),
@@ -104,7 +106,7 @@ def _experiment(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     if showers.get("classes"):
         runs = "; ".join(
             f"{c['runs']} runs of {c['showers_per_run']} {c['particle']} showers, {c['energy_min_tev']:g} to "
-            f"{c['energy_max_tev']:g} TeV, spectral index {c['spectral_index']:g}"
+            f"{c['energy_max_tev']:g} TeV, spectral index {c['spectral_index']:g}".replace("-", "−")
             for c in showers["classes"]
         )
         facts.append(("simulated showers", runs))
@@ -146,17 +148,23 @@ def _dataset(wing: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     shards = manifest.get("shards") or []
     n_groups = sum(shard.get("n_groups", 0) for shard in shards)
     group = _GROUPS.get(manifest.get("kind", wing), "group")
+    order = {"train": 0, "validation": 1, "test": 2}
+    splits = sorted(counts, key=lambda split: (order.get(split, 3), split))
     size = " × ".join(str(n) for n in manifest.get("tile_shape") or ())
-    channels = ", ".join(f"{c['name']} [{c['unit']}]" for c in manifest.get("channels") or ())
+    channels = ", ".join(_named_unit(c["name"], c["unit"]) for c in manifest.get("channels") or ())
     return {
         "title": {"camera": "Camera images", "sky": "Sky frames"}.get(wing, wing),
         "group": group,
         "text": f"{words.count_text(sum(s.get('n_tiles', 0) for s in shards))} tiles of {size} px ({channels}) from "
         f"{words.count_text(n_groups)} {group}s in {len(shards)} shard{'s' if len(shards) != 1 else ''}.",
         "head": ["split", *(_PARTICLES.get(name, name) for name in classes)],
-        "rows": [[split, *(words.count_text(row.get(c, 0)) for c in classes)] for split, row in counts.items()],
+        "rows": [[split, *(words.count_text(counts[split].get(c, 0)) for c in classes)] for split in splits],
         "numbers": range(1, len(classes) + 1),
     }
+
+
+def _named_unit(name: str, unit: str) -> str:
+    return f"{name} [{unit}]" if unit else name
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -176,8 +184,6 @@ def _summary_rows(task: TaskResult) -> list[dict[str, Any]]:
             difference = task.metrics["differences"].get(baseline, {}).get(name)
             rows.append(
                 {
-                    "task": task.task,
-                    "first": not rows,
                     "metric": text.label,
                     "network": words.value_text(metrics[name], percent=text.percent),
                     "method": words.method_label(baseline),
@@ -393,13 +399,17 @@ def _time(entry: Any) -> tuple[str, ...]:
     )
 
 
+def _time_text(stamp: Any) -> str:
+    return str(stamp).replace("T", " ").replace("+00:00", " UTC")
+
+
 def _made(sidecar: Mapping[str, Any]) -> tuple[str, ...]:
     commit = str(sidecar.get("commit") or "—")
     short = commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
     return (
         str(sidecar.get("product", "")),
         str(sidecar.get("stage", "")),
-        str(sidecar.get("made_at", "")).replace("T", " "),
+        _time_text(sidecar.get("made_at", "")),
         short,
         str(sidecar.get("config_sha256") or "—")[:12],
     )

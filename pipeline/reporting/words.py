@@ -89,14 +89,13 @@ def value_text(entry: Mapping[str, Any] | None, *, percent: bool = False, signed
     """A value with as many digits as its interval deserves: "0.872 [0.861, 0.883]"; "—" where undefined."""
     if not entry or entry.get("value") is None:
         return "—"
-    scale = 100.0 if percent else 1.0
-    parts = [scale * entry[key] if entry.get(key) is not None else None for key in ("value", "low", "high")]
-    value, low, high = parts
+    scale, sign = (100.0, " %") if percent else (1.0, "")
+    value, low, high = (None if entry.get(key) is None else scale * entry[key] for key in ("value", "low", "high"))
     if low is None or high is None:
-        return _number(value, 3 if percent is False else 1, signed) + (" %" if percent else "")
+        return _number(value, 1 if percent else 3, signed) + sign
     decimals = _decimals(high - low)
-    text = f"{_number(value, decimals, signed)} [{_number(low, decimals, signed)}, {_number(high, decimals, signed)}]"
-    return f"{text} %" if percent else text
+    limits = f"[{_number(low, decimals, signed)}, {_number(high, decimals, signed)}]"
+    return f"{_number(value, decimals, signed)}{sign} {limits}"
 
 
 def _decimals(width: float) -> int:

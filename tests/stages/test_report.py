@@ -150,7 +150,8 @@ def test_nothing_is_loaded_from_outside(page):
 def test_headline_stands_beside_its_baseline(page):
     text = text_of(page)
     assert "0.872 [0.861, 0.883]" in text
-    assert "+0.021 [+0.015, +0.027] ▲ better" in text
+    assert "area under the ROC curve beside: forest on Hillas parameters ▲ better 0.872 [0.861, 0.883]" in text
+    assert "+0.021 [+0.015, +0.027]" in text
     assert "● no difference shown" in text
     assert "forest on Hillas parameters" in text
     assert "6\u202f500 images of 1\u202f600 showers" in text
@@ -260,7 +261,7 @@ def test_an_existing_page_is_replaced_only_with_force(run_dir, tmp_path):
     ("entry", "options", "expected"),
     [
         (estimate(0.8723, 0.011), {}, "0.872 [0.861, 0.883]"),
-        (estimate(0.3664, 0.0123), {"percent": True}, "36.6 [35.4, 37.9] %"),
+        (estimate(0.3664, 0.0123), {"percent": True}, "36.6 % [35.4, 37.9]"),
         (estimate(-0.0213, 0.006), {"signed": True}, "−0.021 [−0.027, −0.015]"),
         (estimate(41.27, 3.0), {}, "41.3 [38.3, 44.3]"),
         (estimate(0.0, 0.0), {}, "0.000 [0.000, 0.000]"),
