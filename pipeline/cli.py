@@ -216,6 +216,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image on stdout.")] = False,
     config: OptionalConfig = None,
     keep_going: KeepGoing = False,
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Files at a time, with --out.")] = 1,
     device: Device = None,
     threads: Threads = None,
     force: Force = False,
@@ -229,7 +230,7 @@ def predict(
     cfg = _load(config, threads=threads, device=device)
     statuses = stage(
         cfg, files, bundle, out,
-        event=event, telescope=telescope, as_json=as_json, force=force, stream=sys.stdout,
+        event=event, telescope=telescope, as_json=as_json, force=force, stream=sys.stdout, jobs=jobs,
     )  # fmt: skip
     return _exit_code(statuses, keep_going)
 

@@ -49,7 +49,9 @@ class ShowersConfig(Section):
     """`lightpool simulate showers`: runs are numbered from 1 through `classes` in their order."""
 
     telescope: str = "LST"
-    positions_per_shower: int = Field(12, ge=1, le=100, description="telescope positions thrown for each shower (shower reuse)")
+    positions_per_shower: int = Field(
+        12, ge=1, le=100, description="telescope positions thrown for each shower (shower reuse)"
+    )
     zenith_deg: float = Field(20.0, ge=0, le=60)
     azimuth_deg: float = 180.0
     site_altitude_m: float = 2158.0
@@ -294,6 +296,12 @@ class PredictConfig(Section):
     overlap_px: int = Field(32, ge=0)
     # Bundles that the workflow applies to the files of each wing: a task of this experiment, a path, or a name.
     uses: dict[Literal["camera", "sky"], tuple[str, ...]] = {}
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> "PredictConfig":
+        if self.overlap_px >= self.tile_px:
+            raise ValueError(f"overlap_px {self.overlap_px} is not below tile_px {self.tile_px}")
+        return self
 
 
 class ReportConfig(Section):

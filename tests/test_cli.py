@@ -143,6 +143,22 @@ def test_tiles_and_manifest(folder, tmp_path, capsys):
     assert "manifest of tiles (camera)" in capsys.readouterr().out
 
 
+def test_sky_from_simulation_to_prediction(folder, tmp_path, tiny_config_path, capsys):
+    def run(*argv):
+        assert cli.main([str(argument) for argument in argv]) == 0, capsys.readouterr().err
+
+    config, raw = ("--config", tiny_config_path), tmp_path / "sky_run_0001.fits"
+    run("simulate", "sky", *config, "--out", raw, "--run", 1)
+    assert (tmp_path / "sky_run_0001.truth.fits").exists()
+    run("ingest", raw, *config, "--out", tmp_path / "ingested")
+    run("tiles", tmp_path / "ingested" / raw.name, *config, "--out", tmp_path / "tiles")
+    run("info", tmp_path / "tiles" / "sky_run_0001.tiles.h5")
+    assert "tile shard (sky)" in capsys.readouterr().out
+    run("predict", tmp_path / "ingested" / raw.name, "--bundle", folder / "denoise", "--out", tmp_path / "out.fits")
+    with fits.open(tmp_path / "out.fits") as hdus:
+        assert {hdu.name for hdu in hdus} >= {"SCI", "ERR", "DQ"}
+
+
 def test_info(folder, capsys):
     assert cli.main(["info", str(folder / "run.dl1.h5")]) == 0
     assert "ctapipe DL1" in capsys.readouterr().out
@@ -174,7 +190,7 @@ def test_shipped_bundles(folder, capsys, monkeypatch):
     [
         (["simulate", "showers", "--out", "o.h5", "--run", "3"], "simulate_showers.simulate_showers", {"seed": None}),
         (["simulate", "sky", "--out", "o.fits", "--run", "3", "--seed", "5"], "simulate_sky.simulate_sky", {"seed": 5}),
-        (["ingest", "a", "b", "--out", "o", "--keep-going"], "ingest.ingest", {"keep_going": True}),
+        (["ingest", "a", "b", "--out", "o", "--keep-going"], "ingest.ingest", {}),
         (["train", "--task", "energy", "--tiles", "a", "b", "--out", "o", "--resume"], "train.train", {"resume": True}),
         (["evaluate", "--bundle", "energy", "--tiles", "a", "b", "--out", "o"], "evaluate.evaluate", {}),
     ],

@@ -13,7 +13,6 @@ from pipeline.camera.tiling import CameraTiles, camera_tile_chunk
 from pipeline.config import CameraTilesConfig
 from pipeline.errors import UserError
 
-_CHUNK_IMAGES = 512
 _CHUNK_BYTES = 32 << 20  # of the pixels of one chunk: cameras of 40,000 pixels go in smaller chunks
 
 _NOT_FINITE = "the model gave no finite value"
@@ -106,6 +105,7 @@ def predict_images(
     *,
     tel_ids: Collection[int] | None = None,
     event_ids: Collection[int] | None = None,
+    chunk_images: int = 256,
 ) -> Iterator[ImagePredictions]:
     """Predictions of all `models` for all images of `file`, or for those of some telescopes and events.
 
@@ -120,16 +120,16 @@ def predict_images(
     if tel_ids is not None and (unknown := sorted(set(tel_ids) - set(file.tel_ids))):
         raise UserError(f"{file.path} has no images of telescope {unknown[0]}; it has those of {_listed(file.tel_ids)}")
     n_found = 0
-    for chunk in file.chunks(_chunk_images(file), tel_ids=tel_ids, event_ids=event_ids):
+    for chunk in file.chunks(_bounded(chunk_images, file), tel_ids=tel_ids, event_ids=event_ids):
         n_found += len(chunk)
         yield predict_chunk(chunk, models)
     if event_ids is not None and n_found == 0:
         raise UserError(_no_such_event(file, sorted(event_ids)[0], tel_ids))
 
 
-def _chunk_images(file: DL1File) -> int:
+def _bounded(chunk_images: int, file: DL1File) -> int:
     n_pixels = max((file.telescopes[tel_id].n_pixels for tel_id in file.tel_ids), default=1)
-    return min(_CHUNK_IMAGES, max(_CHUNK_BYTES // (4 * n_pixels), 1))
+    return max(min(chunk_images, _CHUNK_BYTES // (4 * n_pixels)), 1)
 
 
 def predict_chunk(chunk: ImageChunk, models: Sequence[CameraModel]) -> ImagePredictions:

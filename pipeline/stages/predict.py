@@ -44,6 +44,7 @@ def predict(
     as_json: bool = False,
     force: bool = False,
     stream: TextIO | None = None,
+    jobs: int = 1,
 ) -> list[dict[str, Any]]:
     """Apply every bundle to every file of its kind.
 
@@ -65,6 +66,9 @@ def predict(
         Replace outputs that exist.
     stream : text stream, optional
         Where records go; nothing is written without.
+    jobs : int
+        Files that are worked on at the same time, each in a process of its own with `cfg.threads` threads; only where
+        no records are written.
 
     Returns
     -------
@@ -75,50 +79,86 @@ def predict(
     Raises
     ------
     UserError
-        Before any work: a bundle that is not there, an output that exists, a device that is not served.
+        Before any work: a bundle that is not there, an output that exists.
     """
     if cfg.device not in ("auto", "cpu"):
-        raise UserError(
-            f"predict computes with onnxruntime on the processor, got --device {cfg.device}; use cpu or auto"
-        )
-    models = _Models.load(bundles, cfg.threads)
-    jobs = _plan(files, out, force=force)
+        log.warning("predict computes on the processor (onnxruntime); device %s is not used", cfg.device)
+    settings = _Settings(cfg, tuple(bundles), event, telescope, force)
+    models = settings.load_models()
+    todo = _plan(files, out, force=force)
     sink = record_sink(stream if as_json or out is None else None, as_json=as_json)
-    selection = _Selection(event, telescope)
+    if min(jobs, len(todo)) > 1 and not sink.wanted:
+        done = _side_by_side(todo, settings, min(jobs, len(todo)))
+    else:
+        done = (_predict_one(job, settings, models, sink) for job in todo)
     statuses = []
-    for job in jobs:
-        status: dict[str, Any] = {"file": str(job.path), "status": "ok", "kind": job.kind}
-        try:
-            if job.problem is not None:
-                raise job.problem
-            work = _predict_frame if job.wing == "sky" else _predict_events
-            status |= work(cfg, job, models, selection, sink, force)
-        except UserError as error:
-            log.error("%s", error)
-            status |= {"status": "failed", "reason": str(error)}
+    for status in done:
+        _tell(status)
         statuses.append(status)
     if out is not None and not _is_file(out, files):
         _write_status(out, statuses)
     return statuses
 
 
+def _tell(status: Mapping[str, Any]) -> None:
+    if status["status"] == "failed":
+        log.error("%s", status["reason"])
+    elif "output" in status:
+        name, out = Path(status["file"]).name, status["output"]
+        log.info("%s: %d of %d images predicted, written to %s", name, status["n_valid"], status["n_images"], out)
+
+
+def _predict_one(job: "_Job", settings: "_Settings", models: "_Models", sink: RecordSink) -> dict[str, Any]:
+    """One file and its status."""
+    status: dict[str, Any] = {"file": str(job.path), "status": "ok", "kind": job.kind}
+    try:
+        if job.problem is not None:
+            raise job.problem
+        work = _predict_frame if job.wing == "sky" else _predict_events
+        return status | work(job, settings, models, sink)
+    except UserError as error:
+        return status | {"status": "failed", "reason": str(error)}
+
+
+def _side_by_side(todo: "Sequence[_Job]", settings: "_Settings", n_processes: int) -> Iterator[dict[str, Any]]:
+    """Statuses in the order of the files, from processes that are started afresh (forked ones would share HDF5)."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(
+        n_processes, mp_context=get_context("spawn"), initializer=_open_models, initargs=(settings,)
+    ) as pool:
+        yield from pool.map(_predict_in_process, todo)
+
+
+_process: dict[str, Any] = {}
+
+
+def _open_models(settings: "_Settings") -> None:
+    _process.update(settings=settings, models=settings.load_models())
+
+
+def _predict_in_process(job: "_Job") -> dict[str, Any]:
+    return _predict_one(job, _process["settings"], _process["models"], record_sink(None, as_json=False))
+
+
 # ---- what is to be done ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class _Selection:
+class _Settings:
+    """What is the same for all inputs."""
+
+    cfg: Config
+    bundles: tuple[str | Path, ...]
     event: int | None
     telescope: int | None
+    force: bool
 
     @property
-    def event_ids(self) -> list[int] | None:
-        return None if self.event is None else [self.event]
+    def selects(self) -> bool:
+        return self.event is not None or self.telescope is not None
 
-    @property
-    def tel_ids(self) -> list[int] | None:
-        return None if self.telescope is None else [self.telescope]
-
-    @property
-    def everything(self) -> bool:
-        return self.event is None and self.telescope is None
+    def load_models(self) -> "_Models":
+        return _Models.load(self.bundles, self.cfg.threads)
 
 
 @dataclass(frozen=True)
@@ -218,9 +258,7 @@ def _write_status(folder: Path, statuses: Sequence[Mapping[str, Any]]) -> None:
 
 
 # ---- camera ----------------------------------------------------------------------------------------------------------
-def _predict_events(
-    cfg: Config, job: _Job, models: _Models, selection: _Selection, sink: RecordSink, force: bool
-) -> dict[str, Any]:
+def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: RecordSink) -> dict[str, Any]:
     from pipeline.camera.dl1 import DL1File
     from pipeline.camera.predictions import predict_images
 
@@ -230,12 +268,17 @@ def _predict_events(
     counts = {"n_images": 0, "n_valid": 0}
     left_out: Counter[str] = Counter()
     with ExitStack() as stack:
-        dl1_path = stack.enter_context(_as_dl1(cfg, job))
+        dl1_path = stack.enter_context(_as_dl1(settings.cfg, job))
         file = stack.enter_context(DL1File(dl1_path))
-        product = stack.enter_context(_dl2_product(job, dl1_path, models.camera, force)) if job.out else None
-        for predictions in predict_images(
-            file, models.camera, tel_ids=selection.tel_ids, event_ids=selection.event_ids
-        ):
+        product = stack.enter_context(_dl2_product(job, dl1_path, models.camera, settings.force)) if job.out else None
+        chunks = predict_images(
+            file,
+            models.camera,
+            tel_ids=None if settings.telescope is None else [settings.telescope],
+            event_ids=None if settings.event is None else [settings.event],
+            chunk_images=settings.cfg.predict.batch_size,
+        )
+        for predictions in chunks:
             counts["n_images"] += len(predictions)
             counts["n_valid"] += int(predictions.any_valid.sum())
             left_out.update(predictions.left_out())
@@ -249,7 +292,6 @@ def _predict_events(
     result = {**counts, "left_out": dict(sorted(left_out.items()))}
     if job.out is not None:
         provenance.write_sidecar(job.out, product.stamp, wall_time_s=round(time.monotonic() - started, 3))
-        log.info("%s: %d of %d images predicted, written to %s", job.path.name, *reversed(counts.values()), job.out)
         result["output"] = str(job.out)
     return result
 
@@ -355,20 +397,19 @@ def _number(value: float) -> float | None:
 
 
 # ---- sky -------------------------------------------------------------------------------------------------------------
-def _predict_frame(
-    cfg: Config, job: _Job, models: _Models, selection: _Selection, sink: RecordSink, force: bool
-) -> dict[str, Any]:
+def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: RecordSink) -> dict[str, Any]:
     if not models.sky:
         raise UserError(f"{job.path} is a FITS frame, and no bundle given is for those: {models.named()}")
     if len(models.sky) > 1 and job.out is not None:
         names = ", ".join(predictor.card.name for predictor in models.sky)
         raise UserError(f"one frame can be answered by one bundle, got {names}; give them one by one")
-    if not selection.everything:
+    if settings.selects:
         raise UserError(f"{job.path} is a FITS frame: --event and --telescope choose camera images")
     from pipeline.sky.frames import read_frames, write_answers
     from pipeline.sky.restore import answer_of, restore_frame
 
     started = time.monotonic()
+    cfg = settings.cfg
     frames = read_frames(job.path, cfg.ingest.sky)
     for predictor in models.sky:
         answers = []
@@ -389,7 +430,7 @@ def _predict_frame(
             f"bundle sha256 {card.bundle_sha256}",
             f"tiles of {cfg.predict.tile_px} px, overlap {cfg.predict.overlap_px} px",
         ]
-        write_answers(job.path, job.out, answers, history, force=force)
+        write_answers(job.path, job.out, answers, history, force=settings.force)
         stamp = provenance.stamp(
             "predict",
             input=job.path.name,
@@ -399,7 +440,6 @@ def _predict_frame(
             overlap_px=cfg.predict.overlap_px,
         )
         provenance.write_sidecar(job.out, stamp, wall_time_s=round(time.monotonic() - started, 3))
-        log.info("%s: written to %s", job.path.name, job.out)
         result["output"] = str(job.out)
     return result
 

@@ -38,10 +38,10 @@ def folder(tmp_path_factory):
     return root
 
 
-def records(files, bundles, **options):
+def records(files, bundles, cfg=CFG, **options):
     """Statuses and parsed JSON lines."""
     stream = io.StringIO()
-    statuses = predict(CFG, files, bundles, as_json=True, stream=stream, **options)
+    statuses = predict(cfg, files, bundles, as_json=True, stream=stream, **options)
     return statuses, [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
@@ -129,10 +129,10 @@ def test_event_of_another_telescope(folder, tmp_path):
             list(predict_images(both, models, tel_ids=[1], event_ids=[104]))
 
 
-def test_chunks_do_not_show(folder, monkeypatch):
+def test_chunks_do_not_show(folder):
     whole = records([folder / "run.dl1.h5"], [folder / "energy"])
-    monkeypatch.setattr("pipeline.camera.predictions._CHUNK_IMAGES", 5)
-    assert records([folder / "run.dl1.h5"], [folder / "energy"]) == whole
+    cfg = parse_config({"threads": 1, "predict": {"batch_size": 5}})
+    assert records([folder / "run.dl1.h5"], [folder / "energy"], cfg) == whole
 
 
 def test_images_are_prepared_once_for_equal_settings(folder, monkeypatch):
@@ -224,6 +224,18 @@ def test_a_bad_file_is_named_and_skipped(folder, tmp_path, caplog):
     assert "reason" in status["broken.h5"]
 
 
+def test_files_side_by_side(folder, tmp_path):
+    inputs = [folder / "run.dl1.h5", tmp_path / "missing.h5", folder / "frame.fits"]
+    bundles = [folder / "energy", folder / "denoise"]
+    one = predict(CFG, inputs, bundles, tmp_path / "one")
+    two = predict(CFG, inputs, bundles, tmp_path / "two", jobs=2)
+    strip = [[{k: v for k, v in status.items() if k != "output"} for status in statuses] for statuses in (one, two)]
+    assert strip[0] == strip[1]
+    assert [status["status"] for status in two] == ["ok", "failed", "ok"]
+    for name in ("run.dl2.h5", "frame.fits"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
 def test_existing_outputs_are_kept_without_force(folder, tmp_path):
     out = tmp_path / "out.h5"
     out.write_text("mine")
@@ -261,8 +273,6 @@ def test_arguments_that_cannot_work(folder, tmp_path):
     run = folder / "run.dl1.h5"
     with pytest.raises(UserError, match="there is no bundle 'nothing'"):
         predict(CFG, [run], ["nothing"])
-    with pytest.raises(UserError, match="got --device cuda; use cpu or auto"):
-        predict(parse_config({"device": "cuda"}), [run], [folder / "energy"])
     with pytest.raises(UserError, match=r"not written as out\.fits; end the name in \.h5"):
         predict(CFG, [run], [folder / "energy"], tmp_path / "out.fits")
     (tmp_path / "file").touch()
@@ -272,6 +282,17 @@ def test_arguments_that_cannot_work(folder, tmp_path):
     write_toy_dl1(twin, n_events=1)
     with pytest.raises(UserError, match="2 inputs would be written to"):
         predict(CFG, [run, twin], [folder / "energy"], tmp_path / "out")
+
+
+def test_another_device_is_not_used(folder, caplog):
+    (status,) = predict(parse_config({"device": "cuda:1"}), [folder / "run.dl1.h5"], [folder / "energy"])
+    assert status["status"] == "ok"
+    assert "device cuda:1 is not used" in caplog.text
+
+
+def test_overlap_must_fit_into_a_tile():
+    with pytest.raises(UserError, match="overlap_px 64 is not below tile_px 64"):
+        parse_config({"predict": {"tile_px": 64, "overlap_px": 64}})
 
 
 def test_prefixes_of_columns():
