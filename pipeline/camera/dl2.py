@@ -140,8 +140,16 @@ class DL2Writer:
         self._rows_path = self.path.with_name(self.path.name + ".rows.part")
 
     def __enter__(self) -> "DL2Writer":
+        import h5py
         import tables
 
+        with h5py.File(self.source) as source:
+            for needed in (_TRIGGER, _TEL_TRIGGER, _LAYOUT):
+                if needed not in source:
+                    raise InputFileError(
+                        f"{self.source} has no table /{needed}, which a DL2 file takes over; predict without --out, or "
+                        "write the file again with ctapipe-process"
+                    )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._rows = tables.open_file(
             str(self._rows_path), "w", filters=tables.Filters(complevel=5, complib="blosc:zstd", fletcher32=True)

@@ -253,6 +253,19 @@ def test_rows_in_another_order_are_refused(tmp_path):
         write_dl2(tmp_path / "run.dl2.h5", tmp_path / "run.dl1.h5", events)
 
 
+def test_a_file_without_triggers_is_refused_at_once(tmp_path):
+    import h5py
+
+    write_dl1(tmp_path / "run.dl1.h5", n_events=2)
+    with h5py.File(tmp_path / "run.dl1.h5", "r+") as file:
+        del file["dl1/event/telescope/trigger"]
+    with (
+        pytest.raises(InputFileError, match="has no table /dl1/event/telescope/trigger"),
+        DL2Writer(tmp_path / "out.h5", tmp_path / "run.dl1.h5", OUTPUTS, provenance={}),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     ("prefix", "columns", "message"),
     [
