@@ -122,22 +122,34 @@ class Camera:
         return np.sqrt(self.pix_area_deg2 * (2 / math.sqrt(3) if self.hexagonal else 1.0))
 
     @cached_property
+    def _adjacent(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pixel, adjacent pixel and distance between their centres [m]; every pair comes in both orders."""
+        reach = 2 * math.sqrt(float(np.median(self.pix_area_m2)))
+        while True:
+            pixel, other, dx, dy = _pairs(self.pix_x_m, self.pix_y_m, reach)
+            distance = np.hypot(dx, dy) if self.hexagonal else np.abs(dx) + np.abs(dy)
+            nearest = np.full(self.n_pixels, np.inf)
+            np.minimum.at(nearest, pixel, distance)
+            limit = _NEIGHBOR_RADIUS[self.hexagonal] * nearest
+            # Some files have areas that are far too small: all that may be adjacent has to lie within reach.
+            if self.n_pixels < 2 or limit.max() < reach:
+                break
+            reach *= 2
+        near = distance < limit[pixel]
+        return pixel[near], other[near], np.hypot(dx, dy)[near]
+
+    @cached_property
     def pitch_m(self) -> float:
         """Mean distance between nearest pixel centres [m]."""
-        distance, _ = self._nearest(1)
-        return float(distance[:, 0].mean())
+        pixel, _, distance = self._adjacent
+        nearest = np.full(self.n_pixels, np.inf)
+        np.minimum.at(nearest, pixel, distance)
+        return float(nearest.mean())
 
     @property
     def pitch_deg(self) -> float:
         """Mean distance between nearest pixel centres [deg]."""
         return math.degrees(self.pitch_m / self.focal_length_m)
-
-    def _nearest(self, k: int, norm: int = 2) -> tuple[np.ndarray, np.ndarray]:
-        from scipy.spatial import cKDTree
-
-        positions = np.column_stack([self.pix_x_m, self.pix_y_m])
-        distance, index = cKDTree(positions).query(positions, k=k + 1, p=norm)
-        return distance[:, 1:], index[:, 1:]
 
     @cached_property
     def neighbors(self) -> np.ndarray:
@@ -145,10 +157,23 @@ class Camera:
 
         Pixels touch along edges: diagonal neighbours of squares are not adjacent (ctapipe's default).
         """
-        k = 6 if self.hexagonal else 4
-        distance, index = self._nearest(k, norm=2 if self.hexagonal else 1)
-        near = distance < _NEIGHBOR_RADIUS[self.hexagonal] * distance[:, :1]
-        return np.where(near, index, -1).astype(np.int32)
+        pixel, other, distance = self._adjacent
+        order = np.lexsort((distance, pixel))
+        pixel, other = pixel[order], other[order]
+        place = np.arange(len(pixel)) - np.searchsorted(pixel, pixel)
+        table = np.full((self.n_pixels, 6 if self.hexagonal else 4), -1, np.int32)
+        use = place < table.shape[1]
+        table[pixel[use], place[use]] = other[use]
+        return table
+
+    @cached_property
+    def lattice_angle_rad(self) -> float:
+        """Direction from pixels to their neighbours in the telescope frame, in [0, pi/3) or, for squares, [0, pi/2)."""
+        fold = 6 if self.hexagonal else 4
+        x, y = self.pix_x_deg, self.pix_y_deg
+        pixel, other, _ = self._adjacent
+        direction = np.exp(1j * fold * np.arctan2(y[other] - y[pixel], x[other] - x[pixel])).mean()
+        return float(np.angle(direction) / fold % (2 * math.pi / fold))
 
     @cached_property
     def _borders(self) -> dict[int, np.ndarray]:
@@ -180,12 +205,10 @@ class Camera:
         why these are few, robust, rounded numbers and not a digest of all positions. The focal length is in the pitch:
         the LST and the NectarCam have the same 1855 positions in metres.
         """
-        fold = 6 if self.hexagonal else 4
+        fold_deg = 60 if self.hexagonal else 90
+        # In the camera frame, whose axes are the telescope frame's exchanged.
+        angle_deg = round(90 - math.degrees(self.lattice_angle_rad)) % fold_deg
         x, y = self._derotated_m
-        pixel, slot = np.nonzero(self.neighbors >= 0)
-        other = self.neighbors[pixel, slot]
-        direction = np.exp(1j * fold * np.arctan2(y[other] - y[pixel], x[other] - x[pixel]))
-        angle_deg = round(math.degrees(np.angle(direction.mean())) / fold) % (360 // fold)
         radius = round(float(np.hypot(x - x.mean(), y - y.mean()).max()) / self.pitch_m)
         shape = "hexagon" if self.hexagonal else "square"
         return f"{shape}-{self.n_pixels}-{60 * self.pitch_deg:.3g}arcmin-{angle_deg}deg-r{radius}"
@@ -236,6 +259,27 @@ class Camera:
         )
         camera = CameraDescription(name=self.name, geometry=geometry, readout=readout)
         return TelescopeDescription(name=self.optics_name, optics=optics, camera=camera)
+
+
+def _pairs(x: np.ndarray, y: np.ndarray, reach: float) -> tuple[np.ndarray, ...]:
+    """All pairs of points nearer than `reach` in both coordinates, in both orders, and their differences.
+
+    A sweep along x in plain numpy: a tree from scipy is no faster here, and takes a quarter of a second to import,
+    which a single prediction would notice.
+    """
+    order = np.argsort(x, kind="stable")
+    x, y = x[order], y[order]
+    first, second = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for shift in range(1, len(x)):
+        near = x[shift:] - x[:-shift] < reach
+        if not near.any():
+            break
+        here = np.flatnonzero(near & (np.abs(y[shift:] - y[:-shift]) < reach))
+        first.append(here)
+        second.append(here + shift)
+    i, j = np.concatenate(first), np.concatenate(second)
+    i, j = np.concatenate([i, j]), np.concatenate([j, i])
+    return order[i], order[j], x[j] - x[i], y[j] - y[i]
 
 
 def same_camera(a: Camera, b: Camera) -> bool:

@@ -1,8 +1,8 @@
 """Camera pixels to square tiles: linear interpolation that conserves charge, for any camera and tile size.
 
-Between the centres of neighbouring pixels the image is interpolated linearly (on the triangles of a Delaunay
-triangulation: the hexagonal counterpart of bilinear interpolation), sampled on the tile's grid and scaled so that every
-camera pixel gives its whole charge. All of it is one sparse matrix per camera.
+Between the centres of neighbouring pixels the image is interpolated linearly: bilinearly on squares, and on triangles
+of three pixels, its counterpart for hexagons. That is sampled on the tile's grid and scaled so that every camera pixel
+gives its whole charge. All of it is one sparse matrix per camera.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class TileMapper:
     Parameters
     ----------
     camera : Camera
-        Hexagonal or square pixels; gaps between modules are filled by interpolation.
+        Hexagonal or square pixels, with gaps between modules or without.
     size : int
         Rows and columns of a tile, at least 16.
 
@@ -64,50 +64,36 @@ class TileMapper:
     @cached_property
     def _matrix(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Interpolation weights in compressed rows (one row per tile pixel): row starts, camera pixels, weights."""
-        from scipy.sparse import coo_array
+        row, pixel, weight = self._samples(
+            max(1, math.ceil(_SAMPLES_PER_PITCH * self.pixel_deg / self.camera.pitch_deg))
+        )
+        # Add up the samples of each camera pixel in each tile pixel.
+        cell, where = np.unique(row * self.camera.n_pixels + pixel, return_inverse=True)
+        total = np.bincount(where, weights=weight).astype(np.float32)
+        row, pixel = np.divmod(cell, self.camera.n_pixels)
+        start = np.searchsorted(row, np.arange(self.size**2 + 1))
+        return start.astype(np.int32), pixel.astype(np.int32), total
 
-        samples = max(1, math.ceil(_SAMPLES_PER_PITCH * self.pixel_deg / self.camera.pitch_deg))
-        row, pixel, weight = self._interpolate(samples)
-        shape = self.size**2, self.camera.n_pixels
-        matrix = coo_array((weight / samples**2, (row, pixel)), shape=shape).tocsr()
-        return matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data.astype(np.float32)
-
-    def _interpolate(self, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Tile pixel, camera pixel and weight of every corner of the triangle that a sample lies in."""
-        from scipy.spatial import Delaunay
-
-        n = self.size * samples
-        axis = (np.arange(n) + 0.5) / n * 2 * self.half_width_deg - self.half_width_deg
-        y, x = (grid.ravel() for grid in np.meshgrid(axis, axis, indexing="ij"))
-        row = (np.arange(n) // samples)[:, None] * self.size + np.arange(n) // samples
-        triangulation = Delaunay(self._nodes())
-        triangle = triangulation.find_simplex(np.column_stack([x, y]))
-        inside = triangle >= 0
-        triangle, row = triangle[inside], row.ravel()[inside]
-        transform = triangulation.transform[triangle]
-        offset = np.column_stack([x, y])[inside] - transform[:, 2]
-        first = np.einsum("nij,nj->ni", transform[:, :2], offset)
-        weight = np.column_stack([first, 1 - first.sum(axis=1)]).clip(0, 1)
-        corner = triangulation.simplices[triangle]
-        real = (corner < self.camera.n_pixels) & (weight > 0)  # what lies further out is dark
-        return np.broadcast_to(row[:, None], corner.shape)[real], corner[real], weight[real]
-
-    def _nodes(self) -> np.ndarray:
-        """Pixel centres, then a dark ring around them: without it the border pixels would end at their centres."""
-        from scipy.spatial import cKDTree
-
-        camera = self.camera
-        centres = np.column_stack([camera.pix_x_deg, camera.pix_y_deg])
-        pixel, slot = np.nonzero(camera.neighbors >= 0)
-        mirrored = 2 * centres[pixel] - centres[camera.neighbors[pixel, slot]]
-        distance, _ = cKDTree(centres).query(mirrored)
-        ring = mirrored[distance > 0.6 * camera.pitch_deg]
-        # Several border pixels mirror to nearly the same place: keep the first of each.
-        kept = np.ones(len(ring), bool)
-        for first, second in sorted(cKDTree(ring).query_pairs(0.5 * camera.pitch_deg)):
-            if kept[first]:
-                kept[second] = False
-        return np.concatenate([centres, ring[kept]])
+    def _samples(self, per_side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tile pixel, camera pixel and weight of each sample within reach; `per_side`^2 samples per tile pixel."""
+        camera, n = self.camera, self.size * per_side
+        step = 2 * self.half_width_deg / n
+        # Samples around each pixel: its light reaches one pitch (on squares, their diagonal).
+        reach = camera.pitch_deg * (1.0 if camera.hexagonal else math.sqrt(2))
+        window = np.arange(-math.ceil(reach / step), math.ceil(reach / step) + 1)
+        columns, rows = (
+            np.floor((position + self.half_width_deg) / step).astype(np.int64)[:, None] + window
+            for position in (camera.pix_x_deg, camera.pix_y_deg)
+        )
+        dx, dy = (
+            (index + 0.5) * step - self.half_width_deg - position[:, None]
+            for index, position in ((columns, camera.pix_x_deg), (rows, camera.pix_y_deg))
+        )
+        weight = _interpolation_weight(camera, dx[:, None, :], dy[:, :, None])
+        inside = ((columns >= 0) & (columns < n))[:, None, :] & ((rows >= 0) & (rows < n))[:, :, None]
+        pixel, row, column = np.nonzero(inside & (weight > 0))
+        tile = (rows[pixel, row] // per_side) * self.size + columns[pixel, column] // per_side
+        return tile, pixel, weight[pixel, row, column]
 
     @cached_property
     def _charge_weights(self) -> np.ndarray:
@@ -160,6 +146,23 @@ class TileMapper:
         if values.ndim != 2 or values.shape[1] != self.camera.n_pixels:
             raise ValueError(f"images have shape {values.shape}; expected (n, {self.camera.n_pixels})")
         return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _interpolation_weight(camera: Camera, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    """How much a pixel counts at (dx, dy) [deg] from its centre: 1 there, 0 at its neighbours, linear between.
+
+    On a regular lattice these are the barycentric coordinates in the triangle of the three pixels around, or the
+    bilinear weights in the square of four. At gaps between modules the weights fall short of 1 together, which the
+    users of the matrix normalise.
+    """
+    angle, pitch = camera.lattice_angle_rad, camera.pitch_deg
+    if not camera.hexagonal:
+        u, v = (np.abs(dx * math.cos(a) + dy * math.sin(a)) / pitch for a in (angle, angle + math.pi / 2))
+        return np.clip(1 - u, 0, None) * np.clip(1 - v, 0, None)
+    # Lines of equal weight are hexagons, with their corners towards the neighbours.
+    edges = (angle + math.pi / 6 + k * math.pi / 3 for k in range(3))
+    far = [np.abs(dx * math.cos(a) + dy * math.sin(a)) for a in edges]
+    return np.clip(1 - np.maximum.reduce(far) / (pitch * math.sqrt(3) / 2), 0, None)
 
 
 @njit(cache=True, nogil=True)

@@ -67,6 +67,20 @@ def test_a_flat_image_stays_flat(name):
     assert middle.std() < 0.12 * middle.mean()
 
 
+@pytest.mark.parametrize("name", ["hexagonal", "large"])
+@pytest.mark.parametrize("size", [33, 150])
+def test_linear_functions_are_kept(name, size):
+    """What interpolation is linear for: a slope over the camera is the same slope over the tile."""
+    camera = CAMERAS[name]
+    mapper = TileMapper(camera, size)
+    values = 2 * camera.pix_x_deg - 3 * camera.pix_y_deg
+    axis = (np.arange(size) + 0.5) * mapper.pixel_deg - mapper.half_width_deg
+    expected = 2 * axis[None, :] - 3 * axis[:, None]
+    inner = slice(size // 3, 2 * size // 3)
+    found = mapper.average(values[None])[0]
+    np.testing.assert_allclose(found[inner, inner], expected[inner, inner], atol=1e-2 * camera.pitch_deg)
+
+
 def test_averages():
     camera = CAMERAS["hexagonal"]
     mapper = TileMapper(camera, 56)
