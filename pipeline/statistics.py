@@ -19,8 +19,8 @@ from itertools import pairwise
 
 import numpy as np
 
-# Weights of one block of resamples: 2^22 float64 are 32 MiB, whatever the number of items.
-_BLOCK_ELEMENTS = 1 << 22
+# Weights of one block of resamples: 2^16 float64 are 512 KiB, which a processor's cache holds.
+_BLOCK_ELEMENTS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class Estimate:
 
 
 # ---- classification --------------------------------------------------------------------------------------
-def _ranked_sums(
-    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Signal and background weight at each distinct score, highest first: two arrays (..., n_distinct)."""
+def _passing(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Background and signal weight at or above each distinct score, highest first: two arrays (..., n_distinct)."""
     scores, labels, weights = np.asarray(scores), np.asarray(labels, bool), np.asarray(weights, float)
     order = np.argsort(-scores, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
+    # Items of equal score pass a threshold together: only the last of each run is a point of the curve.
+    ends = np.flatnonzero(np.r_[np.diff(scores[order]) != 0, True])
     ranked = weights[..., order]
-    signal = np.add.reduceat(np.where(labels[order], ranked, 0.0), starts, axis=-1)
-    background = np.add.reduceat(np.where(labels[order], 0.0, ranked), starts, axis=-1)
-    return signal, background
+    background, signal = (np.cumsum(ranked * chosen, axis=-1) for chosen in (~labels[order], labels[order]))
+    if len(ends) < len(order):
+        background, signal = background[..., ends], signal[..., ends]
+    return background, signal
 
 
 def roc_curve(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -68,11 +68,12 @@ def roc_curve(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tu
         From (0, 0) to (1, 1); NaN where a class has no weight.
     """
     curves = []
-    for share in _ranked_sums(scores, labels, weights):
-        total = np.cumsum(share, axis=-1)
+    for passing in _passing(scores, labels, weights):
+        curve = np.zeros((*passing.shape[:-1], passing.shape[-1] + 1))
         with np.errstate(invalid="ignore", divide="ignore"):
-            curves.append(np.concatenate([np.zeros_like(total[..., :1]), total], axis=-1) / total[..., -1:])
-    signal, background = curves
+            np.divide(passing, passing[..., -1:], out=curve[..., 1:])
+        curves.append(curve)
+    background, signal = curves
     return background, signal
 
 
@@ -93,11 +94,8 @@ def auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarr
     ----------
     .. [1] Fawcett, T. (2006), Pattern Recognition Letters 27, 861, sect. 7.
     """
-    signal, background = _ranked_sums(scores, labels, weights)
-    below = background.sum(-1, keepdims=True) - np.cumsum(background, axis=-1)
-    pairs = signal.sum(-1) * background.sum(-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (signal * (below + 0.5 * background)).sum(-1) / np.where(pairs > 0, pairs, np.nan)
+    background, signal = roc_curve(scores, labels, weights)
+    return (np.diff(background) * (signal[..., 1:] + signal[..., :-1])).sum(-1) / 2
 
 
 def background_at_efficiency(
@@ -212,9 +210,7 @@ def bootstrap_weights(groups: np.ndarray, n_resamples: int, seed: int) -> Iterat
     for start in range(0, n_resamples, block):
         size = min(block, n_resamples - start)
         # One draw after the other, so that the block size does not change the numbers.
-        drawn = np.stack(
-            [np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups) for _ in range(size)]
-        )
+        drawn = np.stack([np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups) for _ in range(size)])
         yield drawn[:, index].astype(float)
 
 
@@ -248,18 +244,12 @@ def bootstrap(
     """
     weights = np.asarray(weights, float)
     values = statistic(weights[None])[0]
-    resampled = np.concatenate(
-        [statistic(weights * drawn) for drawn in bootstrap_weights(groups, n_resamples, seed)]
-    )
+    resampled = np.concatenate([statistic(weights * drawn) for drawn in bootstrap_weights(groups, n_resamples, seed)])
     tail = (1 - level) / 2
     estimates = []
     for value, sample in zip(values, resampled.T, strict=True):
         defined = sample[np.isfinite(sample)]
-        low, high = (
-            np.quantile(defined, [tail, 1 - tail])
-            if defined.size and np.isfinite(value)
-            else (np.nan, np.nan)
-        )
+        low, high = np.quantile(defined, [tail, 1 - tail]) if defined.size and np.isfinite(value) else (np.nan, np.nan)
         estimates.append(Estimate(float(value), float(low), float(high)))
     return estimates
 

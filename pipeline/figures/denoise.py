@@ -55,17 +55,22 @@ def cutouts(rows: Sequence[Cutout], *, truth_label: str = "truth", stretch_sigma
             grey = place.imshow((image - row.level) / row.noise, cmap="gray", norm=norm)
         residual = line[3].imshow((row.restored - truth) / row.noise, cmap="RdBu_r", vmin=-5, vmax=5)
         line[0].set_ylabel(f"{row.title}\nnoise {row.noise:.3g} {row.unit}", fontsize=8)
+    _bare(axes)
+    for place, title in zip(axes[0], ("before", "restored", truth_label, f"restored − {truth_label}"), strict=True):
+        place.set_title(title)
+    _colorbar(figure, grey, axes[:, :3], "(value − background) / noise", [-3, 0, 3, 10, 50])
+    _colorbar(figure, residual, axes[:, 3:], "residual / noise", [-5, 0, 5])
+    return figure
+
+
+def _bare(axes: np.ndarray) -> None:
+    """Images need no axes; what is missing in them shows as light grey."""
     for place in axes.flat:
         place.set(xticks=[], yticks=[])
         place.grid(False)
         place.set_facecolor("0.85")
         for spine in place.spines.values():
             spine.set_visible(False)
-    for place, title in zip(axes[0], ("before", "restored", truth_label, f"restored − {truth_label}"), strict=True):
-        place.set_title(title)
-    _colorbar(figure, grey, axes[:, :3], "(value − background) / noise", [-3, 0, 3, 10, 50])
-    _colorbar(figure, residual, axes[:, 3:], "residual / noise", [-5, 0, 5])
-    return figure
 
 
 def _colorbar(figure: "Figure", image, axes: np.ndarray, text: str, ticks: Sequence[float]) -> None:
@@ -140,4 +145,26 @@ def pull(pulls: np.ndarray, *, width: float, median: float) -> "Figure":
         xlabel="(restored − truth) / stated error", ylabel="share per unit", yscale="log", xlim=(-6, 6), ylim=(1e-5, 2)
     )
     axes.legend(loc="upper right", fontsize=8)
+    return figure
+
+
+@style.styled
+def before_and_after(rows: Sequence[Cutout], *, stretch_sigma: float = 50.0) -> "Figure":
+    """Before, restored, and what was taken away, one row per frame; scales as in `cutouts`."""
+    from matplotlib.colors import AsinhNorm
+
+    figure = style.new_figure(9.2, 3.05 * len(rows) + 0.5)
+    axes = figure.subplots(len(rows), 3, squeeze=False)
+    grey = removed = None
+    for line, row in zip(axes, rows, strict=True):
+        for place, image in zip(line, (row.before, row.restored), strict=False):
+            norm = AsinhNorm(linear_width=2.0, vmin=-3, vmax=stretch_sigma)
+            grey = place.imshow((image - row.level) / row.noise, cmap="gray", norm=norm)
+        removed = line[2].imshow((row.before - row.restored) / row.noise, cmap="RdBu_r", vmin=-5, vmax=5)
+        line[0].set_ylabel(f"{row.title}\nnoise {row.noise:.3g} {row.unit}", fontsize=8)
+    _bare(axes)
+    for place, title in zip(axes[0], ("before", "restored", "taken away"), strict=True):
+        place.set_title(title)
+    _colorbar(figure, grey, axes[:, :2], "(value − background) / noise", [-3, 0, 3, 10, 50])
+    _colorbar(figure, removed, axes[:, 2:], "(before − restored) / noise", [-5, 0, 5])
     return figure

@@ -44,11 +44,25 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
-class CameraPredictions:
-    """What `predict` wrote for one event file."""
+class PredictedFile:
+    """What became of one file that `predict` was given; `wing` is the folder of its status.json."""
 
     name: str
-    n_images: int
+    wing: str
+    ok: bool
+    source: str
+    output: str
+    reason: str
+    n_images: int | None
+    n_valid: int | None
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True)
+class CameraPredictions:
+    """The tables that `predict` wrote for one event file."""
+
+    name: str
     quantities: tuple[tuple[str, str, int], ...]  # (column, unit, valid images)
     first_rows: tuple[tuple[str, ...], ...]
 
@@ -73,9 +87,8 @@ class Run:
     inputs: list[InputFile] = field(default_factory=list)
     manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
     tasks: list[TaskResult] = field(default_factory=list)
+    predicted: list[PredictedFile] = field(default_factory=list)
     camera_predictions: list[CameraPredictions] = field(default_factory=list)
-    sky_predictions: list[str] = field(default_factory=list)
-    prediction_failures: list[tuple[str, str]] = field(default_factory=list)
     times: list[RuleTime] = field(default_factory=list)
     sidecars: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -93,7 +106,7 @@ class Run:
             "tiles (tiles/*.manifest.json)": self.manifests,
             "trained models (bundles/)": [t for t in self.tasks if t.card],
             "evaluations (evaluation/)": [t for t in self.tasks if t.metrics],
-            "predictions (predictions/)": self.camera_predictions or self.sky_predictions,
+            "predictions (predictions/)": self.predicted or self.camera_predictions,
             "times of the rules (benchmarks/)": self.times,
         }
         return [name for name, part in found.items() if not part]
@@ -203,11 +216,25 @@ def _collect_predictions(run: Run) -> None:
             run.camera_predictions.append(_camera_predictions(path))
         except (OSError, KeyError, ValueError) as error:
             run.problems.append(f"{path.relative_to(run.folder)} cannot be read ({' '.join(str(error).split())})")
-    run.sky_predictions = [str(p.relative_to(run.folder)) for p in sorted((folder / "sky").rglob("*.fits*"))]
     for path in sorted(folder.rglob("status.json")):
         for name, record in (_read_json(run, path) or {}).items():
-            if isinstance(record, Mapping) and record.get("status") == "failed":
-                run.prediction_failures.append((name, str(record.get("reason") or "no reason given")))
+            if isinstance(record, Mapping):
+                run.predicted.append(_predicted_file(name, path.parent.name, record))
+
+
+def _predicted_file(name: str, wing: str, record: Mapping[str, Any]) -> PredictedFile:
+    left_out = record.get("left_out")
+    return PredictedFile(
+        name=name,
+        wing=wing,
+        ok=record.get("status") == "ok",
+        source=str(record.get("file") or ""),
+        output=str(record.get("output") or ""),
+        reason=str(record.get("reason") or ""),
+        n_images=record.get("n_images"),
+        n_valid=record.get("n_valid"),
+        left_out=dict(left_out) if isinstance(left_out, Mapping) else {},
+    )
 
 
 def _camera_predictions(path: Path) -> CameraPredictions:
@@ -220,7 +247,6 @@ def _camera_predictions(path: Path) -> CameraPredictions:
     units: dict[str, str] = {}
     rows: dict[tuple[int, int, int], None] = {}
     valid: dict[str, int] = {}
-    n_images = 0
     with h5py.File(path, "r") as file:
         root = file["dl2/event/telescope"]
         tables = [table for kind in root.values() for model in kind.values() for table in model.values()]
@@ -236,13 +262,10 @@ def _camera_predictions(path: Path) -> CameraPredictions:
                 values = table.fields(name)[:FIRST_EVENTS]
                 columns.setdefault(name, {}).update(zip(keys, values.astype(float).tolist(), strict=True))
             rows |= dict.fromkeys(keys)
-        first = tables[0].parent.parent if tables else None
-        if first is not None:
-            n_images = max(sum(len(table) for table in model.values()) for model in first.values())
     shown = list(rows)[:FIRST_EVENTS]
     first_rows = tuple((*map(str, key), *(_four_digits(columns[name].get(key)) for name in columns)) for key in shown)
     quantities = tuple((name, units[name], valid[name]) for name in columns)
-    return CameraPredictions(path.name.removesuffix(".dl2.h5"), n_images, quantities, first_rows)
+    return CameraPredictions(path.name.removesuffix(".dl2.h5"), quantities, first_rows)
 
 
 def _wanted(prefix: str) -> tuple[str, ...]:

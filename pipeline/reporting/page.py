@@ -1,16 +1,15 @@
 """From what a run has left to the page: every number a reader sees is put into words here."""
 
-import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
 from pipeline.reporting import words
-from pipeline.reporting.collect import CameraPredictions, Run, TaskResult
+from pipeline.reporting.collect import CameraPredictions, PredictedFile, Run, TaskResult
+from pipeline.reporting.pictures import Picture, picture, restored_frames
 
 #: Metrics of the summary, in this order; the others stand with their task.
 HEADLINES = {
@@ -25,24 +24,6 @@ _BIN_TITLES = {
     "hillas_intensity_pe": ("Above image sizes", "p.e."),
     "magnitude": ("In bands of magnitude", "mag"),
 }
-_SHOWN_SCALE = 0.625  # figures have 160 px per inch: shown at 100, with detail to spare for sharp screens
-_WIDE_PX = 480  # figures shown wider than this are scrolled on a phone instead of shrunk
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure inside the page."""
-
-    title: str
-    caption: str
-    data: str
-    width: int
-    height: int
-
-    @property
-    def wide(self) -> bool:
-        """Whether it is too wide for a phone."""
-        return self.width > _WIDE_PX
 
 
 def render(run: Run) -> str:
@@ -82,12 +63,12 @@ def _content(run: Run) -> dict[str, Any]:
         "failed": run.failed_inputs,
         "used": [(e.name, e.wing, e.kind, _counts(e.counts)) for e in run.inputs if e.ok],
         "tasks": [_task(task) for task in run.tasks],
-        "camera_predictions": run.camera_predictions,
-        "prediction_rows": [(p.name, words.count_text(p.n_images), _valid(p)) for p in run.camera_predictions],
+        "camera_files": [_camera_file(f) for f in run.predicted if f.ok and f.wing != "sky"],
+        "valid_values": [(p.name, _valid(p)) for p in run.camera_predictions],
         "first_events": [_first_events(p) for p in run.camera_predictions if p.first_rows][:3],
-        "sky_predictions": run.sky_predictions,
-        "prediction_failures": run.prediction_failures,
-        "prediction_figures": [],
+        "sky_files": [f.name for f in run.predicted if f.ok and f.wing == "sky"],
+        "prediction_failures": [(f.name, f.reason) for f in run.predicted if not f.ok],
+        "prediction_figures": restored_frames(run),
         "times": [_time(entry) for entry in run.times],
         "provenance": [_made(sidecar) for sidecar in run.sidecars],
         "hashes": _hashes(run),
@@ -346,17 +327,6 @@ def _learning(task: TaskResult) -> Picture | None:
     return picture(path, "Learning curves", caption)
 
 
-def picture(path: Path, title: str, caption: str) -> Picture:
-    """A PNG file as part of the page."""
-    content = path.read_bytes()
-    # Width and height stand at a fixed place of a PNG's first chunk: the page does not jump while it is drawn.
-    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
-    encoded = base64.b64encode(content).decode("ascii")
-    return Picture(
-        title, caption, f"data:image/png;base64,{encoded}", round(width * _SHOWN_SCALE), round(height * _SHOWN_SCALE)
-    )
-
-
 def _markdown(text: str) -> Any:
     """Model cards are Markdown; HTML inside them is shown, not obeyed."""
     if not text.strip():
@@ -374,6 +344,11 @@ def _markdown(text: str) -> Any:
 
 
 # ---- predictions, times, provenance --------------------------------------------------------------------------
+def _camera_file(entry: PredictedFile) -> tuple[str, str, str, str]:
+    left_out = "; ".join(f"{words.count_text(n)} {reason}" for reason, n in entry.left_out.items())
+    return entry.name, words.count_text(entry.n_images), words.count_text(entry.n_valid), left_out or "none"
+
+
 def _valid(entry: CameraPredictions) -> str:
     return ", ".join(f"{name}: {words.count_text(n)}" for name, _, n in entry.quantities) or "none"
 

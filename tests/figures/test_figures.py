@@ -119,6 +119,10 @@ def restored_without_truth(rng):
     return denoise.cutouts([cutout(rng, truth=False)])
 
 
+def taken_away(rng):
+    return denoise.before_and_after([cutout(rng), cutout(rng)])
+
+
 def flux(rng):
     magnitude = rng.uniform(-16, -8, 400)
     scatter = 10 ** (0.2 * (magnitude + 8)) * 0.03
@@ -143,7 +147,7 @@ def pulls(rng):
 
 FIGURES = {f.__name__: f for f in (
     roc_single, roc_bands, distributions, distribution_single, energy_bins, thresholds, migration, residuals, restored,
-    restored_without_truth, flux, pulls,
+    restored_without_truth, taken_away, flux, pulls,
 )}  # fmt: skip
 
 
@@ -152,7 +156,7 @@ def test_figure_is_drawn_with_labels(name, rng, tmp_path):
     figure = FIGURES[name](rng)
     path = style.save_figure(figure, tmp_path / f"{name}.png")
     assert path.stat().st_size > 10_000
-    image_panels = {"restored", "restored_without_truth"}
+    image_panels = {"restored", "restored_without_truth", "taken_away"}
     labelled = [axes for axes in figure.axes if axes.get_visible() and (axes.get_xlabel() or axes.get_ylabel())]
     assert labelled or name in image_panels
 

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from astropy.io import fits
 
 from pipeline.config import Config
 from pipeline.errors import UserError
@@ -92,8 +93,10 @@ def made_up_dl2(path, n=30):
 @pytest.fixture
 def run_dir(tmp_path):
     run = tmp_path / "results" / "trial"
-    for folder in ("status", "tiles", "bundles/gammaness", "evaluation/gammaness", "predictions/camera", "predictions/sky",
-                   "benchmarks/tiles_camera"):  # fmt: skip
+    folders = (
+        "status tiles bundles/gammaness evaluation/gammaness predictions/camera predictions/sky benchmarks/tiles_camera"
+    )
+    for folder in folders.split():
         (run / folder).mkdir(parents=True)
     config = Config(name="trial", description="Gammas & protons, 1 < E < 2 TeV").model_dump(mode="json")
     (run / "config.yaml").write_text(yaml.safe_dump(config))
@@ -116,10 +119,20 @@ def run_dir(tmp_path):
     )
     small_figure(run / "bundles/gammaness/learning_curves.png")
     made_up_dl2(run / "predictions/camera/gamma_test.dl2.h5")
-    (run / "predictions/sky/field_7.fits").write_bytes(b"")
-    (run / "predictions/sky/status.json").write_text(
-        json.dumps({"broken.fits": {"status": "failed", "reason": "has no valid pixel"}})
-    )
+    camera = {"gamma_test.simtel.gz": {"status": "ok", "n_images": 41, "n_valid": 30, "left_out": {"too faint": 11}}}
+    (run / "predictions/camera/status.json").write_text(json.dumps(camera))
+    sky = {
+        "field_7.fits": {
+            "status": "ok",
+            "file": str(tmp_path / "field_7.fits"),
+            "output": str(run / "predictions/sky/field_7.fits"),
+        },
+        "broken.fits": {"status": "failed", "reason": "has no valid pixel"},
+    }
+    (run / "predictions/sky/status.json").write_text(json.dumps(sky))
+    frame = np.random.default_rng(0).normal(200, 10, (64, 64)).astype(np.float32)
+    fits.PrimaryHDU(frame).writeto(tmp_path / "field_7.fits")
+    fits.PrimaryHDU(np.full_like(frame, 200) + frame[::-1] * 1e-3).writeto(run / "predictions/sky/field_7.fits")
     (run / "benchmarks/train.tsv").write_text("s\th:m:s\tmax_rss\n312.5\t0:05:12\t900.1\n")
     for name, line in (("a", "10.0\t0:00:10\t300.0"), ("b", "20.0\t0:00:20\tNA")):
         (run / f"benchmarks/tiles_camera/{name}.tsv").write_text(f"s\th:m:s\tmax_rss\n{line}\n")
@@ -144,7 +157,7 @@ def test_nothing_is_loaded_from_outside(page):
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:image/png;base64,|#)""", page)
     assert "url(" not in page
     assert "@import" not in page
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
 
 
 def test_headline_stands_beside_its_baseline(page):
@@ -152,7 +165,7 @@ def test_headline_stands_beside_its_baseline(page):
     assert "0.872 [0.861, 0.883]" in text
     assert "area under the ROC curve beside: forest on Hillas parameters ▲ better 0.872 [0.861, 0.883]" in text
     assert "+0.021 [+0.015, +0.027]" in text
-    assert "● no difference shown" in text
+    assert "● undecided" in text
     assert "forest on Hillas parameters" in text
     assert "6\u202f500 images of 1\u202f600 showers" in text
 
@@ -178,7 +191,9 @@ def test_predictions_times_and_provenance_are_there(page):
     assert "5 101 1 0.1276 0.1276" in text
     assert "5 100 1 — —" in text
     assert "lp_energy_tel_energy [TeV]" in text
-    assert "predictions/sky/field_7.fits" in text
+    assert "gamma_test.simtel.gz 41 30 11 too faint" in text
+    assert "1 frame was restored" in text
+    assert "field_7.fits" in text
     assert "has no valid pixel" in text
     assert "tiles_camera 2 30 s 20 s 300 MB" in text
     assert "train 1 5 min 12 s" in text
@@ -320,7 +335,8 @@ def test_the_page_fits_its_window(width, page, tmp_path):
     # The window of headless Chromium cannot be as narrow as a phone; a frame inside it can.
     (tmp_path / "page.html").write_text(page)
     (tmp_path / "frame.html").write_text(
-        f"""<iframe id="f" src="page.html" width="{width}" height="900" style="border:0"></iframe><pre id="result"></pre>
+        f"""<iframe id="f" src="page.html" width="{width}" height="900" style="border:0"></iframe>
+        <pre id="result"></pre>
         <script>f.onload = () => {{
             const root = f.contentDocument.documentElement, images = [...f.contentDocument.images];
             result.textContent = JSON.stringify({{width: root.clientWidth, scroll: root.scrollWidth,
@@ -329,14 +345,15 @@ def test_the_page_fits_its_window(width, page, tmp_path):
         }}</script>"""
     )
     done = in_browser(
-        tmp_path, "--allow-file-access-from-files", "--window-size=1400,1000", "--virtual-time-budget=5000", "--dump-dom",
+        tmp_path, "--allow-file-access-from-files", "--window-size=1400,1000", "--virtual-time-budget=5000",
+        "--dump-dom",
         f"file://{tmp_path / 'frame.html'}",
     )  # fmt: skip
     measured = json.loads(re.search(r'<pre id="result">(.*?)</pre>', done.stdout)[1])
     assert measured["width"] == width
     assert measured["scroll"] <= width  # wide tables and figures scroll inside themselves, the page does not
     assert measured["height"] > 1500
-    assert measured["loaded"] == measured["images"] == 2
+    assert measured["loaded"] == measured["images"] == 3
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
