@@ -292,8 +292,8 @@ class PredictConfig(Section):
     """`lightpool predict` (in a workflow; on the command line the options speak)."""
 
     batch_size: int = Field(256, ge=1)
-    tile_px: int = Field(256, ge=64)
-    overlap_px: int = Field(32, ge=0)
+    tile_px: int = Field(512, ge=64)
+    overlap_px: int = Field(96, ge=0)
     # Bundles that the workflow applies to the files of each wing: a task of this experiment, a path, or a name.
     uses: dict[Literal["camera", "sky"], tuple[str, ...]] = {}
 

@@ -119,7 +119,7 @@ class Bundle:
 
     # ---- sky ---------------------------------------------------------------------------------------------------------
     def restore(
-        self, frame: "str | Path | Frame", *, tile_px: int = 256, overlap_px: int = 32
+        self, frame: "str | Path | Frame", *, tile_px: int = 512, overlap_px: int = 96
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Denoise a frame and paint over its defects.
 

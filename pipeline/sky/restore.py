@@ -28,7 +28,7 @@ class Denoiser(Protocol):
 
 
 def restore_frame(
-    frame: Frame, predictor: Denoiser, tile_px: int = 256, overlap_px: int = 32
+    frame: Frame, predictor: Denoiser, tile_px: int = 512, overlap_px: int = 96
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Denoise a frame and paint over its defects and holes.
 
@@ -41,9 +41,9 @@ def restore_frame(
     tile_px : int
         Side of the tiles, rounded up to the model's stride; the whole frame is one tile where it is smaller.
     overlap_px : int
-        Overlap of neighbouring tiles, rounded up to the model's stride. Its outer quarters are discarded, across its
-        inner half the tiles are blended: it should be twice the model's receptive field or more, so that no pixel
-        that is used has seen a tile's edge.
+        Overlap of neighbouring tiles, rounded up to the model's stride. Three eighths at either side are discarded,
+        across the quarter between them the tiles are blended: from 1.4 times the model's receptive field on, no
+        pixel that is used has seen a tile's edge.
 
     Returns
     -------
@@ -74,8 +74,8 @@ def restore_file(
     predictor: Denoiser,
     *,
     cfg: "SkyIngestConfig | None" = None,
-    tile_px: int = 256,
-    overlap_px: int = 32,
+    tile_px: int = 512,
+    overlap_px: int = 96,
     history: tuple[str, ...] = (),
     force: bool = False,
 ) -> list[Frame]:
@@ -172,9 +172,9 @@ class _Axis:
 
 
 def _ramp(overlap: int) -> np.ndarray:
-    """From 0 to 1 across an overlap: flat in its outer quarters, half a cosine between them."""
+    """From 0 to 1 across an overlap: flat in the outer three eighths at either side, half a cosine between them."""
     position = (np.arange(overlap) + 0.5) / max(overlap, 1)
-    return (0.5 - 0.5 * np.cos(np.pi * np.clip(2 * position - 0.5, 0, 1))).astype(np.float32)
+    return (0.5 - 0.5 * np.cos(np.pi * np.clip(4 * position - 1.5, 0, 1))).astype(np.float32)
 
 
 def _round_up(value: int, step: int) -> int:
