@@ -72,18 +72,31 @@ def isospin_mirror(kind):
 
 
 @compiled
+def bracket(energy, library):
+    """The upper one of the two nodes around an energy, and the place between them, linear in log(energy).
+
+    Beyond the grid the place is below 0 or above 1.
+    """
+    grid = library.log_energy
+    x = math.log(energy)
+    upper = 1
+    while upper < len(grid) - 1 and grid[upper] < x:
+        upper += 1
+    return upper, (x - grid[upper - 1]) / (grid[upper] - grid[upper - 1])
+
+
+@compiled
 def cross_section_mb(projectile, energy, library):
     """Production cross section on air [mb], linear in log(energy) and constant beyond the table."""
-    return np.interp(math.log(energy), library.log_energy, library.cross_section_mb[projectile])
+    upper, share = bracket(energy, library)
+    table = library.cross_section_mb[projectile]
+    return table[upper - 1] + min(max(share, 0.0), 1.0) * (table[upper] - table[upper - 1])
 
 
 @compiled
 def sample_node(energy, library):
     """A node of the library's energy grid: one of the two neighbours, with probability linear in log(energy)."""
-    grid = library.log_energy
-    x = math.log(energy)
-    upper = min(max(np.searchsorted(grid, x), 1), len(grid) - 1)
-    share = (x - grid[upper - 1]) / (grid[upper] - grid[upper - 1])
+    upper, share = bracket(energy, library)
     return upper if np.random.random() < share else upper - 1
 
 
