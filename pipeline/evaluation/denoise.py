@@ -471,7 +471,7 @@ def _flux_figure(
 def _pull_figure(pulls: np.ndarray, median: float, width: float) -> CaptionedFigure:
     return CaptionedFigure(
         "pull.png",
-        "Are the stated errors right?",
+        "Stated errors",
         "Error of restored good pixels divided by the uncertainty that the network states (its ERR plane). Where it "
         "follows the dashed unit Gaussian, the stated uncertainty can be used.",
         denoise.pull(pulls, width=width, median=median),

@@ -7,6 +7,7 @@ predictions/{camera,sky}/, benchmarks/.
 import csv
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,7 +137,8 @@ def collect(folder: str | Path) -> Run:
     _collect_predictions(run)
     run.times = _times(run)
     for path in sorted(folder.rglob("*.provenance.json")):
-        if content := _read_json(run, path):
+        content = _read_json(run, path)
+        if content and content.get("stage") != "report":
             run.sidecars.append(content)
     return run
 
@@ -178,11 +180,16 @@ def _input_files(run: Run, path: Path) -> list[InputFile]:
                 wing=wing,
                 ok=record.get("status") == "ok",
                 kind=str(record.get("kind") or ""),
-                reason=str(record.get("reason") or ""),
+                reason=_reason(record, str(record.get("input") or name)),
                 counts=counts,
             )
         )
     return entries
+
+
+def _reason(record: Mapping[str, Any], name: str) -> str:
+    """Why a file failed, without the folders that it lies in."""
+    return re.sub(rf"\S*/{re.escape(name)}", name, str(record.get("reason") or ""))
 
 
 def _tasks(run: Run) -> list[TaskResult]:
@@ -230,7 +237,7 @@ def _predicted_file(name: str, wing: str, record: Mapping[str, Any]) -> Predicte
         ok=record.get("status") == "ok",
         source=str(record.get("file") or ""),
         output=str(record.get("output") or ""),
-        reason=str(record.get("reason") or ""),
+        reason=_reason(record, name),
         n_images=record.get("n_images"),
         n_valid=record.get("n_valid"),
         left_out=dict(left_out) if isinstance(left_out, Mapping) else {},

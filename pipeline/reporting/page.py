@@ -70,7 +70,7 @@ def _content(run: Run) -> dict[str, Any]:
         "prediction_failures": [(f.name, f.reason) for f in run.predicted if not f.ok],
         "prediction_figures": restored_frames(run),
         "times": [_time(entry) for entry in run.times],
-        "provenance": [_made(sidecar) for sidecar in run.sidecars],
+        "provenance": _made(run.sidecars),
         "hashes": _hashes(run),
         "versions": _versions(run),
     }
@@ -345,7 +345,7 @@ def _markdown(text: str) -> Any:
 
 # ---- predictions, times, provenance --------------------------------------------------------------------------
 def _camera_file(entry: PredictedFile) -> tuple[str, str, str, str]:
-    left_out = "; ".join(f"{words.count_text(n)} {reason}" for reason, n in entry.left_out.items())
+    left_out = "; ".join(f"{words.count_text(n)} × {reason}" for reason, n in entry.left_out.items())
     return entry.name, words.count_text(entry.n_images), words.count_text(entry.n_valid), left_out or "none"
 
 
@@ -378,16 +378,20 @@ def _time_text(stamp: Any) -> str:
     return str(stamp).replace("T", " ").replace("+00:00", " UTC")
 
 
-def _made(sidecar: Mapping[str, Any]) -> tuple[str, ...]:
-    commit = str(sidecar.get("commit") or "—")
-    short = commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
-    return (
-        str(sidecar.get("product", "")),
-        str(sidecar.get("stage", "")),
-        _time_text(sidecar.get("made_at", "")),
-        short,
-        str(sidecar.get("config_sha256") or "—")[:12],
-    )
+def _made(sidecars: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """One row per stage, configuration and commit: a run has a product for each of its files."""
+    together: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for sidecar in sidecars:
+        commit, config = str(sidecar.get("commit") or "—"), str(sidecar.get("config_sha256") or "—")
+        short = commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
+        together.setdefault((str(sidecar.get("stage", "")), short, config[:12]), []).append(sidecar)
+    rows = []
+    for (stage, commit, config), members in together.items():
+        times = sorted(_time_text(member.get("made_at", "")) for member in members)
+        names = sorted(str(member.get("product", "")) for member in members)
+        what = names[0] if len(names) == 1 else f"{words.count_text(len(names))}: {names[0]} to {names[-1]}"
+        rows.append((times[0], (stage, what, times[-1], commit, config)))
+    return [row for _, row in sorted(rows)]
 
 
 def _hashes(run: Run) -> list[tuple[str, str]]:

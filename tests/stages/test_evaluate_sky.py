@@ -7,7 +7,8 @@ from scipy.ndimage import binary_dilation, gaussian_filter, median_filter
 
 from pipeline.config import parse_config
 from pipeline.errors import TooFewEventsError, UserError
-from pipeline.evaluation.sky import fields
+from pipeline.evaluation.sky import fields, restore
+from pipeline.sky.baselines import Settings
 from pipeline.sky.dq import DQ
 from pipeline.stages.evaluate import evaluate_predictor
 from pipeline.tiles.manifest import write_manifest
@@ -207,7 +208,7 @@ def test_eaten_light_is_seen(with_truth, cfg, tmp_path):
     assert set(rows["by"]) == {"magnitude"}
 
 
-def test_true_defects_are_not_told_to_anyone(with_truth, cfg, tmp_path):
+def test_true_defects_are_not_told_to_anyone(with_truth, cfg):
     seen = []
 
     class Spy(Smooth):
@@ -215,9 +216,12 @@ def test_true_defects_are_not_told_to_anyone(with_truth, cfg, tmp_path):
             seen.append(batch.masks)
             return super().predict(batch)
 
-    evaluate_predictor(cfg, Spy(), "denoise", FACTS, [with_truth], tmp_path / "denoise")
+    frame = next(fields(TileReader([with_truth], "test")))
+    assert frame.has(DQ.COSMIC_RAY).any()
+    restored = restore(frame, Spy(), Settings(), cfg)
     bits = np.bitwise_or.reduce(np.concatenate([masks.ravel() for masks in seen]))
     assert bits == DQ.MISSING | DQ.SATURATED
+    assert set(restored.restored) == {"network", "noisy", "astroscrappy_median"}
 
 
 def test_exposures_judge_where_there_is_no_truth(judged_pairs):

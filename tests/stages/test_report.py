@@ -127,7 +127,7 @@ def run_dir(tmp_path):
             "file": str(tmp_path / "field_7.fits"),
             "output": str(run / "predictions/sky/field_7.fits"),
         },
-        "broken.fits": {"status": "failed", "reason": "has no valid pixel"},
+        "broken.fits": {"status": "failed", "reason": "/home/me/data/broken.fits has no valid pixel"},
     }
     (run / "predictions/sky/status.json").write_text(json.dumps(sky))
     frame = np.random.default_rng(0).normal(200, 10, (64, 64)).astype(np.float32)
@@ -139,6 +139,8 @@ def run_dir(tmp_path):
     sidecar = {"product": "gammaness", "stage": "train", "made_at": "2024-05-06T07:08:09+00:00", "commit": "f" * 40,
                "config_sha256": "9" * 64, "python": "3.11.2", "packages": {"torch": "2.13.0"}}  # fmt: skip
     (run / "bundles/gammaness.provenance.json").write_text(json.dumps(sidecar))
+    later = sidecar | {"product": "energy", "made_at": "2024-05-06T07:08:10+00:00"}
+    (run / "bundles/energy.provenance.json").write_text(json.dumps(later))
     return run
 
 
@@ -191,14 +193,16 @@ def test_predictions_times_and_provenance_are_there(page):
     assert "5 101 1 0.1276 0.1276" in text
     assert "5 100 1 — —" in text
     assert "lp_energy_tel_energy [TeV]" in text
-    assert "gamma_test.simtel.gz 41 30 11 too faint" in text
+    assert "gamma_test.simtel.gz 41 30 11 × too faint" in text
     assert "1 frame was restored" in text
     assert "field_7.fits" in text
-    assert "has no valid pixel" in text
+    assert " broken.fits has no valid pixel" in text
+    assert "/home/me" not in text
     assert "tiles_camera 2 30 s 20 s 300 MB" in text
     assert "train 1 5 min 12 s" in text
     assert "torch 2.13.0" in text
-    assert "2024-05-06 07:08:09" in text
+    assert "train 2: energy to gammaness 2024-05-06 07:08:10 UTC" in text
+    assert "2024-05-06 07:08:10 UTC, by lightpool" in text
     assert "ab" * 32 in text
 
 
