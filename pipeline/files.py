@@ -9,7 +9,25 @@ from pathlib import Path
 from pipeline.errors import UserError
 
 # What a file name may end with, in any number and order, without it being part of the name of the run or frame.
-_SUFFIXES = frozenset(".simtel .zst .gz .bz2 .xz .fz .fits .fit .fts .h5 .hdf5 .dl0 .dl1 .dl2 .tiles".split())
+_SUFFIXES = frozenset(
+    [
+        ".simtel",
+        ".zst",
+        ".gz",
+        ".bz2",
+        ".xz",
+        ".fz",
+        ".fits",
+        ".fit",
+        ".fts",
+        ".h5",
+        ".hdf5",
+        ".dl0",
+        ".dl1",
+        ".dl2",
+        ".tiles",
+    ]
+)
 
 
 def source_name(path: str | Path) -> str:

@@ -45,9 +45,7 @@ def test_roc_runs_from_corner_to_corner(scored):
     background, signal = statistics.roc_curve(scores, labels, weights)
     assert (background[0], signal[0]) == (0, 0)
     np.testing.assert_allclose([background[-1], signal[-1]], 1)
-    assert np.trapezoid(signal, background) == pytest.approx(
-        statistics.auc(scores, labels, weights), rel=1e-12
-    )
+    assert np.trapezoid(signal, background) == pytest.approx(statistics.auc(scores, labels, weights), rel=1e-12)
 
 
 def test_background_at_efficiency_by_hand():
@@ -112,9 +110,7 @@ def test_bootstrap_over_groups_is_wider_when_items_repeat():
     values, groups = np.repeat(rng.normal(size=200), 9), np.repeat(np.arange(200), 9)
 
     def width(labels):
-        [e] = statistics.bootstrap(
-            lambda w: statistics.mean(values, w)[:, None], labels, np.ones(1800), seed=2
-        )
+        [e] = statistics.bootstrap(lambda w: statistics.mean(values, w)[:, None], labels, np.ones(1800), seed=2)
         return e.high - e.low
 
     assert width(groups) / width(np.arange(1800)) == pytest.approx(3.0, rel=0.15)
@@ -138,9 +134,7 @@ def test_bootstrap_is_repeatable_whatever_the_block_size(scored, monkeypatch):
     scores, labels, weights = scored
 
     def run():
-        return statistics.bootstrap(
-            lambda w: statistics.auc(scores, labels, w)[:, None], np.arange(600) // 3, weights
-        )
+        return statistics.bootstrap(lambda w: statistics.auc(scores, labels, w)[:, None], np.arange(600) // 3, weights)
 
     expected = run()
     monkeypatch.setattr(statistics, "_BLOCK_ELEMENTS", 5000)
@@ -166,9 +160,7 @@ def test_bootstrap_of_a_data_set_takes_seconds():
 
 
 def test_undefined_statistic_has_no_interval():
-    [estimate] = statistics.bootstrap(
-        lambda w: np.full((len(w), 1), np.nan), np.arange(5), np.ones(5), n_resamples=50
-    )
+    [estimate] = statistics.bootstrap(lambda w: np.full((len(w), 1), np.nan), np.arange(5), np.ones(5), n_resamples=50)
     assert np.isnan([estimate.value, estimate.low, estimate.high]).all()
     assert not estimate.excludes_zero
 
