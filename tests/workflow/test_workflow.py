@@ -31,7 +31,7 @@ def _snakemake(checkout, folder, *arguments, **settings):
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     environment |= {"XDG_CACHE_HOME": str(folder / "cache")}  # Snakemake's own, which two workers must not share
     return subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=500
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200
     )
 
 
