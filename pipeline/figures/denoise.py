@@ -81,7 +81,12 @@ def _colorbar(figure: "Figure", image, axes: np.ndarray, text: str, ticks: Seque
 
 @style.styled
 def flux_bias(
-    magnitude: np.ndarray, relative_error: Mapping[str, np.ndarray], binned: Series, *, magnitude_label: str
+    magnitude: np.ndarray,
+    relative_error: Mapping[str, np.ndarray],
+    binned: Series,
+    *,
+    magnitude_label: str,
+    reference: str = "true flux",
 ) -> "Figure":
     """Relative error of the stars' aperture flux against magnitude: each star, and medians with their intervals.
 
@@ -93,6 +98,8 @@ def flux_bias(
     binned : Series
         Medians in magnitude bins.
     magnitude_label : str
+    reference : str
+        What the fluxes are compared with.
     """
     figure = style.new_figure(4.0 * len(relative_error) + 0.6, 3.7)
     axes = figure.subplots(1, len(relative_error), squeeze=False, sharex=True, sharey=True)[0]
@@ -117,7 +124,7 @@ def flux_bias(
         place.text(
             0.02, 0.02, f"{outside:.0%} of the stars beyond", transform=place.transAxes, fontsize=8, color="0.35"
         )
-    axes[0].set_ylabel("flux / true flux − 1")
+    axes[0].set_ylabel(f"flux / {reference} − 1")
     axes[0].legend(loc="upper left")
     return figure
 

@@ -46,10 +46,10 @@ METRICS = {
     "n2n_rms_e": MetricText("rms against the other exposure [e−]", "rms of (this frame − the raw partner frame)"),
     "n2n_rms_adu": MetricText("rms against the other exposure [ADU]", "rms of (this frame − the raw partner frame)"),
     "n2n_sky_rms_e": MetricText(
-        "typical difference to the other exposure [e−]", "1.48 times the median absolute difference"
+        "rms against the other exposure, empty sky [e−]", "where the partner is within 5 σ of the background"
     ),
     "n2n_sky_rms_adu": MetricText(
-        "typical difference to the other exposure [ADU]", "1.48 times the median absolute difference"
+        "rms against the other exposure, empty sky [ADU]", "where the partner is within 5 σ of the background"
     ),
 }  # fmt: skip
 
