@@ -53,8 +53,19 @@ def evaluate(
     cfg = cfg or Config()
     directory = resolve_bundle(bundle)
     predictor = Predictor.load(directory, threads=cfg.threads)
+    _check_camera(predictor.cameras, manifests)
     facts = {"model": predictor.card.model.name, "bundle_sha256": bundle_sha256(directory)}
     return evaluate_predictor(cfg, predictor, predictor.task, facts, manifests, out, force=force)
+
+
+def _check_camera(served: Sequence[str], manifests: Sequence[str | Path]) -> None:
+    for path in manifests:
+        camera = Manifest.load(path).attributes.get("camera_identity")
+        if served and camera and camera not in served:
+            raise UserError(
+                f"{path} holds images of the camera {camera}, but the bundle serves {', '.join(served)}; evaluate it "
+                "on tiles of its own camera"
+            )
 
 
 def evaluate_predictor(

@@ -7,7 +7,7 @@ from astropy.table import Table
 from pipeline.camera.baselines import FOREST_COLUMNS
 from pipeline.config import parse_config
 from pipeline.errors import TooFewEventsError, UserError
-from pipeline.stages.evaluate import evaluate_predictor
+from pipeline.stages.evaluate import _check_camera, evaluate, evaluate_predictor
 from pipeline.tiles.manifest import write_manifest
 from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
 
@@ -242,6 +242,21 @@ def test_too_small_a_test_split_is_refused(n_test, message, tmp_path, cfg):
     write_manifest([tmp_path / "a.tiles.h5"], tmp_path / "m.json", class_column="true_primary_id")
     with pytest.raises(TooFewEventsError, match=message):
         evaluate_predictor(cfg, Oracle(), "gammaness", FACTS, [tmp_path / "m.json"], tmp_path / "out")
+
+
+def test_an_unknown_bundle_is_refused(manifest, cfg, tmp_path):
+    with pytest.raises(UserError, match="there is no bundle 'nowhere'"):
+        evaluate(cfg, "nowhere", [manifest], tmp_path / "out")
+
+
+def test_tiles_of_another_camera_are_refused(manifest, tmp_path):
+    content = json.loads(manifest.read_text())
+    content["attributes"]["camera_identity"] = "square-2048"
+    other = manifest.with_name("other.manifest.json")
+    other.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="holds images of the camera square-2048, but the bundle serves hexagon-1855"):
+        _check_camera(("hexagon-1855",), [other])
+    _check_camera(("square-2048",), [other])
 
 
 def test_a_task_that_is_not_judged_is_named(tmp_path, manifest, cfg):
