@@ -84,9 +84,7 @@ def test_features_are_finite_or_nan():
 
 def test_too_few_images_are_refused():
     train, validation = samples("gammaness", sizes=(100, 30))
-    with pytest.raises(
-        TooFewEventsError, match=r"validation split has \d+ \w+ with weight; the forest needs"
-    ):
+    with pytest.raises(TooFewEventsError, match=r"validation split has \d+ \w+ with weight; the forest needs"):
         train_forest("gammaness", train, validation)
     with pytest.raises(TooFewEventsError, match="training split has 10 images"):
         train_forest("energy", *samples("energy", sizes=(10, 30)))
