@@ -28,7 +28,6 @@ _PARAMETERS = "dl1/event/telescope/parameters/LST_LSTCam"
 _RUN = "simulation/run_config"
 _CHUNK = 512
 _FIRST_SHOWER_TYPE = 16  # ctapipe's EventType: lower ones are flat fields, pedestals and other calibration
-_SIMTEL_USES = 100  # sim_telarray numbers the uses of shower n from 100 n
 # Column, unit wanted, and the unit where the file gives none.
 _TRUTH = {
     "true_energy_tev": ("mc_energy", "TeV", "TeV"),
@@ -192,7 +191,7 @@ class _Source:
             if column in self._parameters.dtype.names
         }
         truth["true_primary_id"] = self._parameters["mc_type"].astype(np.int64)[rows]
-        truth["shower_id"] = self._event_id[rows] // _SIMTEL_USES
+        truth["shower_id"] = self._event_id[rows] // schema.SIMTEL_USES
         return truth
 
     def _subarray(self) -> Subarray:

@@ -33,7 +33,6 @@ _VERSION = "CTA PRODUCT DATA MODEL VERSION"
 _LSTCHAIN_IMAGES = "/dl1/event/telescope/image"
 _FAR_ROWS = 32  # rows further apart are read separately: HDF5 decompresses about as many together
 _SIMTEL_ARRAY = 1  # detector_prog_id of sim_telarray
-_SIMTEL_USES = 100  # sim_telarray numbers the uses of shower n from 100 n
 _TRUTH_UNITS = {
     "true_energy": "TeV", "true_alt": "deg", "true_az": "deg", "true_core_x": "m", "true_core_y": "m",
     "true_h_first_int": "m", "true_x_max": "g cm-2",
@@ -282,7 +281,7 @@ class DL1File:
             schema.SIMULATION_RUN in self._file
             and (self._file[schema.SIMULATION_RUN]["detector_prog_id"] == _SIMTEL_ARRAY).all()
         ):
-            columns["shower_id"] = event_id // _SIMTEL_USES
+            columns["shower_id"] = event_id // schema.SIMTEL_USES
         else:
             columns["shower_id"] = event_id
         return _EventIndex(table["obs_id"], event_id), columns

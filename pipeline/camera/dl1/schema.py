@@ -12,6 +12,8 @@ import numpy as np
 DATA_MODEL_VERSION = "v7.1.0"
 READABLE_VERSIONS = ("v4.0.0", "v5.0.0", "v5.1.0", "v6.0.0", "v7.0.0", "v7.1.0")  # what ctapipe 0.28 reads
 
+SIMTEL_USES = 100  # sim_telarray numbers the uses of shower n from 100 n
+
 TRIGGER = "/dl1/event/subarray/trigger"
 TEL_TRIGGER = "/dl1/event/telescope/trigger"
 IMAGES = "/dl1/event/telescope/images"
