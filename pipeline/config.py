@@ -268,7 +268,11 @@ class TrainConfig(Section):
         model=ModelConfig(name="resnet18", kwargs={"width": 16, "stem": "imagenet"}), scalars=HILLAS_SCALARS
     )
     denoise: TaskConfig = TaskConfig(
-        model=ModelConfig(name="conv_autoencoder", kwargs={"width": 24, "skips": True}), batch_size=16
+        model=ModelConfig(name="conv_autoencoder", kwargs={"width": 32, "depth": 1, "skips": True}),
+        epochs=25,
+        # A tile holds thousands of pixels to learn from: many steps on few tiles beat few steps on many.
+        batch_size=4,
+        learning_rate=5e-3,
     )
 
     def task(self, name: str) -> TaskConfig:

@@ -226,3 +226,16 @@ def test_scalar_that_augmentation_changes(tmp_path):
 def test_frames_have_no_scalars(tmp_path):
     with pytest.raises(UserError, match=r"train\.denoise\.scalars must be empty"):
         check("denoise", tmp_path, sky_batch(40), scalars=("hillas_width",))
+
+
+def test_bias_of_bright_windows_is_seen():
+    """A star 3 % too faint costs by the term's scale; noise without bias costs next to nothing."""
+    from pipeline.tasks.training.denoise import BIAS_TOLERANCE, _bias_loss
+
+    tiles = sky_batch(16, size=64, seed=3)
+    clean = torch.from_numpy((tiles.targets["clean"][:, 0] - 200.0) / batch_noise(tiles)).float()
+    sigma2, sound = 1 + clean / batch_noise(tiles), torch.ones_like(clean, dtype=torch.bool)
+    faint = float(_bias_loss(-0.03 * clean, clean, sigma2, sound))
+    noise = torch.from_numpy(np.random.default_rng(0).normal(0, 0.3, clean.shape)).float()
+    assert faint == pytest.approx(0.03 / BIAS_TOLERANCE - 0.5, rel=0.05)  # linear part of the Huber loss
+    assert float(_bias_loss(noise, clean, sigma2, sound)) < 0.1 * faint

@@ -7,8 +7,12 @@ slope: so a star's core weighs as much as empty sky. Its terms:
 - every pixel's error (Huber: early on a cosmic ray is wrong by hundreds of sigma);
 - the same for sums over small windows, each in units of the noise of the sum. A small bias common to the pixels of a
   star is invisible pixel by pixel and is what photometry sees;
+- the mean error of sources of like brightness, over the batch. What minimises squared errors shrinks faint sources
+  towards the sky, for that is where most of what looks like them came from; this term makes the estimate unbiased at a
+  given true brightness [2]_, at a small price in variance;
 - the likelihood of the error under the predicted variance, which the restored image does not feel;
-- the defect map, where it is known.
+- the defect map, where it is known. Bright pixels weigh more: to paint over a star's core does more harm than to miss
+  a cosmic ray that hardly stands out.
 
 The expectation of a noisy partner is the truth [1]_, so Noise2Noise has the same terms; defects are what the two
 exposures do not share. There sigma is taken from the restored pixel: weights that depend on the partner's own noise
@@ -17,9 +21,11 @@ would bias the result towards its low values.
 References
 ----------
 .. [1] Lehtinen et al. (2018), "Noise2Noise", arXiv:1803.04189, sect. 2.
+.. [2] Diskin, Eldar & Wiesel (2021), "Learning to estimate without bias", arXiv:2110.12403, Eq. 9.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -44,11 +50,16 @@ from pipeline.tiles.shards import TileBatch
 #: DQ bits that the defect output learns: bad or dead, hot, cosmic ray, trail.
 DEFECT_BITS = 1 | 2 | 8 | 16
 
-HUBER_DELTA = 3.0  # sigma
+HUBER_DELTA = 1.0  # sigma: what is left of the noise stays well below it, only failures are above
+PARTNER_HUBER_DELTA = 6.0  # a partner's own noise must stay in the quadratic part, or its skewness becomes a bias
 FLUX_WINDOWS_PX = (4, 8, 16)  # from the core of a sharp star to the whole of a blurred one
 FLUX_WEIGHT = 0.3
+BIAS_WINDOWS_PX = (8, 16)
+BIAS_SNR_EDGES = (10.0, 30.0, 100.0, 1e9)  # classes of like brightness: signal-to-noise ratio of a window's source
+BIAS_TOLERANCE = 0.01  # relative bias that counts as one unit of the loss
+BIAS_WEIGHT = 0.01
 LIKELIHOOD_WEIGHT = 0.1
-DEFECT_WEIGHT = 1.0
+DEFECT_WEIGHT = 4.0
 SOURCE_THRESHOLD = 5.0  # u above which a pixel counts as source
 PARTNER_OUTLIER = 8.0  # sigma of the difference between two exposures: far beyond noise, so that no noise is selected
 
@@ -116,16 +127,20 @@ class DenoiseObjective(Objective):
         usable = batch["usable"].float() * batch["weights"][:, None, None]
         residual = (restored - batch["clean"]) * batch["usable"]
         sigma2 = self._true_variance(restored, batch)
-        total = _mean(_huber(residual * sigma2.rsqrt()), usable)
+        delta = PARTNER_HUBER_DELTA if "clean_variance" in batch else HUBER_DELTA
+        total = _mean(_huber(residual * sigma2.rsqrt(), delta), usable)
         # A defect's error belongs to the pixel term; in a window it would drown what a star's pixels share.
         sound = batch["usable"] & ~batch["missing"] & ~batch.get("defect", torch.zeros_like(batch["usable"]))
-        total = total + FLUX_WEIGHT * _window_loss(residual * sound, sigma2 * sound, batch["weights"])
+        total = total + FLUX_WEIGHT * _window_loss(residual * sound, sigma2 * sound, batch["weights"], delta)
+        # Without truth the brightness is the restored one: a noisy partner's would prefer its own fluctuations.
+        brightness = restored.detach() if "clean_variance" in batch else batch["clean"]
+        total = total + BIAS_WEIGHT * _bias_loss(residual, brightness, sigma2.detach(), sound)
         total = total + LIKELIHOOD_WEIGHT * _mean(_likelihood(outputs, residual, batch), usable)
         if "defect" in batch:
             entropy = F.binary_cross_entropy_with_logits(
                 outputs[:, 3] + DEFECT_PRIOR, batch["defect"].float(), reduction="none"
             )
-            judged = (~batch["missing"]).float() * batch["weights"][:, None, None]
+            judged = (~batch["missing"]) * (1 + torch.asinh(batch["signal"].abs())) * batch["weights"][:, None, None]
             total = total + DEFECT_WEIGHT * _mean(entropy, judged)
         return total
 
@@ -166,15 +181,15 @@ def _photon_slope(signal: np.ndarray, uncertainty: np.ndarray, untrusted: np.nda
     return (np.maximum(excess, 0) / np.maximum(flux, 1)).astype(np.float32)
 
 
-def _huber(deviation: Tensor) -> Tensor:
-    return F.huber_loss(deviation, torch.zeros_like(deviation), reduction="none", delta=HUBER_DELTA)
+def _huber(deviation: Tensor, delta: float) -> Tensor:
+    return F.huber_loss(deviation, torch.zeros_like(deviation), reduction="none", delta=delta)
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp(min=1)
 
 
-def _window_loss(residual: Tensor, variance: Tensor, weights: Tensor) -> Tensor:
+def _window_loss(residual: Tensor, variance: Tensor, weights: Tensor, delta: float) -> Tensor:
     """Mean over window sizes of the error of the windows' sums, in units of the noise of the sums."""
     planes = torch.stack([residual, variance], dim=1)
     total = residual.new_zeros(())
@@ -182,8 +197,25 @@ def _window_loss(residual: Tensor, variance: Tensor, weights: Tensor) -> Tensor:
         sums = F.avg_pool2d(planes, size, stride=size // 2) * size**2
         # Windows without a sound pixel have a sum of zero; the floor only keeps the division defined.
         deviation = sums[:, 0] * sums[:, 1].clamp(min=1).rsqrt()
-        total = total + (_huber(deviation) * weights[:, None, None]).mean()
+        total = total + (_huber(deviation, delta) * weights[:, None, None]).mean()
     return total / len(FLUX_WINDOWS_PX)
+
+
+def _bias_loss(residual: Tensor, brightness: Tensor, sigma2: Tensor, sound: Tensor) -> Tensor:
+    """Squared relative bias of the flux in windows, by classes of brightness, in units of the tolerance."""
+    total = residual.new_zeros(())
+    for size in BIAS_WINDOWS_PX:
+        # The sky under a source is the faintest pixel of its window: a gradient is no source.
+        sky = -F.max_pool2d(-brightness[:, None], size, stride=size // 2)[:, 0]
+        planes = torch.stack([residual * sound, brightness * sound, sigma2 * sound, sound.float()], dim=1)
+        error, flux, variance, n_pixels = (F.avg_pool2d(planes, size, stride=size // 2) * size**2).unbind(1)
+        flux = flux - sky * n_pixels
+        snr = flux * variance.clamp(min=1).rsqrt()
+        for low, high in pairwise(BIAS_SNR_EDGES):
+            member = (snr >= low) & (snr < high)
+            bias = (error * member).sum() / (flux * member).sum().clamp(min=1)
+            total = total + _huber(bias / BIAS_TOLERANCE, delta=1.0)
+    return total / (len(BIAS_WINDOWS_PX) * (len(BIAS_SNR_EDGES) - 1))
 
 
 def _likelihood(outputs: Tensor, residual: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
