@@ -77,8 +77,9 @@ class TileModel(nn.Module):
 class Head(nn.Module):
     """Pooled features, joined by scalars if there are any, to outputs.
 
-    Without scalars it is the one linear layer of the papers. With scalars a hidden layer follows the join: the
-    weight that, say, the length of an image deserves depends on what the convolutions saw.
+    Without scalars it is the one linear layer of the papers. Scalars pass two layers of their own, and a hidden layer
+    follows the join: what a length tells depends on the size and the distance that come with it, and on what the
+    convolutions saw. (Joined bare, they are learned far slower than by a network of their own.)
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ class Head(nn.Module):
     n_scalars
         Length of the vector of scalars; they should come standardised (mean 0, rms 1).
     hidden
-        Width of the hidden layer after the join.
+        Width of the scalars' layers and of the one after the join.
     drop_rate
         Probability with which an input of the last layer is dropped in training.
     """
@@ -99,20 +100,42 @@ class Head(nn.Module):
     ) -> None:
         super().__init__()
         self.n_scalars = n_scalars
-        self.join = nn.Sequential()
+        self.embed, self.join = nn.Sequential(), nn.Sequential()
         if n_scalars:
-            self.join = nn.Sequential(nn.Linear(num_features + n_scalars, hidden), nn.ReLU())
-            nn.init.kaiming_normal_(self.join[0].weight, nonlinearity="relu")
-            nn.init.zeros_(self.join[0].bias)
+            self.embed = nn.Sequential(*_linear_relu(n_scalars, hidden), *_linear_relu(hidden, hidden))
+            self.join = nn.Sequential(*_linear_relu(num_features + hidden, hidden))
         self.drop = nn.Dropout(drop_rate)
         self.output = nn.Linear(hidden if n_scalars else num_features, num_outputs)
 
     def forward(self, pooled: Tensor, scalars: Tensor | None = None) -> Tensor:
-        return self.output(self.drop(self.join(join_scalars(pooled, scalars, self.n_scalars))))
+        check_scalars(scalars, self.n_scalars)
+        if scalars is not None:
+            pooled = torch.cat([pooled, self.embed(scalars.to(pooled.dtype))], dim=1)
+        return self.output(self.drop(self.join(pooled)))
 
     def reset(self, num_outputs: int) -> None:
         """Draw a new last layer."""
         self.output = new_linear_like(self.output, num_outputs)
+
+
+def _linear_relu(num_inputs: int, num_outputs: int) -> list[nn.Module]:
+    linear = nn.Linear(num_inputs, num_outputs)
+    nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+    nn.init.zeros_(linear.bias)
+    return [linear, nn.ReLU()]
+
+
+def check_scalars(scalars: Tensor | None, n_scalars: int) -> None:
+    """Refuse scalars that a network was not built for.
+
+    Raises
+    ------
+    ValueError
+        If they are missing, not expected, or of another number.
+    """
+    got = 0 if scalars is None else scalars.shape[-1]
+    if got != n_scalars:
+        raise ValueError(f"the network was built for {n_scalars} scalars per tile, got {got}")
 
 
 def join_scalars(pooled: Tensor, scalars: Tensor | None, n_scalars: int) -> Tensor:
@@ -123,9 +146,7 @@ def join_scalars(pooled: Tensor, scalars: Tensor | None, n_scalars: int) -> Tens
     ValueError
         If scalars are missing, not expected, or of another number.
     """
-    got = 0 if scalars is None else scalars.shape[-1]
-    if got != n_scalars:
-        raise ValueError(f"the network was built for {n_scalars} scalars per tile, got {got}")
+    check_scalars(scalars, n_scalars)
     if scalars is None:
         return pooled
     return torch.cat([pooled, scalars.to(pooled.dtype)], dim=1)

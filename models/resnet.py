@@ -76,7 +76,7 @@ class ResNet(TileModel):
     n_scalars
         Scalars per tile joined to the pooled features.
     scalars_hidden
-        Width of the hidden layer after that join.
+        Width of the scalars' own layers and of the one after that join.
     """
 
     def __init__(

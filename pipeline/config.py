@@ -233,8 +233,10 @@ class ModelConfig(Section):
 
 
 HILLAS_SCALARS = (
-    "log10_hillas_intensity", "hillas_length", "hillas_width", "hillas_r", "hillas_skewness", "hillas_kurtosis",
-    "timing_slope_abs", "concentration_cog", "concentration_core", "leakage_intensity_width_1", "n_islands",
+    "log10_hillas_intensity", "log10_hillas_density", "hillas_length", "hillas_width", "hillas_width_over_length",
+    "hillas_r", "hillas_miss", "hillas_skewness_outward", "hillas_kurtosis", "timing_slope_outward",
+    "concentration_cog", "concentration_core", "concentration_pixel", "leakage_intensity_width_2", "n_islands",
+    "log10_n_pixels",
 )  # fmt: skip
 
 
@@ -244,8 +246,8 @@ class TaskConfig(Section):
     model: ModelConfig
     scalars: tuple[str, ...] = ()
     epochs: int = Field(12, ge=1)
-    batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(4e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
     gradient_clip: float = Field(1.0, gt=0)

@@ -8,7 +8,7 @@ References
 .. [1] Lupton, Gunn & Szalay (1999), AJ 118, 1406.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -26,8 +26,25 @@ SKY_CHANNELS = ("sci", "err")
 SATURATED_BIT = 4
 MISSING_BIT = 32
 
-#: Event columns that change when the image is turned or mirrored: of no use beside augmented images.
-ORIENTED_COLUMNS = ("hillas_psi", "hillas_phi", "hillas_fov_lon", "hillas_fov_lat", "timing_slope")
+#: Event columns that change when the image is turned or mirrored: of no use beside augmented images. The signs of
+#: skewness and time slope depend on which end of the image axis is called its head.
+ORIENTED_COLUMNS = (
+    "hillas_psi", "hillas_phi", "hillas_fov_lon", "hillas_fov_lat", "hillas_skewness", "timing_slope",
+)  # fmt: skip
+
+#: Scalars made of several event columns. `hillas_miss`: distance of the image axis from the camera's centre, small for
+#: a shower that comes from there; `hillas_density`: charge per area of the ellipse.
+DERIVED_SCALARS: dict[str, tuple[tuple[str, ...], Callable[..., np.ndarray]]] = {
+    "hillas_miss": (
+        ("hillas_r", "hillas_psi", "hillas_phi"),
+        lambda r, psi, phi: r * np.abs(np.sin(np.deg2rad(psi - phi))),
+    ),
+    "hillas_density": (
+        ("hillas_intensity", "hillas_length", "hillas_width"),
+        lambda intensity, length, width: intensity / (length * width),
+    ),
+    "hillas_width_over_length": (("hillas_width", "hillas_length"), lambda width, length: width / length),
+}
 
 # A scalar further out than this many standard deviations tells nothing more, but would drown the other inputs.
 _MAX_DEVIATION = 6.0
@@ -85,13 +102,13 @@ class Preparation(BaseModel):
                 "make them anew with this version's `lightpool tiles`"
             )
         for name in scalars:
-            column = scalar_column(name)
-            if column not in reader.columns:
+            lacking = [column for column in scalar_columns(name) if column not in reader.columns]
+            if lacking:
                 raise UserError(
-                    f"unknown scalar {name!r}: the tiles have no event column {column!r}; accepted, also as "
-                    f"log10_NAME or NAME_abs: {', '.join(reader.columns)}"
+                    f"unknown scalar {name!r}: the tiles have no event column {', '.join(lacking)}; accepted, also as "
+                    f"log10_NAME, NAME_abs or NAME_outward: {', '.join([*DERIVED_SCALARS, *reader.columns])}"
                 )
-        events = reader.events({scalar_column(name) for name in scalars}) if scalars else {}
+        events = reader.events({column for name in scalars for column in scalar_columns(name)}) if scalars else {}
         return cls(
             kind=reader.kind,
             channels=needed,
@@ -111,7 +128,7 @@ class Preparation(BaseModel):
     def columns(self) -> tuple[str, ...]:
         """Event columns that must come with the tiles."""
         frame = ("level", "noise") if self.kind == "sky" else ()
-        return (*sorted({scalar_column(entry.name) for entry in self.scalar_statistics}), *frame)
+        return (*sorted({c for entry in self.scalar_statistics for c in scalar_columns(entry.name)}), *frame)
 
     @property
     def n_channels(self) -> int:
@@ -250,21 +267,31 @@ class SkyPixels:
         return cls.of(batch.images[:, 0], batch.images[:, 1], batch.events, batch.masks)
 
 
-def scalar_column(name: str) -> str:
-    """Event column that the scalar `name` is computed from."""
-    return name.removeprefix("log10_").removesuffix("_abs")
+def scalar_columns(name: str) -> tuple[str, ...]:
+    """Event columns that the scalar `name` is computed from."""
+    base = name.removeprefix("log10_").removesuffix("_abs").removesuffix("_outward")
+    columns = DERIVED_SCALARS[base][0] if base in DERIVED_SCALARS else (base,)
+    return (*columns, "hillas_psi", "hillas_phi") if name.endswith("_outward") else columns
 
 
 def scalar_value(name: str, events: Mapping[str, np.ndarray]) -> np.ndarray:
     """Scalar `name` from the event columns, shape (N,), float64; NaN where it is not defined.
 
-    `log10_COLUMN` is the logarithm, `COLUMN_abs` the absolute value of a column.
+    `log10_NAME` is the logarithm and `NAME_abs` the absolute value of a column or of a derived scalar. `NAME_outward`
+    gives a quantity along the image axis (skewness, time slope) the sign that it has when the axis points away from
+    the camera's centre, which is the same however the image is turned.
     """
-    values = np.asarray(events[scalar_column(name)], np.float64)
-    if name.endswith("_abs"):
-        values = np.abs(values)
-    if name.startswith("log10_"):
-        values = np.log10(np.where(values > 0, values, np.nan))
+    base = name.removeprefix("log10_").removesuffix("_abs").removesuffix("_outward")
+    columns, function = DERIVED_SCALARS.get(base, ((base,), np.asarray))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = function(*(np.asarray(events[column], np.float64) for column in columns))
+        if name.endswith("_outward"):
+            delta_rad = np.deg2rad(np.asarray(events["hillas_psi"], np.float64) - events["hillas_phi"])
+            values = values * np.where(np.cos(delta_rad) >= 0, 1.0, -1.0)
+        if name.endswith("_abs"):
+            values = np.abs(values)
+        if name.startswith("log10_"):
+            values = np.log10(np.where(values > 0, values, np.nan))
     return np.where(np.isfinite(values), values, np.nan)
 
 

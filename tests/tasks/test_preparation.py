@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from synthetic_tiles import camera_batch, sky_batch, write_tiles
 
+from pipeline.config import HILLAS_SCALARS
 from pipeline.errors import UserError
-from pipeline.preparation import Preparation, SkyPixels, scalar_value
+from pipeline.preparation import Preparation, SkyPixels, scalar_columns, scalar_value
 from pipeline.tiles import TileReader
 
 SCALARS = ("log10_hillas_intensity", "timing_slope_abs", "hillas_width")
@@ -38,6 +39,38 @@ def test_derived_scalars():
     events = {"hillas_intensity": np.array([100.0, 0.0, np.nan]), "timing_slope": np.array([-2.0, 3.0, np.inf])}
     np.testing.assert_allclose(scalar_value("log10_hillas_intensity", events), [2, np.nan, np.nan])
     np.testing.assert_allclose(scalar_value("timing_slope_abs", events), [2, 3, np.nan])
+    events = {
+        "hillas_r": np.array([2.0, 2.0]),
+        "hillas_psi": np.array([40.0, 0.0]),
+        "hillas_phi": np.array([10.0, 180.0]),
+        "timing_slope": np.array([5.0, 5.0]),
+    }
+    np.testing.assert_allclose(scalar_value("hillas_miss", events), [1, 0], atol=1e-12)  # 2 sin(30 deg)
+    np.testing.assert_allclose(scalar_value("timing_slope_outward", events), [5, -5])
+
+
+def turned(events, angle_deg, mirror):
+    """Columns of the images turned by an angle, or mirrored in x: the axis (mod 180 deg) and all that hangs on it."""
+    sign, offset_deg = (-1, 180 + angle_deg) if mirror else (1, angle_deg)
+    psi = sign * events["hillas_psi"] + offset_deg
+    flipped = np.floor((psi + 90) / 180) % 2 == 1  # the axis is named by the half circle around 0
+    along = np.where(flipped, -1, 1)
+    return events | {
+        "hillas_psi": (psi + 90) % 180 - 90,
+        "hillas_phi": sign * events["hillas_phi"] + offset_deg,
+        "hillas_skewness": events["hillas_skewness"] * along,
+        "timing_slope": events["timing_slope"] * along,
+    }
+
+
+@pytest.mark.parametrize(("angle_deg", "mirror"), [(90, False), (200, False), (0, True), (37, True)])
+def test_default_scalars_do_not_turn_with_the_image(angle_deg, mirror, rng):
+    n = 100
+    events = {name: rng.uniform(0.1, 3, n) for scalar in HILLAS_SCALARS for name in scalar_columns(scalar)}
+    events |= {"hillas_psi": rng.uniform(-90, 90, n), "hillas_phi": rng.uniform(-180, 180, n)}
+    for name in HILLAS_SCALARS:
+        other = scalar_value(name, turned(events, angle_deg, mirror))
+        np.testing.assert_allclose(other, scalar_value(name, events), rtol=1e-9, atol=1e-9, err_msg=name)
 
 
 def test_scalars_that_could_not_be_computed_count_as_the_mean(camera_preparation):

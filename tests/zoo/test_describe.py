@@ -103,7 +103,8 @@ def test_dense_networks_do_not_warn():
 
 def test_scalars_enter_the_head():
     rows = {row.name: row for row in describe("resnet18", 56, n_scalars=11, width=16).layers}
-    assert rows["head.join.0"].num_params == (128 + 11 + 1) * 64
+    assert rows["head.embed.0"].num_params == (11 + 1) * 64
+    assert rows["head.join.0"].num_params == (128 + 64 + 1) * 64
 
 
 def test_tile_too_small():

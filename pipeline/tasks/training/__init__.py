@@ -106,8 +106,8 @@ class Objective(ABC):
         for name in self.config.scalars:
             if self.config.augmentation and name in ORIENTED_COLUMNS:
                 raise UserError(
-                    f"the scalar {name!r} changes when an image is turned or mirrored; leave it out, "
-                    f"or set train.{self.task}.augmentation: false"
+                    f"the scalar {name!r} changes when an image is turned or mirrored; take {name}_outward or "
+                    f"{name}_abs where that has a meaning, leave it out, or set train.{self.task}.augmentation: false"
                 )
 
     def arrays(self, batch: TileBatch, preparation: Preparation) -> dict[str, np.ndarray]:
