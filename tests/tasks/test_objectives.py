@@ -239,3 +239,24 @@ def test_bias_of_bright_windows_is_seen():
     noise = torch.from_numpy(np.random.default_rng(0).normal(0, 0.3, clean.shape)).float()
     assert faint == pytest.approx(0.03 / BIAS_TOLERANCE - 0.5, rel=0.05)  # linear part of the Huber loss
     assert float(_bias_loss(noise, clean, sigma2, sound)) < 0.1 * faint
+
+
+def test_dead_relus_are_counted():
+    """Three ReLU channels of which one is dead, one dead in the first batch only; the ReLU is used twice."""
+    from pipeline.tasks.training.module import ReluWatch
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = torch.nn.ReLU()
+
+        def forward(self, x):
+            return self.act(self.act(x) + 1)
+
+    network = Network()
+    watch = ReluWatch(network)
+    network(torch.tensor([[1.0, -1.0, -1.0]]))
+    network(torch.tensor([[1.0, 1.0, -1.0]]))
+    assert watch.close() == pytest.approx(1 / 6)
+    network(torch.ones(1, 3))  # no longer watched
+    assert np.isnan(ReluWatch(torch.nn.LeakyReLU()).close())

@@ -16,7 +16,7 @@ slope: so a star's core weighs as much as empty sky. Its terms:
 
 The expectation of a noisy partner is the truth [1]_, so Noise2Noise has the same terms; defects are what the two
 exposures do not share. There sigma is taken from the restored pixel: weights that depend on the partner's own noise
-would bias the result towards its low values.
+would bias the result towards its low values. It includes what changes between exposures beside noise: a star's shape.
 
 References
 ----------
@@ -61,6 +61,7 @@ BIAS_WEIGHT = 0.01
 LIKELIHOOD_WEIGHT = 0.1
 DEFECT_WEIGHT = 4.0
 SOURCE_THRESHOLD = 5.0  # u above which a pixel counts as source
+SCATTER_PIXELS = 30  # fewer source pixels tell no scatter
 PARTNER_OUTLIER = 8.0  # sigma of the difference between two exposures: far beyond noise, so that no noise is selected
 
 
@@ -92,7 +93,7 @@ class DenoiseObjective(Objective):
     def target_arrays(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """Planes (N, H, W) in units of the background noise, and the photon noise's slope (N,).
 
-        `clean_variance` is there for a noisy partner, `defect` where it can be known.
+        `clean_variance` and `scatter` (N,) are there for a noisy partner, `defect` where it can be known.
         """
         pixels = SkyPixels.of_batch(batch)
         clean = batch.targets["clean"][:, 0].astype(np.float32)
@@ -109,6 +110,8 @@ class DenoiseObjective(Objective):
             clean_err = batch.targets["clean_err"][:, 0].astype(np.float32) / pixels.noise
             usable &= np.isfinite(clean_err)
             found["clean_variance"] = np.where(usable, clean_err**2, 1).astype(np.float32)
+            partner = np.where(usable, (clean - pixels.level) / pixels.noise, np.nan)
+            found["scatter"] = _relative_scatter(signal, partner, pixels.missing | pixels.saturated)
             difference = signal - np.where(usable, (clean - pixels.level) / pixels.noise, signal)
             # What stands out of one exposure only, on dark sky (on a star, changes of the seeing do that).
             outlier = difference > PARTNER_OUTLIER * np.sqrt(uncertainty**2 + found["clean_variance"])
@@ -126,7 +129,8 @@ class DenoiseObjective(Objective):
         restored = restore(outputs, batch)
         usable = batch["usable"].float() * batch["weights"][:, None, None]
         residual = (restored - batch["clean"]) * batch["usable"]
-        sigma2 = self._true_variance(restored, batch)
+        # By the noisy partner's own value, its low fluctuations would weigh more.
+        sigma2 = _true_variance(restored.detach() if "clean_variance" in batch else batch["clean"], batch)
         delta = PARTNER_HUBER_DELTA if "clean_variance" in batch else HUBER_DELTA
         total = _mean(_huber(residual * sigma2.rsqrt(), delta), usable)
         # A defect's error belongs to the pixel term; in a window it would drown what a star's pixels share.
@@ -143,11 +147,6 @@ class DenoiseObjective(Objective):
             judged = (~batch["missing"]) * (1 + torch.asinh(batch["signal"].abs())) * batch["weights"][:, None, None]
             total = total + DEFECT_WEIGHT * _mean(entropy, judged)
         return total
-
-    @staticmethod
-    def _true_variance(restored: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        expectation = restored.detach() if "clean_variance" in batch else batch["clean"]
-        return 1 + batch["photon_slope"][:, None, None] * expectation.clamp(min=0)
 
     def metrics(self) -> "DenoiseMetrics":
         """Gain over the noisy frame, flux bias, error on defects."""
@@ -173,12 +172,37 @@ def restore(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     return kept + gate * (replaced - kept)
 
 
+def _true_variance(expectation: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """What a pixel of this expectation varies by, in units of the background's variance."""
+    variance = 1 + batch["photon_slope"][:, None, None] * expectation.clamp(min=0)
+    if "scatter" in batch:
+        variance = variance + (batch["scatter"][:, None, None] * expectation).square()
+    return variance
+
+
 def _photon_slope(signal: np.ndarray, uncertainty: np.ndarray, untrusted: np.ndarray) -> np.ndarray:
     """Slope k of sigma^2 = 1 + k u, per tile, from the frame's own uncertainties; 0 without bright pixels."""
     bright = (signal > 3) & ~untrusted
     excess = np.where(bright, uncertainty**2 - 1, 0).sum((1, 2), dtype=np.float64)
     flux = np.where(bright, signal, 0).sum((1, 2), dtype=np.float64)
     return (np.maximum(excess, 0) / np.maximum(flux, 1)).astype(np.float32)
+
+
+def _relative_scatter(signal: np.ndarray, partner: np.ndarray, untrusted: np.ndarray) -> np.ndarray:
+    """By what part of their brightness sources differ between two exposures, shape (N,).
+
+    Seeing, guiding and the place of a star on its pixels change from one exposure to the next, in proportion to the
+    flux: in an undersampled field that is a hundred times the noise. Tiles with too few source pixels take the median
+    of the others.
+    """
+    mean = 0.5 * (signal + partner)
+    change = np.where((mean > SOURCE_THRESHOLD) & ~untrusted, np.abs(signal - partner) / mean, np.nan)
+    n_pixels = np.isfinite(change).sum((1, 2))
+    found = np.full(len(signal), np.nan)
+    for tile in np.flatnonzero(n_pixels >= SCATTER_PIXELS):
+        found[tile] = 1.4826 * np.nanmedian(change[tile])  # standard deviation of a Gaussian from its median deviation
+    typical = np.median(found[np.isfinite(found)]) if np.isfinite(found).any() else 0.0
+    return np.where(np.isfinite(found), found, typical).astype(np.float32)
 
 
 def _huber(deviation: Tensor, delta: float) -> Tensor:
@@ -240,7 +264,7 @@ class DenoiseMetrics:
         clean, usable = batch["clean"], batch["usable"]
         defect = batch.get("defect", torch.zeros_like(usable)) & usable
         sound = usable & ~batch["missing"] & ~defect
-        sigma2 = 1 + batch["photon_slope"][:, None, None] * clean.clamp(min=0)
+        sigma2 = _true_variance(clean, batch)
         # Chosen by what is not noisy: by a noisy partner's value, its upward fluctuations would be preferred.
         source = sound & ((restored if "clean_variance" in batch else clean) > SOURCE_THRESHOLD)
         error2 = (restored - clean).square()

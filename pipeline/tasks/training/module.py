@@ -124,9 +124,10 @@ class TrainingModule(LightningModule):
                     averaged.copy_(current[name])
 
     def on_validation_epoch_start(self) -> None:
-        """Fresh sums."""
+        """Fresh sums, and a look at the ReLUs."""
         self._validation_loss = RunningMean()
         self._metrics = self.objective.metrics()
+        self._relus = ReluWatch(self.average)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Loss and metrics of the averaged network."""
@@ -138,7 +139,8 @@ class TrainingModule(LightningModule):
         """What the log says of the epoch just validated."""
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         losses = {"train_loss": self._train_loss.value, "loss": self._validation_loss.value}
-        return {"learning_rate": rate, **losses, **self._metrics.compute()}
+        dead = {"dead_relu_fraction": self._relus.close()}
+        return {"learning_rate": rate, **losses, **self._metrics.compute(), **dead}
 
     # ---- optimiser ---------------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> dict[str, Any]:
@@ -232,8 +234,7 @@ class Progress(Callback):
         """Write the epoch's row, keep its weights if they are the best, stop when it is time."""
         monitor, config = self.objective.monitor, self.objective.config
         epoch = trainer.current_epoch + 1
-        dead = _dead_relu_fraction(pl_module)
-        self.rows.append({"epoch": epoch, **pl_module.epoch_summary(), "dead_relu_fraction": dead})
+        self.rows.append({"epoch": epoch, **pl_module.epoch_summary()})
         value = self.rows[-1][monitor.metric]
         if not math.isfinite(value):
             raise UserError(
@@ -288,38 +289,35 @@ class Checkpoint(Callback):
         os.replace(temporary, self.path)
 
 
-@torch.no_grad()
-def _dead_relu_fraction(module: TrainingModule) -> float:
-    """Share of ReLU channels that are zero for every tile of the first validation batch, at every place.
+class ReluWatch:
+    """Which ReLU channels of a network ever pass anything on.
 
-    Such a channel passes no gradient and costs its time for nothing. NaN for a network without ReLUs (leaky ones
-    cannot die).
+    A channel that is zero for every tile passes no gradient and costs its time for nothing. Leaky ReLUs cannot die and
+    are not counted.
     """
-    alive: dict[tuple[str, int], Tensor] = {}
-    calls: dict[str, int] = {}
 
-    def note(name: str) -> Any:
+    def __init__(self, network: nn.Module) -> None:
+        self._alive: dict[tuple[str, int], Tensor] = {}
+        self._calls: dict[str, int] = {}
+        self._hooks = [network.register_forward_pre_hook(lambda *_: self._calls.clear())]
+        for name, layer in network.named_modules():
+            if isinstance(layer, nn.ReLU):
+                self._hooks.append(layer.register_forward_hook(self._note(name)))
+
+    def _note(self, name: str) -> Any:
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
             # A ReLU module may be used at several places of a network: each call counts for itself.
-            calls[name] = calls.get(name, 0) + 1
-            places = [axis for axis in range(output.ndim) if axis != 1]
-            alive[name, calls[name]] = (output > 0).any(dim=0) if output.ndim == 2 else (output > 0).amax(places)
+            self._calls[name] = self._calls.get(name, 0) + 1
+            key = (name, self._calls[name])
+            alive = output.detach().transpose(0, 1).flatten(1).amax(1) > 0
+            self._alive[key] = self._alive[key] | alive if key in self._alive else alive
 
         return hook
 
-    hooks = [
-        layer.register_forward_hook(note(name))
-        for name, layer in module.average.named_modules()
-        if isinstance(layer, nn.ReLU)
-    ]
-    if not hooks:
-        return math.nan
-    was_training = module.average.training
-    module.average.eval()
-    batch = next(iter(module.val_dataloader()))
-    module.outputs(module.average, {name: tensor.to(module.device) for name, tensor in batch.items()})
-    module.average.train(was_training)
-    for hook in hooks:
-        hook.remove()
-    channels = torch.cat([flags.flatten() for flags in alive.values()])
-    return float((~channels).double().mean())
+    def close(self) -> float:
+        """Stop watching; share of channels that never passed anything, NaN for a network without ReLUs."""
+        for hook in self._hooks:
+            hook.remove()
+        if not self._alive:
+            return math.nan
+        return float((~torch.cat(list(self._alive.values()))).double().mean())
