@@ -113,6 +113,19 @@ def test_noise2noise_labels_what_only_one_exposure_has():
     assert found["defect"][~hits & (truth.masks == 0)].mean() < 1e-3
 
 
+def test_noise2noise_learns_how_far_sources_change_between_exposures():
+    """Sources that come back 20 % brighter or fainter: the scatter is found, and they do not drown the sky's noise."""
+    tiles = sky_batch(8, noise2noise=True)
+    flux = 4000.0 * (1 + 0.2 * np.random.default_rng(5).normal(size=(2, 8, 32, 32)))
+    tiles.images[:, 0] += flux[0]
+    tiles.targets["clean"][:, 0] += flux[1]
+    found = get_training("denoise")(task_config()).target_arrays(tiles)
+    np.testing.assert_allclose(found["scatter"], 0.2 * np.sqrt(2), rtol=0.1)  # of the difference of two exposures
+    alone = tiles.select(np.array([0]))
+    alone.images[:, 0], alone.targets["clean"][:, 0] = 200.0, 200.0
+    assert get_training("denoise")(task_config()).target_arrays(alone)["scatter"] == 0
+
+
 def test_metrics_of_a_perfect_denoiser():
     tiles = sky_batch(8)
     objective = get_training("denoise")(task_config())

@@ -139,7 +139,7 @@ class DenoiseObjective(Objective):
         # Without truth the brightness is the restored one: a noisy partner's would prefer its own fluctuations.
         brightness = restored.detach() if "clean_variance" in batch else batch["clean"]
         total = total + BIAS_WEIGHT * _bias_loss(residual, brightness, sigma2.detach(), sound)
-        total = total + LIKELIHOOD_WEIGHT * _mean(_likelihood(outputs, residual, batch), usable)
+        total = total + LIKELIHOOD_WEIGHT * _mean(_likelihood(outputs, restored, residual, batch), usable)
         if "defect" in batch:
             entropy = F.binary_cross_entropy_with_logits(
                 outputs[:, 3] + DEFECT_PRIOR, batch["defect"].float(), reduction="none"
@@ -242,12 +242,13 @@ def _bias_loss(residual: Tensor, brightness: Tensor, sigma2: Tensor, sound: Tens
     return total / (len(BIAS_WINDOWS_PX) * (len(BIAS_SNR_EDGES) - 1))
 
 
-def _likelihood(outputs: Tensor, residual: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """Gaussian negative log likelihood of the error; a partner's own variance adds to the predicted one."""
+def _likelihood(outputs: Tensor, restored: Tensor, residual: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """Gaussian negative log likelihood of the error; what a partner varies by adds to the predicted variance."""
     scale = batch["uncertainty"].square()
     variance = torch.exp(outputs[:, 2].clamp(*LOG_VARIANCE_RANGE)) * scale
     if "clean_variance" in batch:
-        variance = variance + batch["clean_variance"]
+        change = batch["scatter"][:, None, None] * restored.detach()
+        variance = variance + batch["clean_variance"] + change.square()
     # In units of the measured uncertainty, so that the term does not depend on the frame's brightness.
     return 0.5 * (torch.log(variance / scale) + residual.detach().square() / variance)
 
