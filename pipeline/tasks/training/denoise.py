@@ -196,10 +196,10 @@ def _relative_scatter(signal: np.ndarray, partner: np.ndarray, untrusted: np.nda
     of the others.
     """
     mean = 0.5 * (signal + partner)
-    change = np.where((mean > SOURCE_THRESHOLD) & ~untrusted, np.abs(signal - partner) / mean, np.nan)
-    n_pixels = np.isfinite(change).sum((1, 2))
+    source = (mean > SOURCE_THRESHOLD) & ~untrusted
+    change = np.divide(np.abs(signal - partner), mean, out=np.full_like(mean, np.nan), where=source)
     found = np.full(len(signal), np.nan)
-    for tile in np.flatnonzero(n_pixels >= SCATTER_PIXELS):
+    for tile in np.flatnonzero(source.sum((1, 2)) >= SCATTER_PIXELS):
         found[tile] = 1.4826 * np.nanmedian(change[tile])  # standard deviation of a Gaussian from its median deviation
     typical = np.median(found[np.isfinite(found)]) if np.isfinite(found).any() else 0.0
     return np.where(np.isfinite(found), found, typical).astype(np.float32)
