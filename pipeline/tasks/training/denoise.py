@@ -31,6 +31,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import maximum_filter
 from torch import Tensor
 
 from pipeline.errors import UserError
@@ -113,9 +114,10 @@ class DenoiseObjective(Objective):
             partner = np.where(usable, (clean - pixels.level) / pixels.noise, np.nan)
             found["scatter"] = _relative_scatter(signal, partner, pixels.missing | pixels.saturated)
             difference = signal - np.where(usable, (clean - pixels.level) / pixels.noise, signal)
-            # What stands out of one exposure only, on dark sky (on a star, changes of the seeing do that).
+            # What stands out of one exposure only, on dark sky: on a star and beside it, changes of its shape do that.
             outlier = difference > PARTNER_OUTLIER * np.sqrt(uncertainty**2 + found["clean_variance"])
-            found["defect"] = outlier & (signal - difference < SOURCE_THRESHOLD) & ~pixels.missing
+            brightest_around = maximum_filter(signal - difference, size=(1, 5, 5))
+            found["defect"] = outlier & (brightest_around < SOURCE_THRESHOLD) & ~pixels.missing
         elif batch.masks is not None:
             found["defect"] = ((batch.masks & DEFECT_BITS) != 0) & ~pixels.missing
         # A saturated star cannot be restored, a saturated cosmic ray can.
