@@ -132,6 +132,8 @@ def test_metrics_of_a_perfect_denoiser():
     tiles = sky_batch(8)
     objective = get_training("denoise")(task_config())
     batch = as_tensors(objective.arrays(tiles, Preparation(kind="sky", channels=("sci", "err"))))
+    # No pixel fluctuates so low that the truth is above what a replacement may be.
+    batch["signal"] = torch.maximum(batch["signal"], batch["clean"] - 3 * batch["uncertainty"])
     outputs = torch.zeros(8, 4, 32, 32)
     outputs[:, 1], outputs[:, 3] = torch.asinh(batch["clean"]), 30.0
     metrics = objective.metrics()
@@ -140,6 +142,19 @@ def test_metrics_of_a_perfect_denoiser():
     assert found["gain_db"] > 60
     assert abs(found["flux_bias"]) < 1e-4
     assert found["defect_rmse"] < 1e-2
+
+
+def test_replacement_of_a_defect_is_not_far_above_what_was_measured():
+    """Only missing and dead pixels may come back much brighter."""
+    tiles = sky_batch(1)
+    tiles.images[:, 0], tiles.images[:, 1] = 200.0, 10.0
+    tiles.images[0, 0, 3, 3], tiles.images[0, 0, 3, 4] = np.nan, 50.0
+    tiles.masks[:] = 0
+    outputs = np.zeros((1, 4, 32, 32), np.float32)
+    outputs[:, 1], outputs[:, 3] = 8.0, 30.0
+    restored = get_decoder("denoise").decode(outputs, tiles)["restored"][0]
+    assert restored[0, 0] == pytest.approx(240.0)
+    assert (restored[3, 3:5] > 10_000).all()
 
 
 def test_energy_metrics_are_those_of_the_residuals(rng):

@@ -5,6 +5,8 @@ Two ways lead to a restored pixel, and the defect output chooses between them:
 - kept: the measured value plus a correction in units of its own uncertainty, at most `MAX_CORRECTION` of them and
   fading as the signal-to-noise ratio of the pixel grows. A bright star cannot be bent, however wrong the network is.
 - replaced (a defect, or missing): a value predicted from the surroundings alone, in asinh of the background noise.
+  Cosmic rays, hot pixels and trails add charge: unless a pixel is missing or dark as a dead one, the replacement is
+  at most `MAX_CORRECTION` above what was measured.
 
 `pipeline.tasks.training.denoise` computes the same with torch; a test holds the two together.
 """
@@ -20,6 +22,7 @@ TAPER_SNR = 20.0  # signal-to-noise ratio of a pixel at which the correction is 
 DEFECT_PRIOR = -3.0  # added to the defect output: an untrained network leaves 95 % of the pixels alone
 GATE_SHARPNESS = 3.0  # a defect of probability 0.9 is replaced to 99.9 %, one of 0.1 kept to 99.9 %
 REPLACED_RANGE = (-4.0, 12.0)  # asinh of the background noise: -27 to 8e4 times the noise
+DEAD_SNR = -3.0  # a pixel this far below the background may be dead, and its replacement above it
 LOG_VARIANCE_RANGE = (-8.0, 12.0)
 
 
@@ -53,6 +56,8 @@ class DenoiseDecoder:
         taper[pixels.saturated] = 0.0
         kept = pixels.sci + pixels.err * taper * MAX_CORRECTION * np.tanh(correction / MAX_CORRECTION)
         replaced = pixels.level + pixels.noise * np.sinh(np.clip(replacement, *REPLACED_RANGE))
+        added = ~pixels.missing & (pixels.sci - pixels.level > DEAD_SNR * pixels.err)
+        replaced = np.where(added, np.minimum(replaced, pixels.sci + MAX_CORRECTION * pixels.err), replaced)
         gate = np.where(pixels.missing, 1.0, sigmoid(GATE_SHARPNESS * logit))
         restored = kept + gate * (replaced - kept)
         restored_err = pixels.err * np.exp(0.5 * np.clip(log_variance, *LOG_VARIANCE_RANGE))

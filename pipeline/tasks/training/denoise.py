@@ -37,6 +37,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.preparation import SkyPixels
 from pipeline.tasks.decode.denoise import (
+    DEAD_SNR,
     DEFECT_PRIOR,
     GATE_SHARPNESS,
     LOG_VARIANCE_RANGE,
@@ -170,6 +171,8 @@ def restore(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     taper = taper.masked_fill(batch["saturated"], 0.0)
     kept = signal + uncertainty * taper * MAX_CORRECTION * torch.tanh(outputs[:, 0] / MAX_CORRECTION)
     replaced = torch.sinh(outputs[:, 1].clamp(*REPLACED_RANGE))
+    added = ~batch["missing"] & (signal > DEAD_SNR * uncertainty)
+    replaced = torch.where(added, torch.minimum(replaced, signal + MAX_CORRECTION * uncertainty), replaced)
     gate = torch.sigmoid(GATE_SHARPNESS * (outputs[:, 3] + DEFECT_PRIOR)).masked_fill(batch["missing"], 1.0)
     return kept + gate * (replaced - kept)
 
