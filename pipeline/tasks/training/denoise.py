@@ -42,6 +42,7 @@ from pipeline.tasks.decode.denoise import (
     GATE_SHARPNESS,
     LOG_VARIANCE_RANGE,
     MAX_CORRECTION,
+    NEIGHBOURHOOD_PX,
     REPLACED_RANGE,
     TAPER_SNR,
 )
@@ -173,6 +174,10 @@ def restore(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     replaced = torch.sinh(outputs[:, 1].clamp(*REPLACED_RANGE))
     added = ~batch["missing"] & (signal > DEAD_SNR * uncertainty)
     replaced = torch.where(added, torch.minimum(replaced, signal + MAX_CORRECTION * uncertainty), replaced)
+    known = signal.masked_fill(batch["missing"], -torch.inf)
+    brightest = F.max_pool2d(known[:, None], 2 * NEIGHBOURHOOD_PX + 1, stride=1, padding=NEIGHBOURHOOD_PX)[:, 0]
+    bounded = batch["missing"] & torch.isfinite(brightest)
+    replaced = torch.where(bounded, torch.minimum(replaced, brightest + MAX_CORRECTION), replaced)
     gate = torch.sigmoid(GATE_SHARPNESS * (outputs[:, 3] + DEFECT_PRIOR)).masked_fill(batch["missing"], 1.0)
     return kept + gate * (replaced - kept)
 
