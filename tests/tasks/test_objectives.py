@@ -145,7 +145,7 @@ def test_metrics_of_a_perfect_denoiser():
 
 
 def test_replacement_of_a_defect_is_not_far_above_what_was_measured():
-    """Only dead pixels may come back much brighter; a missing one as bright as what is around it."""
+    """Only missing and dead pixels may come back brighter, and they as bright as what is around them."""
     tiles = sky_batch(1)
     tiles.images[:, 0], tiles.images[:, 1] = 200.0, 10.0
     tiles.images[0, 0, 3, 3], tiles.images[0, 0, 3, 4] = np.nan, 50.0
@@ -155,8 +155,7 @@ def test_replacement_of_a_defect_is_not_far_above_what_was_measured():
     restored = get_decoder("denoise").decode(outputs, tiles)["restored"][0]
     assert restored[0, 0] == pytest.approx(240.0)
     noise = float(tiles.events["noise"][0])
-    assert restored[3, 3] == pytest.approx(200.0 + 4 * noise)
-    assert restored[3, 4] > 10_000
+    assert restored[3, 3:5] == pytest.approx(200.0 + 4 * noise)
 
 
 def test_energy_metrics_are_those_of_the_residuals(rng):

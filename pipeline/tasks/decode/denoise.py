@@ -5,7 +5,7 @@ Two ways lead to a restored pixel, and the defect output chooses between them:
 - kept: the measured value plus a correction in units of its own uncertainty, at most `MAX_CORRECTION` of them and
   fading as the signal-to-noise ratio of the pixel grows. A bright star cannot be bent, however wrong the network is.
 - replaced (a defect, or missing): a value predicted from the surroundings alone, in asinh of the background noise.
-  A missing pixel comes back no brighter than its surroundings.
+  A missing or dead pixel comes back no brighter than its surroundings.
   Cosmic rays, hot pixels and trails add charge: unless a pixel is missing or dark as a dead one, the replacement is
   at most `MAX_CORRECTION` above what was measured.
 
@@ -26,7 +26,7 @@ DEFECT_PRIOR = -3.0  # added to the defect output: an untrained network leaves 9
 GATE_SHARPNESS = 3.0  # a defect of probability 0.9 is replaced to 99.9 %, one of 0.1 kept to 99.9 %
 REPLACED_RANGE = (-4.0, 12.0)  # asinh of the background noise: -27 to 8e4 times the noise
 DEAD_SNR = -3.0  # a pixel this far below the background may be dead, and its replacement above it
-NEIGHBOURHOOD_PX = 3  # a missing pixel comes back no brighter than what is known within this distance
+NEIGHBOURHOOD_PX = 3  # a missing or dead pixel comes back no brighter than what is known within this distance
 LOG_VARIANCE_RANGE = (-8.0, 12.0)
 
 
@@ -75,7 +75,7 @@ class DenoiseDecoder:
         added = ~pixels.missing & (pixels.sci - pixels.level > DEAD_SNR * pixels.err)
         replaced = np.where(added, np.minimum(replaced, pixels.sci + MAX_CORRECTION * pixels.err), replaced)
         brightest = brightest_around(np.where(pixels.missing, -np.inf, pixels.sci))
-        bounded = pixels.missing & np.isfinite(brightest)  # in the midst of a gap nothing is known
+        bounded = ~added & np.isfinite(brightest)  # in the midst of a gap nothing is known
         replaced = np.where(bounded, np.minimum(replaced, brightest + MAX_CORRECTION * pixels.noise), replaced)
         gate = np.where(pixels.missing, 1.0, sigmoid(GATE_SHARPNESS * logit))
         restored = kept + gate * (replaced - kept)

@@ -176,7 +176,7 @@ def restore(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     replaced = torch.where(added, torch.minimum(replaced, signal + MAX_CORRECTION * uncertainty), replaced)
     known = signal.masked_fill(batch["missing"], -torch.inf)
     brightest = F.max_pool2d(known[:, None], 2 * NEIGHBOURHOOD_PX + 1, stride=1, padding=NEIGHBOURHOOD_PX)[:, 0]
-    bounded = batch["missing"] & torch.isfinite(brightest)
+    bounded = ~added & torch.isfinite(brightest)
     replaced = torch.where(bounded, torch.minimum(replaced, brightest + MAX_CORRECTION), replaced)
     gate = torch.sigmoid(GATE_SHARPNESS * (outputs[:, 3] + DEFECT_PRIOR)).masked_fill(batch["missing"], 1.0)
     return kept + gate * (replaced - kept)
