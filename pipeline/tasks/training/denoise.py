@@ -115,7 +115,7 @@ class DenoiseObjective(Objective):
             found["clean_variance"] = np.where(usable, clean_err**2, 1).astype(np.float32)
             partner = np.where(usable, (clean - pixels.level) / pixels.noise, np.nan)
             found["scatter"] = _relative_scatter(signal, partner, pixels.missing | pixels.saturated)
-            difference = signal - np.where(usable, (clean - pixels.level) / pixels.noise, signal)
+            difference = np.where(usable, signal - partner, 0)
             # What stands out of one exposure only, on dark sky: on a star and beside it, changes of its shape do that.
             outlier = difference > PARTNER_OUTLIER * np.sqrt(uncertainty**2 + found["clean_variance"])
             brightest_around = maximum_filter(signal - difference, size=(1, 5, 5))
