@@ -14,7 +14,7 @@ _NOT_METRICS = ("epoch", "learning_rate", "train_loss", "loss", "dead_relu_fract
 
 @styled
 def learning_curves(rows: Sequence[Mapping[str, float]], best_epoch: int, metric: str) -> "Figure":
-    """Losses, the metric that chose the best epoch, and learning rate, against the epoch.
+    """Losses, a validation metric, and learning rate, against the epoch; the best epoch is marked.
 
     Parameters
     ----------

@@ -321,8 +321,8 @@ def _learning(task: TaskResult) -> Picture | None:
     if path is None or not path.is_file():
         return None
     caption = (
-        "Loss on training and validation images, the metric that chose the best epoch (dashed), and the learning "
-        "rate. A validation loss that rises while the training loss falls would be overfitting."
+        "Loss on training and validation images, a metric of the validation images, and the learning rate. Dashed: "
+        "the epoch that was kept. A validation loss that rises while the training loss falls would be overfitting."
     )
     return picture(path, "Learning curves", caption)
 
