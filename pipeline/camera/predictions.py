@@ -74,6 +74,8 @@ class ImagePredictions:
         Prefix of a model -> column -> ndarray, shape (n,); NaN where it has no value.
     reasons : dict
         Prefix of a model -> ndarray of str, shape (n,): why there is no value; empty where there is one.
+    served : bool
+        Whether at least one model is for this camera.
     """
 
     camera: str
@@ -83,6 +85,7 @@ class ImagePredictions:
     size_pe: np.ndarray
     values: dict[str, dict[str, np.ndarray]]
     reasons: dict[str, np.ndarray]
+    served: bool
 
     def __len__(self) -> int:
         return len(self.event_id)
@@ -165,6 +168,7 @@ def predict_chunk(chunk: ImageChunk, models: Sequence[CameraModel]) -> ImagePred
         size_pe=size_pe,
         values=values,
         reasons=reasons,
+        served=any(model.predictor.serves(identity) for model in models),
     )
 
 

@@ -323,18 +323,10 @@ class _DL2Product:
         self._job, self._writer, self._outputs, self.stamp = job, writer, outputs, stamp
 
     def add(self, predictions: "ImagePredictions") -> None:
-        keep = predictions.any_valid
-        values = {
-            prefix: {column: array[keep] for column, array in columns.items()}
-            for prefix, columns in predictions.values.items()
-        }
-        self._writer.append(
-            predictions.tel_id,
-            predictions.obs_id[keep],
-            predictions.event_id[keep],
-            predictions.size_pe[keep],
-            values,
-        )
+        if predictions.served:
+            self._writer.append(
+                predictions.tel_id, predictions.obs_id, predictions.event_id, predictions.size_pe, predictions.values
+            )
 
     def count(self, counts: Mapping[str, int], left_out: Mapping[str, int]) -> None:
         self.stamp |= {**counts, "left_out": dict(sorted(left_out.items()))}

@@ -53,8 +53,8 @@ def test_dl1(folder):
 
 def test_dl2(folder):
     text = _text(folder / "run.dl2.h5")
-    assert "tiny_energy: 9 images of telescopes 1, 9 valid" in text
-    assert "tiny_energy: 9 events, telescopes combined" in text
+    assert "tiny_energy: 12 images of telescopes 1, 9 valid" in text
+    assert "tiny_energy: 12 events, telescopes combined" in text
 
 
 @pytest.mark.parametrize("name", ["frame.fits", "frame.fits.gz"])

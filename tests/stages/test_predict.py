@@ -144,7 +144,7 @@ def test_images_are_prepared_once_for_equal_settings(folder, monkeypatch):
     assert len(calls) == 2
 
 
-def test_dl2_holds_the_valid_images(folder, tmp_path):
+def test_dl2_holds_every_image_of_a_served_camera(folder, tmp_path):
     import tables
 
     out = tmp_path / "run.dl2.h5"
@@ -162,9 +162,15 @@ def test_dl2_holds_the_valid_images(folder, tmp_path):
         classes = file.get_node("/dl2/event/telescope/classification/tiny_gammaness/tel_001").read()
         provenance = json.loads(file.root._v_attrs["LIGHTPOOL PROVENANCE"])
         assert "tel_002" not in file.get_node("/dl2/event/telescope/energy/tiny_energy")
-    assert rows["event_id"].tolist() == [r["event_id"] for r in valid]
-    np.testing.assert_allclose(rows["tiny_energy_tel_energy"], [r["reco_energy_tev"] for r in valid], rtol=1e-6)
-    np.testing.assert_allclose(classes["tiny_gammaness_tel_prediction"], [r["gammaness"] for r in valid], rtol=1e-6)
+    images = [r for r in found if r["tel_id"] == 1]
+    assert rows["event_id"].tolist() == [r["event_id"] for r in images]
+    is_valid = rows["tiny_energy_tel_is_valid"]
+    assert is_valid.tolist() == classes["tiny_gammaness_tel_is_valid"].tolist() == [r["valid"] for r in images]
+    energy, gammaness = rows["tiny_energy_tel_energy"], classes["tiny_gammaness_tel_prediction"]
+    np.testing.assert_allclose(energy[is_valid], [r["reco_energy_tev"] for r in valid], rtol=1e-6)
+    np.testing.assert_allclose(gammaness[is_valid], [r["gammaness"] for r in valid], rtol=1e-6)
+    assert np.isnan(energy[~is_valid]).all()
+    assert np.isnan(gammaness[~is_valid]).all()
     assert set(provenance["bundles"]) == {"tiny_energy", "tiny_gammaness"}
     assert provenance["n_valid"] == 9
     assert json.loads((tmp_path / "run.dl2.h5.provenance.json").read_text())["input"] == "run.dl1.h5"
