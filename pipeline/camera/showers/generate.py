@@ -23,7 +23,8 @@ from pipeline.camera.showers.cherenkov import (
     new_record,
     yield_table,
 )
-from pipeline.camera.showers.electronics import ARRIVAL_NS, make_electronics, read_out
+from pipeline.camera.showers.conditions import make_conditions
+from pipeline.camera.showers.electronics import make_electronics, read_out
 from pipeline.camera.showers.interactions import load_library
 from pipeline.camera.showers.optics import horizontal_basis, make_optics, trace
 from pipeline.camera.showers.particles import PRIMARIES
@@ -100,8 +101,9 @@ class ShowerSimulator:
         self._library = load_library()
         self._world = make_world(self.telescope, cfg)
         self._optics = make_optics(self.telescope, self.alt_rad, self.az_rad)
-        noise_seed = self._sequence(_NOISE).generate_state(1)[0]
-        self._electronics = make_electronics(self.telescope, int(noise_seed))
+        noise_seed, pixel_seed = (int(word) for word in self._sequence(_NOISE).generate_state(2))
+        self._electronics = make_electronics(self.telescope, noise_seed, cfg.camera)
+        self._pixels = make_conditions(self.telescope, cfg.camera, pixel_seed)
         shape = (self.telescope.camera.n_pixels, self.telescope.n_samples)
         self._waveforms, self._sums = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         self._record = new_record(_INITIAL_RAYS)
@@ -172,11 +174,12 @@ class ShowerSimulator:
             true_image[i] = np.bincount(pixel[hit], minlength=n_pixels)
             # The readout window follows the light; its phase against the clock is random.
             phase = readout_seed / 2**32 * self.telescope.sample_ns
-            time += ARRIVAL_NS + phase - np.median(time[hit])
+            time += self._electronics.arrival_ns + phase - np.median(time[hit])
             n_trigger[i] = read_out(
                 pixel,
                 time,
                 self._electronics,
+                self._pixels,
                 readout_seed,
                 self._waveforms,
                 self._sums,
