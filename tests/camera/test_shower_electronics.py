@@ -26,7 +26,7 @@ from pipeline.camera.showers.electronics import (
     window_share,
 )
 from pipeline.camera.showers.optics import horizontal_basis, make_optics, trace
-from pipeline.camera.telescopes import get_telescope
+from pipeline.camera.telescopes import get_telescope, list_telescopes
 from pipeline.config import CameraConditions, Star
 from pipeline.errors import UserError
 
@@ -97,6 +97,9 @@ def test_window_share():
     pulses = sampled_pulses(0.9, 1.0)
     assert window_share(pulses, 7, 3, 1.0) == pytest.approx(0.93, abs=0.02)
     assert window_share(pulses, 16, 3, 1.0) == pytest.approx(1.0, abs=0.01)
+    # Spread over time, less of it: a flash of 1.5 ns rms against a window of 3 ns before and 4 ns after the peak
+    assert window_share(pulses, 7, 3, 1.0, 1e-3) == pytest.approx(window_share(pulses, 7, 3, 1.0), abs=1e-4)
+    assert 0.8 < window_share(pulses, 7, 3, 1.0, 1.5) < window_share(pulses, 7, 3, 1.0, 0.7) < 0.936
 
 
 def test_single_charges_have_the_gain_spread():
@@ -205,6 +208,26 @@ def test_charge_is_unbiased(telescope, exposure, n_pe):
         assert peak_time[0] == pytest.approx(ARRIVAL_NS + 0.5 + 2.2 * telescope.pulse_time_ns, abs=1.5)
     error = np.std(means) / math.sqrt(len(means))
     assert np.mean(means) == pytest.approx(1.0, abs=0.01 + 3 * error)
+
+
+@pytest.mark.parametrize("name", list_telescopes())
+def test_every_telescope_measures_a_flash(name):
+    telescope = get_telescope(name)
+    electronics = make_electronics(telescope, seed=1)
+    pixels = make_conditions(telescope, PERFECT, seed=1)
+    n_pixels, n_pe, n_phases = telescope.camera.n_pixels, 100, 8
+    waveforms, sums = np.zeros((2, n_pixels, telescope.n_samples), np.float32)
+    images = np.zeros((n_phases, 2, n_pixels), np.float32)
+    rng = np.random.default_rng(1)
+    pixel = np.repeat(np.arange(n_pixels), n_pe)
+    for phase, (charge, peak_time) in enumerate(images):
+        time = telescope.time_spread_ns * rng.standard_normal(len(pixel))
+        time += electronics.arrival_ns + (phase + 0.5) / n_phases * telescope.sample_ns
+        assert read_out(pixel, time, electronics, pixels, phase, waveforms, sums, charge, peak_time) == n_pixels
+    charge, peak_time = images.mean(axis=(0, 2))
+    assert charge / n_pe == pytest.approx(1, abs=0.01)
+    # In the part of the window that `arrival_ns` promises, with room for the light that comes late
+    assert 0.38 < peak_time / (telescope.n_samples * telescope.sample_ns) < 0.52
 
 
 def test_charge_has_the_spread_of_gain_and_noise(telescope, exposure):

@@ -20,13 +20,10 @@ import numpy as np
 
 from pipeline.camera.showers.optics import pixel_map
 from pipeline.camera.telescopes import Telescope
+from pipeline.camera.telescopes.night_sky import star_photons
 from pipeline.config import CameraConditions, Star
 from pipeline.errors import UserError
 
-# Effective wavelengths and flux of magnitude 0 in U, B, V, R and I: Bessell (1979), PASP 91, 589.
-BAND_NM = np.array([365.0, 440.0, 550.0, 640.0, 790.0])
-ZERO_MAGNITUDE_JY = np.array([1810.0, 4260.0, 3640.0, 3080.0, 2550.0])
-PHOTONS_PER_JY = 1.509e7  # per s, m^2 and relative width of the band: 1e-26 / h
 LEAST_SHARE = 0.01  # starlight below this share of the dark sky in a pixel changes nothing one could see
 MOST_PE_PER_NS = 1e4  # 0.06 A of anode current at a gain of 40,000: no camera is on where such a star is
 
@@ -85,9 +82,8 @@ def make_conditions(telescope: Telescope, conditions: CameraConditions, seed: in
 def starlight_pe_per_ns(telescope: Telescope, magnitude: float) -> float:
     """Photo-electrons per ns that the whole camera gets from a white star."""
     wavelength_nm = np.arange(telescope.wavelength_nm[0], telescope.wavelength_nm[-1] + 1)
-    photons = np.interp(wavelength_nm, BAND_NM, PHOTONS_PER_JY * ZERO_MAGNITUDE_JY / BAND_NM)
     efficiency = telescope.throughput * np.interp(wavelength_nm, telescope.wavelength_nm, telescope.efficiency)
-    per_s_m2 = 10 ** (-0.4 * magnitude) * float(np.trapezoid(photons * efficiency, wavelength_nm))
+    per_s_m2 = float(np.trapezoid(star_photons(magnitude, wavelength_nm) * efficiency, wavelength_nm))
     return 1e-9 * telescope.mirror_area_m2 * per_s_m2
 
 

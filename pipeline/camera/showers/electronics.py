@@ -59,7 +59,7 @@ class Electronics(NamedTuple):
     window, before_peak : int
         Charge integration window and its samples before the peak [samples].
     window_share : float
-        Share of a pulse's charge in that window, mean over the phase between pulse and samples.
+        Share of a flash's charge in that window, mean over the phase between flash and samples.
     """
 
     neighbors: np.ndarray
@@ -87,10 +87,21 @@ def sampled_pulses(pulse_time_ns: float, sample_ns: float) -> np.ndarray:
     return (f / (f.sum() * sample_ns / n_phases)).astype(np.float32)
 
 
-def window_share(pulses: np.ndarray, window: int, before_peak: int, sample_ns: float) -> float:
-    """Share of a pulse's charge in the integration window around its highest sample, mean over sampling phases."""
+def window_share(
+    pulses: np.ndarray, window: int, before_peak: int, sample_ns: float, time_spread_ns: float = 0.0
+) -> float:
+    """Share of the charge of a flash in the integration window around its highest sample, mean over sampling phases.
+
+    The flash is short, with pulses that `time_spread_ns` (rms) of transit time widens.
+    """
+    n_phases = len(pulses)
+    step_ns = sample_ns / n_phases
+    n = math.ceil(4 * time_spread_ns / step_ns)
+    spread = np.exp(-0.5 * (np.arange(-n, n + 1) * step_ns / max(time_spread_ns, step_ns / 10)) ** 2)
+    flash = np.convolve(pulses.T.ravel(), spread / spread.sum())
     shares = []
-    for samples in pulses:
+    for phase in range(n_phases):
+        samples = flash[phase::n_phases]
         first = int(np.argmax(samples)) - before_peak
         shares.append(samples[max(first, 0) : first + window].sum() * sample_ns)
     return float(np.mean(shares))
@@ -185,7 +196,9 @@ def make_electronics(telescope: Telescope, seed: int, conditions: CameraConditio
         arrival_ns=PEAK_SHARE * telescope.n_samples * sample_ns - 2 * telescope.pulse_time_ns,
         window=telescope.window_samples,
         before_peak=telescope.window_before_peak,
-        window_share=window_share(pulses, telescope.window_samples, telescope.window_before_peak, sample_ns),
+        window_share=window_share(
+            pulses, telescope.window_samples, telescope.window_before_peak, sample_ns, telescope.time_spread_ns
+        ),
     )
     rate = conditions.night_sky_factor * telescope.night_sky_pe_per_ns
     return without_noise._replace(
@@ -347,7 +360,7 @@ def noise_trigger_probability(
     ----------
     telescope : Telescope
     n_windows : int
-        Readout windows to simulate (LST: 0.1 ms each).
+        Readout windows to simulate (LST: 5000 per second).
     seed : int
     conditions : CameraConditions, optional
 

@@ -1,4 +1,4 @@
-"""What a dark night sky gives a pixel."""
+"""What a dark night sky gives a pixel, and the light of stars."""
 
 import math
 
@@ -16,14 +16,25 @@ _PHOTONS_PER_JY = 1.509e7  # per second, m^2 and relative width of the band: 1e-
 _ARCSEC2_SR = (math.pi / 180 / 3600) ** 2
 
 
+def photons(magnitudes: np.ndarray, wavelength_nm: np.ndarray) -> np.ndarray:
+    """Photons per second, m^2 and nm, at the given wavelengths, of a source with these U, B, V, R and I magnitudes.
+
+    Linear between the bands, constant below 365 nm and above 790 nm.
+    """
+    return np.interp(wavelength_nm, _BAND_NM, _ZERO_JY * 10 ** (-0.4 * magnitudes) * _PHOTONS_PER_JY / _BAND_NM)
+
+
+def star_photons(magnitude: float, wavelength_nm: np.ndarray) -> np.ndarray:
+    """Photons per second, m^2 and nm of a white star (type A0), which has the same magnitude in all bands."""
+    return photons(np.full(len(_BAND_NM), magnitude), wavelength_nm)
+
+
 def dark_sky_photons(wavelength_nm: np.ndarray) -> np.ndarray:
     """Photons of the dark sky per second, m^2, sr and nm at the given wavelengths.
 
-    Linear between five bands: the lines of the airglow are spread over their bands, as the efficiency of a sensor is
-    smooth on that scale. Constant below 365 nm and above 790 nm.
+    The lines of the airglow are spread over their bands, as the efficiency of a sensor is smooth on that scale.
     """
-    per_arcsec2 = _ZERO_JY * 10 ** (-0.4 * _BRIGHTNESS_MAG) * _PHOTONS_PER_JY / _BAND_NM
-    return np.interp(wavelength_nm, _BAND_NM, per_arcsec2 / _ARCSEC2_SR)
+    return photons(_BRIGHTNESS_MAG, wavelength_nm) / _ARCSEC2_SR
 
 
 def dark_sky_pe_per_ns(
