@@ -47,7 +47,8 @@ def with_camera_of(telescope: Telescope, path: str | Path) -> Telescope:
         )
     own, camera = telescope.camera, cameras[found]
     effective_m = camera.effective_focal_length_m
-    if math.isnan(effective_m):
+    # Writers that know none put NaN or the equivalent one there; there is no telescope whose two focal lengths agree.
+    if math.isnan(effective_m) or effective_m == camera.focal_length_m:
         effective_m = camera.focal_length_m * own.effective_focal_length_m / own.focal_length_m
     pixels = ("name", "pix_x_m", "pix_y_m", "pix_area_m2", "hexagonal", "pix_rotation_deg", "cam_rotation_deg")
     taken = {name: getattr(camera, name) for name in (*pixels, "focal_length_m")}

@@ -27,7 +27,8 @@ _SOURCES = (
     "Pulse (2.5 ns full width at half maximum), extraction from 3 to 4 ns: Sitarek et al. (2013), NIM A 723, 109",
     "Night sky: computed from the sky of Benn & Ellison (1998), New Astron. Rev. 42, 503",
     "Estimates: reflectivity, window, light guides, shadow, height, point spread, transit times, noise, saturation",
-    "Trigger threshold: night sky alone, see tests; throughput: not calibrated, the default",
+    "Trigger: 19 photo-electrons in 7 pixels at a time, for three neighbours above 4 to 5: Aleksic et al. (2016)",
+    "Throughput: not calibrated, the default",
 )
 
 

@@ -32,7 +32,8 @@ _SOURCES = (
     "128 samples at 1 GHz: Zorn et al. (2018)",
     "Night sky: computed from the sky of Benn & Ellison (1998), New Astron. Rev. 42, 503",
     "Estimates: reflectivity, window, height of the axis, transit times, saturation (2 V at 4 mV per photo-electron)",
-    "Trigger threshold: night sky alone, see tests; throughput: not calibrated, the default",
+    "Trigger: 17 photo-electrons in 5 pixels at a time; in CTAO prod3b files two groups of 4 above 8.6 each",
+    "Throughput: not calibrated, the default",
 )
 
 

@@ -30,7 +30,8 @@ _SOURCES = (
     "Night sky: computed from the sky over La Palma, Benn & Ellison (1998), New Astron. Rev. 42, 503",
     "Effective focal length: computed (`davies_cotton_focal_length`)",
     "Estimates: quantum efficiency, reflectivity, window, light guides, shadow, height, times, spread of charges",
-    "Trigger threshold: night sky alone, see tests; throughput: not calibrated, the default",
+    "Trigger: estimate, 33 photo-electrons in 7 pixels at a time, for two neighbours above 10",
+    "Throughput: not calibrated, the default",
 )
 
 

@@ -156,8 +156,9 @@ def get_telescope(name: str, geometry_file: str | Path | None = None) -> Telesco
         If the file cannot be read.
     """
     if name not in _BUILDERS:
-        near = difflib.get_close_matches(name.upper(), list_telescopes(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        known = {known.casefold(): known for known in list_telescopes()}
+        near = difflib.get_close_matches(name.casefold(), known, n=1)
+        hint = f"; did you mean {known[near[0]]!r}?" if near else ""
         raise UserError(f"unknown telescope {name!r}{hint} (accepted: {', '.join(list_telescopes())})")
     telescope = _BUILDERS[name]()
     if geometry_file is None:

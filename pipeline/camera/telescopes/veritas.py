@@ -25,7 +25,8 @@ _SOURCES = (
     "Night sky: estimate, between what the dark sky of La Palma would give (0.12) and the value in VTS-SimPipe (0.3)",
     "Effective focal length: computed (`davies_cotton_focal_length`)",
     "Estimates: reflectivity, shadow, height of the axis, transit times, noise",
-    "Trigger threshold: night sky alone, see tests; throughput: not calibrated, the default",
+    "Trigger: 24 photo-electrons in 7 pixels at a time, for three neighbours above 3.3 (45 mV): VTS-SimPipe",
+    "Throughput: not calibrated, the default",
 )
 
 
@@ -63,7 +64,7 @@ def _veritas() -> Telescope:
         gain_spread=0.43,
         night_sky_pe_per_ns=0.2,
         electronic_noise_pe=0.05,
-        trigger_pe_per_ns=6.0,
+        trigger_pe_per_ns=5.0,
         saturation_pe=1000.0,
         window_samples=6,
         window_before_peak=2,
