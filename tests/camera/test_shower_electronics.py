@@ -8,7 +8,6 @@ import pytest
 
 from pipeline.camera.showers.cherenkov import RAY
 from pipeline.camera.showers.conditions import (
-    PixelConditions,
     make_conditions,
     star_pe_per_ns,
     star_shares,
@@ -258,6 +257,7 @@ def flat_light(telescope, n_pe):
 def test_perfect_pixels(perfect):
     assert np.all(perfect.gain == 1)
     assert np.all(perfect.star_pe_per_ns == 0)
+    assert np.all(perfect.in_trigger)
 
 
 def test_dead_pixels_give_nothing(telescope, exposure):
@@ -271,7 +271,8 @@ def test_dead_pixels_give_nothing(telescope, exposure):
     assert charge[~dead].min() > 100
     # No charge has no time either: where the neighbours have their peak
     np.testing.assert_allclose(peak_time[dead], 17, atol=1)
-    # Light in dead pixels alone: whatever their number, they do not trigger
+    assert n == np.count_nonzero(~dead)
+    # Light in dead pixels alone triggers nothing
     lit = np.repeat(np.flatnonzero(dead), 1000)
     assert exposure(lit, np.full(len(lit), 15.0), 1, pixels)[0] == 0
 
@@ -432,11 +433,21 @@ def test_star_raises_noise_and_not_charge(telescope, electronics, noise_images):
     assert others.std() == pytest.approx(noise_images(20).std(), rel=0.02)
 
 
+def test_bright_star_is_taken_out_of_the_trigger(telescope, electronics):
+    around = np.append(telescope.camera.neighbors[0], 0)
+    for magnitude, expected in ((7.0, []), (4.0, sorted(around))):
+        pixels = make_conditions(telescope, CameraConditions(stars=[Star(**ON_AXIS, magnitude=magnitude)]), 1)
+        assert np.flatnonzero(~pixels.in_trigger).tolist() == expected
+        assert np.all(noise_peaks(electronics, pixels, 200, 1) < telescope.trigger_pe_per_ns)
+    left_in = pixels._replace(in_trigger=np.ones_like(pixels.in_trigger))
+    assert np.mean(noise_peaks(electronics, left_in, 200, 1) > telescope.trigger_pe_per_ns) > 0.1
+
+
 def test_star_in_a_dead_pixel_is_dark(telescope, perfect, exposure):
     star = star_pe_per_ns(telescope, (Star(**ON_AXIS, magnitude=5.0),))
     gain = perfect.gain.copy()
     gain[0] = 0
-    *_, waveforms = exposure([], [], 1, PixelConditions(gain, star))
+    *_, waveforms = exposure([], [], 1, perfect._replace(gain=gain, star_pe_per_ns=star))
     assert not waveforms[0].any()
     assert waveforms[1].any()
 

@@ -10,6 +10,7 @@ meets the mirror is sampled, which is what makes the whole affordable on one cor
     tracks           steps of charged particles          optics         rays to pixels
     electromagnetic  pairs, Compton, bremsstrahlung      electronics    night sky, pulses, trigger, charge
     muons            energy loss, decay                  generate       runs of showers, written as DL1
+    conditions       dead pixels, gains, stars
 
 Units are m, ns, GeV, g/cm2 and tesla, angles are radians. Heights are above sea level. The atmosphere is flat: zenith
 angles up to 60 deg. x points north, y west, z up; directions are those of flight, so a shower has direction z < 0.

@@ -25,6 +25,7 @@ from pipeline.config import CameraConditions, Star
 from pipeline.errors import UserError
 
 LEAST_SHARE = 0.01  # starlight below this share of the dark sky in a pixel changes nothing one could see
+QUIET_SIGMAS = 7.0  # below this, noise with the long tail of shot noise triggers at more than some 100 Hz
 MOST_PE_PER_NS = 1e4  # 0.06 A of anode current at a gain of 40,000: no camera is on where such a star is
 
 
@@ -37,10 +38,13 @@ class PixelConditions(NamedTuple):
         What the calibrated waveform is to be multiplied with; mean 1; 0: dead.
     star_pe_per_ns : ndarray, shape (n_pixels,), float64
         Light of stars, in addition to the night sky.
+    in_trigger : ndarray, shape (n_pixels,), bool
+        Whether the sum of the pixel and its neighbours may trigger.
     """
 
     gain: np.ndarray
     star_pe_per_ns: np.ndarray
+    in_trigger: np.ndarray
 
 
 def make_conditions(telescope: Telescope, conditions: CameraConditions, seed: int) -> PixelConditions:
@@ -51,7 +55,8 @@ def make_conditions(telescope: Telescope, conditions: CameraConditions, seed: in
     telescope : Telescope
     conditions : CameraConditions
         Dead pixels are drawn without replacement, their number is the rounded share of all. Gains are log-normal, so
-        never negative, and have mean 1 over all pixels.
+        never negative, and have mean 1 over all pixels. Dead pixels do not trigger, nor do those near a star that
+        would do so all the time: rate control takes them out of the trigger of a real telescope, too.
     seed : int
         Seeds dead pixels and gains, each independent of how many of the other there are.
 
@@ -76,7 +81,22 @@ def make_conditions(telescope: Telescope, conditions: CameraConditions, seed: in
     gain = np.exp(spread * np.random.default_rng(for_gains).standard_normal(n_pixels))
     gain /= gain.mean()
     gain[np.random.default_rng(for_dead).permutation(n_pixels)[:n_dead]] = 0.0
-    return PixelConditions(gain.astype(np.float32), star_pe_per_ns(telescope, conditions.stars))
+    star = star_pe_per_ns(telescope, conditions.stars)
+    in_trigger = (gain > 0) & ~_triggers_on_stars(telescope, conditions.night_sky_factor, star)
+    return PixelConditions(gain.astype(np.float32), star, in_trigger)
+
+
+def _triggers_on_stars(telescope: Telescope, night_sky_factor: float, star: np.ndarray) -> np.ndarray:
+    """Pixels whose sum with the neighbours has starlight, and noise within `QUIET_SIGMAS` of the trigger threshold."""
+    neighbors = telescope.camera.neighbors
+    exists = neighbors >= 0
+    starlight = star + np.where(exists, star[neighbors], 0.0).sum(axis=1)
+    n_summed = 1 + exists.sum(axis=1)
+    rate = starlight + n_summed * night_sky_factor * telescope.night_sky_pe_per_ns
+    # Campbell's theorem: rate <q^2> integral f^2 dt, which is 3 / (16 tau) for f = t^2 exp(-t / tau) / (2 tau^3)
+    variance = rate * (1 + telescope.gain_spread**2) * 3 / (16 * telescope.pulse_time_ns)
+    variance += n_summed * telescope.electronic_noise_pe**2
+    return (starlight > 0) & (QUIET_SIGMAS**2 * variance > telescope.trigger_pe_per_ns**2)
 
 
 def starlight_pe_per_ns(telescope: Telescope, magnitude: float) -> float:

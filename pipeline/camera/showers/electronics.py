@@ -12,8 +12,8 @@ single photo-electron at time t0 with charge q gives q f(t - t0), f(t) ~ (t / ta
   cuts them. What follows it is linear up to there.
 - Gain: what a wrong flat-field factor leaves. Calibration multiplies all that was recorded by the factor, so the
   electronic noise of the pixel and the level of saturation change with it. A dead pixel has gain 0: no charge, no
-  noise, and no share in the trigger.
-- Trigger: on the same waveforms, a pixel and its neighbours summed.
+  noise, and no trigger.
+- Trigger: on the same waveforms, a pixel and its neighbours summed; not around dead pixels and bright stars.
 
 Not simulated: afterpulses of photomultipliers, rare and large pulses that hardly change images but dominate the
 triggers on noise of a real telescope, whose rate is therefore higher than that of `noise_trigger_probability`; optical
@@ -251,7 +251,7 @@ def sum_neighbors(waveforms, neighbors, sums):
 
 
 @compiled
-def trigger_pixels(waveforms, sums, threshold):
+def trigger_pixels(waveforms, sums, threshold, in_trigger):
     """Number of pixels whose own waveform and that of its neighbours together exceed the threshold at any time."""
     n_pixels, n_samples = waveforms.shape
     limit = np.float32(threshold)
@@ -261,7 +261,7 @@ def trigger_pixels(waveforms, sums, threshold):
         n_above = 0
         for s in range(n_samples):
             n_above += waveforms[i, s] + sums[i, s] > limit
-        n += n_above > 0
+        n += n_above > 0 and in_trigger[i]
     return n
 
 
@@ -321,7 +321,7 @@ def read_out(pixel, time_ns, electronics, pixels, seed, waveforms, sums, charge,
             add_pulse(waveforms[pixel[j]], time_ns[j], electronics)
     limit_and_calibrate(electronics, pixels, waveforms)
     sum_neighbors(waveforms, electronics.neighbors, sums)
-    n_trigger = trigger_pixels(waveforms, sums, electronics.trigger_pe_per_ns)
+    n_trigger = trigger_pixels(waveforms, sums, electronics.trigger_pe_per_ns, pixels.in_trigger)
     if n_trigger > 0:
         extract(waveforms, sums, electronics, charge, peak_time)
     return n_trigger
@@ -344,9 +344,10 @@ def noise_peaks(electronics, pixels, n_windows, seed):
         highest[:] = -np.inf
         for i in range(n_pixels):
             # Sample by sample, which needs no order among them: see `trigger_pixels`
-            for s in range(n_samples):
-                value = waveforms[i, s] + sums[i, s]
-                highest[s] = value if value > highest[s] else highest[s]
+            if pixels.in_trigger[i]:
+                for s in range(n_samples):
+                    value = waveforms[i, s] + sums[i, s]
+                    highest[s] = value if value > highest[s] else highest[s]
         peaks[window] = highest.max()
     return peaks
 
@@ -360,7 +361,7 @@ def noise_trigger_probability(
     ----------
     telescope : Telescope
     n_windows : int
-        Readout windows to simulate (LST: 5000 per second).
+        Readout windows to simulate (LST: 4000 per second).
     seed : int
     conditions : CameraConditions, optional
 
