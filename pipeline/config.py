@@ -38,6 +38,7 @@ class ShowerClass(Section):
     scatter_radius_m: float = Field(300.0, gt=0)
     viewcone_deg: float = Field(2.0, ge=0, le=30, description="0: a point source")
     offset_deg: float = Field(0.0, ge=0, le=30, description="centre of the view cone, above the pointing")
+    start_height_m: float | None = Field(None, gt=0, le=80e3, description="where it begins, above the site")
 
     @model_validator(mode="after")
     def _ordered(self) -> "ShowerClass":
@@ -95,9 +96,12 @@ class ShowersConfig(Section):
     classes: tuple[ShowerClass, ...] = ()
 
     @model_validator(mode="after")
-    def _enough_telescopes(self) -> "ShowersConfig":
+    def _fits_the_array(self) -> "ShowersConfig":
         if self.min_telescopes > len(self.places):
             raise ValueError(f"min_telescopes is {self.min_telescopes}, the array has {len(self.places)}")
+        types = {place.type for place in self.places}
+        if unused := sorted(set(self.geometry_files) - types):
+            raise ValueError(f"geometry_files names {unused[0]}; the array has {', '.join(sorted(types))}")
         return self
 
     @property

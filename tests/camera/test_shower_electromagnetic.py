@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.camera.showers.atmosphere import depth_at
-from pipeline.camera.showers.cherenkov import World, new_record, yield_table
+from pipeline.camera.showers.cherenkov import World, new_record, place_telescopes, yield_table
 from pipeline.camera.showers.compilation import compiled
 from pipeline.camera.showers.electromagnetic import (
     compton_energy_share,
@@ -150,17 +150,17 @@ def corsika_world(impacts_m=(), radius_m=12.5):
         for angle in np.arange(8) * math.pi / 4:
             position = impact * (math.cos(angle) * across + math.sin(angle) * level)
             telescopes.append(position - direction * position[2] / direction[2] + [0, 0, CORSIKA_GROUND_M])
-    return World(
+    world = World(
         observation_height_m=CORSIKA_GROUND_M,
         observation_depth_g_cm2=depth_at(CORSIKA_GROUND_M),
         field_t=(20.55e-6, 0.0, 9.4e-6),
-        yield_per_m=table,
-        yield_step_m=step,
-        telescopes_m=np.array(telescopes).reshape(-1, 3).T.copy(),
-        sphere_radius_m=radius_m,
         pointing=(-CORSIKA_DIRECTION[0], 0.0, -CORSIKA_DIRECTION[2]),
-        cos_field_of_view=-1.0,
+        yield_per_m=table[None],
+        yield_step_m=step,
+        sphere_radius_m=np.array([radius_m]),
+        cos_field_of_view=np.array([-1.0]),
     )
+    return place_telescopes(world, np.array(telescopes).reshape(-1, 3))
 
 
 def simulate(energy_gev, n_showers, world, steps):

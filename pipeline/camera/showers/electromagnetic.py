@@ -16,7 +16,7 @@ import math
 import numpy as np
 
 from pipeline.camera.showers.atmosphere import height_at, refractivity_at_depth
-from pipeline.camera.showers.compilation import compiled
+from pipeline.camera.showers.compilation import inner
 from pipeline.camera.showers.particles import (
     ELECTRON,
     ELECTRON_MASS_GEV,
@@ -35,7 +35,7 @@ ELECTRONS_PER_GRAM = 3.006e23  # N_A Z/A of air
 MAX_STEP_M = 2000.0
 
 
-@compiled
+@inner
 def pair_production(energy_gev):
     """Pair production coefficient of air [cm2/g], from [2]_, linear in log(energy) between its entries."""
     log10 = math.log10(energy_gev)
@@ -48,14 +48,14 @@ def pair_production(energy_gev):
     return 0.02122 - 0.0007 * math.sqrt(10.0 / energy_gev)
 
 
-@compiled
+@inner
 def compton_scattering(energy_gev):
     """Compton coefficient of air [cm2/g]: Klein-Nishina for k = E / m >> 1, 3/8 sigma_T / k (ln 2k + 1/2)."""
     k = energy_gev / ELECTRON_MASS_GEV
     return 0.375 * THOMSON_CM2 * ELECTRONS_PER_GRAM / k * (math.log(2 * k) + 0.5)
 
 
-@compiled
+@inner
 def pair_energy_share():
     """Share x of one partner: dsigma/dx ~ 1 - 4/3 x (1 - x), complete screening [1]_."""
     while True:
@@ -64,7 +64,7 @@ def pair_energy_share():
             return x
 
 
-@compiled
+@inner
 def compton_energy_share(k):
     """Share e of the energy that a photon keeps (k = E / m), sampled from the Klein-Nishina cross section.
 
@@ -78,13 +78,13 @@ def compton_energy_share(k):
             return e
 
 
-@compiled
+@inner
 def opening_angle(energy):
     """Angle at which an electron or a radiated photon leaves, of the order of m / E [rad]."""
     return ELECTRON_MASS_GEV / energy * math.sqrt(exponential())
 
 
-@compiled
+@inner
 def produce_pair(stack, n, energy, position, direction, cut):
     """A photon becomes an electron and a positron."""
     positron_energy = pair_energy_share() * energy
@@ -99,7 +99,7 @@ def produce_pair(stack, n, energy, position, direction, cut):
     return n
 
 
-@compiled
+@inner
 def scatter_compton(stack, n, energy, position, direction, cut):
     """A photon gives part of its energy to an electron at rest."""
     k = energy / ELECTRON_MASS_GEV
@@ -120,7 +120,7 @@ def scatter_compton(stack, n, energy, position, direction, cut):
     return n
 
 
-@compiled
+@inner
 def follow_photon(stack, n, energy, position, direction, depth, world, steps, record):
     """Take a photon to its interaction; returns the new number of particles on the stack."""
     if energy < steps.cut_gev:
@@ -142,13 +142,13 @@ def follow_photon(stack, n, energy, position, direction, depth, world, steps, re
     return scatter_compton(stack, n, energy, position, direction, steps.cut_gev)
 
 
-@compiled
+@inner
 def ionisation_loss(energy):
     """Collision loss of electrons in air [GeV per g/cm2], a fit to [3]_ with its slow relativistic rise."""
     return 2.0e-3 + 1.3e-4 * math.log(energy / 0.010)
 
 
-@compiled
+@inner
 def hard_bremsstrahlung(y_min):
     """Radiations per radiation length above the share y_min: the integral of (4/3 - 4/3 y + y^2) / y [1]_."""
     if y_min >= 1:
@@ -156,13 +156,13 @@ def hard_bremsstrahlung(y_min):
     return -4 / 3 * math.log(y_min) - 4 / 3 * (1 - y_min) + 0.5 * (1 - y_min * y_min)
 
 
-@compiled
+@inner
 def soft_bremsstrahlung_loss(cut):
     """Energy radiated below the cut [GeV per g/cm2]: the integral of 4/3 E dy up to y = cut / E."""
     return 4 / 3 * cut / RADIATION_LENGTH_G_CM2
 
 
-@compiled
+@inner
 def radiated_share(y_min):
     """Share y of a hard bremsstrahlung photon, from (4/3 - 4/3 y + y^2) / y above `y_min`."""
     while True:
@@ -171,7 +171,7 @@ def radiated_share(y_min):
             return y
 
 
-@compiled
+@inner
 def follow_electron(stack, n, kind, energy, position, direction, depth, world, steps, record):
     """Take an electron or positron to its end; returns the new number of particles on the stack.
 

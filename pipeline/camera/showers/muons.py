@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from pipeline.camera.showers.compilation import compiled
+from pipeline.camera.showers.compilation import inner
 from pipeline.camera.showers.particles import (
     ELECTRON,
     MU_MINUS,
@@ -23,13 +23,13 @@ MAX_STEP_M = (
 )
 
 
-@compiled
+@inner
 def energy_loss(energy):
     """Continuous loss a + b E in air [GeV per g/cm2] (Groom et al. 2001, At. Data Nucl. Data Tables 78, 183)."""
     return 2.1e-3 + 3.5e-6 * energy
 
 
-@compiled
+@inner
 def decay_share():
     """Share of the muon's energy that its electron takes, from dn/dx = 5/3 - 3 x^2 + 4/3 x^3.
 
@@ -41,7 +41,7 @@ def decay_share():
             return x
 
 
-@compiled
+@inner
 def follow_muon(stack, n, kind, energy, position, direction, depth, world, steps, record):
     """Take a muon to the ground, to its decay or below the cut; returns the new number of particles on the stack."""
     lifetime = LIFETIME_NS * exponential()

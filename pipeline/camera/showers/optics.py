@@ -140,8 +140,3 @@ def trace(rays, optics, seed):
         pixel[i] = optics.pixel_map[column, row] if inside else -1
         time[i] = rays[i].t + optics.time_spread_ns * np.random.normal()
     return pixel, time
-
-
-def impact_distance_m(core_m: np.ndarray, direction: np.ndarray, telescope_m: np.ndarray) -> float:
-    """Distance of a telescope from a shower axis [m]."""
-    return float(np.linalg.norm(np.cross(telescope_m - core_m, direction)))
