@@ -231,8 +231,8 @@ def shine(position, direction, length_sin2_m, cos_cone, sin_cone, refractivity, 
     ux, uy, uz = direction
     tan_cone = sin_cone / cos_cone
     margin = 1.02 * world.largest_radius_m
-    # One after the other: leaving out a whole array by a sphere around it saves 4 to 10 % of a shower's time where there
-    # are 40 to 90 telescopes, and costs 4 to 8 % where arrays are single telescopes (measured).
+    # One after the other: leaving out a whole array by a sphere around it saves 4 to 10 % of a shower's time where
+    # there are 40 to 90 telescopes, and costs 4 to 8 % where arrays are single telescopes (measured).
     for i in range(world.telescopes_m.shape[1]):
         wx, wy, wz = world.telescopes_m[0, i] - x, world.telescopes_m[1, i] - y, world.telescopes_m[2, i] - z
         along = wx * ux + wy * uy + wz * uz
