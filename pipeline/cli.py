@@ -62,6 +62,7 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")]
 Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
 Threads = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads to compute with.")]
+Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Processes; the result is the same for any number.")]
 Run = Annotated[int, typer.Option(min=1, metavar="N", help="Number of the run, from 1.")]
 Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Instead of the configuration's seed.")]
 
@@ -72,6 +73,7 @@ def simulate_showers(
     out: Annotated[Path, typer.Option(metavar="FILE.h5", help="DL1 file to write.")],
     run: Run,
     seed: Seed = None,
+    jobs: Jobs = 1,
     force: Force = False,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -82,7 +84,7 @@ def simulate_showers(
     cfg = _load(config, threads=threads)
     from pipeline.stages.simulate_showers import simulate_showers as stage
 
-    stage(cfg, run, out, seed=seed, force=force)
+    stage(cfg, run, out, seed=seed, force=force, jobs=jobs)
 
 
 @simulate.command("sky")

@@ -188,7 +188,16 @@ def test_shipped_bundles(folder, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "stage", "expected"),
     [
-        (["simulate", "showers", "--out", "o.h5", "--run", "3"], "simulate_showers.simulate_showers", {"seed": None}),
+        (
+            ["simulate", "showers", "--out", "o.h5", "--run", "3"],
+            "simulate_showers.simulate_showers",
+            {"seed": None, "jobs": 1},
+        ),
+        (
+            ["simulate", "showers", "--out", "o.h5", "--run", "3", "--jobs", "4"],
+            "simulate_showers.simulate_showers",
+            {"seed": None, "jobs": 4},
+        ),
         (["simulate", "sky", "--out", "o.fits", "--run", "3", "--seed", "5"], "simulate_sky.simulate_sky", {"seed": 5}),
         (["ingest", "a", "b", "--out", "o", "--keep-going"], "ingest.ingest", {}),
         (["train", "--task", "energy", "--tiles", "a", "b", "--out", "o", "--resume"], "train.train", {"resume": True}),

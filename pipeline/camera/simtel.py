@@ -1,4 +1,4 @@
-"""sim_telarray files to DL1, through ctapipe: calibration, image extraction, cleaning, image parameters.
+"""sim_telarray files to DL1, through ctapipe: calibration, image extraction, cleaning, image parameters; and cameras.
 
 ctapipe takes seconds to import and is needed nowhere else on the way from images to predictions, so everything of it is
 imported where it is used.
@@ -17,12 +17,14 @@ import numpy as np
 
 from pipeline import provenance
 from pipeline.camera.dl1.repack import repack
+from pipeline.camera.geometry import Camera
 from pipeline.config import CameraIngestConfig
 from pipeline.errors import InputFileError
 from pipeline.files import atomic_output, check_free
 
 if TYPE_CHECKING:
     from ctapipe.containers import ArrayEventContainer
+    from ctapipe.instrument import TelescopeDescription
     from ctapipe.io import SimTelEventSource
 
 log = logging.getLogger(__name__)
@@ -83,6 +85,50 @@ def ingest_simtel(path: str | Path, out: str | Path, cfg: CameraIngestConfig, fo
     for note in counts["notes"]:
         log.warning("%s: %s", path.name, note)
     return counts
+
+
+def simtel_cameras(path: str | Path) -> dict[int, Camera]:
+    """Cameras of a simtel file by telescope id, as ctapipe has them; telescopes of one type share the object.
+
+    Raises
+    ------
+    InputFileError
+        If the file cannot be opened.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputFileError(f"{path} does not exist")
+    cameras: dict[Any, Camera] = {}
+    with _quiet(path), _open(path, CameraIngestConfig(max_events=1), []) as source:
+        descriptions = source.subarray.tel
+        for description in descriptions.values():
+            if description not in cameras:
+                cameras[description] = _camera(description)
+        return {tel_id: cameras[description] for tel_id, description in descriptions.items()}
+
+
+def _camera(telescope: "TelescopeDescription") -> Camera:
+    geometry, readout, optics = telescope.camera.geometry, telescope.camera.readout, telescope.optics
+    return Camera(
+        name=telescope.camera.name,
+        pix_x_m=geometry.pix_x.to_value("m"),
+        pix_y_m=geometry.pix_y.to_value("m"),
+        pix_area_m2=geometry.pix_area.to_value("m2"),
+        hexagonal=geometry.pix_type.value != "square",
+        focal_length_m=optics.equivalent_focal_length.to_value("m"),
+        pix_rotation_deg=geometry.pix_rotation.to_value("deg"),
+        cam_rotation_deg=geometry.cam_rotation.to_value("deg"),
+        effective_focal_length_m=optics.effective_focal_length.to_value("m"),
+        mirror_area_m2=optics.mirror_area.to_value("m2"),
+        n_mirrors=optics.n_mirrors,
+        n_mirror_tiles=optics.n_mirror_tiles,
+        optics_name=optics.name,
+        reflector_shape=optics.reflector_shape.name,
+        n_samples=readout.n_samples,
+        sampling_rate_ghz=readout.sampling_rate.to_value("GHz"),
+        reference_pulse=readout.reference_pulse_shape,
+        reference_pulse_step_ns=readout.reference_pulse_sample_width.to_value("ns"),
+    )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`lightpool simulate showers`: one run of gamma or proton showers as DL1 HDF5, with truth."""
+"""`lightpool simulate showers`: one run of showers of one kind as DL1 HDF5, with truth."""
 
 import logging
 import time
@@ -11,7 +11,9 @@ from pipeline.files import atomic_output, check_free
 log = logging.getLogger(__name__)
 
 
-def simulate_showers(cfg: Config, run: int, out: str | Path, seed: int | None = None, force: bool = False) -> Path:
+def simulate_showers(
+    cfg: Config, run: int, out: str | Path, seed: int | None = None, force: bool = False, jobs: int = 1
+) -> Path:
     """Simulate run number `run` and write its triggered images.
 
     Parameters
@@ -26,6 +28,8 @@ def simulate_showers(cfg: Config, run: int, out: str | Path, seed: int | None = 
         Replaces ``cfg.seed``. A shower depends on seed, run and its number in the run only.
     force : bool
         Replace an existing file.
+    jobs : int
+        Number of processes; the file is the same for any.
 
     Returns
     -------
@@ -35,38 +39,50 @@ def simulate_showers(cfg: Config, run: int, out: str | Path, seed: int | None = 
     Raises
     ------
     UserError
-        If the configuration has no such run or telescope, or `out` exists and `force` is false.
+        If the configuration has no such run or telescope, `out` exists and `force` is false, or one of several
+        processes was ended from outside.
     """
     out = check_free(out, force=force)
     shower_class = cfg.showers.class_of_run(run)
     # Numba and PyTables are imported, and the configuration is known to be good, only from here on.
     from pipeline.camera.dl1 import DL1Writer
-    from pipeline.camera.showers.generate import run_showers, simulation_run, subarray
+    from pipeline.camera.showers.array import subarray
+    from pipeline.camera.showers.generate import run_showers, simulation_run
+    from pipeline.camera.showers.particles import PRIMARIES
+    from pipeline.camera.showers.primaries import pointing
 
     seed = cfg.seed if seed is None else seed
-    run_info = simulation_run(cfg.showers, run)
+    alt_rad, az_rad = pointing(cfg.showers)
     cleaning = cfg.tiles.camera.cleaning
+    array = subarray(cfg.showers)
+    facts = {
+        "geometry_sha256": {kind: provenance.sha256_file(path) for kind, path in cfg.showers.geometry_files.items()}
+    }
+    nucleons, _ = PRIMARIES[shower_class.particle]
+    if len(nucleons) > 1:
+        facts["nucleus"] = f"superposition: {len(nucleons)} independent nucleons with equal shares of the energy"
     stamped = provenance.stamp(
         "simulate showers",
         config=cfg.showers.model_dump(mode="json"),
         cleaning=cleaning.model_dump(mode="json"),
         seed=seed,
         run=run,
+        **facts,
     )
     began = time.perf_counter()
     with (
         atomic_output(out, force=force) as temporary,
         DL1Writer(
             temporary,
-            subarray(cfg.showers),
+            array,
             obs_id=run,
-            pointing_alt_rad=run_info.min_alt_rad,
-            pointing_az_rad=run_info.min_az_rad,
-            simulation=run_info,
+            pointing_alt_rad=alt_rad,
+            pointing_az_rad=az_rad,
+            simulation=simulation_run(cfg.showers, run),
             provenance=stamped,
         ) as writer,
     ):
-        run_showers(cfg.showers, run, seed, writer, cleaning)
+        run_showers(cfg.showers, run, seed, writer, cleaning, jobs)
     wall_s = time.perf_counter() - began
     provenance.write_sidecar(out, stamped, wall_s=round(wall_s, 3), n_images=writer.n_images)
     log.info(

@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.camera.dl1 import DL1File, DL1Writer, EventChunk, SimulationRun, Subarray
+from pipeline.camera.dl1 import DL1File, DL1Writer, EventChunk, ShowerDistribution, SimulationRun, Subarray
 from pipeline.camera.dl1.coordinates import high_resolution_time, offset_deg, seconds_of_high_resolution
 from pipeline.camera.geometry import Camera
 from pipeline.errors import InputFileError
@@ -335,6 +335,91 @@ def test_wrong_chunks(tmp_path):
         write(tmp_path / "x.h5", array, halves)
     with pytest.raises(ValueError, match="columns of other lengths"):
         EventChunk(part.event_id[1:], part.tel_id, part.image, part.peak_time)
+
+
+# ---- several cameras, waveforms, what was thrown ---------------------------------------------------------------------
+def mixed_array():
+    large, small = camera(), camera(rings=3, focal_length_m=16.0, name="MSTCam", area=100.0)
+    telescopes = {1: large, 2: small, 3: large}
+    return Subarray("mixed", telescopes, {t: (50.0 * t, 0.0, 10.0) for t in telescopes})
+
+
+def chunks_by_camera(rng, array):
+    """Events 100 to 103 seen by telescope 1 (even numbers), 2 (all) and 3 (the last), one chunk for each camera."""
+    seen = {array.telescopes[1]: ([100, 102, 103], [1, 1, 3]), array.telescopes[2]: ([100, 101, 102, 103], [2] * 4)}
+    for cam, (event_id, tel_id) in seen.items():
+        n = len(event_id)
+        image = rng.normal(size=(n, cam.n_pixels)).astype(np.float32)
+        yield EventChunk(
+            event_id=np.array(event_id),
+            tel_id=np.array(tel_id),
+            image=image,
+            peak_time=image,
+            time_s=np.array(event_id) + 0.001 * np.array(tel_id),
+            truth={"true_energy_tev": np.array(event_id) / 100},
+            waveforms=rng.normal(size=(n, cam.n_pixels, 5)).astype(np.float32),
+            is_broken=np.arange(cam.n_pixels)[None] == np.array(tel_id)[:, None],
+        )
+
+
+def test_cameras_of_different_size_have_chunks_of_their_own(tmp_path):
+    from ctapipe.io import EventSource
+
+    array = mixed_array()
+    large, small = chunks_by_camera(np.random.default_rng(0), array)
+    path = tmp_path / "mixed.dl1.h5"
+    with DL1Writer(path, array, obs_id=7, pointing_alt_rad=ALT, pointing_az_rad=AZ, simulation=RUN) as writer:
+        writer.append(large, small)
+        assert (writer.n_events, writer.n_images) == (4, 7)
+    with DL1File(path) as file:
+        assert [(chunk.tel_id, chunk.event_id.tolist()) for chunk in file.chunks()] == [
+            (1, [100, 102]), (2, [100, 101, 102, 103]), (3, [103]),
+        ]  # fmt: skip
+        np.testing.assert_array_equal(next(file.chunks(tel_ids=[2])).image, small.image)
+    with h5py.File(path) as file:
+        assert file.attrs["CTA PRODUCT DATA LEVELS"] in ("DL1_IMAGES,R1", b"DL1_IMAGES,R1")
+    expected = {100: [1, 2], 101: [2], 102: [1, 2], 103: [2, 3]}
+    with EventSource(path) as source:
+        for event in source:
+            assert sorted(event.r1.tel) == expected[event.index.event_id]
+            assert event.simulation.shower.energy.to_value("TeV") == event.index.event_id / 100
+            for tel_id, r1 in event.r1.tel.items():
+                chunk = small if tel_id == 2 else large
+                row = np.flatnonzero((chunk.event_id == event.index.event_id) & (chunk.tel_id == tel_id))
+                np.testing.assert_array_equal(r1.waveform, chunk.waveforms[row])
+                assert np.flatnonzero(r1.pixel_status == 0).tolist() == [tel_id]
+                assert r1.event_time.unix_tai == pytest.approx(event.index.event_id + 0.001 * tel_id, abs=1e-9)
+
+
+def test_events_of_several_chunks_rise(tmp_path):
+    array = mixed_array()
+    large, small = chunks_by_camera(np.random.default_rng(0), array)
+    large.event_id = large.event_id[::-1]
+    with (
+        DL1Writer(tmp_path / "x.h5", array, obs_id=7, pointing_alt_rad=ALT, pointing_az_rad=AZ) as writer,
+        pytest.raises(ValueError, match="must stand together in a chunk, or rise in several"),
+    ):
+        writer.append(large, small)
+
+
+def test_thrown_showers(tmp_path):
+    from ctapipe.io import EventSource, HDF5Merger
+
+    thrown = ShowerDistribution(40, np.geomspace(0.1, 10, 5), np.linspace(0, 300, 4), np.full((4, 3), 3.0))
+    with DL1Writer(
+        tmp_path / "a.h5", subarray(), obs_id=7, pointing_alt_rad=ALT, pointing_az_rad=AZ, simulation=RUN
+    ) as writer:
+        writer.append(chunk(np.random.default_rng(2), subarray(), 0, 4))
+        writer.write_shower_distribution(thrown)
+    with HDF5Merger(tmp_path / "b.h5") as merger:
+        merger(tmp_path / "a.h5")
+    for name in ("a.h5", "b.h5"):
+        with EventSource(tmp_path / name) as source:
+            read = source.simulated_shower_distributions[7]
+        assert read.n_entries == 40
+        assert read.bins_core_dist[-1].to_value("m") == pytest.approx(300)
+        np.testing.assert_allclose(read.bins_energy.to_value("TeV"), thrown.bins_energy_tev)
+        np.testing.assert_array_equal(read.histogram, thrown.histogram)
 
 
 # ---- ctapipe reads what we write -------------------------------------------------------------------------------------

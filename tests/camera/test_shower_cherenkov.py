@@ -10,6 +10,7 @@ from pipeline.camera.showers.cherenkov import (
     World,
     arc_half_width,
     new_record,
+    place_telescopes,
     shine,
     transmission,
     yield_at,
@@ -29,19 +30,19 @@ GROUND_M = 2158.0
 RADIUS_M = 11.0
 
 
-def world_with(telescopes, *, photons_per_m=3000.0):
+def world_with(telescopes, *, photons_per_m=3000.0, radii_m=(RADIUS_M,), kind=None):
     """Telescopes that look straight up; the same light yield at all heights, and no magnetic field."""
-    return World(
+    world = World(
         observation_height_m=GROUND_M,
         observation_depth_g_cm2=depth_at(GROUND_M),
         field_t=(0.0, 0.0, 0.0),
-        yield_per_m=np.full(300, photons_per_m),
-        yield_step_m=200.0,
-        telescopes_m=np.array(telescopes, float).T.copy(),
-        sphere_radius_m=RADIUS_M,
         pointing=(0.0, 0.0, 1.0),
-        cos_field_of_view=0.0,
+        yield_per_m=np.full((len(radii_m), 300), photons_per_m),
+        yield_step_m=200.0,
+        sphere_radius_m=np.array(radii_m),
+        cos_field_of_view=np.zeros(len(radii_m)),
     )
+    return place_telescopes(world, np.array(telescopes, float), kind)
 
 
 @pytest.mark.parametrize(("psi_deg", "radius_deg"), [(1.2, 0.1), (1.0, 0.3), (0.5, 0.8), (0.1, 1.5), (3.0, 0.1)])
@@ -67,7 +68,7 @@ def test_rays_of_a_point_against_brute_force(rng):
     cone = 0.018
     telescopes = np.array([[100.0, 60.0, GROUND_M], [190.0, -140.0, GROUND_M], [800.0, 0.0, GROUND_M]])
     world, record = world_with(telescopes), new_record(100_000)
-    shine(position, direction, 300_000.0, math.cos(cone), math.sin(cone), 2e-4, world, record)
+    shine(position, direction, 100.0, math.cos(cone), math.sin(cone), 2e-4, world, record)
     rays = record.rays[: record.n_rays[0]]
 
     n = 300_000
@@ -86,14 +87,36 @@ def test_rays_of_a_point_against_brute_force(rng):
     np.testing.assert_allclose(rays["t"], time, atol=0.01)
 
 
+def test_each_telescope_has_the_yield_and_the_size_of_its_kind():
+    """A large dim kind beside a small bright one: what each gets does not depend on the others."""
+    position, direction, cone = (0.0, 0.0, 9000.0, 0.0), (0.0, 0.0, -1.0), 0.018
+    ring_m = (9000.0 - GROUND_M) * math.tan(cone)
+    angles = np.arange(6) * math.pi / 3
+    telescopes = np.column_stack([ring_m * np.cos(angles), ring_m * np.sin(angles), np.full(6, GROUND_M)])
+    radii_m, yields = (12.0, 2.0), np.array([300.0, 12_000.0])
+    kind = np.array([0, 1, 1, 0, 1, 0])
+    world = world_with(telescopes, radii_m=radii_m, kind=kind)._replace(yield_per_m=np.repeat(yields[:, None], 300, 1))
+    record, counts = new_record(200_000), np.zeros(6)
+    for _ in range(50):
+        record.n_rays[0] = 0
+        shine(position, direction, 20.0, math.cos(cone), math.sin(cone), 2e-4, world, record)
+        counts += np.bincount(record.rays["telescope"][: record.n_rays[0]], minlength=6)
+    # A sphere of radius R across the ring covers an arc of 2 R / ring of it
+    expected = 50 * 20.0 * yields[kind] * 2 * np.array(radii_m)[kind] / (2 * math.pi * ring_m)
+    np.testing.assert_array_less(abs(counts - expected), 5 * np.sqrt(expected) + 0.003 * expected)
+
+
 def test_rays_outside_the_field_of_view_are_dropped():
     position, direction = (0.0, 0.0, 9000.0, 0.0), rotated((0.0, 0.0, -1.0), 0.1, 0.0)
     w = np.array(direction) * 8000.0
     telescope = [position[0] + w[0] + 140.0, position[1] + w[1], position[2] + w[2]]
     counts = []
     for limit in (0.2, 0.05):
-        world, record = world_with([telescope])._replace(cos_field_of_view=math.cos(limit)), new_record(100_000)
-        shine(position, direction, 10_000.0, math.cos(0.018), math.sin(0.018), 2e-4, world, record)
+        world, record = (
+            world_with([telescope])._replace(cos_field_of_view=np.array([math.cos(limit)])),
+            new_record(100_000),
+        )
+        shine(position, direction, 3.0, math.cos(0.018), math.sin(0.018), 2e-4, world, record)
         counts.append(record.n_rays[0])
     assert counts[0] > 100
     assert counts[1] == 0
@@ -111,9 +134,10 @@ def test_yield_falls_with_height_and_zenith_angle():
     inclined, _ = yield_table(GROUND_M, math.radians(60), wavelength, efficiency)
     assert np.all(np.diff(vertical) <= 0)
     assert np.all(inclined[1:] < vertical[1:])
-    world = world_with([[0, 0, 0]])._replace(yield_per_m=vertical, yield_step_m=step)
-    assert yield_at(GROUND_M + 10.5 * step, world) == pytest.approx((vertical[10] + vertical[11]) / 2)
-    assert yield_at(1e6, world) == pytest.approx(vertical[-1])
+    world = world_with([[0, 0, 0]])._replace(yield_per_m=np.array([vertical, inclined]), yield_step_m=step)
+    assert yield_at(0, GROUND_M + 10.5 * step, world) == pytest.approx((vertical[10] + vertical[11]) / 2)
+    assert yield_at(0, 1e6, world) == pytest.approx(vertical[-1])
+    assert yield_at(1, GROUND_M + 10.0 * step, world) == pytest.approx(inclined[10])
 
 
 def test_transmission_of_blue_light():
@@ -146,5 +170,5 @@ def test_muon_ring_has_the_light_of_its_radius():
 def test_rays_beyond_the_record_are_counted():
     position, direction = (0.0, 0.0, 5000.0, 0.0), (0.0, 0.0, -1.0)
     world, record = world_with([[50.0, 0.0, GROUND_M]]), new_record(10)
-    shine(position, direction, 20_000.0, math.cos(0.018), math.sin(0.018), 2e-4, world, record)
+    shine(position, direction, 7.0, math.cos(0.018), math.sin(0.018), 2e-4, world, record)
     assert record.n_rays[0] > 10

@@ -4,7 +4,7 @@ Neither side imports ctapipe: 4 s that a prediction has no use for. The two libr
 h5py writes booleans as integers for PyTables, and ctapipe then selects wrong telescopes; h5py reads three times faster.
 """
 
-from pipeline.camera.dl1.model import EventChunk, ImageChunk, SimulationRun, Subarray
+from pipeline.camera.dl1.model import EventChunk, ImageChunk, ShowerDistribution, SimulationRun, Subarray
 from pipeline.camera.dl1.reader import DL1File
 from pipeline.camera.dl1.schema import DATA_MODEL_VERSION
 from pipeline.camera.dl1.writer import DL1Writer
@@ -15,6 +15,7 @@ __all__ = [
     "DL1Writer",
     "EventChunk",
     "ImageChunk",
+    "ShowerDistribution",
     "SimulationRun",
     "Subarray",
 ]

@@ -69,9 +69,28 @@ class SimulationRun:
     detector_prog_id: int = -1  # sim_telarray = 1
 
 
+@dataclass(frozen=True)
+class ShowerDistribution:
+    """How many showers were thrown where, whether they triggered or not: the denominator of effective areas.
+
+    Attributes
+    ----------
+    n_entries : int
+        Number of showers, each counted as often as it was used.
+    bins_energy_tev, bins_core_dist_m : ndarray, shape (n_energies + 1,), (n_distances + 1,)
+        Edges of the bins.
+    histogram : ndarray, shape (n_energies, n_distances)
+    """
+
+    n_entries: int
+    bins_energy_tev: np.ndarray
+    bins_core_dist_m: np.ndarray
+    histogram: np.ndarray
+
+
 @dataclass
 class EventChunk:
-    """Images to write: one row per image; the images of one array event stand together.
+    """Images to write, of cameras with equally many pixels: one row per image; those of one event stand together.
 
     Attributes
     ----------
@@ -91,6 +110,10 @@ class EventChunk:
         and shower_id. What is missing is written as NaN, the impact distance is computed.
     true_image : ndarray of int, shape (n, n_pixels), optional
         Photo-electrons of the shower alone; without, -1 is written for "not known" as ctapipe does.
+    waveforms : ndarray of float32, shape (n, n_pixels, n_samples), optional
+        Calibrated waveforms [p.e. per sample], written as R1.
+    is_broken : ndarray of bool, shape (n, n_pixels), optional
+        Pixels that gave no signal; R1 tells them apart.
     parameters, true_parameters : dict of ndarray, shape (n,), optional
         Image parameters in ctapipe's names and units (hillas_length in degrees); NaN is written for columns left out.
     """
@@ -106,6 +129,8 @@ class EventChunk:
     event_type: np.ndarray | None = None
     truth: dict[str, np.ndarray] = field(default_factory=dict)
     true_image: np.ndarray | None = None
+    waveforms: np.ndarray | None = None
+    is_broken: np.ndarray | None = None
     parameters: dict[str, np.ndarray] | None = None
     true_parameters: dict[str, np.ndarray] | None = None
 

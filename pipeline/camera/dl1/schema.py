@@ -18,10 +18,12 @@ TRIGGER = "/dl1/event/subarray/trigger"
 TEL_TRIGGER = "/dl1/event/telescope/trigger"
 IMAGES = "/dl1/event/telescope/images"
 PARAMETERS = "/dl1/event/telescope/parameters"
+WAVEFORMS = "/r1/event/telescope"
 SHOWER = "/simulation/event/subarray/shower"
 TRUE_IMAGES = "/simulation/event/telescope/images"
 TRUE_IMPACT = "/simulation/event/telescope/impact"
 TRUE_PARAMETERS = "/simulation/event/telescope/parameters"
+SHOWER_DISTRIBUTION = "/simulation/service/shower_distribution"
 SIMULATION_RUN = "/configuration/simulation/run"
 FIXED_POINTING = "/configuration/telescope/pointing"
 LEGACY_POINTING = "/dl1/monitoring/telescope/pointing"  # up to v4
@@ -81,6 +83,30 @@ def image_columns(n_pixels: int) -> tuple[Column, ...]:
         Column("peak_time", "f4", "", "Time of the pulse per pixel [ns]", shape=shape),
         Column("image_mask", "?", "", "True where the pixel has passed cleaning", shape=shape),
         Column("is_valid", "?", "", "True if image extraction succeeded"),
+    )
+
+
+def waveform_columns(n_pixels: int, n_samples: int) -> tuple[Column, ...]:
+    """/r1/event/telescope/tel_NNN, of the one gain channel that is kept."""
+    return (
+        *OBS_EVENT_TEL,
+        Column("event_type", "i8", "", "type of event", enum="EventType"),
+        _time("event_time", "event timestamp"),
+        Column("waveform", "f4", "", "Calibrated samples [p.e.]", shape=(1, n_pixels, n_samples)),
+        Column("pixel_status", "u1", "", "ctapipe's PixelStatus: 4 high gain stored, 0 broken", shape=(n_pixels,)),
+        Column("selected_gain_channel", "i1", "", "0: high gain", shape=(n_pixels,)),
+    )
+
+
+def shower_distribution_columns(n_energies: int, n_distances: int) -> tuple[Column, ...]:
+    """/simulation/service/shower_distribution."""
+    return (
+        Column("obs_id", "i4", "", "Observation Block ID"),
+        Column("hist_id", "i8", "", "Histogram ID"),
+        Column("n_entries", "i8", "", "Number of entries in the histogram"),
+        Column("bins_energy", "f8", "TeV", "edges of the energy bins", shape=(n_energies + 1,)),
+        Column("bins_core_dist", "f8", "m", "edges of the core distance bins", shape=(n_distances + 1,)),
+        Column("histogram", "f8", "", "showers thrown", shape=(n_energies, n_distances)),
     )
 
 

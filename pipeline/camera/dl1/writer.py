@@ -13,11 +13,14 @@ import numpy as np
 
 from pipeline.camera.dl1 import schema
 from pipeline.camera.dl1.coordinates import high_resolution_time, impact_distance_m, mjd
-from pipeline.camera.dl1.model import EventChunk, SimulationRun, Subarray
+from pipeline.camera.dl1.model import EventChunk, ShowerDistribution, SimulationRun, Subarray
 from pipeline.camera.dl1.schema import Column
 from pipeline.camera.geometry import Camera
 
+_HIGH_GAIN_STORED = 4  # of ctapipe's PixelStatus
 _CHUNK_BYTES = 1 << 19  # of uncompressed rows: enough for zstd, little to decompress for one event
+# Columns of a chunk that belong to a trigger, not to an image
+_OF_A_TRIGGER = ("event_id", "tel_id", "time_s", "event_type", "n_trigger_pixels")
 
 
 class DL1Writer:
@@ -73,29 +76,45 @@ class DL1Writer:
             self._write_simulation_run(simulation)
             self._table(schema.SHOWER, schema.SHOWER_COLUMNS)
 
-    def append(self, chunk: EventChunk) -> None:
-        """Add images. The images of one array event stand together and in one chunk.
+    def append(self, *chunks: EventChunk) -> None:
+        """Add images. Those of one array event stand together in a chunk, and come in one call.
+
+        Where cameras differ in their number of pixels, each has a chunk of its own: an event may then have images in
+        several of them, and event ids rise within each.
 
         Raises
         ------
         ValueError
             If an event is torn apart, a telescope is unknown, or the number of pixels is wrong.
         """
-        if len(chunk) == 0:
+        filled = [chunk for chunk in chunks if len(chunk)]
+        if not filled:
             return
-        order, starts = self._events(chunk)
-        ids = self._ids(chunk)
-        self._append_triggers(chunk, ids, order, starts)
+        heads = {name: np.concatenate([getattr(chunk, name) for chunk in filled]) for name in _OF_A_TRIGGER}
+        order, starts = self._events(filled, heads)
+        self._append_triggers(heads, order, starts)
         if self._simulation is not None:
-            self._append_truth(chunk, ids, order[starts])
-        for tel_id in np.unique(chunk.tel_id).tolist():
-            self._append_telescope(chunk, ids, tel_id, order[chunk.tel_id[order] == tel_id])
+            self._append_truth(filled, heads["event_id"], order[starts])
+        for chunk in filled:
+            # Within an event only the order of telescopes was changed.
+            for tel_id in np.unique(chunk.tel_id).tolist():
+                self._append_telescope(chunk, tel_id, np.flatnonzero(chunk.tel_id == tel_id))
         self._time_range_s = (
-            min(self._time_range_s[0], float(np.min(chunk.time_s))),
-            max(self._time_range_s[1], float(np.max(chunk.time_s))),
+            min(self._time_range_s[0], float(np.min(heads["time_s"]))),
+            max(self._time_range_s[1], float(np.max(heads["time_s"]))),
         )
         self.n_events += len(starts)
-        self.n_images += len(chunk)
+        self.n_images += len(order)
+
+    def write_shower_distribution(self, distribution: ShowerDistribution) -> None:
+        """Add what was thrown in the whole run; ctapipe takes the number of showers from there."""
+        columns = schema.shower_distribution_columns(*distribution.histogram.shape)
+        row = {
+            "obs_id": self._obs_id, "hist_id": -1, "n_entries": distribution.n_entries,
+            "bins_energy": distribution.bins_energy_tev, "bins_core_dist": distribution.bins_core_dist_m,
+            "histogram": distribution.histogram,
+        }  # fmt: skip
+        self._write(schema.SHOWER_DISTRIBUTION, columns, [row])
 
     def append_pointing(self, tel_id: int, time_s: np.ndarray, alt_rad: np.ndarray, az_rad: np.ndarray) -> None:
         """Add what the drive reported during an observation (times since 1970-01-01 TAI, strictly rising)."""
@@ -123,53 +142,62 @@ class DL1Writer:
             self._file.close()
 
     # ---- events ------------------------------------------------------------------------------------------------------
-    def _events(self, chunk: EventChunk) -> tuple[np.ndarray, np.ndarray]:
+    def _events(self, chunks: Sequence[EventChunk], heads: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Order of rows with telescopes sorted within each event, and where each event starts in it."""
-        unknown = sorted(set(np.unique(chunk.tel_id).tolist()) - set(self._index))
+        event_id, tel_id = heads["event_id"], heads["tel_id"]
+        unknown = sorted(set(np.unique(tel_id).tolist()) - set(self._index))
         if unknown:
             raise ValueError(f"telescopes {unknown} are not in the subarray; it has {sorted(self._index)}")
-        begins = np.diff(chunk.event_id, prepend=chunk.event_id[0] - 1) != 0
-        torn = np.count_nonzero(begins) != len(np.unique(chunk.event_id))
-        if torn or chunk.event_id[0] == self._last_event:
-            raise ValueError("the images of one event must stand together in a chunk")
-        self._last_event = int(chunk.event_id[-1])
-        event = np.cumsum(begins)
         # ctapipe's event reader takes the rows of an event in the order of the telescope list.
-        tel_index = np.array([self._index[tel_id] for tel_id in chunk.tel_id.tolist()])
+        tel_index = np.array([self._index[number] for number in tel_id.tolist()])
+        if len(chunks) == 1:
+            begins = np.diff(event_id, prepend=event_id[0] - 1) != 0
+            torn = np.count_nonzero(begins) != len(np.unique(event_id))
+            event = np.cumsum(begins)
+        else:
+            torn = any((np.diff(chunk.event_id) < 0).any() for chunk in chunks)
+            event = event_id
         order = np.lexsort((tel_index, event))
-        return order, np.flatnonzero(begins)
+        starts = np.flatnonzero(np.diff(event[order], prepend=event[order[0]] - 1))
+        if torn or event_id[order[0]] == self._last_event:
+            raise ValueError("the images of one event must stand together in a chunk, or rise in several")
+        self._last_event = int(event_id[order[-1]])
+        return order, starts
 
-    def _ids(self, chunk: EventChunk) -> dict[str, np.ndarray]:
-        obs_id = np.full(len(chunk), self._obs_id)
-        return {"obs_id": obs_id, "event_id": chunk.event_id, "tel_id": chunk.tel_id}
+    def _ids(self, event_id: np.ndarray, tel_id: np.ndarray) -> dict[str, np.ndarray]:
+        return {"obs_id": np.full(len(event_id), self._obs_id), "event_id": event_id, "tel_id": tel_id}
 
-    def _append_triggers(
-        self, chunk: EventChunk, ids: Mapping[str, np.ndarray], order: np.ndarray, starts: np.ndarray
-    ) -> None:
-        time = high_resolution_time(chunk.time_s)
-        per_telescope = ids | {
-            "time": time, "event_type": chunk.event_type, "n_trigger_pixels": chunk.n_trigger_pixels,
+    def _append_triggers(self, heads: Mapping[str, np.ndarray], order: np.ndarray, starts: np.ndarray) -> None:
+        tel_id = heads["tel_id"]
+        per_telescope = self._ids(heads["event_id"], tel_id) | {
+            "time": high_resolution_time(heads["time_s"]), "event_type": heads["event_type"],
+            "n_trigger_pixels": heads["n_trigger_pixels"],
         }  # fmt: skip
         self._append(schema.TEL_TRIGGER, schema.TEL_TRIGGER_COLUMNS, per_telescope, order)
         first = order[starts]
         mask = np.zeros((len(starts), len(self._index)), bool)
-        event = np.searchsorted(starts, np.arange(len(chunk)), side="right") - 1
-        mask[event, [self._index[tel_id] for tel_id in chunk.tel_id[order].tolist()]] = True
+        event = np.searchsorted(starts, np.arange(len(order)), side="right") - 1
+        mask[event, [self._index[number] for number in tel_id[order].tolist()]] = True
         columns = schema.trigger_columns(len(self._index))
         per_event = {name: column[first] for name, column in per_telescope.items()} | {"tels_with_trigger": mask}
         self._append(schema.TRIGGER, columns, per_event, slice(None))
 
-    def _append_truth(self, chunk: EventChunk, ids: Mapping[str, np.ndarray], first: np.ndarray) -> None:
-        unknown = np.full(len(chunk), math.nan)
-        values = dict(ids) | {column: chunk.truth.get(name, unknown) for column, name in schema.TRUTH_COLUMNS.items()}
-        if "true_primary_id" not in chunk.truth:
-            values["true_shower_primary_id"] = np.full(len(chunk), np.iinfo(np.int16).max)  # ctapipe's "unknown"
-        values["shower_id"] = chunk.truth.get("shower_id", chunk.event_id)
+    def _append_truth(self, chunks: Sequence[EventChunk], event_id: np.ndarray, first: np.ndarray) -> None:
+        def column(name: str, unknown: np.ndarray) -> np.ndarray:
+            if any(name not in chunk.truth for chunk in chunks):
+                return unknown
+            return np.concatenate([chunk.truth[name] for chunk in chunks])
+
+        nan = np.full(len(event_id), math.nan)
+        values = self._ids(event_id, event_id)
+        values |= {written: column(name, nan) for written, name in schema.TRUTH_COLUMNS.items()}
+        unknown_id = np.full(len(event_id), np.iinfo(np.int16).max)  # ctapipe's "unknown"
+        values["true_shower_primary_id"] = column("true_primary_id", unknown_id)
+        values["shower_id"] = column("shower_id", event_id)
         self._append(schema.SHOWER, schema.SHOWER_COLUMNS, values, first)
 
-    def _append_telescope(
-        self, chunk: EventChunk, ids: Mapping[str, np.ndarray], tel_id: int, rows: np.ndarray
-    ) -> None:
+    def _append_telescope(self, chunk: EventChunk, tel_id: int, rows: np.ndarray) -> None:
+        ids = self._ids(chunk.event_id, chunk.tel_id)
         n_pixels = self._subarray.telescopes[tel_id].n_pixels
         if chunk.image.shape[1] != n_pixels:
             raise ValueError(
@@ -181,6 +209,8 @@ class DL1Writer:
         if chunk.parameters is not None:
             values = dict(ids) | chunk.parameters
             self._append(f"{schema.PARAMETERS}/{name}", schema.PARAMETER_COLUMNS, values, rows)
+        if chunk.waveforms is not None:
+            self._append_waveforms(f"{schema.WAVEFORMS}/{name}", chunk, ids, rows)
         if self._simulation is None:
             return
         true_image = chunk.true_image
@@ -200,6 +230,17 @@ class DL1Writer:
         if chunk.parameters is not None:
             values = dict(ids) | (chunk.true_parameters or {})
             self._append(f"{schema.TRUE_PARAMETERS}/{name}", schema.TRUE_PARAMETER_COLUMNS, values, rows)
+
+    def _append_waveforms(self, path: str, chunk: EventChunk, ids: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
+        _, n_pixels, n_samples = chunk.waveforms.shape
+        broken = np.zeros(chunk.image.shape, bool) if chunk.is_broken is None else chunk.is_broken
+        values = dict(ids) | {
+            "event_type": chunk.event_type, "event_time": high_resolution_time(chunk.time_s),
+            "waveform": chunk.waveforms[:, None],
+            "pixel_status": np.where(broken, 0, _HIGH_GAIN_STORED),
+            "selected_gain_channel": np.zeros(chunk.image.shape, np.int8),
+        }  # fmt: skip
+        self._append(path, schema.waveform_columns(n_pixels, n_samples), values, rows)
 
     # ---- tables ------------------------------------------------------------------------------------------------------
     def _append(
@@ -244,6 +285,8 @@ class DL1Writer:
         levels = ["DL1_IMAGES"]
         if schema.PARAMETERS in self._file.root:
             levels.append("DL1_PARAMETERS")
+        if schema.WAVEFORMS in self._file.root:
+            levels.append("R1")
         return levels
 
     def _write_root(self, provenance: Mapping[str, Any]) -> None:

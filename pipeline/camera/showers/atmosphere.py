@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from pipeline.camera.showers.compilation import compiled
+from pipeline.camera.showers.compilation import inner
 
 LAYER_BOTTOM_M = np.array([0.0, 4e3, 10e3, 40e3, 100e3])
 A_G_CM2 = np.array([-186.555305, -94.919, 0.61289, 0.0, 0.01128292])
@@ -32,7 +32,7 @@ LAYER_BOTTOM_G_CM2 = np.append(_layer_bottom_depths(), A_G_CM2[4] - B_G_CM2[4] *
 SEA_LEVEL_DENSITY_G_CM3 = B_G_CM2[0] / (100 * C_M[0])
 
 
-@compiled
+@inner
 def _layer_of_depth(depth_g_cm2):
     layer = 0
     while layer < 3 and depth_g_cm2 <= LAYER_BOTTOM_G_CM2[layer + 1]:
@@ -40,7 +40,7 @@ def _layer_of_depth(depth_g_cm2):
     return layer
 
 
-@compiled
+@inner
 def depth_at(height_m):
     """Vertical overburden T(h) [g/cm2]; 0 above the atmosphere (112.8 km)."""
     if height_m >= TOP_M:
@@ -51,7 +51,7 @@ def depth_at(height_m):
     return A_G_CM2[layer] + B_G_CM2[layer] * math.exp(-height_m / C_M[layer])
 
 
-@compiled
+@inner
 def height_at(depth_g_cm2):
     """Height [m] with overburden `depth_g_cm2`; at most 100 km."""
     if depth_g_cm2 <= LAYER_BOTTOM_G_CM2[4]:
@@ -60,7 +60,7 @@ def height_at(depth_g_cm2):
     return -C_M[layer] * math.log((depth_g_cm2 - A_G_CM2[layer]) / B_G_CM2[layer])
 
 
-@compiled
+@inner
 def density_at_depth(depth_g_cm2):
     """Air density [g/cm3] where the overburden is `depth_g_cm2`.
 
@@ -71,13 +71,13 @@ def density_at_depth(depth_g_cm2):
     return max((depth_g_cm2 - A_G_CM2[layer]) / (100 * C_M[layer]), 1e-9)
 
 
-@compiled
+@inner
 def refractivity_at_depth(depth_g_cm2):
     """N - 1, proportional to the density."""
     return REFRACTIVITY_SEA_LEVEL / SEA_LEVEL_DENSITY_G_CM3 * density_at_depth(depth_g_cm2)
 
 
-@compiled
+@inner
 def mean_refractivity(depth_g_cm2, height_m, end_depth_g_cm2, end_height_m):
     """<n - 1> along a straight line between two heights: the integral of the density is the difference in depth."""
     column = (end_depth_g_cm2 - depth_g_cm2) / max(100 * (height_m - end_height_m), 1.0)

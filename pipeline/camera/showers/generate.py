@@ -1,83 +1,62 @@
-"""Runs of showers: throw primaries and telescope positions, follow the showers, expose the cameras, write DL1.
+"""Runs of showers: throw primaries, follow them, expose the array, and write what triggers as DL1.
 
-A shower depends on (seed, run, number of the shower) and the configuration alone, whatever was simulated before it.
-Each telescope position is an event of its own, with number 100 times that of the shower plus that of the position, as
-CORSIKA and sim_telarray number the uses of a shower.
+A shower depends on (seed, run, number of the shower) and the configuration alone, whatever was simulated before it and
+in how many processes. Each use of a shower, that is each place of the array around it, is an event of its own, with
+number 100 times that of the shower plus that of the use, as CORSIKA and sim_telarray number them.
 """
 
 import logging
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.camera.cleaning import tailcuts
-from pipeline.camera.dl1 import DL1Writer, EventChunk, SimulationRun, Subarray
+from pipeline.camera.dl1 import DL1Writer, EventChunk, ShowerDistribution, SimulationRun
 from pipeline.camera.hillas import image_parameters
+from pipeline.camera.showers.array import Exposure, TelescopeArray, lay_out, make_world, split_rays
 from pipeline.camera.showers.atmosphere import depth_at
-from pipeline.camera.showers.cherenkov import (
-    PROFILE_STEP_G_CM2,
-    Record,
-    World,
-    new_record,
-    yield_table,
-)
-from pipeline.camera.showers.electronics import ARRIVAL_NS, make_electronics, read_out
+from pipeline.camera.showers.cherenkov import PROFILE_STEP_G_CM2, Record, World, new_record, place_telescopes
 from pipeline.camera.showers.interactions import load_library
-from pipeline.camera.showers.optics import horizontal_basis, make_optics, trace
 from pipeline.camera.showers.particles import PRIMARIES
+from pipeline.camera.showers.primaries import (
+    GEV_PER_TEV,
+    Primary,
+    Purpose,
+    random_key,
+    throw,
+    view_centre,
+)
 from pipeline.camera.showers.tracks import Steps
 from pipeline.camera.showers.transport import follow_shower
-from pipeline.camera.telescopes import Telescope, get_telescope
+from pipeline.camera.showers.workers import in_order
 from pipeline.config import CleaningConfig, ShowerClass, ShowersConfig
 
 log = logging.getLogger(__name__)
 
 EVENTS_PER_SHOWER = 100
-TEL_ID = 1
-CHUNK_IMAGES = 256
-MARGIN_RAD = math.radians(0.15)  # rays this far outside the camera may still be scattered into it
-GEV_PER_TEV = 1e3
+BLOCK_IMAGES = 256
+NANOSECOND_S = 1e-9
+N_ENERGY_BINS, N_DISTANCE_BINS = 40, 20  # of the distribution of thrown showers
 _INITIAL_RAYS = 1 << 18
-# What randomness is for: part of its key, so that no two purposes share numbers.
-_SHOWER, _NOISE = 0, 1
 
 
-@dataclass(frozen=True)
-class Primary:
-    """What one shower begins with, and where the telescopes stand.
+class Block(NamedTuple):
+    """What came of some showers, one after the other.
 
     Attributes
     ----------
-    energy_gev : float
-    alt_rad, az_rad : float
-        Where the primary comes from.
-    direction : tuple of 3 floats
-        Direction of flight (north, west, up).
-    telescopes_m : ndarray, shape (n, 3)
-        Mirror centres relative to the core at ground level.
-    impact_m : ndarray, shape (n,)
-        Their distances from the shower axis.
-    seeds : ndarray, shape (1 + 2 n,), int64
-        For the shower, and for optics and electronics of each position.
+    chunks : tuple of EventChunk
+        Triggered images, one chunk for each kind of camera in the array.
+    energy_tev : ndarray, shape (n_showers,)
+        All showers, whether they triggered or not.
+    core_distance_m : ndarray, shape (n_showers, n_uses)
     """
 
-    energy_gev: float
-    alt_rad: float
-    az_rad: float
-    direction: tuple[float, float, float]
-    telescopes_m: np.ndarray
-    impact_m: np.ndarray
-    seeds: np.ndarray
-
-
-def power_law(u: float, low: float, high: float, index: float) -> float:
-    """The value with cumulative probability `u` of dN/dE ~ E^index between `low` and `high`."""
-    k = index + 1
-    if abs(k) < 1e-9:
-        return low * (high / low) ** u
-    return (low**k + u * (high**k - low**k)) ** (1 / k)
+    chunks: tuple[EventChunk, ...]
+    energy_tev: np.ndarray
+    core_distance_m: np.ndarray
 
 
 class ShowerSimulator:
@@ -89,179 +68,145 @@ class ShowerSimulator:
     run : int
         1-based; says which of the configuration's classes is simulated.
     seed : int
+
+    Raises
+    ------
+    UserError
+        If there is no such run, or a type of telescope is not known.
     """
 
     def __init__(self, cfg: ShowersConfig, run: int, seed: int) -> None:
         self.cfg, self.run, self.seed = cfg, run, seed
         self.shower_class: ShowerClass = cfg.class_of_run(run)
-        self.telescope: Telescope = get_telescope(cfg.telescope)
-        self.alt_rad = math.pi / 2 - math.radians(cfg.zenith_deg)
-        self.az_rad = math.radians(cfg.azimuth_deg)
+        self.array = TelescopeArray(cfg, run, seed)
         self._library = load_library()
-        self._world = make_world(self.telescope, cfg)
-        self._optics = make_optics(self.telescope, self.alt_rad, self.az_rad)
-        noise_seed = self._sequence(_NOISE).generate_state(1)[0]
-        self._electronics = make_electronics(self.telescope, int(noise_seed))
-        shape = (self.telescope.camera.n_pixels, self.telescope.n_samples)
-        self._waveforms, self._sums = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        self._world = make_world(self.array.kinds, cfg, self.shower_class.start_height_m)
         self._record = new_record(_INITIAL_RAYS)
 
-    def _sequence(self, purpose: int, *item: int) -> np.random.SeedSequence:
-        return np.random.SeedSequence(self.seed, spawn_key=(purpose, self.run, *item))
-
     def primary(self, number: int) -> Primary:
-        """Draw energy, direction and positions of shower `number`."""
-        kind, n = self.shower_class, self.cfg.positions_per_shower
-        rng = np.random.default_rng(self._sequence(_SHOWER, number))
-        energy_tev = power_law(rng.random(), kind.energy_min_tev, kind.energy_max_tev, kind.spectral_index)
-        # Uniform in the solid angle of the view cone
-        cos_offset = 1 - rng.random() * (1 - math.cos(math.radians(kind.viewcone_deg)))
-        source = _around(self.alt_rad, self.az_rad, cos_offset, 2 * math.pi * rng.random())
-        alt, az = math.asin(source[2]), math.atan2(-source[1], source[0]) % (2 * math.pi)
-        # Uniform in a disc across the shower axis, then along the axis to the height of the mirrors
-        impact = kind.scatter_radius_m * np.sqrt(rng.random(n))
-        angle = 2 * math.pi * rng.random(n)
-        axis, up, east = (np.array(vector) for vector in horizontal_basis(alt, az))
-        telescopes = impact[:, None] * (np.cos(angle)[:, None] * up + np.sin(angle)[:, None] * east)
-        telescopes += ((self.telescope.mirror_height_m - telescopes[:, 2]) / axis[2])[:, None] * axis
-        seeds = rng.integers(0, 2**32, 1 + 2 * n)
-        return Primary(energy_tev * GEV_PER_TEV, alt, az, tuple((-axis).tolist()), telescopes, impact, seeds)
+        """Draw energy, direction and cores of shower `number`."""
+        key = random_key(self.seed, self.run, Purpose.SHOWER, number)
+        return throw(self.cfg, self.shower_class, self.array.centre_m, key)
+
+    def world_of(self, primary: Primary) -> World:
+        """Site and telescopes as the shower of `primary` meets them, for all its uses."""
+        mirrors = np.repeat(self.array.mirrors_m[None], len(primary.cores_m), axis=0)
+        mirrors[..., :2] -= primary.cores_m[:, None]
+        mirrors[..., 2] += self.cfg.site_altitude_m
+        return place_telescopes(self._world, mirrors, np.tile(self.array.kind, len(mirrors)))
 
     def follow(self, primary: Primary) -> Record:
-        """Follow the shower of `primary`; the record is valid until the next call."""
-        telescopes = primary.telescopes_m.T.copy()
-        telescopes[2] += self.cfg.site_altitude_m
-        world = self._world._replace(telescopes_m=telescopes)
-        code, _ = PRIMARIES[self.shower_class.particle]
+        """Follow the shower of `primary`; the record is valid until the next call.
+
+        A nucleus is followed as independent nucleons that share its energy equally (superposition).
+        """
+        world = self.world_of(primary)
+        nucleons, _ = PRIMARIES[self.shower_class.particle]
+        energy_gev = primary.energy_gev / len(nucleons)
         while True:
             record = self._record
-            record.n_rays[0], record.first_interaction_m[0] = 0, -1.0
+            record.n_rays[0] = 0
             record.profile[:] = 0
-            follow_shower(
-                code,
-                primary.energy_gev,
-                primary.direction,
-                world,
-                self._library,
-                Steps(),
-                int(primary.seeds[0]),
-                record,
-            )
+            highest_m = -1.0
+            for code, seed in zip(nucleons, primary.seeds.tolist(), strict=False):
+                record.first_interaction_m[0] = -1.0
+                follow_shower(code, energy_gev, primary.direction, world, self._library, Steps(), seed, record)
+                highest_m = max(highest_m, record.first_interaction_m[0])
+            record.first_interaction_m[0] = highest_m
             if record.n_rays[0] <= len(record.rays):
                 return record
             # Rare, bright showers: once more with room for all, which gives the same shower.
             self._record = new_record(int(1.5 * record.n_rays[0]))
 
-    def shower(self, number: int) -> EventChunk | None:
-        """Simulate shower `number`; None if no telescope triggers."""
-        primary = self.primary(number)
-        record = self.follow(primary)
-        n = len(primary.telescopes_m)
-        n_pixels = self.telescope.camera.n_pixels
-        charge, peak_time = np.zeros((2, n, n_pixels), np.float32)
-        true_image = np.zeros((n, n_pixels), np.int32)
-        n_trigger = np.zeros(n, np.int64)
-        for i, rays in enumerate(_by_telescope(record, n)):
-            if len(rays) < self.cfg.min_true_pe:
-                continue
-            optics_seed, readout_seed = (int(seed) for seed in primary.seeds[1 + 2 * i : 3 + 2 * i])
-            pixel, time = trace(rays, self._optics, optics_seed)
-            hit = pixel >= 0
-            if np.count_nonzero(hit) < self.cfg.min_true_pe:
-                continue
-            true_image[i] = np.bincount(pixel[hit], minlength=n_pixels)
-            # The readout window follows the light; its phase against the clock is random.
-            phase = readout_seed / 2**32 * self.telescope.sample_ns
-            time += ARRIVAL_NS + phase - np.median(time[hit])
-            n_trigger[i] = read_out(
-                pixel,
-                time,
-                self._electronics,
-                readout_seed,
-                self._waveforms,
-                self._sums,
-                charge[i],
-                peak_time[i],
-            )
-        kept = np.flatnonzero(n_trigger)
-        if len(kept) == 0:
-            return None
-        return EventChunk(
-            event_id=EVENTS_PER_SHOWER * number + kept,
-            tel_id=np.full(len(kept), TEL_ID),
-            # Seconds since 1970: one second per shower, positions in order within it
-            time_s=number + kept / EVENTS_PER_SHOWER,
-            image=charge[kept],
-            peak_time=peak_time[kept],
-            true_image=true_image[kept],
-            n_trigger_pixels=n_trigger[kept],
-            truth=self._truth(number, primary, record, kept),
+    def shower(self, number: int) -> tuple[EventChunk, ...]:
+        """Simulate shower `number`: the images of its events, a chunk for each kind of camera."""
+        return self.showers(range(number, number + 1)).chunks
+
+    def showers(self, numbers: Iterable[int]) -> Block:
+        """Simulate several showers."""
+        chunks, energies, distances = [], [], []
+        for number in numbers:
+            primary = self.primary(number)
+            chunks.append(self._events(number, primary, self.follow(primary)))
+            energies.append(primary.energy_gev / GEV_PER_TEV)
+            distances.append(primary.core_distance_m)
+        return Block(join(chunks), np.array(energies), np.array(distances))
+
+    def _events(self, number: int, primary: Primary, record: Record) -> tuple[EventChunk, ...]:
+        n, n_uses = len(self.array), self.cfg.positions_per_shower
+        rays = split_rays(record.rays[: record.n_rays[0]], n * n_uses)
+        key = random_key(self.seed, self.run, Purpose.IMAGE, number)
+        seeds = key.generate_state(2 * n * n_uses).reshape(n_uses, n, 2)
+        images: list[list[tuple[int, Exposure]]] = [[] for _ in self.array.kinds]
+        for use in range(n_uses):
+            for exposure in self.array.expose(rays[use * n : (use + 1) * n], seeds[use]):
+                images[self.array.kind[exposure.telescope]].append((use, exposure))
+        truth = self._truth(number, primary, record)
+        impact_m = primary.impact_m(self.array.mirrors_m)
+        return tuple(
+            self._chunk(number, kind, of_kind, truth, primary.cores_m, impact_m) for kind, of_kind in enumerate(images)
         )
 
-    def _truth(self, number: int, primary: Primary, record: Record, kept: np.ndarray) -> dict[str, np.ndarray]:
-        first = record.first_interaction_m[0]
-        shower = {
+    def _chunk(
+        self,
+        number: int,
+        kind: int,
+        images: list[tuple[int, Exposure]],
+        truth: dict[str, float],
+        cores_m: np.ndarray,
+        impact_m: np.ndarray,
+    ) -> EventChunk:
+        """The images (use, exposure) of one kind of camera."""
+        n, n_pixels = len(images), self.array.kinds[kind].camera.n_pixels
+        use = np.array([use for use, _ in images], np.int64)
+        exposures = [exposure for _, exposure in images]
+        telescope, n_trigger, arrival_ns = (
+            np.array([getattr(exposure, name) for exposure in exposures], dtype)
+            for name, dtype in (("telescope", np.int64), ("n_trigger_pixels", np.int64), ("arrival_ns", np.float64))
+        )
+
+        def stacked(name: str, dtype: type, *shape: int) -> np.ndarray:
+            return np.array([getattr(exposure, name) for exposure in exposures], dtype).reshape(n, *shape)
+
+        waveforms = is_broken = None
+        if self.cfg.waveforms:
+            waveforms = stacked("waveforms", np.float32, n_pixels, self.array.kinds[kind].n_samples)
+            is_broken = np.array([self.array.is_broken(index) for index in telescope]).reshape(n, n_pixels)
+        return EventChunk(
+            event_id=EVENTS_PER_SHOWER * number + use,
+            tel_id=telescope + 1,
+            # Since 1970: a second per shower, its uses in order within it, and nanoseconds between the telescopes
+            time_s=number + use / EVENTS_PER_SHOWER + NANOSECOND_S * arrival_ns,
+            image=stacked("charge", np.float32, n_pixels),
+            peak_time=stacked("peak_time", np.float32, n_pixels),
+            true_image=stacked("true_image", np.int32, n_pixels),
+            waveforms=waveforms,
+            is_broken=is_broken,
+            n_trigger_pixels=n_trigger,
+            truth={name: np.full(n, value) for name, value in truth.items()}
+            | {
+                "true_core_x_m": cores_m[use, 0],
+                "true_core_y_m": cores_m[use, 1],
+                "true_impact_m": impact_m[use, telescope],
+            },
+        )
+
+    def _truth(self, number: int, primary: Primary, record: Record) -> dict[str, float]:
+        """What all events of a shower have in common."""
+        first_m = record.first_interaction_m[0]
+        particle = self.shower_class.particle
+        # A muon that reaches the ground is a track, not a shower.
+        maximum = math.nan if particle == "muon" else depth_of_maximum(record.profile[1])
+        return {
             "shower_id": number,
             "true_energy_tev": primary.energy_gev / GEV_PER_TEV,
             "true_alt_deg": math.degrees(primary.alt_rad),
             "true_az_deg": math.degrees(primary.az_rad),
-            "true_h_first_int_m": first if first > 0 else math.nan,
-            "true_x_max_g_cm2": depth_of_maximum(record.profile[1]) / -primary.direction[2],
-            "true_primary_id": PRIMARIES[self.shower_class.particle][1],
+            "true_h_first_int_m": first_m if first_m > 0 else math.nan,
+            "true_x_max_g_cm2": maximum / -primary.direction[2],
+            "true_starting_grammage_g_cm2": float(depth_at(self._world.start_height_m)),
+            "true_primary_id": PRIMARIES[particle][1],
         }
-        return {name: np.full(len(kept), value) for name, value in shower.items()} | {
-            # The telescope stands at the origin, so the core lies opposite.
-            "true_core_x_m": -primary.telescopes_m[kept, 0],
-            "true_core_y_m": -primary.telescopes_m[kept, 1],
-            "true_impact_m": primary.impact_m[kept],
-        }
-
-    def showers(self) -> Iterator[EventChunk]:
-        """All showers of the run that triggered, in order."""
-        n = self.shower_class.showers_per_run
-        for number in range(1, n + 1):
-            chunk = self.shower(number)
-            if chunk is not None:
-                yield chunk
-            if number % max(n // 10, 1) == 0:
-                log.info("run %d: %d of %d showers", self.run, number, n)
-
-
-def make_world(telescope: Telescope, cfg: ShowersConfig) -> World:
-    """Site and light yield for a telescope that looks at the configured zenith angle; no telescope placed yet."""
-    north_ut, down_ut = cfg.magnetic_field_ut
-    zenith = math.radians(cfg.zenith_deg)
-    axis, _, _ = horizontal_basis(math.pi / 2 - zenith, math.radians(cfg.azimuth_deg))
-    efficiency = telescope.efficiency * telescope.throughput
-    table, step = yield_table(cfg.site_altitude_m, zenith, telescope.wavelength_nm, efficiency)
-    return World(
-        observation_height_m=cfg.site_altitude_m,
-        observation_depth_g_cm2=float(depth_at(cfg.site_altitude_m)),
-        field_t=(1e-6 * north_ut, 0.0, -1e-6 * down_ut),
-        yield_per_m=table,
-        yield_step_m=step,
-        telescopes_m=np.zeros((3, 0)),
-        sphere_radius_m=telescope.sphere_radius_m,
-        pointing=axis,
-        cos_field_of_view=math.cos(telescope.field_of_view_rad + MARGIN_RAD),
-    )
-
-
-def _around(alt_rad: float, az_rad: float, cos_offset: float, position_angle: float) -> tuple[float, ...]:
-    """Unit vector at an angle from (alt, az), at `position_angle` counted from larger altitude to larger azimuth."""
-    axis, up, east = (np.array(vector) for vector in horizontal_basis(alt_rad, az_rad))
-    sin_offset = math.sqrt(max(1 - cos_offset**2, 0.0))
-    across = math.cos(position_angle) * up + math.sin(position_angle) * east
-    return tuple((cos_offset * axis + sin_offset * across).tolist())
-
-
-def _by_telescope(record: Record, n_telescopes: int) -> Iterator[np.ndarray]:
-    """The rays of one telescope after the other."""
-    rays = record.rays[: record.n_rays[0]]
-    order = np.argsort(rays["telescope"], kind="stable")
-    ends = np.cumsum(np.bincount(rays["telescope"], minlength=n_telescopes))
-    for start, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True):
-        yield rays[order[start:end]]
 
 
 def depth_of_maximum(profile: np.ndarray) -> float:
@@ -281,52 +226,61 @@ def depth_of_maximum(profile: np.ndarray) -> float:
     return (i + 0.5 + shift) * PROFILE_STEP_G_CM2
 
 
-def join(chunks: list[EventChunk]) -> EventChunk:
-    """One chunk of several, in order."""
-    fields = ("event_id", "tel_id", "time_s", "image", "peak_time", "true_image", "n_trigger_pixels")
-    return EventChunk(
-        **{name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in fields},
-        truth={name: np.concatenate([chunk.truth[name] for chunk in chunks]) for name in chunks[0].truth},
-    )
+def join(chunks: Sequence[tuple[EventChunk, ...]]) -> tuple[EventChunk, ...]:
+    """One chunk for each kind of camera of several, in order."""
+
+    def joined(parts: tuple[EventChunk, ...]) -> EventChunk:
+        columns = {}
+        for name, value in vars(parts[0]).items():
+            if isinstance(value, dict):
+                columns[name] = {key: np.concatenate([getattr(part, name)[key] for part in parts]) for key in value}
+            elif value is not None:
+                columns[name] = np.concatenate([getattr(part, name) for part in parts])
+        return EventChunk(**columns)
+
+    return tuple(joined(parts) for parts in zip(*chunks, strict=True))
 
 
-def blocks(chunks: Iterator[EventChunk], n_images: int = CHUNK_IMAGES) -> Iterator[EventChunk]:
-    """The same images in chunks of about `n_images`."""
-    waiting: list[EventChunk] = []
-    for chunk in chunks:
-        waiting.append(chunk)
-        if sum(map(len, waiting)) >= n_images:
-            yield join(waiting)
-            waiting = []
-    if waiting:
-        yield join(waiting)
+class BlockMaker:
+    """Makes blocks of cleaned images with their parameters from numbers of showers; one for each process.
 
+    Parameters
+    ----------
+    cfg, run, seed
+        See `ShowerSimulator`.
+    cleaning : CleaningConfig
+    """
 
-def subarray(cfg: ShowersConfig) -> Subarray:
-    """The array of one telescope that the events belong to; showers fall around it."""
-    telescope = get_telescope(cfg.telescope)
-    return Subarray(
-        name=f"{telescope.name}-simulated",
-        telescopes={TEL_ID: telescope.camera},
-        positions_m={TEL_ID: (0.0, 0.0, telescope.mirror_height_m)},
-        altitude_m=cfg.site_altitude_m,
-    )
+    def __init__(self, cfg: ShowersConfig, run: int, seed: int, cleaning: CleaningConfig) -> None:
+        self._simulator = ShowerSimulator(cfg, run, seed)
+        self._cleaning = cleaning
+
+    def __call__(self, numbers: Iterable[int]) -> Block:
+        """Simulate showers `numbers`."""
+        block, levels = self._simulator.showers(numbers), self._cleaning
+        for chunk, telescope in zip(block.chunks, self._simulator.array.kinds, strict=True):
+            camera = telescope.camera
+            chunk.image_mask = tailcuts(
+                chunk.image, camera, levels.picture_pe, levels.boundary_pe, levels.min_picture_neighbors
+            )
+            chunk.parameters = image_parameters(chunk.image, chunk.peak_time, chunk.image_mask, camera)
+        return block
 
 
 def simulation_run(cfg: ShowersConfig, run: int) -> SimulationRun:
     """How the showers of `run` are thrown, for the file."""
-    kind = cfg.class_of_run(run)
-    alt, az = math.pi / 2 - math.radians(cfg.zenith_deg), math.radians(cfg.azimuth_deg)
+    shower_class = cfg.class_of_run(run)
+    alt, az = view_centre(cfg, shower_class)
     north_ut, down_ut = cfg.magnetic_field_ut
-    telescope = get_telescope(cfg.telescope)
+    kinds, _, _ = lay_out(cfg)
     return SimulationRun(
-        energy_range_min_tev=kind.energy_min_tev,
-        energy_range_max_tev=kind.energy_max_tev,
-        spectral_index=kind.spectral_index,
-        n_showers=kind.showers_per_run,
+        energy_range_min_tev=shower_class.energy_min_tev,
+        energy_range_max_tev=shower_class.energy_max_tev,
+        spectral_index=shower_class.spectral_index,
+        n_showers=shower_class.showers_per_run,
         shower_reuse=cfg.positions_per_shower,
-        max_scatter_range_m=kind.scatter_radius_m,
-        max_viewcone_radius_deg=kind.viewcone_deg,
+        max_scatter_range_m=shower_class.scatter_radius_m,
+        max_viewcone_radius_deg=shower_class.viewcone_deg,
         max_alt_rad=alt,
         min_alt_rad=alt,
         max_az_rad=az,
@@ -335,24 +289,64 @@ def simulation_run(cfg: ShowersConfig, run: int) -> SimulationRun:
         prod_site_b_total_ut=math.hypot(north_ut, down_ut),
         prod_site_b_declination_rad=0.0,
         prod_site_b_inclination_rad=math.atan2(down_ut, north_ut),
-        corsika_wlen_min_nm=float(telescope.wavelength_nm[0]),
-        corsika_wlen_max_nm=float(telescope.wavelength_nm[-1]),
+        corsika_wlen_min_nm=float(min(kind.wavelength_nm[0] for kind in kinds)),
+        corsika_wlen_max_nm=float(max(kind.wavelength_nm[-1] for kind in kinds)),
     )
 
 
+def showers_per_block(cfg: ShowersConfig) -> int:
+    """So many that a block holds about `BLOCK_IMAGES` images at most: memory, and the same blocks for any `jobs`."""
+    return max(1, BLOCK_IMAGES // (cfg.positions_per_shower * len(cfg.places)))
+
+
 def run_showers(
-    cfg: ShowersConfig, run: int, seed: int, writer: DL1Writer, cleaning: CleaningConfig | None = None
+    cfg: ShowersConfig,
+    run: int,
+    seed: int,
+    writer: DL1Writer,
+    cleaning: CleaningConfig | None = None,
+    jobs: int = 1,
 ) -> None:
     """Simulate run `run` and append its images, with cleaning mask and image parameters, to `writer`.
 
-    Memory is bounded by one chunk of images and one shower.
+    Memory is bounded by a few blocks of images for each of `jobs` processes. Their number changes nothing in what is
+    written.
     """
-    cleaning = cleaning or CleaningConfig()
-    simulator = ShowerSimulator(cfg, run, seed)
-    camera = simulator.telescope.camera
-    for block in blocks(simulator.showers()):
-        block.image_mask = tailcuts(
-            block.image, camera, cleaning.picture_pe, cleaning.boundary_pe, cleaning.min_picture_neighbors
+    shower_class = cfg.class_of_run(run)
+    n = shower_class.showers_per_run
+    step = showers_per_block(cfg)
+    items = (range(first, min(first + step, n + 1)) for first in range(1, n + 1, step))
+    thrown = _Thrown(shower_class)
+    tenth = 0
+    for block in in_order(BlockMaker, (cfg, run, seed, cleaning or CleaningConfig()), items, jobs):
+        writer.append(*block.chunks)
+        thrown.add(block)
+        if 10 * thrown.n_showers // n > tenth:
+            tenth = 10 * thrown.n_showers // n
+            log.info("run %d: %d of %d showers, %d images", run, thrown.n_showers, n, writer.n_images)
+    writer.write_shower_distribution(thrown.distribution())
+
+
+class _Thrown:
+    """Counts showers by energy and core distance."""
+
+    def __init__(self, shower_class: ShowerClass) -> None:
+        self._energy_edges_tev = np.geomspace(
+            shower_class.energy_min_tev, shower_class.energy_max_tev, N_ENERGY_BINS + 1
         )
-        block.parameters = image_parameters(block.image, block.peak_time, block.image_mask, camera)
-        writer.append(block)
+        self._distance_edges_m = np.linspace(0, shower_class.scatter_radius_m, N_DISTANCE_BINS + 1)
+        self._histogram = np.zeros((N_ENERGY_BINS, N_DISTANCE_BINS))
+        self.n_showers = self._n_entries = 0
+
+    def add(self, block: Block) -> None:
+        distance = block.core_distance_m
+        energy = np.repeat(block.energy_tev, distance.shape[1])
+        # Rounding may put one just outside.
+        energy = np.clip(energy, self._energy_edges_tev[0], self._energy_edges_tev[-1])
+        edges = (self._energy_edges_tev, self._distance_edges_m)
+        self._histogram += np.histogram2d(energy, distance.ravel(), bins=edges)[0]
+        self.n_showers += len(distance)
+        self._n_entries += distance.size
+
+    def distribution(self) -> ShowerDistribution:
+        return ShowerDistribution(self._n_entries, self._energy_edges_tev, self._distance_edges_m, self._histogram)

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.camera.showers.atmosphere import depth_at, height_at
 from pipeline.camera.showers.cherenkov import radiate
-from pipeline.camera.showers.compilation import compiled
+from pipeline.camera.showers.compilation import inner
 from pipeline.camera.showers.particles import (
     C_TAU_M,
     CHARGE,
@@ -47,7 +47,7 @@ IONISATION_GEV_PER_G_CM2 = 2.0e-3
 K_TO_MU_NU, K_SHORT_TO_CHARGED, ETA_TO_TWO_PHOTONS, ETA_TO_THREE_PI_ZERO = 0.64, 0.69, 0.39, 0.33
 
 
-@compiled
+@inner
 def projectile_index(kind):
     """Row of the library: 0 nucleons, 1 pions, 2 kaons."""
     if kind in (PROTON, NEUTRON):
@@ -57,7 +57,7 @@ def projectile_index(kind):
     return 2
 
 
-@compiled
+@inner
 def isospin_mirror(kind):
     """The particle with up and down quarks exchanged. Nitrogen-14 is its own mirror image."""
     if kind == PROTON:
@@ -71,7 +71,7 @@ def isospin_mirror(kind):
     return kind
 
 
-@compiled
+@inner
 def bracket(energy, library):
     """The upper one of the two nodes around an energy, and the place between them, linear in log(energy).
 
@@ -85,7 +85,7 @@ def bracket(energy, library):
     return upper, (x - grid[upper - 1]) / (grid[upper] - grid[upper - 1])
 
 
-@compiled
+@inner
 def cross_section_mb(projectile, energy, library):
     """Production cross section on air [mb], linear in log(energy) and constant beyond the table."""
     upper, share = bracket(energy, library)
@@ -93,14 +93,14 @@ def cross_section_mb(projectile, energy, library):
     return table[upper - 1] + min(max(share, 0.0), 1.0) * (table[upper] - table[upper - 1])
 
 
-@compiled
+@inner
 def sample_node(energy, library):
     """A node of the library's energy grid: one of the two neighbours, with probability linear in log(energy)."""
     upper, share = bracket(energy, library)
     return upper if np.random.random() < share else upper - 1
 
 
-@compiled
+@inner
 def interact(stack, n, kind, energy, position, direction, library):
     """Replace a hadron by the secondaries of one event of the library.
 
@@ -127,7 +127,7 @@ def interact(stack, n, kind, energy, position, direction, library):
     return n
 
 
-@compiled
+@inner
 def decay_in_two(stack, n, mass, energy, kind_1, mass_1, kind_2, mass_2, position, direction):
     """Isotropic decay into two particles; one of kind -1 (a neutrino) is not followed.
 
@@ -152,13 +152,13 @@ def decay_in_two(stack, n, mass, energy, kind_1, mass_1, kind_2, mass_2, positio
     return n
 
 
-@compiled
+@inner
 def decay_pi_zero(stack, n, energy, position, direction):
     """pi0 -> two photons, at once."""
     return decay_in_two(stack, n, PI_ZERO_MASS_GEV, energy, PHOTON, 0.0, PHOTON, 0.0, position, direction)
 
 
-@compiled
+@inner
 def share_equally(stack, n, energy, kinds, position, direction):
     """Three-body decay with equal shares and no transverse momentum: good enough for a few per cent of all decays."""
     for kind in kinds:
@@ -166,7 +166,7 @@ def share_equally(stack, n, energy, kinds, position, direction):
     return n
 
 
-@compiled
+@inner
 def decay(stack, n, kind, energy, position, direction):
     """Decay of a meson."""
     mass = MASS_GEV[kind]
@@ -197,7 +197,7 @@ def decay(stack, n, kind, energy, position, direction):
     return share_equally(stack, n, energy, (PI_PLUS, PI_MINUS, PI_ZERO), position, direction)
 
 
-@compiled
+@inner
 def shine_along(position, direction, depth, length_m, beta2, world, record):
     """Cherenkov light of a straight track, in steps of at most `LIGHT_STEP_M`."""
     x, y, z, t = position
@@ -212,7 +212,7 @@ def shine_along(position, direction, depth, length_m, beta2, world, record):
         depth = end_depth
 
 
-@compiled
+@inner
 def follow_hadron(stack, n, kind, energy, position, direction, depth, world, library, record):
     """Take a hadron to its interaction, decay or the ground; returns the new number of particles on the stack.
 

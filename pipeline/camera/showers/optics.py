@@ -65,8 +65,9 @@ def horizontal_basis(
 def pixel_map(camera: Camera) -> tuple[np.ndarray, float, float]:
     """Which pixel lies where: an (n, n) table [x, y], its edge and its cell size [m].
 
-    A pixel's territory is what is nearer to its centre than to any other, no farther than the corner of a regular
-    pixel of that pitch: small gaps between pixels belong to them, as light guides collect there too.
+    A hexagonal pixel's territory is what is nearer to its centre than to any other, no farther than the corner of a
+    regular pixel of that pitch: small gaps between pixels belong to them, as light guides collect there too. A square
+    pixel is a square with sides of the pitch, along the axes of the camera: gaps between modules are dead.
     """
     from scipy.spatial import cKDTree
 
@@ -74,9 +75,10 @@ def pixel_map(camera: Camera) -> tuple[np.ndarray, float, float]:
     cell = camera.pitch_m / CELLS_PER_PITCH
     centres = np.arange(-edge + cell / 2, edge, cell)
     grid = np.stack(np.meshgrid(centres, centres, indexing="ij"), axis=-1)
-    distance, index = cKDTree(np.column_stack([camera.pix_x_m, camera.pix_y_m])).query(grid)
-    corner = camera.pitch_m / (math.sqrt(3) if camera.hexagonal else math.sqrt(2))
-    return np.where(distance < corner, index, -1).astype(np.int32), edge, cell
+    # Squares are the circles of the maximum norm.
+    norm, reach = (2, camera.pitch_m / math.sqrt(3)) if camera.hexagonal else (np.inf, camera.pitch_m / 2)
+    distance, index = cKDTree(np.column_stack([camera.pix_x_m, camera.pix_y_m])).query(grid, p=norm)
+    return np.where(distance < reach, index, -1).astype(np.int32), edge, cell
 
 
 def make_optics(telescope: Telescope, altitude_rad: float, azimuth_rad: float) -> Optics:
@@ -138,8 +140,3 @@ def trace(rays, optics, seed):
         pixel[i] = optics.pixel_map[column, row] if inside else -1
         time[i] = rays[i].t + optics.time_spread_ns * np.random.normal()
     return pixel, time
-
-
-def impact_distance_m(core_m: np.ndarray, direction: np.ndarray, telescope_m: np.ndarray) -> float:
-    """Distance of a telescope from a shower axis [m]."""
-    return float(np.linalg.norm(np.cross(telescope_m - core_m, direction)))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from pipeline.camera.showers.compilation import compiled
+from pipeline.camera.showers.compilation import inner
 
 PHOTON, ELECTRON, POSITRON, MU_MINUS, MU_PLUS = 0, 1, 2, 3, 4
 PROTON, NEUTRON, PI_PLUS, PI_MINUS, K_PLUS, K_MINUS, K_LONG, K_SHORT = 5, 6, 7, 8, 9, 10, 11, 12
@@ -26,8 +26,16 @@ CHARGE = np.array([0.0, -1.0, 1.0, -1.0, 1.0, 1.0, 0.0, 1.0, -1.0, 1.0, -1.0, 0.
 # Infinite: lives longer than any flight here (neutron), or is handled elsewhere (muon, pi0, eta).
 C_TAU_M = np.array([np.inf] * 7 + [7.8045, 7.8045, 3.711, 3.711, 15.34, 0.026844] + [np.inf] * 2)
 
-# Primary particles: name -> (stack code, particle id of CORSIKA 8 and ctapipe's `true_shower_primary_id`)
-PRIMARIES = {"gamma": (PHOTON, 0), "electron": (ELECTRON, 1), "proton": (PROTON, 101)}
+# Primary particles: name -> (what is followed, each with an equal share of the energy; id of sim_telarray and ctapipe's
+# `true_shower_primary_id`: 0 gamma, 1 electron, 2 negative muon, 100 A + Z a nucleus). A nucleus is the superposition
+# of its nucleons, independent of each other; its first interaction is the highest of theirs.
+PRIMARIES = {
+    "gamma": ((PHOTON,), 0),
+    "electron": ((ELECTRON,), 1),
+    "muon": ((MU_MINUS,), 2),
+    "proton": ((PROTON,), 101),
+    "helium": ((PROTON, PROTON, NEUTRON, NEUTRON), 402),
+}
 
 PARTICLE = np.dtype(
     [("kind", "i8"), ("energy", "f8"), ("x", "f8"), ("y", "f8"), ("z", "f8"), ("t", "f8"),
@@ -36,7 +44,7 @@ PARTICLE = np.dtype(
 STACK_SIZE = 50_000  # last in, first out: a 300 TeV proton needs a few thousand
 
 
-@compiled
+@inner
 def push(stack, n, kind, energy, position, direction):
     """Lay a particle on the stack of `n`; returns the new `n`.
 
@@ -52,7 +60,7 @@ def push(stack, n, kind, energy, position, direction):
     return n + 1
 
 
-@compiled
+@inner
 def rotated(direction, polar, azimuth):
     """The unit vector at angle `polar` from `direction`, at `azimuth` around it [rad]."""
     ux, uy, uz = direction
@@ -69,13 +77,13 @@ def rotated(direction, polar, azimuth):
     return vx * scale, vy * scale, vz * scale
 
 
-@compiled
+@inner
 def exponential():
     """A path or a time in units of its mean."""
     return -math.log(1.0 - np.random.random())
 
 
-@compiled
+@inner
 def random_azimuth():
     """An angle uniform in [0, 2 pi)."""
     return 2 * math.pi * np.random.random()

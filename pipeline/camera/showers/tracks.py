@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.camera.showers.atmosphere import density_at_depth, height_at
 from pipeline.camera.showers.cherenkov import N_PROFILE_STEPS, PROFILE_STEP_G_CM2, radiate
-from pipeline.camera.showers.compilation import compiled
+from pipeline.camera.showers.compilation import inner
 from pipeline.camera.showers.particles import CHARGE, MASS_GEV, SPEED_OF_LIGHT_M_PER_NS, random_azimuth, rotated
 
 RADIATION_LENGTH_G_CM2 = 36.66  # dry air, Particle Data Group (2024), atomic and nuclear properties
@@ -41,13 +41,13 @@ class Steps(NamedTuple):
     follow_dark: bool = False
 
 
-@compiled
+@inner
 def scattering_per_sqrt_length(beta_momentum):
     """Rms multiple scattering angle per plane and sqrt(radiation length) [rad]."""
     return SCATTERING_GEV / beta_momentum
 
 
-@compiled
+@inner
 def bent(direction, charge, momentum, length_m, field_t):
     """Change of direction in a magnetic field: du = 0.2998 q / p (u x B) L, with p in GeV, B in T, L in m."""
     ux, uy, uz = direction
@@ -56,7 +56,7 @@ def bent(direction, charge, momentum, length_m, field_t):
     return k * (uy * bz - uz * by), k * (uz * bx - ux * bz), k * (ux * by - uy * bx)
 
 
-@compiled
+@inner
 def charged_step(kind, energy, loss, step_g_cm2, position, direction, depth, world, record):
     """Move an electron or muon by one step.
 
@@ -123,7 +123,7 @@ def charged_step(kind, energy, loss, step_g_cm2, position, direction, depth, wor
     return alive, length, position, direction, end_depth
 
 
-@compiled
+@inner
 def step_limit(momentum, beta, depth, steps, max_radiation_lengths, max_length_m):
     """Longest step [g/cm2] that keeps scattering small and the atmosphere's density nearly constant."""
     angle = steps.max_scatter_rad / scattering_per_sqrt_length(beta * momentum)

@@ -21,8 +21,6 @@ from pipeline.camera.showers.particles import (
 )
 from pipeline.camera.showers.tracks import STEEPEST
 
-START_HEIGHT_M = 80e3  # 0.01 g/cm2: one gamma in 10,000 interacts above
-
 
 @compiled
 def follow_shower(primary, energy_gev, direction, world, library, steps, seed, record):
@@ -47,11 +45,11 @@ def follow_shower(primary, energy_gev, direction, world, library, steps, seed, r
     """
     np.random.seed(seed)
     stack = np.empty(STACK_SIZE, PARTICLE)
-    path = (START_HEIGHT_M - world.observation_height_m) / -direction[2]
+    path = (world.start_height_m - world.observation_height_m) / -direction[2]
     start = (
         -direction[0] * path,
         -direction[1] * path,
-        START_HEIGHT_M,
+        world.start_height_m,
         -path / SPEED_OF_LIGHT_M_PER_NS,
     )
     n = push(stack, 0, primary, energy_gev, start, direction)
