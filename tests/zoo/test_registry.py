@@ -10,8 +10,19 @@ from models import ModelEntry, create_model, list_models, model_entry, register_
 from models.layers import TileModel
 from models.resnet import ResNet
 
-SMALL = {"resnet": {"width": 4}, "lenet": {}, "autoencoder": {"width": 4}}
-DEEP = {"resnet101": (1, 1, 3, 1), "resnet152": (1, 2, 3, 1), "resnet56": (2, 2, 2), "resnet110": (2, 2, 3)}
+SMALL = {
+    "resnet": {"width": 4},
+    "lenet": {},
+    "autoencoder": {"width": 4},
+    "hypernet": {"width": 4},
+}
+DEEP = {
+    "resnet101": (1, 1, 3, 1),
+    "resnet152": (1, 2, 3, 1),
+    "resnet56": (2, 2, 2),
+    "resnet110": (2, 2, 3),
+    "hypernet_wrn40_2": (1, 1, 1),
+}
 
 
 def small_model(name, in_chans=3, num_outputs=3, **kwargs):
