@@ -81,11 +81,16 @@ def test_depths_and_width_are_free():
     [
         ({"stem": "tiny"}, "stem of a ResNet must be one of imagenet, stride2, cifar, got 'tiny'"),
         ({"block": "wide"}, "block of a ResNet must be one of basic, bottleneck, got 'wide'"),
-        ({"shortcut": "none"}, "shortcut of a ResNet must be one of projection, pad, got 'none'"),
+        ({"shortcut": "none"}, "shortcut of a ResNet must be one of projection, pad, average_pad, got 'none'"),
         ({"bottleneck_stride": "5x5"}, "bottleneck_stride of a ResNet must be one of 1x1, 3x3, got '5x5'"),
         ({"depths": (2, 0)}, r"each at least 1, got \(2, 0\)"),
         ({"depths": ()}, r"each at least 1, got \(\)"),
         ({"width": 0}, "width of a ResNet must be at least 1, got 0"),
+        ({"widen": 0}, "widen of a ResNet must be at least 1, got 0"),
+        ({"se_reduction": 0}, "se_reduction of a ResNet must be at least 1, got 0"),
+        ({"last_survival": 0.0}, r"last_survival of a ResNet must be in \(0, 1\], got 0.0"),
+        ({"variant": "preact"}, "variant of a ResNet must be one of original, .*, full_preact, got 'preact'"),
+        ({"variant": "relu_before_addition", "zero_init_residual": True}, "no gradient passes; drop it"),
     ],
 )
 def test_resnet_refuses(kwargs, message):
