@@ -109,6 +109,15 @@ def test_a_wing_without_files_is_left_out(planned, tmp_path):
     assert "train" not in planned(experiment, data=tmp_path)
 
 
+def test_a_training_waits_for_the_one_that_it_starts_from(planned, tmp_path):
+    experiment = tmp_path / "own.yaml"
+    experiment.write_text(
+        "name: own\ntasks: [energy]\nshowers: {classes: [{particle: gamma, runs: 1}]}\n"
+        "train: {energy: {start_from: results/own/bundles/gammaness, freeze: 1}}\n"
+    )
+    assert planned(experiment)["train"] == 2
+
+
 @pytest.mark.parametrize(
     ("content", "data", "message"),
     [

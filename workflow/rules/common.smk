@@ -8,7 +8,7 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 from pipeline import provenance
-from pipeline.bundle.card import resolve_bundle
+from pipeline.bundle.card import list_bundles, resolve_bundle
 from pipeline.config import CAMERA_TASKS, SKY_TASKS, load_config
 from pipeline.errors import UserError
 from pipeline.files import source_name
@@ -95,6 +95,12 @@ def bundle_folder(use):
         return str(resolve_bundle(use))
     except UserError as error:
         raise WorkflowError(f"predict.uses: {error}. `make run` makes those in results/demo") from None
+
+
+def origin_of(task):
+    """Weights that a training starts from, where they are a file: this run may have to make them first."""
+    bundle = CFG.train.task(task).start_from
+    return [] if bundle is None or bundle in list_bundles() else [f"{bundle}/weights.safetensors"]
 
 
 BUNDLES = {wing: [bundle_folder(use) for use in CFG.predict.uses.get(wing, ())] for wing in RAW}
