@@ -32,7 +32,18 @@ def agree(session, model, **inputs):
 
 @pytest.mark.parametrize(
     ("name", "kwargs"),
-    [("resnet18", {"width": 4, "depths": (1, 1)}), ("resnet20", {"width": 4, "depths": (1, 1)}), ("lenet5", {})],
+    [
+        ("resnet18", {"width": 4, "depths": (1, 1)}),
+        ("resnet20", {"width": 4, "depths": (1, 1)}),
+        ("lenet5", {}),
+        ("resnet110_bn_after_addition", {"width": 4, "depths": (1, 1)}),
+        ("resnetv2_50", {"width": 4, "depths": (1, 1)}),
+        ("stochastic_depth_resnet110", {"width": 4, "depths": (1, 1), "stem": "stride2"}),
+        ("se_resnet18", {"width": 4, "depths": (1, 1)}),
+        ("senet154", {"width": 4, "depths": (1, 1)}),
+        ("fractalnet20", {"width": 4, "factors": (1, 1)}),
+        ("densenet121", {"growth_rate": 4, "depths": (2, 2)}),
+    ],
 )
 def test_tile_network_with_scalars(name, kwargs, tmp_path):
     torch.manual_seed(0)
