@@ -300,14 +300,20 @@ class TableNetwork(TileModel):
             head.output = new_linear_like(head.output, num_outputs)
 
 
-class AuxPool(nn.Sequential):
+class AuxPool(nn.Module):
     """Average pooling 5x5 of stride 3, as the auxiliary heads of GoogLeNet and Inception-v3 begin, to a fixed size.
 
-    On the paper's map (14 and 17 px) the pooling alone gives that size (4 and 5 px); the second step serves all others.
+    On the paper's map (14 and 17 px) the pooling alone gives that size (4 and 5 px). The second step serves all others,
+    alone where the map is smaller than the window.
     """
 
     def __init__(self, side: int) -> None:
-        super().__init__(nn.AvgPool2d(5, 3, ceil_mode=True), PoolTo(side, "avg"))
+        super().__init__()
+        self.window = nn.AvgPool2d(5, 3, ceil_mode=True)
+        self.pool = PoolTo(side, "avg")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.window(x) if min(x.shape[2:]) >= 5 else x)
 
 
 def check_choice(network: str, argument: str, value: str, accepted: Sequence[str]) -> None:
