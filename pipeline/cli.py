@@ -307,6 +307,37 @@ def models_describe(
         log.warning(warning)
 
 
+@models_app.command("explain")
+def models_explain(
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", show_default=False, help="Directory, or name of one that ships.")
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="Camera file.")],
+    event: Annotated[int, typer.Option(metavar="ID", help="Event to explain.")],
+    telescope: Annotated[
+        int | None, typer.Option(metavar="ID", help="Telescope; the one with the brightest image if left out.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Picture to write.")] = None,
+    show: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT", help="attribution: where the answer came from; features: first filters and feature maps."
+        ),
+    ] = "attribution",
+    config: OptionalConfig = None,
+    threads: Threads = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """One event: what a trained network's answer came from, as a picture."""
+    _start(quiet, verbose, threads)
+    cfg = _load(config, threads=threads)
+    from pipeline.stages.explain import explain as stage
+
+    stage(cfg, bundle, file, event=event, telescope=telescope, out=out, show=show, force=force)
+
+
 @bundles_app.command("list")
 def bundles_list(quiet: Quiet = False, verbose: Verbose = False) -> None:
     """Trained models that ship with lightpool."""

@@ -16,7 +16,8 @@ from pipeline.errors import InputFileError, UserError
 
 COMMANDS = [
     ["simulate", "showers"], ["simulate", "sky"], ["ingest"], ["tiles"], ["manifest"], ["train"], ["evaluate"],
-    ["predict"], ["report"], ["models", "list"], ["models", "describe"], ["bundles", "list"], ["info"],
+    ["predict"], ["report"], ["models", "list"], ["models", "describe"],
+    ["models", "explain"], ["bundles", "list"], ["info"],
 ]  # fmt: skip
 
 

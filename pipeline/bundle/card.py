@@ -171,6 +171,22 @@ def resolve_bundle(name_or_path: str | Path) -> Path:
     )
 
 
+def bundle_weights(path: str | Path) -> Path:
+    """File of a bundle's weights: what training goes on from, and prediction does not need.
+
+    Raises
+    ------
+    UserError
+        If there is no such bundle.
+    InputFileError
+        If it has no weights.
+    """
+    file = resolve_bundle(path) / WEIGHTS_FILE
+    if not file.is_file():
+        raise InputFileError(f"the bundle {file.parent} has no {WEIGHTS_FILE}; copy it anew, or train it again")
+    return file
+
+
 def load_bundle_card(path: str | Path) -> Card:
     """Read the card of the bundle in directory `path` (or of the name of one that ships).
 

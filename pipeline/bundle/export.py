@@ -24,9 +24,9 @@ from pipeline.bundle.card import (
     Card,
     ModelSection,
     bundle_sha256,
+    bundle_weights,
     card_markdown,
     load_bundle_card,
-    resolve_bundle,
 )
 from pipeline.errors import UserError
 
@@ -176,9 +176,8 @@ def create_network(name: str, kwargs: Mapping[str, Any], in_chans: int, num_outp
 
 
 def load_network(path: str | Path) -> tuple[nn.Module, Card]:
-    """A bundle's network in torch, in evaluation mode (for transfer learning and comparison)."""
-    directory = resolve_bundle(path)
-    card = load_bundle_card(directory)
+    """A bundle's network in torch, in evaluation mode, and its card."""
+    card = load_bundle_card(path)
     network = build_network(card.model)
-    network.load_state_dict(load_file(directory / WEIGHTS_FILE))
+    network.load_state_dict(load_file(bundle_weights(path)))
     return network.eval(), card

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.bundle.card import WEIGHTS_FILE, Card, load_bundle_card, resolve_bundle
-from pipeline.errors import InputFileError, UserError
+from pipeline.bundle.card import Card, bundle_weights, load_bundle_card
+from pipeline.errors import UserError
 
 _HEAD = "head."
 
@@ -30,10 +30,9 @@ class Origin:
     """
 
     def __init__(self, bundle: str | Path) -> None:
-        self.directory = resolve_bundle(bundle)
-        self.card: Card = load_bundle_card(self.directory)
-        if not (self.directory / WEIGHTS_FILE).is_file():
-            raise InputFileError(f"the bundle {self.directory} has no {WEIGHTS_FILE} to start from; copy it anew")
+        self.name = str(bundle)
+        self.card: Card = load_bundle_card(bundle)
+        self._weights = bundle_weights(bundle)
 
     def network(
         self,
@@ -63,12 +62,13 @@ class Origin:
         same_scalars = list(scalars) == [entry.name for entry in self.card.input.preparation.scalar_statistics]
         # Built with the bundle's outputs, the head takes all of its weights; its last layer is then replaced.
         network = build(self.card.model.num_outputs if same_scalars else len(outputs))
-        found = load_file(self.directory / WEIGHTS_FILE)
+        found = load_file(self._weights)
         if not same_scalars:
             found = {name: tensor for name, tensor in found.items() if not name.startswith(_HEAD)}
         self._check_fit(network, found, same_scalars=same_scalars)
-        fitting = network.state_dict().keys() & found.keys()
-        network.load_state_dict({name: found[name] for name in fitting}, strict=False)
+        fresh = network.state_dict()
+        fitting = {name: new for name, new in found.items() if name in fresh and new.shape == fresh[name].shape}
+        network.load_state_dict(fitting, strict=False)
         if same_scalars and not same_outputs:
             network.reset_head(len(outputs))
         return network
@@ -76,14 +76,16 @@ class Origin:
     def _check_fit(self, network: nn.Module, found: dict[str, Tensor], *, same_scalars: bool) -> None:
         problems = []
         for name, tensor in network.state_dict().items():
-            if name in found and found[name].shape != tensor.shape:
-                problems.append(f"its {name} is {_shape(found[name])}, here {_shape(tensor)}")
-            elif name not in found and (same_scalars or not name.startswith(_HEAD)) and not _is_auxiliary(name):
+            if _is_auxiliary(name) or (name.startswith(_HEAD) and not same_scalars):
+                continue
+            if name not in found:
                 problems.append(f"it has no {name}")
+            elif found[name].shape != tensor.shape:
+                problems.append(f"its {name} is {_shape(found[name])}, here {_shape(tensor)}")
         if problems:
             model = self.card.model
             raise UserError(
-                f"start_from {self.directory} does not fit this network: {problems[0]} (one of {len(problems)} "
+                f"start_from {self.name} does not fit this network: {problems[0]} (one of {len(problems)} "
                 f"differences); it is a {model.name} with {model.kwargs or 'its default arguments'} for "
                 f"{model.in_chans} channels: train the same model with the same arguments"
             )

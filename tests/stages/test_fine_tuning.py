@@ -114,7 +114,7 @@ def test_bundles_that_do_not_fit(changes, message, manifest, origin, tmp_path):
 def test_a_bundle_without_weights(manifest, origin, tmp_path):
     copy = shutil.copytree(origin, tmp_path / "copy")
     (copy / "weights.safetensors").unlink()
-    with pytest.raises(InputFileError, match=r"has no weights\.safetensors to start from"):
+    with pytest.raises(InputFileError, match=r"has no weights\.safetensors; copy it anew, or train it again"):
         train(config(start_from=str(copy)), "energy", [manifest], tmp_path / "out")
 
 
