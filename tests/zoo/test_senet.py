@@ -79,6 +79,9 @@ def test_senet_strides_in_the_3x3_and_projects_with_3x3():
     assert second.shortcut[0].kernel_size == (3, 3)
     assert isinstance(third.shortcut, nn.Identity)
     assert model.stem(torch.randn(1, 1, 64, 64)).shape == (1, 8, 16, 16)
+    small = create_model("senet154", width=4, depths=(1, 2), stem="small")
+    assert small.stem(torch.randn(1, 1, 64, 64)).shape == (1, 8, 32, 32)
+    assert small.min_size == 4
 
 
 def test_squeeze_and_excitation_joins_every_residual_network():
@@ -95,9 +98,60 @@ def test_squeeze_and_excitation_joins_every_residual_network():
     [
         ({"depths": (2, 0)}, r"depths of a SENet .* each at least 1, got \(2, 0\)"),
         ({"width": 0}, "width of a SENet must be at least 1, got 0"),
+        ({"stem": "tiny"}, "stem of a SENet must be one of paper, small, got 'tiny'"),
         ({"reduction": 0}, "reduction of a SENet must be at least 1, got 0"),
     ],
 )
 def test_senet_refuses(kwargs, message):
     with pytest.raises(ValueError, match=message):
         create_model("senet154", **kwargs)
+
+
+# ---- SE-Inception --------------------------------------------------------------------------------------------------
+def test_every_inception_module_ends_with_squeeze_and_excitation():
+    torch.manual_seed(0)
+    model = create_model("se_inception", width=8).eval()
+    seen = []
+    for name, block in model.blocks.named_children():
+        gates = [module for module in block.modules() if isinstance(module, SqueezeExcite)]
+        if name.startswith("stem"):
+            assert not gates
+            continue
+        branches, gate = block
+        assert gates == [gate]
+        branches.register_forward_hook(lambda _module, _inputs, output, gate=gate: seen.append((gate, output.detach())))
+        block.register_forward_hook(lambda _module, _inputs, output: seen.append(output.detach()))
+    model(torch.randn(1, 1, 64, 64))
+    assert len(seen) == 2 * 10
+    for (gate, joined), output in zip(seen[::2], seen[1::2], strict=True):
+        torch.testing.assert_close(output, gate(joined))
+
+
+def test_inception_channels_are_those_of_the_authors_definition():
+    with torch.device("meta"):
+        model = create_model("se_inception", 3, 1000)
+    gates = [module for module in model.modules() if isinstance(module, SqueezeExcite)]
+    chans = [256, 320, 576, 576, 576, 608, 608, 1056, 1024, 1024]
+    assert [gate.expand.out_channels for gate in gates] == chans
+    assert [gate.reduce.out_channels for gate in gates] == [16, 20, 36, 36, 36, 38, 38, 66, 64, 64]
+    assert {layer.eps for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)} == {1e-5}
+
+
+@pytest.mark.parametrize(("stem", "size"), [("paper", 2), ("small", 4)])
+def test_inception_stem_sets_the_resolution(stem, size):
+    model = create_model("se_inception", width=8, stem=stem).eval()
+    assert model.forward_features(torch.randn(1, 1, 56, 56)).shape[2:] == (size, size)
+    assert model.min_size == {"paper": 32, "small": 16}[stem]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"stem": "tiny"}, "stem of an SE-Inception network must be one of paper, small, got 'tiny'"),
+        ({"width": 0}, "width of an SE-Inception network must be at least 1, got 0"),
+        ({"reduction": 0}, "reduction of an SE-Inception network must be at least 1, got 0"),
+    ],
+)
+def test_se_inception_refuses(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        create_model("se_inception", **kwargs)
