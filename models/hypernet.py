@@ -46,7 +46,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import FeatureInfo, Head, TileModel, init_he_normal
+from models.layers import FeatureInfo, Head, PoolTo, TileModel, init_he_normal
 from models.registry import register_model
 from models.resnet import ResNet
 
@@ -159,6 +159,7 @@ class HyperNet(TileModel):
     """
 
     min_size = 4 * MAP_SIZE
+    head_reads_positions = True
 
     def __init__(
         self,
@@ -182,6 +183,7 @@ class HyperNet(TileModel):
         self.act = nn.ReLU()
         init_he_normal(self)
         self.feature_info = [FeatureInfo("pool1", width, 2), FeatureInfo("pool2", width, 4)]
+        self.pool_to = PoolTo(MAP_SIZE, "avg")
         self.head = Head(width * MAP_SIZE**2, num_outputs, n_scalars, scalars_hidden, drop_rate)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -191,7 +193,7 @@ class HyperNet(TileModel):
 
     def forward_head(self, features: Tensor, scalars: Tensor | None = None) -> Tensor:
         """The maps, averaged to 7 x 7 pixels, flattened."""
-        return self.head(F.adaptive_avg_pool2d(features, MAP_SIZE).flatten(1), scalars)
+        return self.head(self.pool_to(features).flatten(1), scalars)
 
 
 class HyperResNet(ResNet):

@@ -267,6 +267,9 @@ class ShowerModel(TileModel):
         for argument, value in (("width", width), ("hyper_units", hyper_units), ("embedding", embedding)):
             if value < 1:
                 raise ValueError(f"{argument} of a ShowerModel must be at least 1, got {value}")
+        for argument in ("n_scalars", "aux"):
+            if encoder_kwargs and encoder_kwargs.get(argument):
+                raise ValueError(f"{argument} in encoder_kwargs: it belongs to the head, which an encoder does not have")
         self.in_chans = in_chans
         self.encoder = create_model(encoder, in_chans, **(encoder_kwargs or {}))
         if not isinstance(self.encoder, TileModel) or isinstance(self.encoder, ShowerModel):
@@ -274,7 +277,7 @@ class ShowerModel(TileModel):
         self.encoder.head = nn.Identity()
         self.min_size = self.encoder.min_size
         self.feature_info = [replace(info, module=f"encoder.{info.module}") for info in self.encoder.feature_info]
-        num_features = self.feature_info[-1].num_chs
+        num_features = self._num_features()
         if join == "mean":
             joining = MeanJoin(width)
         elif join == "lstm":
@@ -287,6 +290,14 @@ class ShowerModel(TileModel):
         else:
             raise ValueError(f"join of a ShowerModel must be one of {', '.join(JOINS)}, got {join!r}")
         self.head = ShowerHead(num_features, num_outputs, joining, width, n_scalars, scalars_hidden, drop_rate)
+
+    def _num_features(self) -> int:
+        """Channels of the encoder's last maps."""
+        self.encoder.eval()  # neither a statistic nor the random generator must notice the trial
+        with torch.no_grad():
+            maps = self.encoder.forward_features(torch.zeros(1, self.in_chans, self.min_size, self.min_size))
+        self.encoder.train()
+        return maps.shape[1]
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (M, C, H, W) of all telescopes of all showers to the encoder's last maps (M, F, h, w)."""
