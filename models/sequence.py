@@ -269,7 +269,7 @@ class ShowerModel(TileModel):
                 raise ValueError(f"{argument} of a ShowerModel must be at least 1, got {value}")
         for argument in ("n_scalars", "aux"):
             if encoder_kwargs and encoder_kwargs.get(argument):
-                raise ValueError(f"{argument} in encoder_kwargs: it belongs to the head, which an encoder does not have")
+                raise ValueError(f"encoder_kwargs name {argument}, which belongs to the head that an encoder lacks")
         self.in_chans = in_chans
         self.encoder = create_model(encoder, in_chans, **(encoder_kwargs or {}))
         if not isinstance(self.encoder, TileModel) or isinstance(self.encoder, ShowerModel):

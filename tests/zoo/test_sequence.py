@@ -240,9 +240,44 @@ def test_features_are_the_encoders():
     assert not list(model.encoder.head.parameters())
 
 
+ENCODERS = {
+    "mlp": {"hidden": (16,)},
+    "lenet5": {},
+    "alexnet": {"width": 8, "stem": "small"},
+    "vgg11": {"width": 4},
+    "nin_cifar": {"width": 12},
+    "googlenet": {"width": 8, "stem": "small"},
+    "inception_v3": {"width": 4, "stem": "small", "depths": (1, 1, 1)},
+    "preact_resnet110": {"width": 4, "depths": (1, 1, 1)},
+    "stochastic_depth_resnet110": {"width": 4, "depths": (1, 1, 1), "last_survival": 1.0},
+    "se_resnet18": {"width": 4},
+    "fractalnet20": {"width": 4, "local_drop_rate": 0.0, "global_share": 0.0},
+    "densenet121": {"growth_rate": 4, "depths": (2, 2, 2, 2)},
+    "hypernet": {"width": 4},
+    "hypernet_wrn40_2": {"width": 4, "depths": (1, 1, 1)},
+}
+
+
+def test_encoders_are_of_all_families():
+    families = {model_entry(name).family for name in list_models()} - {"autoencoder", "sequence"}
+    assert {model_entry(name).family for name in ENCODERS} == families - {"resnet"}
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_any_tile_network_is_an_encoder(encoder):
+    """All of it is used: in distributed training, a parameter without gradient is an error."""
+    model = small("stereo_mean", encoder=encoder, encoder_kwargs=ENCODERS[encoder]).train()
+    y = model(torch.randn(4, 2, 48, 48), members=telescope_table([3, 1]))
+    y.square().sum().backward()
+    assert y.shape == (2, 3)
+    assert not [key for key, parameter in model.named_parameters() if parameter.grad is None]
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
+        ({"encoder_kwargs": {"n_scalars": 3}}, "encoder_kwargs name n_scalars, which belongs to the head"),
+        ({"encoder": "googlenet", "encoder_kwargs": {"aux": True}}, "encoder_kwargs name aux, which belongs to the"),
         ({"encoder": "unet", "encoder_kwargs": {}}, "encoder of a ShowerModel must be a network for tiles, got 'unet'"),
         ({"encoder": "stereo_mean", "encoder_kwargs": {}}, "must be a network for tiles, got 'stereo_mean'"),
         ({"encoder": "resnet19"}, "unknown model 'resnet19'"),
