@@ -56,22 +56,22 @@ def explanation(
     scalars : sequence of (str, float)
         Attributions to the scalars.
     """
-    figure = new_figure(11.0, 3.0 * len(channels) + 0.5)
+    figure = new_figure(12.0, 2.9 * len(channels) + 0.9)
     figure.suptitle(title, fontsize=11)
-    grid = figure.add_gridspec(2 * len(channels), 3, width_ratios=(1, 1, 1.1))
+    at_left, at_right = figure.subfigures(1, 2, width_ratios=(2.05, 1))
+    panels = at_left.subplots(len(channels), 2, squeeze=False)
     extent = (-half_width_deg, half_width_deg) * 2
     everything = np.abs(np.concatenate([channel.attribution.ravel() for channel in channels]))
     limit = float(np.percentile(everything, _CLIPPED)) or float(everything.max()) or 1.0
-    for row, channel in enumerate(channels):
-        left = figure.add_subplot(grid[2 * row : 2 * row + 2, 0])
+    for (left, right), channel in zip(panels, channels, strict=True):
         _tile(left, channel, extent)
-        right = figure.add_subplot(grid[2 * row : 2 * row + 2, 1])
         shown = right.imshow(channel.attribution, extent=extent, cmap=_ATTRIBUTION_MAP, vmin=-limit, vmax=limit)
-        right.set_title(f"its part in {quantity}: {channel.attribution.sum():+.3g}".replace("-", "−"))
-        _finish(right, row == len(channels) - 1)
-        figure.colorbar(shown, ax=right, shrink=0.85, extend="both")
-    half = len(channels)
-    upper, lower = figure.add_subplot(grid[:half, 2]), figure.add_subplot(grid[half:, 2])
+        right.set_title(f"its part in {quantity}: {channel.attribution.sum():+.2g}".replace("-", "−"), fontsize=9)
+        _finish(right, channel is channels[-1])
+        at_left.colorbar(shown, ax=right, shrink=0.85, extend="both")
+    _finish(panels[-1, 0], True)
+    above, below = at_right.subfigures(2, 1, height_ratios=(1, 1.3))
+    upper, lower = above.subplots(), below.subplots()
     if location is None:
         no_data(upper, "no layer's maps are fine enough\nto say where")
         upper.set_axis_off()
@@ -84,20 +84,24 @@ def explanation(
 def _tile(axes: "Axes", channel: ChannelPicture, extent: tuple[float, ...]) -> None:
     from matplotlib.colors import AsinhNorm
 
-    tile = channel.tile
+    tile, ticks = channel.tile, None
     if tile.min() < 0 and channel.name == "peak_time":
         limit = max(float(np.abs(tile).max()), 1.0)
         style = {"cmap": "PuOr", "vmin": -limit, "vmax": limit}
     elif tile.max() > 20:  # four decades of charge
         style = {"cmap": "magma", "norm": AsinhNorm(3.0, vmin=min(0.0, float(tile.min())), vmax=float(tile.max()))}
+        ticks = [tick for tick in (0, 3, 10, 30, 100, 300, 1000, 3000, 10_000) if tick <= tile.max()]
     else:
         style = {"cmap": "magma"}
     shown = axes.imshow(tile, extent=extent, **style)
     unit = f" [{channel.unit}]" if channel.unit else ""
     axes.set_title(f"{channel.name.replace('_', ' ')}{unit}")
     axes.set_ylabel("fov lat [deg]")
-    _finish(axes, channel.name == "mask")
-    axes.figure.colorbar(shown, ax=axes, shrink=0.85)
+    _finish(axes, False)
+    bar = axes.figure.colorbar(shown, ax=axes, shrink=0.85, ticks=ticks)
+    if ticks is not None:
+        bar.ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        bar.ax.minorticks_off()
 
 
 def _located(axes: "Axes", charge: ChannelPicture, location: np.ndarray, layer: str, extent: tuple[float, ...]) -> None:
@@ -107,7 +111,7 @@ def _located(axes: "Axes", charge: ChannelPicture, location: np.ndarray, layer: 
     if levels:
         axes.contour(charge.tile, levels=levels, extent=extent, colors="k", linewidths=0.8)
     axes.set_title(f"Grad-CAM of {layer}")
-    axes.figure.colorbar(shown, ax=axes, shrink=0.85)
+    axes.figure.colorbar(shown, ax=axes, shrink=0.7)
     _finish(axes, True)
 
 
