@@ -20,6 +20,7 @@ generator [2] has, too. The 38.6 M that are quoted for FractalNet ([3], Table 2)
 Departures from the paper:
 
 - the head pools whatever map arrives, so that any tile of `min_size` or more is accepted;
+- `stem="stride2"` is for small machines: the first block otherwise runs at full resolution;
 - a dropped path is computed and multiplied by zero, so that every parameter has a gradient in every step (zero when
   dropped) and compiled code needs no second version.
 
@@ -33,13 +34,15 @@ References
 
 import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models.layers import FeatureInfo, Head, TileModel, conv_bn, surviving_paths
 from models.registry import register_model
+
+STEMS = ("none", "stride2")
 
 
 class PathDraw(NamedTuple):
@@ -54,8 +57,8 @@ class PathDraw(NamedTuple):
 class FractalUnit(nn.Sequential):
     """Convolution, dropout, normalisation, ReLU, in the order of [2]."""
 
-    def __init__(self, in_chans: int, out_chans: int, drop_rate: float) -> None:
-        convolution, norm = conv_bn(in_chans, out_chans, 3)
+    def __init__(self, in_chans: int, out_chans: int, drop_rate: float, stride: int = 1) -> None:
+        convolution, norm = conv_bn(in_chans, out_chans, 3, stride)
         dropout = [nn.Dropout(drop_rate)] if drop_rate else []
         super().__init__(convolution, *dropout, norm, nn.ReLU(inplace=True))
 
@@ -126,6 +129,9 @@ class FractalNet(TileModel):
         Channels of the first block.
     factors
         Channels of the blocks in units of `width`; their number is the number of blocks, each of which halves the size.
+    stem
+        ``none``: the first block reads the image; ``stride2``: a convolution of stride 2 comes before it, which takes a
+        quarter of the operations and doubles the smallest tile (fewer `factors` lower it).
     local_drop_rate
         Probability with which local drop-path drops an input of a join.
     global_share
@@ -148,6 +154,7 @@ class FractalNet(TileModel):
         columns: int = 3,
         width: int = 64,
         factors: Sequence[int] = (1, 2, 4, 8, 8),
+        stem: Literal["none", "stride2"] = "none",
         local_drop_rate: float = 0.15,
         global_share: float = 0.5,
         block_drop_rate: float = 0.4,
@@ -161,6 +168,8 @@ class FractalNet(TileModel):
                 raise ValueError(f"{argument} of a FractalNet must be at least 1, got {value}")
         if not factors or min(factors) < 1:
             raise ValueError(f"factors of a FractalNet are the widths of its blocks, each at least 1, got {factors}")
+        if stem not in STEMS:
+            raise ValueError(f"stem of a FractalNet must be one of {', '.join(STEMS)}, got {stem!r}")
         for argument, value in (("local_drop_rate", local_drop_rate), ("block_drop_rate", block_drop_rate)):
             if not 0 <= value < 1:
                 raise ValueError(f"{argument} of a FractalNet must be in [0, 1), got {value}")
@@ -170,15 +179,20 @@ class FractalNet(TileModel):
         self.n_columns = columns
         self.global_share = global_share
         self.drop_path = bool(local_drop_rate or global_share)
+        self.stem = nn.Sequential()
         self.blocks = nn.ModuleList()
         self.feature_info = []
-        chans = in_chans
+        chans, reduction = in_chans, 1
+        if stem == "stride2":
+            self.stem.append(FractalUnit(in_chans, width, drop_rate=0.0, stride=2))
+            chans, reduction = width, 2
         for index, factor in enumerate(factors):
             dropout = block_drop_rate * index / max(len(factors) - 1, 1)
             self.blocks.append(FractalBlock(chans, width * factor, columns, local_drop_rate, dropout))
             chans = width * factor
-            self.feature_info.append(FeatureInfo(f"blocks.{index}", chans, 2 ** (index + 1)))
-        self.min_size = 2 ** len(factors)
+            reduction *= 2
+            self.feature_info.append(FeatureInfo(f"blocks.{index}", chans, reduction))
+        self.min_size = reduction
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)  # [2], globals.crox
@@ -187,6 +201,7 @@ class FractalNet(TileModel):
     def forward_features(self, x: Tensor) -> Tensor:
         self.check_tile(x)
         drawn = self._draw_paths(x.device) if self.training and self.drop_path else None
+        x = self.stem(x)
         for block in self.blocks:
             x = block(x, drawn)
         return x
@@ -222,6 +237,7 @@ class FractalColumn(TileModel):
         self.in_chans = whole.in_chans
         self.min_size = whole.min_size
         self.feature_info = list(whole.feature_info)
+        self.stem = copy.deepcopy(whole.stem)
         self.blocks = nn.Sequential(
             *(nn.Sequential(*copy.deepcopy(block.columns[column]), nn.MaxPool2d(2)) for block in whole.blocks)
         )
@@ -229,7 +245,7 @@ class FractalColumn(TileModel):
 
     def forward_features(self, x: Tensor) -> Tensor:
         self.check_tile(x)
-        return self.blocks(x)
+        return self.blocks(self.stem(x))
 
 
 @register_model(paper="arXiv:1605.07648", ref={"in_chans": 3, "num_outputs": 10}, num_params=33_724_618)

@@ -249,6 +249,7 @@ def test_extracted_column_is_on_its_own():
     [
         ({"columns": 0}, "columns of a FractalNet must be at least 1, got 0"),
         ({"width": 0}, "width of a FractalNet must be at least 1, got 0"),
+        ({"stem": "cifar"}, "stem of a FractalNet must be one of none, stride2, got 'cifar'"),
         ({"factors": ()}, r"factors of a FractalNet .* each at least 1, got \(\)"),
         ({"local_drop_rate": 1.0}, r"local_drop_rate of a FractalNet must be in \[0, 1\), got 1.0"),
         ({"block_drop_rate": -0.1}, r"block_drop_rate of a FractalNet must be in \[0, 1\), got -0.1"),
@@ -258,6 +259,18 @@ def test_extracted_column_is_on_its_own():
 def test_fractalnet_refuses(kwargs, message):
     with pytest.raises(ValueError, match=message):
         create_model("fractalnet20", **kwargs)
+
+
+def test_stem_halves_the_size_for_every_column():
+    torch.manual_seed(0)
+    model = create_model("fractalnet20", stem="stride2", block_drop_rate=0.0, **SMALL).eval()
+    x = torch.randn(2, 1, 48, 48)
+    assert model.forward_features(x).shape == (2, 8, 3, 3)
+    assert model.min_size == 16
+    features = model.stem(x)
+    for block in model.blocks:
+        features = block(features, global_draw(1))
+    torch.testing.assert_close(model.extract_column(1).forward_features(x), features)
 
 
 def test_no_such_column():
