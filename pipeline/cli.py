@@ -381,6 +381,23 @@ def models_explain(
     stage(cfg, bundle, file, event=event, telescope=telescope, out=out, show=show, force=force)
 
 
+@models_app.command("compare")
+def models_compare(
+    run_dir: Annotated[
+        Path, typer.Argument(metavar="RUNDIR", show_default=False, help="Results of an experiment with zoo.entries.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="Page to write; its tables go to FILE.json.")],
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Networks trained alike, side by side and beside the forest: one HTML page."""
+    _start(quiet, verbose, threads=1)
+    from pipeline.stages.compare import compare as stage
+
+    stage(run_dir, out, force=force)
+
+
 @bundles_app.command("list")
 def bundles_list(quiet: Quiet = False, verbose: Verbose = False) -> None:
     """Trained models that ship with lightpool."""

@@ -362,6 +362,44 @@ class PredictConfig(Section):
         return self
 
 
+class ZooEntry(Section):
+    """One network of a comparison.
+
+    `label` names its row and its folder; by default the model's name. `train` sets keys of the task's section otherwise
+    than for the rest (a network without normalisation wants another learning rate).
+    """
+
+    name: str
+    label: str = Field("", pattern=r"^[A-Za-z0-9_.-]*$")
+    kwargs: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _labelled(cls, value: Any) -> Any:
+        if isinstance(value, dict) and not value.get("label"):
+            return value | {"label": value.get("name", "")}
+        return value
+
+
+class ZooConfig(Section):
+    """A comparison of networks, all trained on the same tiles for as long. Without entries there is none."""
+
+    tasks: tuple[Literal["energy", "gammaness"], ...] = CAMERA_TASKS
+    epochs: int = Field(4, ge=1)
+    best: int = Field(3, ge=0, description="networks of each task, by validation, that are trained with further seeds")
+    seeds: int = Field(3, ge=1, description="trainings of each of those, the first one included")
+    entries: tuple[ZooEntry, ...] = ()
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> "ZooConfig":
+        labels = [entry.label for entry in self.entries]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"{labels.count(label)} entries are labelled {label!r}; give each a label of its own")
+        return self
+
+
 class ReportConfig(Section):
     """`lightpool report`."""
 
@@ -385,7 +423,39 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     predict: PredictConfig = PredictConfig()
+    zoo: ZooConfig = ZooConfig()
     report: ReportConfig = ReportConfig()
+
+
+def zoo_config(cfg: Config, label: str, repeat: int = 0) -> Config:
+    """The experiment that trains one entry of `cfg.zoo`: its network in the tasks' sections, and no zoo.
+
+    Parameters
+    ----------
+    cfg : Config
+    label : str
+        Of the entry.
+    repeat : int
+        Which of its trainings, from 0: it is added to the seed.
+
+    Raises
+    ------
+    UserError
+        If there is no such entry, or it sets what is not accepted.
+    """
+    entries = {entry.label: entry for entry in cfg.zoo.entries}
+    if label not in entries:
+        raise UserError(f"the zoo has no entry {label!r}; it has {', '.join(entries) or 'none'}")
+    entry = entries[label]
+    content = cfg.model_dump(mode="json", exclude={"zoo"})
+    content |= {"name": f"{cfg.name}_{label}", "seed": cfg.seed + repeat, "tasks": list(cfg.zoo.tasks)}
+    for task in cfg.zoo.tasks:
+        own = {"model": {"name": entry.name, "kwargs": entry.kwargs}, "epochs": cfg.zoo.epochs}
+        content["train"][task] |= own | entry.train
+    try:
+        return parse_config(content)
+    except UserError as error:
+        raise UserError(f"zoo entry {label!r}: {error}") from error
 
 
 def load_config(path: str | Path) -> Config:

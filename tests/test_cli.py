@@ -17,7 +17,7 @@ from pipeline.errors import InputFileError, UserError
 COMMANDS = [
     ["simulate", "showers"], ["simulate", "sky"], ["ingest"], ["tiles"], ["manifest"], ["train"], ["evaluate"],
     ["predict"], ["report"], ["models", "list"], ["models", "describe"],
-    ["models", "explain"], ["bundles", "list"], ["info"],
+    ["models", "explain"], ["models", "compare"], ["bundles", "list"], ["info"],
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models import create_model
+from models import create_model, describe
 from models.registry import model_entry
 from pipeline.bundle.card import (
     CARD_FILE,
@@ -173,6 +173,15 @@ def create_network(name: str, kwargs: Mapping[str, Any], in_chans: int, num_outp
         raise
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
+
+
+def flops_of(card: Card) -> int:
+    """Operations of a camera network for one of its tiles, two per multiply-accumulate."""
+    model = card.model
+    scalars = {"n_scalars": model.n_scalars} if model.n_scalars else {}
+    return describe(
+        model.name, card.input.tile_shape[0], model.in_chans, model.num_outputs, **scalars, **model.kwargs
+    ).flops
 
 
 def load_network(path: str | Path) -> tuple[nn.Module, Card]:
