@@ -4,6 +4,9 @@ The network is built on torch's meta device, so that the largest one costs no me
 itself (`torch.utils.flop_counter`). The receptive field follows the tensors through every torch function, not only
 through modules, so that shortcuts, concatenations and slices are seen.
 
+A factor per channel that the whole tile decides (squeeze and excitation) is left out of account: it tells how much
+there is of something, not where.
+
 References
 ----------
 .. [1] Araujo, Norris, Sim (2019), "Computing receptive fields of convolutional neural networks",
@@ -20,6 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.layers import PoolTo
 from models.registry import create_model
 
 
@@ -53,9 +57,10 @@ class LayerRow:
     output_shape: tuple[int, ...]
     """Without the batch dimension."""
     num_params: int
-    """Trainable parameters; 0 from the second call of a shared layer on."""
+    """Trainable parameters of its own, not of its parts; 0 from the second call of a shared layer on."""
     flops: int
-    """Two per multiply-accumulate; convolutions and matrix products, as torch counts."""
+    """Two per multiply-accumulate; convolutions and matrix products, as torch counts. Those of its parts stand in their
+    own rows."""
     receptive_field_px: int | None
     """None where every output has seen the whole tile."""
     jump_px: float | None
@@ -112,7 +117,8 @@ def describe(name: str, tile: int = 56, in_chans: int = 1, num_outputs: int = 1,
         handle.remove()
     reach = tracker.reach(outputs if dense else features)
     warnings = []
-    if not dense and reach.field_px is not None and reach.field_px < tile:
+    all_that_is_seen = not dense and not getattr(network, "head_reads_positions", False)
+    if all_that_is_seen and reach.field_px is not None and reach.field_px < tile:
         warnings.append(
             f"the last features of {name} see {reach.field_px:.0f} px, not the whole tile of {tile} px: take a smaller "
             "tile or a network of more layers or strides"
@@ -138,26 +144,33 @@ def _whole_px(field_px: float | None) -> int | None:
 def _record_layers(
     network: nn.Module, tracker: "_ReachTracker", counter: FlopCounterMode
 ) -> tuple[list[LayerRow], list[Any]]:
-    """Hook every layer without sub-layers; the rows fill up when the network is called."""
+    """Hook every layer that has no parts or parameters of its own; the rows fill up when the network is called."""
     rows: list[LayerRow] = []
-    flops_before: list[int] = []
+    running: list[_Running] = []
     counted: set[int] = set()
 
     def enter(_layer: nn.Module, _inputs: tuple) -> None:
-        flops_before.append(counter.get_total_flops())
+        running.append(_Running(counter.get_total_flops()))
 
     def leave(name: str) -> Callable:
-        def hook(layer: nn.Module, _inputs: tuple, output: Tensor) -> None:
-            reach = tracker.reach(output)
-            own = [p for p in layer.parameters() if p.requires_grad and id(p) not in counted]
+        def hook(layer: nn.Module, inputs: tuple, output: Any) -> None:
+            call = running.pop()
+            flops = counter.get_total_flops() - call.flops_before
+            if running:
+                running[-1].flops_of_parts += flops
+            maps = _tensors(output)[0]
+            if isinstance(layer, PoolTo):
+                tracker.set_reach(maps, _bins(tracker.reach(inputs[0]), inputs[0].shape[-1], layer.side))
+            reach = tracker.reach(maps)
+            own = [p for p in layer.parameters(recurse=False) if p.requires_grad and id(p) not in counted]
             counted.update(map(id, own))
             rows.append(
                 LayerRow(
                     name=name,
-                    kind=type(layer).__name__,
-                    output_shape=tuple(output.shape[1:]),
+                    kind=type(layer).__name__.removeprefix("_"),
+                    output_shape=tuple(maps.shape[1:]),
                     num_params=sum(parameter.numel() for parameter in own),
-                    flops=counter.get_total_flops() - flops_before.pop(),
+                    flops=flops - call.flops_of_parts,
                     receptive_field_px=_whole_px(reach.field_px),
                     jump_px=reach.jump_px,
                 )
@@ -167,18 +180,27 @@ def _record_layers(
 
     handles = []
     for name, layer in network.named_modules():
-        if not any(True for _ in layer.children()) and not isinstance(layer, nn.Identity | nn.Sequential):
+        is_part = not any(True for _ in layer.children()) and not isinstance(layer, nn.Identity | nn.Sequential)
+        if is_part or any(True for _ in layer.parameters(recurse=False)):
             handles += [layer.register_forward_pre_hook(enter), layer.register_forward_hook(leave(name))]
     return rows, handles
 
 
+@dataclass
+class _Running:
+    """A layer between its call and its return."""
+
+    flops_before: int
+    flops_of_parts: int = 0
+
+
 # ---- how each torch function changes the reach ----------------------------------------------------------------------
 def _first(value: Any) -> Any:
-    """Kernels and strides come as a number or per side; tiles are square and so are the kernels' effects.
+    """Kernels and strides come as a number or per side; the table follows the first side, the height.
 
-    Of a kernel per side the greater counts: 1 x n and n x 1 follow each other.
+    Tiles are square, and a 1 x n kernel comes with an n x 1: one side tells all.
     """
-    return max(value) if isinstance(value, tuple | list) else value
+    return value[0] if isinstance(value, tuple | list) else value
 
 
 def _convolution(reach: Reach, args: Mapping[str, Any]) -> Reach:
@@ -218,6 +240,17 @@ def _mean(reach: Reach, args: Mapping[str, Any]) -> Reach:
     return WHOLE if any(dim % args["input"].ndim >= 2 for dim in dims) else reach
 
 
+def _flatten(reach: Reach, args: Mapping[str, Any]) -> Reach:
+    """What reads a flattened map reads all its positions."""
+    return WHOLE if args["input"].ndim == 4 and args["output"].ndim < 4 else reach
+
+
+def _bins(reach: Reach, size: int, side: int) -> Reach:
+    """Behind `PoolTo`: bins of which the widest counts."""
+    widest = max(-(-(i + 1) * size // side) - i * size // side for i in range(side))
+    return reach.widen(widest, size / side)
+
+
 # Names of the positional arguments, and the rule. A function that is not here keeps the reach of its widest input: one
 # that moves a window over pixels must be here.
 _CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -232,6 +265,10 @@ _RULES: dict[Callable, tuple[tuple[str, ...], Callable[[Reach, Mapping[str, Any]
     F.pixel_unshuffle: (("input", "downscale_factor"), _unshuffle),
     F.pixel_shuffle: (("input", "upscale_factor"), _shuffle),
     Tensor.__getitem__: (("input", "index"), _slice),
+    Tensor.flatten: (("input",), _flatten),
+    torch.flatten: (("input",), _flatten),
+    Tensor.reshape: (("input",), _flatten),
+    Tensor.view: (("input",), _flatten),
     Tensor.mean: (("input", "dim"), _mean),
     torch.mean: (("input", "dim"), _mean),
 }
@@ -249,21 +286,33 @@ class _ReachTracker(TorchFunctionMode):
         """What the elements of a tensor have seen; `WHOLE` for one that does not come from the images."""
         return self._reaches.get(id(tensor), WHOLE)
 
+    def set_reach(self, tensor: Tensor, reach: Reach) -> None:
+        self._reaches[id(tensor)] = reach
+        self._alive.append(tensor)
+
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
-        seen = [self._reaches[id(tensor)] for tensor in _tensors((args, kwargs)) if id(tensor) in self._reaches]
-        if isinstance(output, Tensor) and seen:
-            self._reaches[id(output)] = self._behind(func, _widest(seen), args, kwargs)
-            self._alive.append(output)
+        seen = [tensor for tensor in _tensors((args, kwargs)) if id(tensor) in self._reaches]
+        if func in _PRODUCTS:
+            seen = self._without_gates(seen)
+        if seen:
+            reach = _widest([self._reaches[id(tensor)] for tensor in seen])
+            for tensor in _tensors(output):
+                self.set_reach(tensor, self._behind(func, reach, args, kwargs, tensor))
         return output
 
+    def _without_gates(self, factors: list[Tensor]) -> list[Tensor]:
+        """Without those of one number per channel that all positions decide."""
+        maps = [factor for factor in factors if self.reach(factor) != WHOLE or factor.shape[2:] != (1, 1)]
+        return maps or factors
+
     @staticmethod
-    def _behind(func: Callable, reach: Reach, args: tuple, kwargs: dict) -> Reach:
+    def _behind(func: Callable, reach: Reach, args: tuple, kwargs: dict, output: Tensor) -> Reach:
         if func not in _RULES:
             return reach
         names, rule = _RULES[func]
-        return rule(reach, dict(zip(names, args, strict=False)) | kwargs)
+        return rule(reach, dict(zip(names, args, strict=False)) | kwargs | {"output": output})
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -274,6 +323,9 @@ def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, tuple | list):
         return [tensor for part in value for tensor in _tensors(part)]
     return []
+
+
+_PRODUCTS = {torch.mul, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__rmul__, Tensor.__imul__}
 
 
 def _widest(reaches: list[Reach]) -> Reach:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -271,10 +272,14 @@ def models_list(quiet: Quiet = False, verbose: Verbose = False) -> None:
     _start(quiet, verbose)
     from models import list_models, model_entry
 
-    entries = [model_entry(name) for name in list_models()]
-    width = max(len(entry.name) for entry in entries)
-    for entry in entries:
-        print(f"{entry.name:{width}}  {entry.num_params:>12,} parameters  {entry.paper:32}  {entry.summary}")
+    table = [("name", "family", "parameters", "paper", "")]
+    for name in list_models():
+        entry = model_entry(name)
+        table.append((name, entry.family, f"{entry.num_params:,}", entry.paper, entry.summary))
+    if _columns() < 110:  # of the sentences, too little would be left
+        _print_table([row[:-1] for row in table], "<<><", may_shrink=0)
+    else:
+        _print_table(table, "<<><<", may_shrink=4)
 
 
 @models_app.command("describe")
@@ -285,7 +290,10 @@ def models_describe(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """One architecture, layer by layer: shapes, parameters, receptive field."""
+    """One architecture, layer by layer: shapes, parameters, operations, receptive field.
+
+    Layers without parameters that keep shape and receptive field, such as activations, are left out.
+    """
     _start(quiet, verbose)
     from models import describe
 
@@ -295,18 +303,101 @@ def models_describe(
         raise UserError(str(error)) from error
     print(f"{name}: {description.num_params:,} parameters, {description.flops / 1e6:,.1f} Mflop for a tile of "
           f"{in_chans} x {tile} x {tile}; smallest tile {description.min_size_px} px")  # fmt: skip
-    table = [("layer", "kind", "output", "parameters", "sees [px]", "step [px]")]
+    table = [("layer", "kind", "output", "parameters", "Mflop", "sees [px]", "step [px]")]
+    before = None
     for layer in description.layers:
-        shape = " x ".join(map(str, layer.output_shape))
+        shape = "x".join(map(str, layer.output_shape))
         reach = "all" if layer.receptive_field_px is None else str(layer.receptive_field_px)
-        step = "" if layer.jump_px is None else f"{layer.jump_px:g}"
-        table.append((layer.name, layer.kind, shape, f"{layer.num_params:,}", reach, step))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        cells = [text.ljust(w) if n < 2 else text.rjust(w) for n, (text, w) in enumerate(zip(row, widths, strict=True))]
-        print("  ".join(cells).rstrip())
+        step = "" if layer.jump_px is None else f"{layer.jump_px:.3g}"
+        if layer.num_params or layer.flops or (shape, reach, step) != before:
+            row = (layer.name, layer.kind, shape, f"{layer.num_params:,}", f"{layer.flops / 1e6:,.2f}", reach, step)
+            table.append(row)
+        before = shape, reach, step
+    _print_table(table, "<<>>>>>", may_shrink=0)
     for warning in description.warnings:
         log.warning(warning)
+
+
+def _print_table(rows: Sequence[Sequence[str]], align: str, may_shrink: int) -> None:
+    """Rows of cells in columns; on a terminal, the column `may_shrink` gives way so that a row fits in a line.
+
+    Parameters
+    ----------
+    rows
+        The first one holds the headings.
+    align
+        ``<`` or ``>`` for each column.
+    may_shrink
+        Number of the column whose texts are cut.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    surplus = sum(widths) + 2 * (len(widths) - 1) - _columns()
+    if surplus > 0:
+        widths[may_shrink] = max(widths[may_shrink] - int(surplus), min(widths[may_shrink], 12))
+    for row in rows:
+        cells = (f"{_cut(text, width):{side}{width}}" for text, side, width in zip(row, align, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _columns() -> float:
+    """Width of the terminal; no bound for what goes to a file or another program."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else float("inf")
+
+
+def _cut(text: str, width: int) -> str:
+    """The beginning of a sentence that is too long, the beginning and the end of a name."""
+    if len(text) <= width:
+        return text
+    end = 0 if " " in text else width // 3
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
+
+
+@models_app.command("explain")
+def models_explain(
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", show_default=False, help="Directory, or name of one that ships.")
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="Camera file.")],
+    event: Annotated[int, typer.Option(metavar="ID", help="Event to explain.")],
+    telescope: Annotated[
+        int | None, typer.Option(metavar="ID", help="Telescope; the one with the brightest image if left out.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Picture to write.")] = None,
+    show: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT", help="attribution: where the answer came from; features: first filters and feature maps."
+        ),
+    ] = "attribution",
+    config: OptionalConfig = None,
+    threads: Threads = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """One event: what a trained network's answer came from, as a picture."""
+    _start(quiet, verbose, threads)
+    cfg = _load(config, threads=threads)
+    from pipeline.stages.explain import explain as stage
+
+    stage(cfg, bundle, file, event=event, telescope=telescope, out=out, show=show, force=force)
+
+
+@models_app.command("compare")
+def models_compare(
+    run_dir: Annotated[
+        Path, typer.Argument(metavar="RUNDIR", show_default=False, help="Results of an experiment with zoo.entries.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="Page to write; its tables go to FILE.json.")],
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Networks trained alike, side by side and beside the forest: one HTML page."""
+    _start(quiet, verbose, threads=1)
+    from pipeline.stages.compare import compare as stage
+
+    stage(run_dir, out, force=force)
 
 
 @bundles_app.command("list")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UserError
 
@@ -288,24 +288,76 @@ HILLAS_SCALARS = (
 )  # fmt: skip
 
 
+class AugmentationConfig(Section):
+    """What is done to a training image at random. `true` stands for the defaults, `false` for nothing."""
+
+    mirror: bool = True
+    rotation: Literal["none", "quarters", "sixths"] = "quarters"
+    shift_px: int = Field(0, ge=0, description="largest shift in each direction, in whole tile pixels")
+    scale: float = Field(0.0, ge=0, lt=1, description="largest relative change of the image's size")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            return {} if value else {"mirror": False, "rotation": "none"}
+        return value
+
+    @property
+    def turns(self) -> bool:
+        """Whether images change their orientation."""
+        return self.mirror or self.rotation != "none"
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether pixels are mixed with their neighbours."""
+        return self.rotation == "sixths" or self.scale > 0
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is done."""
+        return self.turns or self.interpolates or self.shift_px > 0
+
+
 class TaskConfig(Section):
     """How one task is trained."""
 
     model: ModelConfig
     scalars: tuple[str, ...] = ()
+    start_from: str | None = Field(None, description="bundle whose weights the training starts from")
+    freeze: int | str = Field(0, description="levels of features that keep their weights, or `features`: all of them")
     epochs: int = Field(12, ge=1)
     batch_size: int = Field(32, ge=1)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    nesterov: bool = Field(False, description="of sgd")
     learning_rate: float = Field(4e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
     gradient_clip: float = Field(1.0, gt=0)
-    augmentation: bool = True
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="of gammaness")
+    augmentation: AugmentationConfig = AugmentationConfig()
     average_decay: float = Field(
         0.995, ge=0, lt=1, description="of the weights' running average; 0 keeps the last step's"
     )
     early_stopping_patience: int = Field(6, ge=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     predict_uncertainty: bool = True
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _levels_or_all(cls, value: Any) -> Any:
+        if value == "features" or (type(value) is int and value >= 0):
+            return value
+        raise ValueError("Input should be a number of levels of features from 0, or features for all of them")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "TaskConfig":
+        if self.freeze and self.start_from is None:
+            raise ValueError(f"freeze {self.freeze} would keep weights that were never trained; set start_from, too")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
 
 
 class TrainConfig(Section):
@@ -358,6 +410,44 @@ class PredictConfig(Section):
         return self
 
 
+class ZooEntry(Section):
+    """One network of a comparison.
+
+    `label` names its row and its folder; by default the model's name. `train` sets keys of the task's section otherwise
+    than for the rest (a network without normalisation wants another learning rate).
+    """
+
+    name: str
+    label: str = Field("", pattern=r"^[A-Za-z0-9_.-]*$")
+    kwargs: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _labelled(cls, value: Any) -> Any:
+        if isinstance(value, dict) and not value.get("label"):
+            return value | {"label": value.get("name", "")}
+        return value
+
+
+class ZooConfig(Section):
+    """A comparison of networks, all trained on the same tiles for as long. Without entries there is none."""
+
+    tasks: tuple[Literal["energy", "gammaness"], ...] = CAMERA_TASKS
+    epochs: int = Field(4, ge=1)
+    best: int = Field(3, ge=0, description="networks of each task, by validation, that are trained with further seeds")
+    seeds: int = Field(3, ge=1, description="trainings of each of those, the first one included")
+    entries: tuple[ZooEntry, ...] = ()
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> "ZooConfig":
+        labels = [entry.label for entry in self.entries]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"{labels.count(label)} entries are labelled {label!r}; give each a label of its own")
+        return self
+
+
 class ReportConfig(Section):
     """`lightpool report`."""
 
@@ -381,7 +471,39 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     predict: PredictConfig = PredictConfig()
+    zoo: ZooConfig = ZooConfig()
     report: ReportConfig = ReportConfig()
+
+
+def zoo_config(cfg: Config, label: str, repeat: int = 0) -> Config:
+    """The experiment that trains one entry of `cfg.zoo`: its network in the tasks' sections, and no zoo.
+
+    Parameters
+    ----------
+    cfg : Config
+    label : str
+        Of the entry.
+    repeat : int
+        Which of its trainings, from 0: it is added to the seed.
+
+    Raises
+    ------
+    UserError
+        If there is no such entry, or it sets what is not accepted.
+    """
+    entries = {entry.label: entry for entry in cfg.zoo.entries}
+    if label not in entries:
+        raise UserError(f"the zoo has no entry {label!r}; it has {', '.join(entries) or 'none'}")
+    entry = entries[label]
+    content = cfg.model_dump(mode="json", exclude={"zoo"})
+    content |= {"name": f"{cfg.name}_{label}", "seed": cfg.seed + repeat, "tasks": list(cfg.zoo.tasks)}
+    for task in cfg.zoo.tasks:
+        own = {"model": {"name": entry.name, "kwargs": entry.kwargs}, "epochs": cfg.zoo.epochs}
+        content["train"][task] |= own | entry.train
+    try:
+        return parse_config(content)
+    except UserError as error:
+        raise UserError(f"zoo entry {label!r}: {error}") from error
 
 
 def load_config(path: str | Path) -> Config:
@@ -447,6 +569,8 @@ def _first_problem(error: ValidationError) -> str:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"unknown key {where!r}{hint} accepted: {', '.join(keys)}" if keys else f"unknown key {where!r}"
     message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], dict) and problem["type"] == "value_error":
+        return f"{where}: {message}"  # of a whole section: its own message says which values
     return f"{where}: {message}, got {problem['input']!r}" if where else message
 
 

@@ -16,7 +16,8 @@ from pipeline.errors import InputFileError, UserError
 
 COMMANDS = [
     ["simulate", "showers"], ["simulate", "sky"], ["ingest"], ["tiles"], ["manifest"], ["train"], ["evaluate"],
-    ["predict"], ["report"], ["models", "list"], ["models", "describe"], ["bundles", "list"], ["info"],
+    ["predict"], ["report"], ["models", "list"], ["models", "describe"],
+    ["models", "explain"], ["models", "compare"], ["bundles", "list"], ["info"],
 ]  # fmt: skip
 
 
@@ -171,9 +172,27 @@ def test_architectures(capsys):
     assert cli.main(["models", "describe", "lenet5_modern", "--tile", "32", "--in-chans", "3"]) == 0
     text = capsys.readouterr().out
     assert "3 x 32 x 32" in text
-    assert text.splitlines()[1].split() == ["layer", "kind", "output", "parameters", "sees", "[px]", "step", "[px]"]
+    heading, first, second = (line.split() for line in text.splitlines()[1:4])
+    assert heading == ["layer", "kind", "output", "parameters", "Mflop", "sees", "[px]", "step", "[px]"]
+    assert first == ["c1", "Conv2d", "6x28x28", "456", "0.71", "5", "1"]
+    assert second[0] == "s2"  # the activation between them changes nothing that the table tells
     _fails(capsys, ["models", "describe", "resnet19"], "unknown model 'resnet19'", "resnet18")
     _fails(capsys, ["models", "describe", "lenet5", "--tile", "8"], "8")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("command", [["list"], ["describe", "inception_v3", "--tile", "112"]])
+def test_tables_of_architectures_fit_the_terminal(columns, command, capsys, monkeypatch):
+    def table():
+        assert cli.main(["models", *command]) == 0
+        return capsys.readouterr().out.splitlines()[1:]
+
+    whole = table()
+    assert "…" not in "".join(whole)  # nothing is cut for another program
+    monkeypatch.setattr(cli, "_columns", lambda: columns)
+    fitted = table()
+    assert len(fitted) == len(whole)
+    assert max(map(len, fitted)) <= columns
 
 
 def test_shipped_bundles(folder, capsys, monkeypatch):

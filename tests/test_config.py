@@ -35,7 +35,7 @@ def test_default_yaml_explains_the_keys_of_a_shower_class(checkout):
         assert re.search(rf"#\s+{key}: ", text), f"{key} of showers.classes is not explained"
 
 
-@pytest.mark.parametrize("name", ["configs/default", "configs/demo", "configs/files", "tests/conf/tiny"])
+@pytest.mark.parametrize("name", ["configs/default", "configs/demo", "configs/files", "configs/zoo", "tests/conf/tiny"])
 def test_shipped_experiments_are_accepted(checkout, name):
     path = checkout / f"{name}.yaml"
     assert load_config(path).name == path.stem

@@ -84,8 +84,18 @@ class ManifestSection(CardSection):
     counts: dict[str, dict[str, int]]
 
 
+class OriginSection(CardSection):
+    """The bundle whose weights a training started from."""
+
+    name: str
+    sha256: str
+
+
 class TrainingSection(CardSection):
-    """How the weights came about."""
+    """How the weights came about.
+
+    `images_per_cpu_s` counts the training images alone, over all threads; None where an accelerator computed.
+    """
 
     config: dict[str, Any]
     manifests: tuple[ManifestSection, ...]
@@ -97,6 +107,8 @@ class TrainingSection(CardSection):
     best_epoch: int
     n_images: int
     wall_time_s: float
+    images_per_cpu_s: float | None = None
+    origin: OriginSection | None = None
     versions: dict[str, str]
 
 
@@ -157,6 +169,22 @@ def resolve_bundle(name_or_path: str | Path) -> Path:
         f"there is no bundle {str(name_or_path)!r}: give a directory made by `lightpool train`, or the name of one "
         f"that ships with lightpool ({shipped})"
     )
+
+
+def bundle_weights(path: str | Path) -> Path:
+    """File of a bundle's weights: what training goes on from, and prediction does not need.
+
+    Raises
+    ------
+    UserError
+        If there is no such bundle.
+    InputFileError
+        If it has no weights.
+    """
+    file = resolve_bundle(path) / WEIGHTS_FILE
+    if not file.is_file():
+        raise InputFileError(f"the bundle {file.parent} has no {WEIGHTS_FILE}; copy it anew, or train it again")
+    return file
 
 
 def load_bundle_card(path: str | Path) -> Card:
@@ -238,6 +266,7 @@ def card_markdown(card: Card) -> str:
         "",
         "## Training",
         "",
+        *(f"Started from the weights of {o.name} (sha256 {o.sha256[:16]}).\n" for o in [training.origin] if o),
         f"{training.n_images:,} images, {training.epochs} epochs (the weights are those of epoch "
         f"{training.best_epoch}), seed {training.seed}, {training.device} in {training.precision}, "
         f"{training.wall_time_s:.0f} s.",

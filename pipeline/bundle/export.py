@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models import create_model
+from models import create_model, describe
 from models.registry import model_entry
 from pipeline.bundle.card import (
     CARD_FILE,
@@ -24,9 +24,9 @@ from pipeline.bundle.card import (
     Card,
     ModelSection,
     bundle_sha256,
+    bundle_weights,
     card_markdown,
     load_bundle_card,
-    resolve_bundle,
 )
 from pipeline.errors import UserError
 
@@ -175,10 +175,18 @@ def create_network(name: str, kwargs: Mapping[str, Any], in_chans: int, num_outp
         raise UserError(str(error)) from error
 
 
+def flops_of(card: Card) -> int:
+    """Operations of a camera network for one of its tiles, two per multiply-accumulate."""
+    model = card.model
+    scalars = {"n_scalars": model.n_scalars} if model.n_scalars else {}
+    return describe(
+        model.name, card.input.tile_shape[0], model.in_chans, model.num_outputs, **scalars, **model.kwargs
+    ).flops
+
+
 def load_network(path: str | Path) -> tuple[nn.Module, Card]:
-    """A bundle's network in torch, in evaluation mode (for transfer learning and comparison)."""
-    directory = resolve_bundle(path)
-    card = load_bundle_card(directory)
+    """A bundle's network in torch, in evaluation mode, and its card."""
+    card = load_bundle_card(path)
     network = build_network(card.model)
-    network.load_state_dict(load_file(directory / WEIGHTS_FILE))
+    network.load_state_dict(load_file(bundle_weights(path)))
     return network.eval(), card

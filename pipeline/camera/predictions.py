@@ -120,12 +120,30 @@ def predict_images(
     UserError
         If a telescope or an event is not in the file.
     """
+    for chunk in chosen_images(file, tel_ids=tel_ids, event_ids=event_ids, chunk_images=chunk_images):
+        yield predict_chunk(chunk, models)
+
+
+def chosen_images(
+    file: DL1File,
+    *,
+    tel_ids: Collection[int] | None = None,
+    event_ids: Collection[int] | None = None,
+    chunk_images: int = 256,
+) -> Iterator[ImageChunk]:
+    """All images of `file`, or those of some telescopes and events, in chunks of bounded size.
+
+    Raises
+    ------
+    UserError
+        If a telescope or an event is not in the file.
+    """
     if tel_ids is not None and (unknown := sorted(set(tel_ids) - set(file.tel_ids))):
         raise UserError(f"{file.path} has no images of telescope {unknown[0]}; it has those of {_listed(file.tel_ids)}")
     n_found = 0
     for chunk in file.chunks(_bounded(chunk_images, file), tel_ids=tel_ids, event_ids=event_ids):
         n_found += len(chunk)
-        yield predict_chunk(chunk, models)
+        yield chunk
     if event_ids is not None and n_found == 0:
         raise UserError(_no_such_event(file, sorted(event_ids)[0], tel_ids))
 

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pipeline import __version__
 from pipeline.reporting import words
 from pipeline.reporting.collect import CameraPredictions, PredictedFile, Run, TaskResult
 from pipeline.reporting.pictures import Picture, picture, restored_frames
+from pipeline.reporting.templates import render_page
 
 #: Metrics of the summary, in this order; the others stand with their task.
 HEADLINES = {
@@ -28,15 +27,7 @@ _BIN_TITLES = {
 
 def render(run: Run) -> str:
     """The page as HTML text."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    folder = resources.files("pipeline") / "data" / "report"
-    # Everything that comes from a run (file names, reasons, descriptions) is escaped.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
-    style = Markup((folder / "style.css").read_text(encoding="utf-8"))
-    return template.render(style=style, version=__version__, **_content(run)) + "\n"
+    return render_page("report.html.j2", _content(run))
 
 
 def _content(run: Run) -> dict[str, Any]:

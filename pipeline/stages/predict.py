@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from pipeline.errors import InputFileError, UserError
 from pipeline.files import check_free, source_name
 from pipeline.filetypes import Kind, file_kind
 from pipeline.records import RecordSink, record_sink
+from pipeline.stages.events import as_dl1
 
 if TYPE_CHECKING:
     from pipeline.camera.predictions import CameraModel, ImagePredictions
@@ -268,7 +268,7 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
     counts = {"n_images": 0, "n_valid": 0}
     left_out: Counter[str] = Counter()
     with ExitStack() as stack:
-        dl1_path = stack.enter_context(_as_dl1(settings.cfg, job))
+        dl1_path = stack.enter_context(as_dl1(job.path, job.kind, settings.cfg))
         file = stack.enter_context(DL1File(dl1_path))
         product = stack.enter_context(_dl2_product(job, dl1_path, models.camera, settings.force)) if job.out else None
         chunks = predict_images(
@@ -294,26 +294,6 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
         provenance.write_sidecar(job.out, product.stamp, wall_time_s=round(time.monotonic() - started, 3))
         result["output"] = str(job.out)
     return result
-
-
-@contextmanager
-def _as_dl1(cfg: Config, job: _Job) -> Iterator[Path]:
-    """The input itself, or the temporary DL1 file that ctapipe makes of it."""
-    if job.kind == "dl1":
-        yield job.path
-        return
-    with tempfile.TemporaryDirectory(prefix="lightpool-") as folder:
-        target = Path(folder) / f"{source_name(job.path)}.dl1.h5"
-        if job.kind == "lstchain":
-            from pipeline.camera.lstchain import convert
-
-            convert(job.path, target)
-        else:
-            log.info("%s: calibrating simtel with ctapipe; its start alone takes some seconds", job.path.name)
-            from pipeline.camera.simtel import ingest_simtel
-
-            ingest_simtel(job.path, target, cfg.ingest.camera)
-        yield target
 
 
 class _DL2Product:

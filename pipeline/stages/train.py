@@ -21,6 +21,7 @@ from pipeline.bundle.card import (
     InputSection,
     ManifestSection,
     ModelSection,
+    OriginSection,
     OutputColumn,
     OutputSection,
     TrainingSection,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback
     from torch import nn
 
+    from pipeline.bundle.transfer import Origin
     from pipeline.tasks.training import Objective
     from pipeline.tasks.training.module import Progress
 
@@ -127,12 +129,14 @@ class _Run:
         self.validation_tiles = TileReader(manifests, "validation", **options)
         self.objective.check(self.train_tiles, self.validation_tiles)
         self.preparation = Preparation.fit(self.train_tiles, self.config.scalars)
+        self.origin = self._origin()
         self.n_parameters = sum(parameter.numel() for parameter in self.network().parameters())
         self.stamped = stamp(
             "train",
             config={"task": task, "seed": cfg.seed, "train": self.config.model_dump(mode="json")},
             manifests=[manifest.sha256 for manifest in self.train_tiles.manifests],
             precision=self.precision,
+            **({"origin_sha256": self.origin.card.bundle_sha256} if self.origin else {}),
         )
 
     @property
@@ -141,17 +145,48 @@ class _Run:
         return sha256_json(self.stamped)
 
     def network(self) -> "nn.Module":
-        """The network with its initial weights, which depend on the seed alone."""
+        """The network with its initial weights, which depend on the seed and the bundle that it starts from alone."""
         import torch
 
         from pipeline.bundle.export import create_network
         from pipeline.tasks.training.data import WEIGHTS, keyed_seed
 
         model, n_channels, n_outputs = self.config.model, self.preparation.n_channels, self.objective.num_outputs
+
+        def build(n_outputs: int) -> "nn.Module":
+            return create_network(model.name, model.kwargs, n_channels, n_outputs, len(self.config.scalars))
+
         with torch.random.fork_rng(devices=[]):
             self._check_fit(create_network(model.name, model.kwargs, n_channels, n_outputs, 0))
             torch.manual_seed(keyed_seed(self.cfg.seed, WEIGHTS))
-            return create_network(model.name, model.kwargs, n_channels, n_outputs, len(self.config.scalars))
+            if self.origin is None:
+                return build(n_outputs)
+            return self.origin.network(build, outputs=self.output_names, scalars=self.config.scalars)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What the network gives, in its order."""
+        return get_decoder(self.task).outputs[: self.objective.num_outputs]
+
+    def _origin(self) -> "Origin | None":
+        if self.config.start_from is None:
+            return None
+        from pipeline.bundle.transfer import Origin
+
+        logger.info("starting from the weights of %s", self.config.start_from)
+        return Origin(self.config.start_from)
+
+    def frozen(self, network: "nn.Module") -> list["nn.Module"]:
+        """Freeze what the configuration says; the parts of `network` that must stay in evaluation mode."""
+        if not self.config.freeze:
+            return []
+        import torch
+
+        from pipeline.bundle.transfer import freeze
+
+        return freeze(
+            network, self.config.freeze, torch.zeros(1, self.preparation.n_channels, *self.train_tiles.tile_shape)
+        )
 
     def _check_fit(self, network: "nn.Module") -> None:
         """Refuse a network of the other kind, or tiles that it cannot take."""
@@ -241,13 +276,15 @@ def _fit(run: _Run, checkpoints: Path) -> "Progress":
             progress.load_state_dict(state["callbacks"][progress.state_key])
             logger.info("resuming after epoch %d of %d", len(progress.rows), run.config.epochs)
         if not progress.finished:
+            network = run.network()
             module = TrainingModule(
-                run.network(),
+                network,
                 run.objective,
                 run.preparation,
                 run.train_tiles,
                 run.validation_tiles,
                 seed=run.cfg.seed,
+                frozen=run.frozen(network),
             )
             trainer = Trainer(
                 accelerator=run.device.partition(":")[0],
@@ -339,7 +376,7 @@ def _card(run: _Run, network: "nn.Module", progress: "Progress", wall_time_s: fl
             stride=getattr(network, "stride", None),
         ),
         output=OutputSection(
-            outputs=decoder.outputs[: run.objective.num_outputs],
+            outputs=run.output_names,
             transform=_TRANSFORMS[run.task],
             columns=tuple(OutputColumn(**column._asdict()) for column in decoder.columns),
         ),
@@ -357,6 +394,8 @@ def _card(run: _Run, network: "nn.Module", progress: "Progress", wall_time_s: fl
             best_epoch=progress.best_epoch,
             n_images=reader.n_tiles,
             wall_time_s=round(wall_time_s, 1),
+            images_per_cpu_s=_images_per_cpu_s(run, progress),
+            origin=run.origin and OriginSection(name=run.origin.card.name, sha256=run.origin.card.bundle_sha256),
             versions={"lightpool": __version__}
             | package_versions(("torch", "lightning", "numpy", "onnx", "onnxscript")),
         ),
@@ -365,6 +404,14 @@ def _card(run: _Run, network: "nn.Module", progress: "Progress", wall_time_s: fl
         limits=_limits(run),
         citation=f"lightpool {__version__}; {run.config.model.name}: {model_entry(run.config.model.name).paper}.",
     )
+
+
+def _images_per_cpu_s(run: _Run, progress: "Progress") -> float | None:
+    """Training images per second of the processor's time; with an accelerator that would say nothing."""
+    if run.device != "cpu" or not progress.cpu_time_s:
+        return None
+    per_epoch = min(run.train_tiles.n_batches(run.config.batch_size) * run.config.batch_size, run.train_tiles.n_tiles)
+    return round(per_epoch * len(progress.rows) / progress.cpu_time_s, 1)
 
 
 def _cameras(reader: TileReader) -> tuple[CameraSection, ...]:

@@ -26,11 +26,14 @@ def write_toy_dl1(
 ) -> None:
     """Every event in the telescopes `tel_ids`; of each `faint_every` events the first has an image below all cuts.
 
-    Telescope 1 has the toy camera, telescope 2 one of another pitch: another camera, that no bundle serves.
+    Telescope 1 has the toy camera, and so has 3; telescope 2 has one of another pitch: a camera that no bundle serves.
     """
     rng = np.random.default_rng(seed)
     cameras = {1: toy_camera(), 2: toy_camera("Other", 0.06)}
-    subarray = Subarray("toy", cameras, {1: (0.0, 0.0, 0.0), 2: (100.0, 0.0, 0.0)}, altitude_m=2000.0)
+    if 3 in tel_ids:
+        cameras[3] = cameras[1]
+    positions_m = {tel_id: (100.0 * (tel_id - 1), 0.0, 0.0) for tel_id in cameras}
+    subarray = Subarray("toy", cameras, positions_m, altitude_m=2000.0)
     event = np.repeat(np.arange(n_events), len(tel_ids))
     n = len(event)
     y, x = np.mgrid[:SIDE, :SIDE]

@@ -254,6 +254,54 @@ def test_scalar_that_augmentation_changes(tmp_path):
         check("gammaness", tmp_path, camera_batch(100), scalars=("hillas_psi",))
 
 
+@pytest.mark.parametrize(
+    ("task", "settings", "message"),
+    [
+        ("denoise", {"augmentation": {"shift_px": 2}}, "frames are turned by quarters and mirrored only"),
+        ("denoise", {"augmentation": {"rotation": "sixths"}}, "frames are turned by quarters and mirrored only"),
+        ("energy", {"label_smoothing": 0.1}, r"label_smoothing must be 0, got 0\.1: .* energy has none"),
+        ("gammaness", {"augmentation": {"shift_px": 1}, "scalars": ("hillas_r",)},
+         r"shift_px changes images and not their scalars, and 'hillas_r' would no longer"),
+        ("gammaness", {"augmentation": {"scale": 0.1}, "scalars": ("log10_hillas_intensity", "hillas_length")},
+         r"scale changes images and not their scalars, and 'hillas_length' would no longer"),
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_sense_for_the_task(task, settings, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        check(task, tmp_path, sky_batch(40) if task == "denoise" else camera_batch(100), **settings)
+
+
+def test_sixth_turns_of_a_camera_with_square_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr("synthetic_tiles.CAMERA_IDENTITY", "square-1764-11.2arcmin-0deg-r29")
+    with pytest.raises(UserError, match=r"sixths are for cameras with hexagonal pixels, .* square-1764.*take quarters"):
+        check("gammaness", tmp_path, camera_batch(100), augmentation={"rotation": "sixths"})
+
+
+def test_smoothed_labels_have_their_least_loss_inside(tmp_path):
+    objective = get_training("gammaness")(task_config(label_smoothing=0.2))
+    batch = {"gamma": torch.tensor([1.0]), "weights": torch.ones(1)}
+    logits = torch.linspace(0, 5, 501)
+    losses = [float(objective.loss(logit.view(1, 1), batch)) for logit in logits]
+    assert torch.sigmoid(logits[int(np.argmin(losses))]) == pytest.approx(0.9, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    "augmentation", [{"rotation": "sixths"}, {"shift_px": 2}, {"scale": 0.1}, {"mirror": False, "rotation": "none"}]
+)
+def test_every_augmentation_gives_batches_that_depend_on_the_seed_alone(augmentation, tmp_path):
+    reader = TileReader([write_tiles(tmp_path, camera_batch(100))], "train")
+    objective = get_training("gammaness")(task_config(augmentation=augmentation))
+    preparation = Preparation.fit(reader)
+
+    def images(seed):
+        stream = TrainingBatches(reader, objective, preparation, seed=seed, epoch=0, batch_size=16)
+        return torch.cat([batch["images"] for batch in stream])
+
+    assert torch.equal(images(1), images(1))
+    assert torch.isfinite(images(1)).all()
+    assert not torch.equal(images(1), images(2))
+
+
 def test_frames_have_no_scalars(tmp_path):
     with pytest.raises(UserError, match=r"train\.denoise\.scalars must be empty"):
         check("denoise", tmp_path, sky_batch(40), scalars=("hillas_width",))

@@ -68,6 +68,22 @@ def test_zero_init_starts_as_the_shortcut(name):
         assert torch.equal(block(x), torch.relu(block.shortcut(x)))
 
 
+def test_names_and_first_weights_stay():
+    """Stored networks are read by these names; equal seeds give equal networks."""
+    torch.manual_seed(0)
+    model = create_model("resnet18", width=2, depths=(1, 1), stem="stride2")
+    weights = [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
+    assert weights == [
+        "stem.0.weight", "stages.0.0.residual.0.weight", "stages.0.0.residual.3.weight",
+        "stages.1.0.residual.0.weight", "stages.1.0.residual.3.weight", "stages.1.0.shortcut.0.weight",
+        "head.output.weight",
+    ]  # fmt: skip
+    # as drawn before the class had variants, rounded
+    sums = [parameter.detach().double().sum().item() for parameter in model.parameters() if parameter.ndim > 1]
+    expected = [-0.074023, 4.818599, 2.449028, 2.846791, 0.280419, -1.456495, -0.393257]
+    assert sums == pytest.approx(expected, abs=2e-6)
+
+
 def test_depths_and_width_are_free():
     model = create_model("resnet18", depths=[1, 2, 3], width=5)
     assert [len(stage) for stage in model.stages] == [1, 2, 3]
@@ -81,11 +97,16 @@ def test_depths_and_width_are_free():
     [
         ({"stem": "tiny"}, "stem of a ResNet must be one of imagenet, stride2, cifar, got 'tiny'"),
         ({"block": "wide"}, "block of a ResNet must be one of basic, bottleneck, got 'wide'"),
-        ({"shortcut": "none"}, "shortcut of a ResNet must be one of projection, pad, got 'none'"),
+        ({"shortcut": "none"}, "shortcut of a ResNet must be one of projection, pad, average_pad, got 'none'"),
         ({"bottleneck_stride": "5x5"}, "bottleneck_stride of a ResNet must be one of 1x1, 3x3, got '5x5'"),
         ({"depths": (2, 0)}, r"each at least 1, got \(2, 0\)"),
         ({"depths": ()}, r"each at least 1, got \(\)"),
         ({"width": 0}, "width of a ResNet must be at least 1, got 0"),
+        ({"widen": 0}, "widen of a ResNet must be at least 1, got 0"),
+        ({"se_reduction": 0}, "se_reduction of a ResNet must be at least 1, got 0"),
+        ({"last_survival": 0.0}, r"last_survival of a ResNet must be in \(0, 1\], got 0.0"),
+        ({"variant": "preact"}, "variant of a ResNet must be one of original, .*, full_preact, got 'preact'"),
+        ({"variant": "relu_before_addition", "zero_init_residual": True}, "no gradient passes; drop it"),
     ],
 )
 def test_resnet_refuses(kwargs, message):

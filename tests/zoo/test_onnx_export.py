@@ -9,6 +9,7 @@ import torch
 
 from models import create_model
 
+INCEPTION = {"width": 4, "stem": "small", "depths": (1, 1, 1)}
 BATCH = torch.export.Dim("batch", min=1, max=4096)
 
 
@@ -32,7 +33,28 @@ def agree(session, model, **inputs):
 
 @pytest.mark.parametrize(
     ("name", "kwargs"),
-    [("resnet18", {"width": 4, "depths": (1, 1)}), ("resnet20", {"width": 4, "depths": (1, 1)}), ("lenet5", {})],
+    [
+        ("resnet18", {"width": 4, "depths": (1, 1)}),
+        ("resnet20", {"width": 4, "depths": (1, 1)}),
+        ("lenet5", {}),
+        ("resnet110_bn_after_addition", {"width": 4, "depths": (1, 1)}),
+        ("resnetv2_50", {"width": 4, "depths": (1, 1)}),
+        ("stochastic_depth_resnet110", {"width": 4, "depths": (1, 1), "stem": "stride2"}),
+        ("se_resnet18", {"width": 4, "depths": (1, 1)}),
+        ("senet154", {"width": 4, "depths": (1, 1)}),
+        ("fractalnet20", {"width": 4, "factors": (1, 1)}),
+        ("densenet121", {"growth_rate": 4, "depths": (2, 2)}),
+        pytest.param("se_inception", {"width": 4}, marks=pytest.mark.slow),
+        ("mlp", {"hidden": (16,), "grid": 24}),
+        ("alexnet", {"width": 8, "stem": "small"}),
+        ("vgg11_bn", {"width": 4}),
+        ("nin_imagenet", {"width": 12}),
+        pytest.param("googlenet", {"width": 8, "stem": "small", "aux": True}, marks=pytest.mark.slow),
+        pytest.param("inception_v2", INCEPTION, marks=pytest.mark.slow),
+        pytest.param("inception_v3", INCEPTION | {"aux": True}, marks=pytest.mark.slow),
+        pytest.param("inception_v4", INCEPTION, marks=pytest.mark.slow),
+        pytest.param("inception_resnet_v2", INCEPTION, marks=pytest.mark.slow),
+    ],
 )
 def test_tile_network_with_scalars(name, kwargs, tmp_path):
     torch.manual_seed(0)

@@ -8,8 +8,8 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 from pipeline import provenance
-from pipeline.bundle.card import resolve_bundle
-from pipeline.config import CAMERA_TASKS, SKY_TASKS, load_config
+from pipeline.bundle.card import list_bundles, resolve_bundle
+from pipeline.config import CAMERA_TASKS, SKY_TASKS, load_config, zoo_config
 from pipeline.errors import UserError
 from pipeline.files import source_name
 
@@ -25,6 +25,13 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 RUN = f"{config.get('results', 'results')}/{CFG.name}"
+ZOO = [entry.label for entry in CFG.zoo.entries]
+
+try:
+    for label in ZOO:
+        zoo_config(CFG, label)
+except UserError as error:
+    raise WorkflowError(f"{CONFIG_FILE}: {error}") from None
 
 
 def sources(rule_name):
@@ -83,6 +90,10 @@ if not any(HAS_SOURCES.values()):
         + (f" under {config['data']}" if "data" in config else "")
         + f": inputs.camera {list(CFG.inputs.camera)}, inputs.sky {list(CFG.inputs.sky)}"
     )
+if ZOO and not HAS_SOURCES["camera"]:
+    raise WorkflowError(
+        f"{CONFIG_FILE} has zoo.entries, which are trained on camera tiles, and no camera files"
+    )
 PAIRED = CFG.tiles.sky.target == "noise2noise"
 TASKS = [task for task in CFG.tasks if HAS_SOURCES[WING_OF_TASK[task]]]
 
@@ -97,6 +108,12 @@ def bundle_folder(use):
         raise WorkflowError(f"predict.uses: {error}. `make run` makes those in results/demo") from None
 
 
+def origin_of(task):
+    """Weights that a training starts from, where they are a file: this run may have to make them first."""
+    bundle = CFG.train.task(task).start_from
+    return [] if bundle is None or bundle in list_bundles() else [f"{bundle}/weights.safetensors"]
+
+
 BUNDLES = {wing: [bundle_folder(use) for use in CFG.predict.uses.get(wing, ())] for wing in RAW}
 
 
@@ -104,6 +121,8 @@ wildcard_constraints:
     name="[^/]+",
     wing="camera|sky",
     task="|".join(WING_OF_TASK),
+    label="[A-Za-z0-9_.-]+",
+    repeat="[0-9]+",
 
 
 def usable(wing):
@@ -149,3 +168,26 @@ def predictions():
         for wing in BUNDLES
         if BUNDLES[wing] and (usable(wing) or (wing == "camera" and SHOWER_RUNS))
     ]
+
+
+def zoo_run(task, label, repeat=0):
+    """Folder of one training of one network."""
+    return f"{RUN}/zoo/{task}/{label}/run_{repeat}"
+
+
+def zoo_settings(wildcards):
+    """Digest of what decides one training: other entries of the zoo may change without a rerun."""
+    cfg = zoo_config(CFG, wildcards.label, int(wildcards.repeat))
+    chosen = [cfg.seed, cfg.train.task(wildcards.task).model_dump(mode="json")]
+    return provenance.sha256_json(chosen)
+
+
+def zoo_evaluations(wildcards):
+    """Folders of all evaluations: the first training of each network, and further ones of the best."""
+    folders = []
+    for task in CFG.zoo.tasks:
+        best = json.loads(Path(checkpoints.zoo_best.get(task=task).output.best).read_text())
+        runs = [(label, 0) for label in ZOO]
+        runs += [(label, repeat) for label in best for repeat in range(1, CFG.zoo.seeds)]
+        folders += [f"{zoo_run(task, label, repeat)}/evaluation" for label, repeat in runs]
+    return folders

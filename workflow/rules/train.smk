@@ -4,6 +4,7 @@
 rule train:
     input:
         manifest=lambda wildcards: f"{RUN}/tiles/{WING_OF_TASK[wildcards.task]}.manifest.json",
+        origin=lambda wildcards: origin_of(wildcards.task),
         sources=sources("train"),
     output:
         card=f"{RUN}/bundles/{{task}}/card.json",

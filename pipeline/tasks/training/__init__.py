@@ -9,8 +9,16 @@ from torch import Tensor
 
 from pipeline.config import TaskConfig
 from pipeline.errors import TooFewEventsError, UserError
-from pipeline.preparation import ORIENTED_COLUMNS, Preparation
-from pipeline.tasks.training.augmentation import draw_symmetries, turn_and_mirror
+from pipeline.preparation import Preparation
+from pipeline.tasks.training.augmentation import (
+    changed_by_scale,
+    changed_by_shift,
+    changed_by_turn,
+    draw_motion,
+    resample_camera_images,
+    shift,
+    turn_and_mirror,
+)
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 
@@ -54,6 +62,8 @@ class Objective(ABC):
         Whether tiles are weighted so that the classes look alike.
     spatial : tuple of str
         Arrays of a batch that are turned and mirrored together with the image.
+    has_labels : bool
+        Whether the target is a class.
     """
 
     task: ClassVar[str]
@@ -62,6 +72,7 @@ class Objective(ABC):
     where: ClassVar[Mapping[str, int] | None] = None
     equalise: ClassVar[bool] = True
     spatial: ClassVar[tuple[str, ...]] = ("images",)
+    has_labels: ClassVar[bool] = False
 
     def __init__(self, config: TaskConfig) -> None:
         self.config = config
@@ -103,12 +114,39 @@ class Objective(ABC):
                     f"the {reader.split_name} split has no tile{selection} to train {self.task} on; "
                     "add runs, loosen the cuts (tiles.*.cuts) or change the shares (tiles.splits)"
                 )
+        self._check_settings(train)
+
+    def _check_settings(self, train: TileReader) -> None:
+        """Settings that are accepted in general, but make no sense for this task, its scalars or these tiles."""
+        config, section = self.config.augmentation, f"train.{self.task}"
+        if self.kind == "sky" and (config.interpolates or config.shift_px):
+            raise UserError(
+                f"{section}.augmentation: frames are turned by quarters and mirrored only: interpolation would spoil "
+                "their noise; set rotation to quarters or none, shift_px and scale to 0"
+            )
+        camera = str(train.attributes.get("camera_identity", ""))
+        if config.rotation == "sixths" and not camera.startswith("hexagon"):
+            raise UserError(
+                f"{section}.augmentation.rotation: sixths are for cameras with hexagonal pixels, and the tiles are of "
+                f"{camera or 'none that is known'}; take quarters"
+            )
+        if self.config.label_smoothing and not self.has_labels:
+            raise UserError(
+                f"{section}.label_smoothing must be 0, got {self.config.label_smoothing:g}: it is for labels, and "
+                f"{self.task} has none"
+            )
         for name in self.config.scalars:
-            if self.config.augmentation and name in ORIENTED_COLUMNS:
+            if config.turns and changed_by_turn(name):
                 raise UserError(
                     f"the scalar {name!r} changes when an image is turned or mirrored; take {name}_outward or "
-                    f"{name}_abs where that has a meaning, leave it out, or set train.{self.task}.augmentation: false"
+                    f"{name}_abs where that has a meaning, leave it out, or set {section}.augmentation: false"
                 )
+            for option, changed_by in (("shift_px", changed_by_shift), ("scale", changed_by_scale)):
+                if getattr(config, option) and changed_by(name):
+                    raise UserError(
+                        f"{section}.augmentation.{option} changes images and not their scalars, and {name!r} would no "
+                        f"longer belong to its image; leave that scalar out, or set {option} to 0"
+                    )
 
     def arrays(self, batch: TileBatch, preparation: Preparation) -> dict[str, np.ndarray]:
         """Everything that one step needs, as arrays: network inputs, weights and targets."""
@@ -122,11 +160,15 @@ class Objective(ABC):
         return found | self.target_arrays(batch)
 
     def augment(self, batch: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
-        """Turn and mirror each tile by one of the square's symmetries, drawn from `rng`."""
-        first = batch["images"]
-        symmetries = draw_symmetries(len(first), rng, transposable=first.shape[-1] == first.shape[-2])
-        turned = {name: turn_and_mirror(batch[name], symmetries) for name in self.spatial if name in batch}
-        return batch | turned
+        """Move each tile as the configuration says, drawn from `rng`."""
+        config, first = self.config.augmentation, batch["images"]
+        motion = draw_motion(len(first), rng, config, transposable=first.shape[-1] == first.shape[-2])
+        moved = {name: turn_and_mirror(batch[name], motion.symmetries) for name in self.spatial if name in batch}
+        if config.interpolates:
+            moved["images"] = resample_camera_images(moved["images"], motion.angles_rad, motion.scales)
+        if config.shift_px:
+            moved["images"] = shift(moved["images"], motion.shifts_px)
+        return batch | moved
 
 
 def check_target(reader: TileReader, name: str, task: str) -> None:

@@ -56,7 +56,7 @@ class TrainingBatches(IterableDataset):
         stream = self.reader.shuffled(self.seed, self.epoch, self.batch_size, columns=columns)
         for step, tiles in enumerate(stream):
             batch = as_tensors(self.objective.arrays(tiles, self.preparation))
-            if self.objective.config.augmentation:
+            if self.objective.config.augmentation.active:
                 batch = self.objective.augment(batch, keyed_rng(self.seed, AUGMENTATION, self.epoch, step))
             yield batch
 

@@ -14,10 +14,19 @@ from pipeline.tiles.shards import TileBatch
 
 
 class GammanessObjective(Objective):
-    """Binary cross-entropy of the logit, weighted."""
+    """Binary cross-entropy of the logit, weighted.
+
+    Smoothed labels [1]_ stand a little inside 0 and 1, so that no logit has to grow without end; validation has them
+    too, and its metric, which ranks, does not care.
+
+    References
+    ----------
+    .. [1] Szegedy et al. (2016), "Rethinking the Inception architecture", arXiv:1512.00567, sect. 7; K = 2 classes.
+    """
 
     task = "gammaness"
     kind = "camera"
+    has_labels = True
     monitor = Monitor("auc", "higher")
 
     @property
@@ -47,7 +56,10 @@ class GammanessObjective(Objective):
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Weighted binary cross-entropy."""
-        per_tile = F.binary_cross_entropy_with_logits(outputs[:, 0], batch["gamma"], reduction="none")
+        labels, smoothing = batch["gamma"], self.config.label_smoothing
+        if smoothing:
+            labels = labels * (1 - smoothing) + smoothing / 2
+        per_tile = F.binary_cross_entropy_with_logits(outputs[:, 0], labels, reduction="none")
         return weighted_mean(per_tile, batch["weights"])
 
     def metrics(self) -> "GammanessMetrics":

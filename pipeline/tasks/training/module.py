@@ -5,6 +5,7 @@ import csv
 import logging
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from pipeline.tiles.reader import TileReader
 
 logger = logging.getLogger(__name__)
 
+#: What the loss of an auxiliary output counts beside that of the main one: Szegedy et al. (2015), arXiv:1409.4842,
+#: sect. 5.
+AUXILIARY_WEIGHT = 0.3
+
 
 class TrainingModule(LightningModule):
     """One network, its optimiser and its running average.
@@ -37,6 +42,9 @@ class TrainingModule(LightningModule):
     preparation : Preparation
     train, validation : TileReader
     seed : int
+    frozen : sequence of nn.Module
+        Parts of the network that stay as they are: their parameters want no gradient already, and they remain in
+        evaluation mode, so that batch normalisation keeps its statistics, too.
 
     References
     ----------
@@ -53,8 +61,10 @@ class TrainingModule(LightningModule):
         validation: TileReader,
         *,
         seed: int,
+        frozen: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
+        self._frozen = tuple(frozen)  # a tuple: not registered a second time
         self.network = network.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.objective, self.preparation = objective, preparation
@@ -63,6 +73,14 @@ class TrainingModule(LightningModule):
         self.config: TaskConfig = objective.config
         self._train_loss = RunningMean()
         self._validation_loss = RunningMean()
+        self.train()
+
+    def train(self, mode: bool = True) -> "TrainingModule":
+        """Switch everything but the frozen parts to training mode."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
 
     # ---- data --------------------------------------------------------------------------------------------------------
     def train_dataloader(self) -> DataLoader:
@@ -85,10 +103,15 @@ class TrainingModule(LightningModule):
         return DataLoader(batches, batch_size=None)
 
     # ---- steps -------------------------------------------------------------------------------------------------------
-    def outputs(self, network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        """Network outputs in float32, whatever precision computed them."""
+    def outputs(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Main and auxiliary outputs of a network in float32, whatever precision computed them.
+
+        Auxiliary ones are there in training only, and only of networks built with them: those give a pair.
+        """
         images = batch["images"].contiguous(memory_format=torch.channels_last)
-        return network(images, batch.get("scalars")).float()
+        found = network(images, batch.get("scalars"))
+        main, auxiliary = found if isinstance(found, tuple) else (found, ())
+        return main.float(), tuple(output.float() for output in auxiliary)
 
     def on_train_epoch_start(self) -> None:
         """Forget the last epoch's loss."""
@@ -100,7 +123,8 @@ class TrainingModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch; stops where it is no number."""
-        loss = self.objective.loss(self.outputs(self.network, batch), batch)
+        outputs, auxiliary = self.outputs(self.network, batch)
+        loss = self.objective.loss(outputs, batch)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise UserError(
@@ -110,6 +134,8 @@ class TrainingModule(LightningModule):
             )
         self._train_loss.add(value, len(batch["images"]))
         self.log("loss", value, prog_bar=True)
+        for output in auxiliary:  # not in the log, whose training loss stands beside that of validation
+            loss = loss + AUXILIARY_WEIGHT * self.objective.loss(output, batch)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -131,7 +157,7 @@ class TrainingModule(LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Loss and metrics of the averaged network."""
-        outputs = self.outputs(self.average, batch)
+        outputs, _ = self.outputs(self.average, batch)
         self._validation_loss.add(float(self.objective.loss(outputs, batch)), len(batch["images"]))
         self._metrics.add(outputs, batch)
 
@@ -144,15 +170,22 @@ class TrainingModule(LightningModule):
 
     # ---- optimiser ---------------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW, with a linear warm-up and a half cosine down to a hundredth, by step."""
-        decayed = [p for p in self.network.parameters() if p.ndim > 1]
-        # Biases and normalisation scales are not decayed: they are not what overfits.
-        kept = [p for p in self.network.parameters() if p.ndim <= 1]
+        """AdamW or SGD, with a linear warm-up and a half cosine down to a hundredth, by step."""
+        config = self.config
+        trained = [p for p in self.network.parameters() if p.requires_grad]
         groups = [
-            {"params": decayed, "weight_decay": self.config.weight_decay},
-            {"params": kept, "weight_decay": 0.0},
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+            # Biases and normalisation scales are not decayed: they are not what overfits.
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.config.learning_rate)
+        groups = [group for group in groups if group["params"]]
+        if config.optimizer == "sgd":
+            # Here the decay is part of the gradient, as in the papers that train with it; AdamW keeps it apart.
+            optimizer = torch.optim.SGD(
+                groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov
+            )
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
         total = self.config.epochs * self.train_tiles.n_batches(self.config.batch_size)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, total, self.config.warmup_fraction)
@@ -202,6 +235,8 @@ class Progress(Callback):
         0 before the first.
     finished : bool
         Whether all epochs are done, or the metric has not improved for the configured number of them.
+    cpu_time_s : float
+        What the training steps of these epochs took of the processor, over all threads; validation not counted.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -210,6 +245,8 @@ class Progress(Callback):
         self.best: dict[str, Tensor] = {}
         self.best_epoch = 0
         self.finished = False
+        self.cpu_time_s = 0.0
+        self._started_s = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
@@ -218,17 +255,27 @@ class Progress(Callback):
             "best": self.best,
             "best_epoch": self.best_epoch,
             "finished": self.finished,
+            "cpu_time_s": self.cpu_time_s,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Inverse of `state_dict`."""
         self.rows, self.best = state_dict["rows"], state_dict["best"]
         self.best_epoch, self.finished = state_dict["best_epoch"], state_dict["finished"]
+        self.cpu_time_s = state_dict["cpu_time_s"]
 
     @property
     def best_row(self) -> dict[str, float]:
         """Metrics of the best epoch."""
         return self.rows[self.best_epoch - 1]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started_s = time.process_time()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self.cpu_time_s += time.process_time() - self._started_s
 
     def on_validation_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         """Write the epoch's row, keep its weights if they are the best, stop when it is time."""

@@ -1,0 +1,309 @@
+"""Networks side by side: what a comparison's trainings left in their folders, and the page about it.
+
+Layout: config.yaml, zoo/TASK/LABEL/run_K/{bundle,evaluation}/ with K = 0, and further K for the best of each task.
+A training that failed has bundle/failed.txt.
+"""
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.reporting import words
+from pipeline.reporting.page import HEADLINES
+from pipeline.reporting.pictures import Picture
+from pipeline.reporting.templates import render_page
+
+#: Metric of the validation split that chooses the best networks, and which way is better: as in training.
+CHOSEN_BY = {"gammaness": ("auc", "higher"), "energy": ("log10_energy_rms", "lower")}
+
+FAILED_FILE = "failed.txt"
+_FOREST = "forest"
+_NO_INTERVAL = 1  # a spread wants two values
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of one entry: its card and its test metrics (content of metrics.json)."""
+
+    card: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network takes.
+
+    Attributes
+    ----------
+    mflop : float
+        Millions of operations per image, two per multiply-accumulate.
+    predicted_per_cpu_s : float
+        Images per second of CPU time, preparation included.
+    trained_per_cpu_s : float or None
+        The same in training; None where it was not measured.
+    """
+
+    mflop: float
+    predicted_per_cpu_s: float
+    trained_per_cpu_s: float | None
+
+
+@dataclass
+class Zoo:
+    """All that was found.
+
+    Attributes
+    ----------
+    config : dict
+        The experiment, with all its defaults.
+    trainings : dict
+        Task -> label -> trainings, the first one first. Only entries whose first training was evaluated.
+    absent : dict
+        Task -> label -> why it is not in `trainings`.
+    problems : list of str
+        What does not fit together.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    trainings: dict[str, dict[str, list[Training]]] = field(default_factory=dict)
+    absent: dict[str, dict[str, str]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def bundle(self, task: str, label: str) -> Path:
+        """Folder of the first training's bundle."""
+        return self.folder / "zoo" / task / label / "run_0" / "bundle"
+
+
+def collect_zoo(folder: str | Path) -> Zoo:
+    """Read a comparison's folder.
+
+    Raises
+    ------
+    UserError
+        If `folder` holds no comparison, or nothing of it is done.
+    """
+    import yaml
+
+    folder = Path(folder)
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        entries = config["zoo"]["entries"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} is not the folder of a comparison: it has no config.yaml with a section zoo; give results/NAME "
+            "of an experiment with zoo.entries"
+        ) from error
+    zoo = Zoo(folder, config)
+    for task in config["zoo"]["tasks"]:
+        zoo.trainings[task], zoo.absent[task] = {}, {}
+        for entry in entries:
+            label = entry["label"]
+            found = _trainings(folder / "zoo" / task / label)
+            if isinstance(found, str):
+                zoo.absent[task][label] = found
+            else:
+                zoo.trainings[task][label] = found
+        zoo.problems += _differing(task, zoo.trainings[task])
+    if not any(zoo.trainings.values()):
+        raise UserError(f"no network of {folder}/zoo is trained and evaluated; run the workflow first")
+    return zoo
+
+
+def _trainings(folder: Path) -> list[Training] | str:
+    """All trainings of an entry, or why there is none."""
+    failed = folder / "run_0" / "bundle" / FAILED_FILE
+    if failed.is_file():
+        return failed.read_text().strip().removeprefix("error: ")
+    found = []
+    for run in sorted(folder.glob("run_*"), key=lambda path: int(path.name.removeprefix("run_"))):
+        card, metrics = run / "bundle" / "card.json", run / "evaluation" / "metrics.json"
+        if card.is_file() and metrics.is_file():
+            found.append(Training(json.loads(card.read_text()), json.loads(metrics.read_text())))
+        elif run.name == "run_0":
+            break
+    return found or "not trained and evaluated yet"
+
+
+def _differing(task: str, trainings: Mapping[str, list[Training]]) -> list[str]:
+    """Networks can be compared if they were judged on the same images, beside the same forest."""
+    judged = {
+        json.dumps([t.metrics["data"]["manifests_sha256"], t.metrics.get("baselines", {}).get(_FOREST)], sort_keys=True)
+        for found in trainings.values()
+        for t in found
+    }
+    if len(judged) <= 1:
+        return []
+    return [f"The networks for {task} were judged on different tiles or beside different forests: evaluate them anew."]
+
+
+def best_of(task: str, cards: Mapping[str, Mapping[str, Any]], n: int) -> list[str]:
+    """Labels of the `n` best networks by the validation split (test results must not choose)."""
+    metric, better = CHOSEN_BY[task]
+    sign = -1 if better == "higher" else 1
+    known = {label: card["validation"][metric] for label, card in cards.items()}
+    ranked = sorted((sign * value, label) for label, value in known.items() if value is not None)
+    return [label for _, label in ranked[:n]]
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+def rows_of(zoo: Zoo, costs: Mapping[tuple[str, str], Cost]) -> dict[str, list[dict[str, Any]]]:
+    """Task -> one JSON-able row per network, the best (by its first headline metric on the test split) first."""
+    return {
+        task: sorted((_row(task, label, found, costs) for label, found in trainings.items()), key=_rank(task))
+        for task, trainings in zoo.trainings.items()
+    }
+
+
+def _row(task: str, label: str, found: Sequence[Training], costs: Mapping[tuple[str, str], Cost]) -> dict[str, Any]:
+    first, cost = found[0], costs[task, label]
+    model = first.card["model"]
+    return {
+        "label": label,
+        "model": model["name"],
+        "kwargs": model["kwargs"],
+        "citation": first.card.get("citation", ""),
+        "n_parameters": model["n_parameters"],
+        "mflop": cost.mflop,
+        "trained_per_cpu_s": cost.trained_per_cpu_s,
+        "predicted_per_cpu_s": cost.predicted_per_cpu_s,
+        "epochs": first.card["training"]["epochs"],
+        "metrics": {name: first.metrics["metrics"][name] for name in HEADLINES[task]},
+        "minus_forest": {name: first.metrics["differences"][_FOREST][name] for name in HEADLINES[task]},
+        "by_seed": {name: [t.metrics["metrics"][name]["value"] for t in found] for name in HEADLINES[task]},
+    }
+
+
+def _rank(task: str) -> Any:
+    name = HEADLINES[task][0]
+
+    def key(row: Mapping[str, Any]) -> float:
+        entry = row["metrics"][name]
+        if entry["value"] is None:
+            return float("inf")
+        return -entry["value"] if entry["better"] == "higher" else entry["value"]
+
+    return key
+
+
+def forest_of(zoo: Zoo, task: str) -> dict[str, Any]:
+    """Headline metrics of the forest, the same beside every network."""
+    first = next(iter(zoo.trainings[task].values()))[0]
+    return {name: first.metrics["baselines"][_FOREST][name] for name in HEADLINES[task]}
+
+
+# ---- page ------------------------------------------------------------------------------------------------------------
+def render_zoo(zoo: Zoo, rows: Mapping[str, Sequence[Mapping[str, Any]]], pictures: Mapping[str, Picture]) -> str:
+    """The comparison as HTML text."""
+    config = zoo.config
+    return render_page(
+        "comparison.html.j2",
+        {
+            "title": f"Networks side by side: {config['name']}",
+            "name": config["name"],
+            "description": " ".join(str(config.get("description") or "").split()),
+            "tasks": [_task(zoo, task, rows[task], pictures.get(task)) for task in rows if rows[task]],
+            "absent": [(words.task_title(t), label, why) for t, es in zoo.absent.items() for label, why in es.items()],
+            "problems": zoo.problems,
+            "facts": _facts(zoo),
+            "arguments": _arguments(rows.values()),
+            "config_text": _yaml(config),
+        },
+    )
+
+
+def _task(zoo: Zoo, task: str, rows: Sequence[Mapping[str, Any]], picture: Picture | None) -> dict[str, Any]:
+    names = HEADLINES[task]
+    forest = forest_of(zoo, task)
+    data = next(iter(zoo.trainings[task].values()))[0]
+    metric, better = CHOSEN_BY[task]
+    repeated = [row for row in rows if len(row["by_seed"][names[0]]) > _NO_INTERVAL]
+    return {
+        "name": task,
+        "title": words.task_title(task),
+        "text": f"Trained on {words.count_text(data.card['training']['n_images'])} images, judged on "
+        f"{words.count_text(data.metrics['data']['n'])} images of "
+        f"{words.count_text(data.metrics['data']['n_groups'])} showers of the test split.",
+        "metrics": [words.metric_text(name).label for name in names],
+        "arrows": [{"higher": "↑", "lower": "↓"}[rows[0]["metrics"][name]["better"]] for name in names],
+        "forest": [_value(name, forest[name]) for name in names],
+        "rows": [_row_text(row, names) for row in rows],
+        "picture": picture,
+        "chosen_by": f"{words.metric_text(metric).label} of the validation split, the {better} the better",
+        "repeated": [
+            {"label": row["label"], "cells": [_spread(name, row["by_seed"][name]) for name in names]}
+            for row in repeated
+        ],
+        "n_seeds": max((len(row["by_seed"][names[0]]) for row in repeated), default=1),
+    }
+
+
+def _row_text(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    first = names[0]
+    return {
+        "label": row["label"],
+        "model": row["model"],
+        "values": [_value(name, row["metrics"][name]) for name in names],
+        "difference": _value(first, row["minus_forest"][first], signed=True),
+        "verdict": words.verdict(row["minus_forest"][first], row["metrics"][first]["better"]),
+        "parameters": words.count_text(row["n_parameters"]),
+        "mflop": _number(row["mflop"]),
+        "trained": _number(row["trained_per_cpu_s"]),
+        "predicted": _number(row["predicted_per_cpu_s"]),
+    }
+
+
+def _value(name: str, entry: Mapping[str, Any], *, signed: bool = False) -> str:
+    return words.value_text(entry, percent=words.metric_text(name).percent, signed=signed)
+
+
+def _number(value: float | None) -> str:
+    """Three digits, without an exponent."""
+    if value is None:
+        return "—"
+    return words.count_text(round(value)) if value >= 100 else f"{value:.3g}"
+
+
+def _spread(name: str, values: Sequence[float]) -> dict[str, str]:
+    """Mean, standard deviation and the values themselves."""
+    percent = words.metric_text(name).percent
+    scale, unit, digits = (100, " %", 2) if percent else (1, "", 4)
+    texts = [f"{scale * value:.{digits}f}" for value in values]
+    return {
+        "mean": f"{scale * statistics.fmean(values):.{digits}f}{unit}",
+        "deviation": f"{scale * statistics.stdev(values):.{digits}f}{unit}",
+        "each": ", ".join(texts),
+    }
+
+
+def _facts(zoo: Zoo) -> list[tuple[str, str]]:
+    config = zoo.config
+    section = config["zoo"]
+    facts = [("networks", str(len(section["entries"]))), ("epochs", str(section["epochs"]))]
+    for task in section["tasks"]:
+        train = config["train"][task]
+        scalars = ", ".join(train["scalars"]) or "none: images alone"
+        facts.append((f"training for {task}", f"{train['optimizer']}, batches of {train['batch_size']}, highest rate "
+                      f"{train['learning_rate']:g}; scalars beside the image: {scalars}"))  # fmt: skip
+    facts += [("seed", str(config["seed"])), ("threads", str(config["threads"])), ("device", str(config["device"]))]
+    return facts
+
+
+def _arguments(rows: Iterable[Sequence[Mapping[str, Any]]]) -> list[tuple[str, str, str, str]]:
+    """Label, model, arguments and paper of each network, once."""
+    found = {}
+    for row in (row for part in rows for row in part):
+        kwargs = ", ".join(f"{key} {value}" for key, value in row["kwargs"].items()) or "as in the paper"
+        paper = row["citation"].rpartition(": ")[2].rstrip(".")
+        found[row["label"]] = (row["label"], row["model"], kwargs, paper)
+    return [found[label] for label in sorted(found)]
+
+
+def _yaml(config: Mapping[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(dict(config), sort_keys=False, width=100, allow_unicode=True)

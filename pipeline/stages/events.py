@@ -1,0 +1,33 @@
+"""Event files of any accepted kind, read as DL1."""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.config import Config
+from pipeline.files import source_name
+from pipeline.filetypes import Kind
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def as_dl1(path: Path, kind: Kind, cfg: Config) -> Iterator[Path]:
+    """The file itself, or the temporary DL1 file that is made of it."""
+    if kind == "dl1":
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="lightpool-") as folder:
+        target = Path(folder) / f"{source_name(path)}.dl1.h5"
+        if kind == "lstchain":
+            from pipeline.camera.lstchain import convert
+
+            convert(path, target)
+        else:
+            log.info("%s: calibrating simtel with ctapipe; its start alone takes some seconds", path.name)
+            from pipeline.camera.simtel import ingest_simtel
+
+            ingest_simtel(path, target, cfg.ingest.camera)
+        yield target

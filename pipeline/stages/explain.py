@@ -1,0 +1,234 @@
+"""`lightpool models explain`: one event, and what a trained network's answer for it came from."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pipeline.bundle.card import Card, load_bundle_card, resolve_bundle
+from pipeline.config import CameraTilesConfig, Config
+from pipeline.errors import InputFileError, UserError
+from pipeline.files import atomic_output, check_free, source_name
+from pipeline.filetypes import file_kind
+from pipeline.stages.events import as_dl1
+from pipeline.tasks import get_decoder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor, nn
+
+    from pipeline.camera.dl1 import ImageChunk
+    from pipeline.tiles.shards import TileBatch
+
+log = logging.getLogger(__name__)
+
+Picture = Literal["attribution", "features"]
+PICTURES: tuple[Picture, ...] = ("attribution", "features")
+
+_CAMERA_FILES = ("simtel", "dl1", "lstchain")
+_PARTICLES = {0: "gamma", 1: "electron", 101: "proton"}
+_QUANTITIES = {"energy": "log10(E / TeV)", "gammaness": "the logit of gammaness"}
+
+
+def explain(
+    cfg: Config,
+    bundle: str | Path,
+    file: Path,
+    *,
+    event: int,
+    telescope: int | None = None,
+    out: Path | None = None,
+    show: str = "attribution",
+    force: bool = False,
+) -> Path:
+    """Draw what a network's first output for one image came from, or what its layers make of the image.
+
+    Parameters
+    ----------
+    cfg : Config
+        `ingest` and `threads` are used.
+    bundle : str or path
+        Of a camera task, with its weights.
+    file : path
+        simtel, DL1 or lstchain file.
+    event : int
+    telescope : int, optional
+        The telescope with the brightest image of the event where left out.
+    out : path, optional
+        PNG file; by default named after file, event, telescope and task, in the working directory.
+    show : {"attribution", "features"}
+        Tile, integrated gradients and Grad-CAM; or first filters and feature maps.
+    force : bool
+        Replace `out`.
+
+    Returns
+    -------
+    Path
+        The picture.
+
+    Raises
+    ------
+    UserError
+        If the bundle cannot be explained, the image is not there, or the bundle does not take it.
+    """
+    if show not in PICTURES:
+        raise UserError(f"there is no picture {show!r}; accepted: {', '.join(PICTURES)}")
+    if out is not None:
+        _check_name(check_free(out, force=force))
+    card = load_bundle_card(bundle)
+    if card.kind != "camera":
+        raise UserError(f"{card.name} restores frames; only networks with one answer per camera image are explained")
+    chunk, batch = _image(cfg, card, Path(file), event, telescope)
+    target = out or Path(f"{source_name(file)}_event{event}_tel{chunk.tel_id}_{card.task}_{show}.png")
+    check_free(target, force=force)
+
+    from pipeline.bundle.export import load_network
+    from pipeline.device import torch_threads
+    from pipeline.figures.style import save_figure
+
+    with torch_threads(cfg.threads):
+        network, _ = load_network(resolve_bundle(bundle))
+        images, scalars = _inputs(card, batch)
+        title = f"{_answer(card, network, images, scalars, batch)}\n{_which(file, chunk, card)}"
+        draw = _attribution_figure if show == "attribution" else _features_figure
+        figure = draw(title, card, network, images, scalars, chunk, batch)
+    with atomic_output(target, force=force) as temporary:
+        save_figure(figure, temporary)
+    log.info("wrote %s", target)
+    return target
+
+
+def _check_name(path: Path) -> None:
+    if path.suffix.lower() != ".png":
+        raise UserError(f"the picture is written as PNG, got --out {path}; end the name in .png")
+
+
+# ---- the image -------------------------------------------------------------------------------------------------------
+def _image(cfg: Config, card: Card, path: Path, event: int, telescope: int | None) -> "tuple[ImageChunk, TileBatch]":
+    """The image asked for, alone in its chunk, and its tile."""
+    from pipeline.camera.dl1 import DL1File
+    from pipeline.camera.predictions import chosen_images
+    from pipeline.camera.tiling import camera_tile_chunk
+
+    kind = file_kind(path)
+    if kind not in _CAMERA_FILES:
+        raise InputFileError(f"{path} is no file of camera images but {kind}; give simtel, DL1 or lstchain")
+    with as_dl1(path, kind, cfg) as dl1_path, DL1File(dl1_path) as file:
+        tel_ids = None if telescope is None else [telescope]
+        seen_by = [chunk.tel_id for chunk in chosen_images(file, tel_ids=tel_ids, event_ids=[event], chunk_images=1)]
+        # Of runs that number their events alike, the first one in the file counts.
+        rows = {tel_id: np.flatnonzero(file.index(tel_id)["event_id"] == event)[:1] for tel_id in seen_by}
+        found = [file.read(tel_id, row) for tel_id, row in rows.items()]
+    served = [camera.identity for camera in card.cameras]
+    taken = [chunk for chunk in found if chunk.camera.identity in served]
+    if not taken:
+        cameras = ", ".join(sorted({chunk.camera.name for chunk in found}))
+        raise UserError(f"{card.name} does not serve the camera {cameras} of event {event}")
+    chunk = max(taken, key=lambda chunk: float(np.nansum(chunk.image)))
+    if len(taken) > 1:
+        others = ", ".join(str(other.tel_id) for other in taken)
+        log.info("event %d has %d images (telescopes %s); the brightest is telescope %d's; --telescope takes another",
+                 event, len(taken), others, chunk.tel_id)  # fmt: skip
+    batch, _, reason = camera_tile_chunk(chunk, CameraTilesConfig.model_validate(card.input.tile))
+    if reason[0]:
+        raise UserError(f"{card.name} does not take event {event} of telescope {chunk.tel_id}: {reason[0]}")
+    return chunk, batch
+
+
+def _inputs(card: Card, batch: "TileBatch") -> "tuple[Tensor, Tensor | None]":
+    """What the network gets."""
+    import torch
+
+    preparation = card.input.preparation
+    scalars = preparation.scalars(batch.events)
+    images = preparation.images(batch.images, batch.events, batch.masks, card.input.channels)
+    return torch.from_numpy(images), None if scalars is None else torch.from_numpy(scalars)
+
+
+# ---- words -----------------------------------------------------------------------------------------------------------
+def _answer(card: Card, network: "nn.Module", images: "Tensor", scalars: "Tensor | None", batch: "TileBatch") -> str:
+    """Prediction, and truth where the file knows it."""
+    import torch
+
+    with torch.no_grad():
+        outputs = network(images, scalars).numpy()
+    found = {name: float(values[0]) for name, values in get_decoder(card.task).decode(outputs, batch).items()}
+    truth = {name: column[0] for name, column in batch.events.items() if name.startswith("true_")}
+    if card.task == "energy":
+        said = f"energy {_tev(found['reco_energy_tev'], found['reco_energy_uncert_tev'])}"
+        return said + (f" (true: {_tev(truth['true_energy_tev'])}, {_particle(truth)})" if truth else "")
+    said = f"gammaness {found['gammaness']:.3f}"
+    return said + (f" (true: {_particle(truth)} of {_tev(truth['true_energy_tev'])})" if truth else "")
+
+
+def _tev(energy: float, uncertainty: float = np.nan) -> str:
+    return f"{energy:.3g} TeV" if not np.isfinite(uncertainty) else f"{energy:.3g} ± {uncertainty:.2g} TeV"
+
+
+def _particle(truth: Mapping[str, Any]) -> str:
+    code = int(truth["true_primary_id"])
+    return _PARTICLES.get(code, f"particle {code}")
+
+
+def _which(file: Path, chunk: "ImageChunk", card: Card) -> str:
+    return (
+        f"{Path(file).name}, event {int(chunk.event_id[0])}, telescope {chunk.tel_id} ({chunk.camera.name}); "
+        f"{card.model.name} of {card.name}"
+    )
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+def _attribution_figure(
+    title: str,
+    card: Card,
+    network: "nn.Module",
+    images: "Tensor",
+    scalars: "Tensor | None",
+    chunk: "ImageChunk",
+    batch: "TileBatch",
+) -> "Figure":
+    from pipeline.bundle.attribution import attribute
+    from pipeline.camera.mapping import tile_mapper
+    from pipeline.figures.explanation import ChannelPicture, explanation
+
+    found = attribute(network, images, scalars)
+    quantity = _QUANTITIES[card.task]
+    names = [entry.name for entry in card.input.preparation.scalar_statistics]
+    sums = (
+        f"{quantity} is {found.output:.3g}, of an empty image {found.empty_output:.3g}; the parts below add up to the "
+        f"difference but for {abs(found.missing):.1g}"
+    ).replace("-", "−")
+    return explanation(
+        f"{title}\n{sums}",
+        [
+            ChannelPicture(name, unit, batch.images[0, k].astype(float), found.images[k])
+            for k, (name, unit) in enumerate(zip(card.input.channels, card.input.units, strict=True))
+        ],
+        half_width_deg=tile_mapper(chunk.camera, card.input.tile_shape[0]).half_width_deg,
+        quantity=quantity,
+        location=found.location,
+        location_layer=found.location_layer,
+        scalars=list(zip(names, found.scalars.tolist(), strict=True)),
+    )
+
+
+def _features_figure(
+    title: str,
+    card: Card,
+    network: "nn.Module",
+    images: "Tensor",
+    scalars: "Tensor | None",
+    chunk: "ImageChunk",
+    batch: "TileBatch",
+) -> "Figure":
+    from pipeline.bundle.attribution import features
+    from pipeline.figures.explanation import LevelPicture, feature_maps
+
+    try:
+        found = features(network, images, scalars)
+    except ValueError as error:
+        raise UserError(f"{error}; take --show attribution") from error
+    levels = [LevelPicture(level.layer, level.n_maps, level.indices.tolist(), level.maps) for level in found.levels]
+    return feature_maps(title, card.input.channels, found.filters, levels)

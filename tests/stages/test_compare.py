@@ -1,0 +1,226 @@
+"""The comparison of networks: which are the best, what the page says, and what it does without some of them."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from synthetic_tiles import camera_batch, write_tiles
+
+from models import describe
+from pipeline import cli
+from pipeline.bundle.card import load_bundle_card
+from pipeline.camera.baselines import FOREST_COLUMNS
+from pipeline.config import load_config, parse_config, zoo_config
+from pipeline.errors import UserError
+from pipeline.reporting import zoo as zoo_page
+from pipeline.reporting.zoo import CHOSEN_BY, best_of, collect_zoo
+from pipeline.stages.compare import compare
+from pipeline.stages.evaluate import evaluate
+from pipeline.stages.train import train
+from pipeline.tasks import get_training
+
+EXPERIMENT = {
+    "name": "side",
+    "seed": 3,
+    "threads": 1,
+    "device": "cpu",
+    "description": "two <b>networks</b>",
+    "tasks": [],
+    "train": {"gammaness": {"scalars": [], "batch_size": 16, "precision": "float32"}},
+    "evaluate": {"bootstrap": 50, "forest_trees": 10},
+    "zoo": {
+        "tasks": ["gammaness"],
+        "epochs": 1,
+        "best": 1,
+        "seeds": 2,
+        "entries": [
+            {"name": "resnet18", "label": "narrow", "kwargs": {"width": 4, "stem": "stride2", "depths": [1, 1]}},
+            {"name": "lenet5_modern", "train": {"learning_rate": 1e-3}},
+            {"name": "alexnet"},
+            {"name": "vgg11"},
+        ],
+    },
+}
+
+
+def images_with_parameters(n):
+    """Tiles with all columns that the forest reads; those that `camera_batch` lacks tell nothing."""
+    batch, rng = camera_batch(n, size=32), np.random.default_rng(1)
+    batch.events |= {name: rng.uniform(0, 1, n) for name in FOREST_COLUMNS if name not in batch.events}
+    return batch
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run's folder: one network with two seeds, one with one, one that failed, one that was not reached."""
+    folder = tmp_path_factory.mktemp("results") / "side"
+    cfg = parse_config(EXPERIMENT)
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(cfg.model_dump(mode="json")))
+    tiles = write_tiles(folder.parent, images_with_parameters(400), equalised={"true_energy_tev": 3}).path
+    for label, repeat in (("narrow", 0), ("narrow", 1), ("lenet5_modern", 0)):
+        place = folder / "zoo" / "gammaness" / label / f"run_{repeat}"
+        place.mkdir(parents=True)
+        train(zoo_config(cfg, label, repeat), "gammaness", [tiles], place / "bundle")
+        evaluate(cfg, place / "bundle", [tiles], place / "evaluation")
+    failed = folder / "zoo" / "gammaness" / "alexnet" / "run_0" / "bundle"
+    failed.mkdir(parents=True)
+    (failed / "failed.txt").write_text("error: tiles of 32 x 32 px are too small <for> the model 'alexnet'\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(run, tmp_path_factory):
+    return compare(run, tmp_path_factory.mktemp("page") / "comparison.html")
+
+
+def test_rows_hold_what_the_trainings_left(page, run):
+    content = json.loads(page.with_suffix(".json").read_text())
+    rows = {row["label"]: row for row in content["networks"]["gammaness"]}
+    assert rows.keys() == {"narrow", "lenet5_modern"}
+    metrics = json.loads((run / "zoo/gammaness/narrow/run_0/evaluation/metrics.json").read_text())
+    card = load_bundle_card(run / "zoo/gammaness/narrow/run_0/bundle")
+    row = rows["narrow"]
+    assert row["metrics"]["auc"] == metrics["metrics"]["auc"]
+    assert row["minus_forest"]["auc"] == metrics["differences"]["forest"]["auc"]
+    assert content["forest"]["gammaness"]["auc"] == metrics["baselines"]["forest"]["auc"]
+    assert row["n_parameters"] == card.model.n_parameters
+    assert row["trained_per_cpu_s"] == card.training.images_per_cpu_s > 0
+    assert row["predicted_per_cpu_s"] > 0
+    assert row["mflop"] == describe("resnet18", 32, 3, 1, **card.model.kwargs).flops / 1e6
+    assert len(row["by_seed"]["auc"]) == 2
+    assert row["by_seed"]["auc"][0] != row["by_seed"]["auc"][1]  # another seed is another network
+
+
+def test_the_best_stands_first(page):
+    rows = json.loads(page.with_suffix(".json").read_text())["networks"]["gammaness"]
+    values = [row["metrics"]["auc"]["value"] for row in rows]
+    assert values == sorted(values, reverse=True)
+
+
+def test_the_page_says_what_is_there_and_what_is_not(page):
+    text = page.read_text()
+    assert "two &lt;b&gt;networks&lt;/b&gt;" in text
+    assert "forest on Hillas parameters" in text
+    assert re.search(r'<td class="name">narrow<span class="limits">resnet18</span>', text)
+    assert "alexnet (Gamma ray or hadron): tiles of 32 x 32 px are too small &lt;for&gt; the model" in text
+    assert "vgg11 (Gamma ray or hadron): not trained and evaluated yet" in text
+    assert "each trained with 2 seeds" in text
+    assert "images alone" in text
+    assert "data:image/png;base64," in text
+    assert "<script" not in text
+    assert "http" not in text.replace("https://", "").split("</style>")[1].split("<pre>")[0]
+
+
+def test_all_are_judged_beside_the_same_forest(run, tmp_path):
+    assert collect_zoo(run).problems == []
+    copy = shutil.copytree(run, tmp_path / "side")
+    metrics = copy / "zoo/gammaness/lenet5_modern/run_0/evaluation/metrics.json"
+    content = json.loads(metrics.read_text())
+    content["baselines"]["forest"]["auc"]["value"] += 0.01
+    metrics.write_text(json.dumps(content))
+    (problem,) = collect_zoo(copy).problems
+    assert "judged on different tiles or beside different forests" in problem
+
+
+def test_entries_are_trained_as_the_experiment_says(run):
+    card = load_bundle_card(run / "zoo/gammaness/lenet5_modern/run_0/bundle")
+    assert card.name == "side_lenet5_modern_gammaness"
+    assert (card.training.config["learning_rate"], card.training.epochs, card.training.seed) == (1e-3, 1, 3)
+    assert load_bundle_card(run / "zoo/gammaness/narrow/run_1/bundle").training.seed == 4
+
+
+# ---- who is the best -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("task", CHOSEN_BY)
+def test_networks_are_chosen_by_what_training_monitors(task):
+    assert CHOSEN_BY[task] == tuple(get_training(task).monitor)
+
+
+def test_the_best_are_those_of_the_validation():
+    cards = {name: {"validation": {"auc": value}} for name, value in [("a", 0.8), ("b", 0.9), ("c", None), ("d", 0.85)]}
+    assert best_of("gammaness", cards, 2) == ["b", "d"]
+    assert best_of("gammaness", cards, 9) == ["b", "d", "a"]
+    cards = {name: {"validation": {"log10_energy_rms": value}} for name, value in [("a", 0.2), ("b", 0.1)]}
+    assert best_of("energy", cards, 1) == ["b"]
+
+
+# ---- the configuration of an entry -----------------------------------------------------------------------------------
+def test_an_entry_changes_its_network_and_what_it_names():
+    cfg = parse_config(EXPERIMENT)
+    derived = zoo_config(cfg, "lenet5_modern", repeat=2)
+    assert (derived.name, derived.seed, derived.tasks) == ("side_lenet5_modern", 5, ("gammaness",))
+    expected = cfg.train.gammaness.model_dump() | {
+        "model": {"name": "lenet5_modern", "kwargs": {}}, "epochs": 1, "learning_rate": 1e-3
+    }  # fmt: skip
+    assert derived.train.gammaness.model_dump() == expected
+    assert derived.train.energy == cfg.train.energy
+    assert derived.zoo.entries == ()
+
+
+def test_label_is_the_name_unless_given():
+    assert [entry.label for entry in parse_config(EXPERIMENT).zoo.entries][:2] == ["narrow", "lenet5_modern"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([{"name": "vgg11"}, {"name": "vgg11"}], r"zoo: 2 entries are labelled 'vgg11'; give each a label of its own$"),
+        ([{"name": "vgg11", "label": "a/b"}], r"zoo\.entries\.0\.label: String should match .*got 'a/b'"),
+        ([{"name": "vgg11", "kwarg": {}}], r"unknown key 'zoo\.entries\.0\.kwarg'; did you mean 'kwargs'"),
+    ],
+)
+def test_entries_that_are_not_accepted(entries, message):
+    with pytest.raises(UserError, match=message):
+        parse_config({"zoo": {"entries": entries}})
+
+
+def test_what_an_entry_sets_is_checked():
+    cfg = parse_config({"zoo": {"entries": [{"name": "vgg11", "train": {"epoch": 3}}]}})
+    with pytest.raises(UserError, match=r"zoo entry 'vgg11': unknown key 'train\.\w+\.epoch'; did you mean 'epochs'"):
+        zoo_config(cfg, "vgg11")
+    with pytest.raises(UserError, match="the zoo has no entry 'vgg13'; it has vgg11"):
+        zoo_config(cfg, "vgg13")
+
+
+def test_every_network_of_the_shipped_zoo_takes_its_tiles(checkout):
+    cfg = load_config(checkout / "configs" / "zoo.yaml")
+    size = cfg.tiles.camera.size
+    for entry in cfg.zoo.entries:
+        section = zoo_config(cfg, entry.label).train.gammaness
+        assert section.epochs == cfg.zoo.epochs
+        assert describe(entry.name, size, 3, 2, **entry.kwargs).min_size_px <= size, entry.label
+
+
+def test_the_shipped_zoo_has_every_family_of_networks_for_single_images(checkout):
+    from models import list_models, model_entry
+
+    cfg = load_config(checkout / "configs" / "zoo.yaml")
+    there = {model_entry(entry.name).family for entry in cfg.zoo.entries}
+    dense, for_sequences = {"autoencoder"}, {"sequence", "hyper_lstm"}
+    assert {model_entry(name).family for name in list_models()} - there <= dense | for_sequences
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+def test_a_folder_without_a_comparison(tmp_path):
+    with pytest.raises(
+        UserError, match=r"is not the folder of a comparison: it has no config\.yaml with a section zoo"
+    ):
+        compare(tmp_path, tmp_path / "a.html")
+
+
+def test_a_comparison_of_which_nothing_is_done(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(parse_config(EXPERIMENT).model_dump(mode="json")))
+    with pytest.raises(UserError, match=r"no network of .*/zoo is trained and evaluated; run the workflow first"):
+        compare(tmp_path, tmp_path / "a.html")
+
+
+def test_command(run, page, capsys, monkeypatch):
+    monkeypatch.setattr("pipeline.stages.compare._cost", lambda *_: zoo_page.Cost(1.0, 2.0, None))
+    argv = ["models", "compare", str(run), "--out", str(page)]
+    assert cli.main(argv) == 2
+    assert "exists; choose another name or add --force" in capsys.readouterr().err
+    assert cli.main([*argv, "--force"]) == 0
+    assert page.with_name("comparison.html.provenance.json").exists()

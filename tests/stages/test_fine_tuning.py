@@ -1,0 +1,247 @@
+"""Training from another bundle's weights, frozen parts, SGD, and auxiliary outputs."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from synthetic_tiles import camera_batch, sky_batch, write_tiles
+from torch import nn
+
+from pipeline.bundle.card import load_bundle_card
+from pipeline.config import Config, parse_config
+from pipeline.errors import InputFileError, UserError
+from pipeline.provenance import sha256_file
+from pipeline.stages.train import train
+
+MODEL = {"name": "resnet18", "kwargs": {"width": 4, "stem": "stride2", "depths": [1, 1]}}
+STANDING_STILL = {"learning_rate": 1e-30, "weight_decay": 0.0, "epochs": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_onnx():
+    """Only weights are looked at here, and the graphs of thirty bundles would cost minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.bundle.export.export_onnx", lambda network, card, path: path.write_bytes(b""))
+        patch.setattr("pipeline.bundle.export.check_onnx", lambda *_: None)
+        yield
+
+
+def config(task: str = "energy", **changes) -> Config:
+    section = {"model": MODEL, "scalars": ["log10_hillas_intensity"], "epochs": 2, "batch_size": 16} | changes
+    return parse_config({"seed": 5, "threads": 1, "device": "cpu", "train": {task: section | {"precision": "float32"}}})
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Path:
+    return write_tiles(tmp_path_factory.mktemp("tiles"), camera_batch(160), equalised={"true_energy_tev": 3}).path
+
+
+@pytest.fixture(scope="module")
+def origin(manifest, tmp_path_factory) -> Path:
+    """A bundle for gammaness."""
+    return train(config("gammaness"), "gammaness", [manifest], tmp_path_factory.mktemp("origin") / "gammaness")
+
+
+def weights_of(bundle: Path) -> dict[str, torch.Tensor]:
+    return load_file(bundle / "weights.safetensors")
+
+
+def changed(bundle: Path, origin: Path) -> set[str]:
+    """Top-level parts, and stages, of which some weight or statistic is another."""
+    new, old = weights_of(bundle), weights_of(origin)
+    return {
+        ".".join(name.split(".")[: 2 if name.startswith("stages") else 1])
+        for name in new
+        if name not in old or new[name].shape != old[name].shape or not torch.equal(new[name], old[name])
+    }
+
+
+# ---- start_from ------------------------------------------------------------------------------------------------------
+def test_weights_are_those_of_the_bundle(manifest, origin, tmp_path):
+    cfg = config("gammaness", start_from=str(origin), freeze="features", **STANDING_STILL)
+    bundle = train(cfg, "gammaness", [manifest], tmp_path / "again")
+    assert changed(bundle, origin) == set()
+    card = load_bundle_card(bundle)
+    assert card.training.origin.sha256 == load_bundle_card(origin).bundle_sha256
+    assert "Started from the weights of default_gammaness" in (bundle / "MODEL_CARD.md").read_text()
+
+
+def test_only_the_last_layer_is_new_for_another_target(manifest, origin, tmp_path):
+    cfg = config("energy", start_from=str(origin), freeze="features", **STANDING_STILL)
+    bundle = train(cfg, "energy", [manifest], tmp_path / "energy")
+    new, old = weights_of(bundle), weights_of(origin)
+    assert {name for name in new if not torch.equal(new[name], old[name])} == {"head.output.weight", "head.output.bias"}
+    assert len(new["head.output.bias"]) == 2
+
+
+def test_the_head_is_new_for_other_scalars(manifest, origin, tmp_path):
+    cfg = config("gammaness", scalars=["hillas_length"], start_from=str(origin), freeze="features", **STANDING_STILL)
+    assert changed(train(cfg, "gammaness", [manifest], tmp_path / "out"), origin) == {"head"}
+
+
+def test_a_denoiser_can_be_refined(tmp_path):
+    manifest = write_tiles(tmp_path, sky_batch(40)).path
+    section = {"model": {"name": "conv_autoencoder", "kwargs": {"width": 4, "depth": 1}}, "epochs": 1}
+    first = train(config("denoise", scalars=[], **section), "denoise", [manifest], tmp_path / "first")
+    cfg = config("denoise", scalars=[], start_from=str(first), freeze=1, **section)
+    bundle = train(cfg, "denoise", [manifest], tmp_path / "second")
+    assert changed(bundle, first) == {"decoder", "encoder", "expand", "reduce", "head"}
+    new, old = weights_of(bundle), weights_of(first)
+    # The first level is the stem and the first encoder, in the order of the work; encoder.1 comes after `reduce`.
+    assert torch.equal(new["encoder.0.0.weight"], old["encoder.0.0.weight"])
+    assert not torch.equal(new["encoder.1.0.weight"], old["encoder.1.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"name": "resnet18", "kwargs": MODEL["kwargs"] | {"width": 8}}},
+         r"its stem\.0\.weight is 4 x 3 x 3 x 3, here 8 x 3 x 3 x 3 \(one of \d+ differences\); it is a resnet18"),
+        ({"model": {"name": "resnet18", "kwargs": MODEL["kwargs"] | {"depths": [1, 2]}}},
+         r"it has no stages\.1\.1\.residual\.0\.weight .*train the same model with the same arguments"),
+        ({"start_from": "no/such"}, "there is no bundle 'no/such'"),
+        ({"freeze": 3}, r"freeze 3 is more than the 2 levels .* ResNet has \(stages\.0, stages\.1\); take fewer"),
+    ],
+)  # fmt: skip
+def test_bundles_that_do_not_fit(changes, message, manifest, origin, tmp_path):
+    with pytest.raises(UserError, match=message):
+        train(config(**({"start_from": str(origin)} | changes)), "energy", [manifest], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_without_weights(manifest, origin, tmp_path):
+    copy = shutil.copytree(origin, tmp_path / "copy")
+    (copy / "weights.safetensors").unlink()
+    with pytest.raises(InputFileError, match=r"has no weights\.safetensors; copy it anew, or train it again"):
+        train(config(start_from=str(copy)), "energy", [manifest], tmp_path / "out")
+
+
+# ---- freeze ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("levels", "parts"), [("features", {"head"}), (2, {"head"}), (1, {"head", "stages.1"}),
+                          (0, {"head", "stem", "stages.0", "stages.1"})]
+)  # fmt: skip
+def test_frozen_parts_keep_weights_and_statistics(levels, parts, manifest, origin, tmp_path):
+    cfg = config("gammaness", start_from=str(origin), freeze=levels)
+    assert changed(train(cfg, "gammaness", [manifest], tmp_path / "out"), origin) == parts
+
+
+class PulledPlugError(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("changes", [{"freeze": 1}, {"optimizer": "sgd", "nesterov": True, "learning_rate": 0.01}])
+def test_resuming_gives_the_same_weights(changes, manifest, origin, tmp_path, monkeypatch):
+    from pipeline.tasks.training.module import TrainingModule
+
+    augmentation = {"rotation": "sixths", "scale": 0.1}
+    cfg = config("energy", start_from=str(origin), augmentation=augmentation, **changes)
+    undisturbed = train(cfg, "energy", [manifest], tmp_path / "undisturbed")
+    unharmed = TrainingModule.training_step
+
+    def stop(self, batch, batch_idx):
+        if (self.current_epoch, batch_idx) == (1, 1):
+            raise PulledPlugError
+        return unharmed(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingModule, "training_step", stop)
+        with pytest.raises(PulledPlugError):
+            train(cfg, "energy", [manifest], tmp_path / "killed")
+    resumed = train(cfg, "energy", [manifest], tmp_path / "killed", resume=True)
+    for name in ("weights.safetensors", "train_log.csv"):
+        assert sha256_file(resumed / name) == sha256_file(undisturbed / name)
+
+
+def test_checkpoints_belong_to_the_bundle_they_started_from(manifest, origin, tmp_path, monkeypatch):
+    copy = tmp_path / "origin"
+    shutil.copytree(origin, copy)
+    cfg = config("gammaness", start_from=str(copy))
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.stages.train._write", lambda *_: (_ for _ in ()).throw(PulledPlugError))
+        with pytest.raises(PulledPlugError):
+            train(cfg, "gammaness", [manifest], tmp_path / "out")
+    shutil.rmtree(copy)
+    train(config("gammaness", epochs=1), "gammaness", [manifest], copy)
+    with pytest.raises(UserError, match="another configuration, data or version"):
+        train(cfg, "gammaness", [manifest], tmp_path / "out", resume=True)
+
+
+# ---- optimiser and auxiliary outputs ---------------------------------------------------------------------------------
+class Pair(nn.Module):
+    """A network of constants: its main output, and two auxiliary ones in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([0.5, -1.0, 2.0]))
+
+    def forward(self, x, scalars=None):
+        main, *auxiliary = (logit.expand(len(x), 1) for logit in self.logits)
+        return (main, tuple(auxiliary)) if self.training else main
+
+
+def module_of(network, config):
+    from pipeline.tasks import get_training
+    from pipeline.tasks.training.module import TrainingModule
+
+    objective = get_training("gammaness")(config)
+    return TrainingModule(network, objective, None, None, None, seed=0)
+
+
+def test_auxiliary_outputs_count_by_their_weight_in_training_only(monkeypatch):
+    from pipeline.tasks.training.module import TrainingModule
+
+    module = module_of(Pair(), config().train.gammaness)
+    monkeypatch.setattr(TrainingModule, "log", lambda *_, **__: None)
+    batch = {"images": torch.zeros(4, 1, 8, 8), "gamma": torch.ones(4), "weights": torch.ones(4)}
+    each = nn.functional.softplus(-module.network.logits.detach())  # cross-entropy of a gamma
+    loss = module.training_step(batch, 0)
+    assert loss.item() == pytest.approx(float(each[0] + 0.3 * (each[1] + each[2])), rel=1e-5)
+    assert module._train_loss.value == pytest.approx(float(each[0]), rel=1e-5)  # what stands beside the validation loss
+    loss.backward()
+    assert (module.network.logits.grad != 0).all()
+    module.eval()
+    outputs, auxiliary = module.outputs(module.average, batch)
+    assert auxiliary == ()
+    assert outputs.shape == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [({}, torch.optim.AdamW), ({"optimizer": "sgd", "momentum": 0.8, "nesterov": True}, torch.optim.SGD)],
+)
+def test_optimizer_is_the_one_asked_for(changes, kind, manifest):
+    from pipeline.tiles import TileReader
+
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    module = module_of(network, config("gammaness", weight_decay=0.01, **changes).train.gammaness)
+    module.train_tiles = TileReader([manifest], "train")
+    optimizer = module.configure_optimizers()["optimizer"]
+    assert type(optimizer) is kind
+    assert [(len(group["params"]), group["weight_decay"]) for group in optimizer.param_groups] == [(1, 0.01), (3, 0.0)]
+    if kind is torch.optim.SGD:
+        assert all(group["momentum"] == 0.8 and group["nesterov"] for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"freeze": 2}, r"train\.energy: freeze 2 would keep weights that were never trained; set start_from, too$"),
+        ({"freeze": "head"}, r"train\.energy\.freeze: Input should be a number of levels .*got 'head'"),
+        ({"freeze": -1}, r"train\.energy\.freeze: Input should be a number of levels .*got -1"),
+        ({"nesterov": True, "momentum": 0}, "nesterov needs a momentum above 0"),
+        ({"optimizer": "adam"}, r"train\.energy\.optimizer: Input should be 'adamw' or 'sgd', got 'adam'"),
+        ({"augmentation": {"rotation": "thirds"}}, r"rotation: Input should be 'none', 'quarters' or 'sixths'"),
+        ({"augmentation": {"shift": 1}}, r"unknown key 'train\.energy\.augmentation\.shift'; did you mean 'shift_px'"),
+    ],
+)
+def test_settings_that_are_not_accepted(changes, message):
+    with pytest.raises(UserError, match=message):
+        config(**changes)
+
+
+def test_augmentation_can_be_switched_as_a_whole():
+    assert not config(augmentation=False).train.energy.augmentation.active
+    assert config(augmentation=True) == config()

@@ -1,0 +1,58 @@
+"""Small layers that the families share."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.layers import DropChannels, MinPool2d, RandomisedLeakyReLU
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, None, 0), (3, 2, 1), (3, 1, 0)])
+def test_min_pooling_takes_the_least(kernel, stride, padding):
+    x = torch.randn(2, 3, 7, 9)
+    expected = F.unfold(F.pad(x, [padding] * 4, value=torch.inf), kernel, stride=stride or kernel)
+    pooled = MinPool2d(kernel, stride, padding)(x)
+    assert torch.equal(pooled.flatten(2), expected.reshape(2, 3, kernel**2, -1).amin(2))
+
+
+def test_slopes_of_the_randomised_relu_in_training():
+    """Uniform within the range: mean and rms within 5 sigma, and another draw at each call."""
+    torch.manual_seed(0)
+    layer = RandomisedLeakyReLU(0.01, 0.05).train()
+    x = -torch.ones(100_000)
+    slopes = -layer(x)
+    assert slopes.min() >= 0.01
+    assert slopes.max() <= 0.05
+    sigma = 0.04 / 12**0.5
+    assert slopes.mean().item() == pytest.approx(0.03, abs=5 * sigma / len(x) ** 0.5)
+    assert slopes.std().item() == pytest.approx(sigma, rel=0.02)
+    assert not torch.equal(slopes, -layer(x))
+
+
+def test_randomised_relu_in_evaluation_has_the_mean_slope():
+    layer = RandomisedLeakyReLU(0.01, 0.05).eval()
+    x = torch.tensor([-2.0, 0.0, 3.0])
+    torch.testing.assert_close(layer(x), torch.tensor([-0.06, 0.0, 3.0]))
+    assert torch.equal(layer.train()(x)[1:], x[1:])
+
+
+def test_randomised_relu_refuses_slopes_in_disorder():
+    with pytest.raises(ValueError, match=r"must be 0 <= lower <= upper, got 0\.2 and 0\.1"):
+        RandomisedLeakyReLU(0.2, 0.1)
+
+
+def test_dropping_channels_takes_whole_maps():
+    torch.manual_seed(0)
+    layer = DropChannels(0.5).train()
+    x = torch.ones(8, 64, 3, 4)
+    dropped = layer(x)
+    first = dropped[:, :, :1, :1]
+    assert torch.equal(dropped, first.expand_as(x))
+    assert set(first.unique().tolist()) == {0.0, 2.0}  # survivors are scaled by 1 / (1 - p)
+    assert torch.equal(layer.eval()(x), x)
+
+
+@pytest.mark.parametrize("shape", [(8, 64), (64, 3, 4), (1, 2, 3, 4, 5)])
+def test_dropping_channels_needs_a_batch_of_maps(shape):
+    with pytest.raises(ValueError, match=r"needs maps of 4 dimensions \(N, C, H, W\), got \(\d"):
+        DropChannels(0.5)(torch.ones(shape))
