@@ -10,6 +10,12 @@ Drop-path ([1], section 3) is drawn in training for the whole mini-batch. Locall
 probability 0.15 and keeps at least one; globally, one column is used through the whole net. Half of the mini-batches
 are of either kind. Joins take the mean of the survivors. In evaluation all paths are used, with the plain mean.
 
+Drop-path wants long training. The means and variances of the normalisations are gathered under it,
+and after few steps they do not suit the mean of all paths: of scikit-learn's digits (48 px, `width=8`,
+`factors=(1, 2, 4)`, `stem="stride2"`, no dropout), 49 % are right after 132 steps of 64, and 93 % with statistics
+gathered anew without drop-path; after 264 steps 96 % and 98 %. With `global_share=0` it is 97.5 % after 132 steps,
+without any drop-path 99.5 %.
+
 Parameters with c input channels, n outputs, B blocks of w_b channels (w_0 = c), C columns and m = 2^C - 1 - C::
 
     sum over blocks of 9 C w_{b-1} w_b + 9 m w_b^2 + 2 (C + m) w_b,    and (w_B + 1) n

@@ -193,16 +193,19 @@ class ShowerSimulator:
 
     def _truth(self, number: int, primary: Primary, record: Record) -> dict[str, float]:
         """What all events of a shower have in common."""
-        first_m = record.first_interaction_m[0]
         particle = self.shower_class.particle
-        # A muon that reaches the ground is a track, not a shower.
-        maximum = math.nan if particle == "muon" else depth_of_maximum(record.profile[1])
+        first_m, maximum = float(record.first_interaction_m[0]), depth_of_maximum(record.profile[1])
+        if first_m < 0:
+            first_m = math.nan
+        if particle == "muon":
+            # A track, not a shower: what is recorded is some electron that it knocked out.
+            first_m = maximum = math.nan
         return {
             "shower_id": number,
             "true_energy_tev": primary.energy_gev / GEV_PER_TEV,
             "true_alt_deg": math.degrees(primary.alt_rad),
             "true_az_deg": math.degrees(primary.az_rad),
-            "true_h_first_int_m": first_m if first_m > 0 else math.nan,
+            "true_h_first_int_m": first_m,
             "true_x_max_g_cm2": maximum / -primary.direction[2],
             "true_starting_grammage_g_cm2": float(depth_at(self._world.start_height_m)),
             "true_primary_id": PRIMARIES[particle][1],
