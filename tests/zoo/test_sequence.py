@@ -226,6 +226,14 @@ def test_runs_in_onnxruntime(name, tmp_path):
         np.testing.assert_allclose(got, model(x, members=members).numpy(), rtol=1e-4, atol=1e-4)
 
 
+@each_entry
+def test_compiles_in_one_piece(name):
+    model = small(name).train()
+    images, members = torch.randn(5, 2, 16, 16), telescope_table([3, 2])
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images, members=members), model(images, members=members))
+
+
 def test_features_are_the_encoders():
     model = small("stereo_mean")
     assert model.min_size == model.encoder.min_size
