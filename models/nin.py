@@ -37,14 +37,16 @@ class Nin(TableNetwork):
     in_chans, num_outputs
         Channels of the tiles, length of the output vector.
     form
-        ``cifar`` (three blocks) or ``imagenet`` (four).
+        ``cifar``: three blocks, whose last features see 27 px, little of a camera's tile; ``imagenet``: four blocks,
+        195 px, or 51 px with the stem of the other form.
     width
         Channels of the first convolution (192 and 96 in the two forms); all others keep the paper's ratio to it.
     stem
         First convolution: ``cifar``: 5x5 of stride 1; ``imagenet``: 11x11 of stride 4, of which a tile below 112 px has
         little. None for the form's own.
     drop_rate
-        Dropout between the blocks; before the last block alone in the ImageNet form.
+        Dropout between the blocks; before the last block alone in the ImageNet form. The paper's half is for its
+        widths; a narrow network learns far slower with it.
     n_scalars
         Scalars per tile joined to the averaged features.
     scalars_hidden

@@ -83,7 +83,10 @@ def test_unknown_key_lists_the_accepted_ones():
             {"showers": {"classes": [{"particle": "gamma", "energy_min_tev": 5.0, "energy_max_tev": 1.0}]}},
             r"showers\.classes\.0: energy_min_tev 5\.0 is not below energy_max_tev 1\.0",
         ),
-        ({"showers": {"classes": [{"particle": "neutrino"}]}}, r"showers\.classes\.0\.particle: .*'gamma'.*got 'neutrino'"),
+        (
+            {"showers": {"classes": [{"particle": "neutrino"}]}},
+            r"showers\.classes\.0\.particle: .*'gamma'.*got 'neutrino'",
+        ),
         ({"device": "gpu"}, r"device: .*got 'gpu'"),
         ({"name": "a b"}, r"name: .*got 'a b'"),
         ({"predict": {"uses": {"radio": []}}}, r"predict\.uses\.radio.*'camera' or 'sky'"),

@@ -94,6 +94,27 @@ def test_a_denoiser_can_be_refined(tmp_path):
     assert not torch.equal(new["encoder.1.0.weight"], old["encoder.1.0.weight"])
 
 
+@pytest.mark.parametrize("scalars", [["log10_hillas_intensity"], []])
+def test_auxiliary_outputs_come_and_go(scalars, manifest, tmp_path):
+    """They are trained, and a network with them can start from one without, and the other way round."""
+
+    def model(aux):
+        return {"name": "googlenet", "kwargs": {"width": 4, "stem": "small", "aux": aux}}
+
+    plain = train(config("gammaness", model=model(False)), "gammaness", [manifest], tmp_path / "plain")
+    cfg = config("gammaness", model=model(True), start_from=str(plain), freeze="features", **STANDING_STILL)
+    with_aux = train(cfg, "gammaness", [manifest], tmp_path / "with_aux")
+    new, old = weights_of(with_aux), weights_of(plain)
+    assert all(torch.equal(new[name], old[name]) for name in old)
+    assert {name.partition(".")[0] for name in new.keys() - old.keys()} == {"auxiliary"}
+    cfg = config("gammaness", model=model(False), start_from=str(with_aux), **STANDING_STILL)
+    back = weights_of(train(cfg, "gammaness", [manifest], tmp_path / "back"))
+    assert back.keys() == old.keys()
+    # Another target, or other scalars: auxiliary heads give as many outputs as the main one.
+    cfg = config("energy", model=model(True), start_from=str(with_aux), scalars=scalars, epochs=1)
+    assert len(weights_of(train(cfg, "energy", [manifest], tmp_path / "energy"))["auxiliary.4a.output.bias"]) == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -142,3 +142,11 @@ def test_biases_learn_nothing():
 def test_hypernetworks_refuse(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("name", ["hypernet", "hypernet_wrn40_2"])
+def test_compiles_in_one_piece(name):
+    torch.manual_seed(0)
+    model = create_model(name, 3, 2, width=4, **({"depths": (1, 1, 1)} if name == "hypernet_wrn40_2" else {})).train()
+    x = torch.randn(2, 3, 28, 28)
+    torch.testing.assert_close(torch.compile(model, backend="eager", fullgraph=True)(x), model(x))

@@ -1,11 +1,9 @@
 """Showers of several telescopes: the HyperLSTM against its paper, and what a join must not depend on."""
 
-import warnings
-
 import numpy as np
-import onnxruntime
 import pytest
 import torch
+from onnx_sessions import onnx_session
 from torch import nn
 
 from models import create_model, list_models, model_entry
@@ -215,22 +213,25 @@ def test_runs_in_onnxruntime(name, tmp_path):
     model = small(name).eval()
     randomise(model.head)
     images, showers = torch.export.Dim("images", min=1, max=4096), torch.export.Dim("showers", min=1, max=4096)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own, about its own internals
-        program = torch.onnx.export(
-            model,
-            (torch.randn(5, 2, 16, 16),),
-            kwargs={"members": telescope_table([3, 2])},
-            dynamo=True,
-            dynamic_shapes={"x": {0: images}, "members": {0: showers}},
-            verbose=False,
-        )
-    program.save(tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnx_session(
+        model,
+        tmp_path / "model.onnx",
+        torch.randn(5, 2, 16, 16),
+        dynamic_shapes={"x": {0: images}, "members": {0: showers}},
+        members=telescope_table([3, 2]),
+    )
     x, members = torch.randn(6, 2, 16, 16), telescope_table([1, 3, 2])
     got = session.run(None, {"x": x.numpy(), "members": members.numpy()})[0]
     with torch.no_grad():
         np.testing.assert_allclose(got, model(x, members=members).numpy(), rtol=1e-4, atol=1e-4)
+
+
+@each_entry
+def test_compiles_in_one_piece(name):
+    model = small(name).train()
+    images, members = torch.randn(5, 2, 16, 16), telescope_table([3, 2])
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images, members=members), model(images, members=members))
 
 
 def test_features_are_the_encoders():

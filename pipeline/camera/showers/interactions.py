@@ -1,6 +1,6 @@
 """The library of hadronic final states that ships with lightpool.
 
-Sampled beforehand with chromo [1]_: UrQMD 3.4 [2]_ [3]_ below 80 GeV, Sibyll 2.3d [4]_ from there, protons, pions and
+Sampled beforehand with chromo [1]_: UrQMD 3.4 [2]_ [3]_ up to 80 GeV, Sibyll 2.3d [4]_ from there, protons, pions and
 kaons on nitrogen. `make_interaction_library.py` made the file.
 
 References
@@ -29,7 +29,7 @@ class Library(NamedTuple):
     Attributes
     ----------
     energy_gev, log_energy : ndarray, shape (n_nodes,)
-        Laboratory energies of the projectile, and their natural logarithm.
+        Laboratory energies of the projectile, and their natural logarithm. Where two models meet, each has a node.
     cross_section_mb : ndarray, shape (3, n_nodes)
         Production cross sections of protons, pions and kaons on air.
     first_event : ndarray, shape (3, n_nodes)
