@@ -207,6 +207,7 @@ def test_dropout_rises_from_block_to_block():
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 def test_one_compiled_graph_whatever_is_drawn():
     torch.manual_seed(0)
     model = create_model("fractalnet20", columns=2, width=2, factors=(1, 1), block_drop_rate=0.0).train()

@@ -144,6 +144,7 @@ def test_hypernetworks_refuse(build, message):
         build()
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("name", ["hypernet", "hypernet_wrn40_2"])
 def test_compiles_in_one_piece(name):
     torch.manual_seed(0)

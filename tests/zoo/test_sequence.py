@@ -226,6 +226,7 @@ def test_runs_in_onnxruntime(name, tmp_path):
         np.testing.assert_allclose(got, model(x, members=members).numpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @each_entry
 def test_compiles_in_one_piece(name):
     model = small(name).train()

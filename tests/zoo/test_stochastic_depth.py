@@ -122,6 +122,7 @@ def test_shortcut_averages_the_pixels_that_there_are():
     assert all(shortcut.average for shortcut in kinds[1:])
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 def test_one_compiled_graph_whatever_is_drawn():
     """No branch of the program depends on a draw: no graph break, no second compilation."""
     torch.manual_seed(0)
