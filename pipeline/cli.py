@@ -32,7 +32,7 @@ class _InOrder(TyperGroup):
     """Lists commands in the order of the work, not groups last."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        order = ["simulate", "ingest", "tiles", "manifest", "train", "evaluate", "predict", "report"]
+        order = ["simulate", "ingest", "tiles", "manifest", "train", "evaluate", "predict", "report", "validate"]
         return sorted(super().list_commands(ctx), key=lambda name: order.index(name) if name in order else len(order))
 
 
@@ -44,9 +44,11 @@ app = typer.Typer(
     **_PLAIN,
 )
 simulate = typer.Typer(help="Make raw data: shower images or sky frames.", **_PLAIN)
+validate = typer.Typer(help="Compare a simulation with what it should be.", **_PLAIN)
 models_app = typer.Typer(help="Architectures.", **_PLAIN)
 bundles_app = typer.Typer(help="Trained models that ship with lightpool.", **_PLAIN)
 app.add_typer(simulate, name="simulate")
+app.add_typer(validate, name="validate")
 app.add_typer(models_app, name="models")
 app.add_typer(bundles_app, name="bundles")
 
@@ -251,6 +253,26 @@ def report(
     from pipeline.stages.report import report as stage
 
     stage(run_dir, out, force=force)
+
+
+@validate.command("showers")
+def validate_showers(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the table and the figures.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Reference files of CORSIKA and sim_telarray; published numbers without."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the showers.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Processes.")] = 1,
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """The shower simulation beside CORSIKA, sim_telarray and published numbers."""
+    _start(quiet, verbose, 1)
+    from pipeline.stages.validate_showers import validate_showers as stage
+
+    stage(out, data, quick=quick, jobs=jobs, force=force)
 
 
 @app.command()

@@ -452,6 +452,7 @@ class ReportConfig(Section):
     """`lightpool report`."""
 
     title: str = "lightpool report"
+    validate_showers: bool = Field(False, description="compare the shower simulation with its references, too")
 
 
 class Config(Section):

@@ -1,7 +1,7 @@
 """Read what a run has left in its folder. A part that is missing or damaged is said, never fatal.
 
 Layout: config.yaml, status/ingest_WING.json, tiles/WING.manifest.json, bundles/TASK/, evaluation/TASK/,
-predictions/{camera,sky}/, benchmarks/.
+predictions/{camera,sky}/, validation/showers/, benchmarks/.
 """
 
 import csv
@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.errors import UserError
 
 LOG = logging.getLogger(__name__)
-PARTS = ("config.yaml", "status", "tiles", "bundles", "evaluation", "predictions", "benchmarks")
+PARTS = ("config.yaml", "status", "tiles", "bundles", "evaluation", "predictions", "validation", "benchmarks")
 FIRST_EVENTS = 12
 
 
@@ -90,6 +90,7 @@ class Run:
     tasks: list[TaskResult] = field(default_factory=list)
     predicted: list[PredictedFile] = field(default_factory=list)
     camera_predictions: list[CameraPredictions] = field(default_factory=list)
+    shower_validation: dict[str, Any] | None = None  # content of validation/showers/validation.json
     times: list[RuleTime] = field(default_factory=list)
     sidecars: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -135,6 +136,8 @@ def collect(folder: str | Path) -> Run:
             run.manifests[path.name.removesuffix(".manifest.json")] = content
     run.tasks = _tasks(run)
     _collect_predictions(run)
+    validation = folder / "validation" / "showers" / "validation.json"
+    run.shower_validation = _read_json(run, validation) if validation.is_file() else None
     run.times = _times(run)
     for path in sorted(folder.rglob("*.provenance.json")):
         content = _read_json(run, path)

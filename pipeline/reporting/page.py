@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.camera.showers.validation.rows import table as validation_table
 from pipeline.reporting import words
 from pipeline.reporting.collect import CameraPredictions, PredictedFile, Run, TaskResult
 from pipeline.reporting.pictures import Picture, picture, restored_frames
@@ -60,6 +61,7 @@ def _content(run: Run) -> dict[str, Any]:
         "sky_files": [f.name for f in run.predicted if f.ok and f.wing == "sky"],
         "prediction_failures": [(f.name, f.reason) for f in run.predicted if not f.ok],
         "prediction_figures": restored_frames(run),
+        "validation": _shower_validation(run),
         "times": [_time(entry) for entry in run.times],
         "provenance": _made(run.sidecars),
         "hashes": _hashes(run),
@@ -141,6 +143,33 @@ def _named_unit(name: str, unit: str) -> str:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name.removeprefix('n_').replace('_', ' ')} {words.count_text(n)}" for name, n in counts.items())
+
+
+# ---- the simulation ------------------------------------------------------------------------------------------
+def _shower_validation(run: Run) -> dict[str, Any] | None:
+    """The comparison of the shower simulation with its references, where it was made."""
+    content = run.shower_validation
+    if content is None:
+        return None
+    folder = run.folder / "validation" / "showers"
+    counts = content["counts"]
+    return {
+        "text": f"{counts['agrees']} of {len(content['rows'])} quantities agree with their reference"
+        + (f", {counts['bounded']} differ within a bound that is explained" if counts["bounded"] else "")
+        + (f", {counts['differs']} differ" if counts["differs"] else "")
+        + "."
+        + ("" if content["with_data"] else " Only published numbers were compared: no reference files were given.")
+        + (" Few showers were simulated (--quick)." if content["quick"] else ""),
+        "rows": validation_table(content["rows"]),
+        "explanations": [
+            (row["quantity"], row["explanation"]) for row in content["rows"] if row["verdict"] == "bounded"
+        ],
+        "figures": [
+            picture(folder / entry["file"], entry["title"], entry["caption"])
+            for entry in content["figures"]
+            if (folder / entry["file"]).is_file()
+        ],
+    }
 
 
 # ---- how good it is ------------------------------------------------------------------------------------------

@@ -117,6 +117,12 @@ def origin_of(task):
 BUNDLES = {wing: [bundle_folder(use) for use in CFG.predict.uses.get(wing, ())] for wing in RAW}
 
 
+# Files that the shower simulation is compared with: CORSIKA's and sim_telarray's under DATA, if they are there.
+VALIDATION_DATA = (
+    [f"--data={config['data']}"] if Path(config.get("data", ""), "camera", "corsika").is_dir() else []
+)
+
+
 wildcard_constraints:
     name="[^/]+",
     wing="camera|sky",

@@ -18,6 +18,29 @@ rule experiment:
         "python {params.script:q} --out {output.resolved:q} {params.config:q} 2> {log:q}"
 
 
+rule validate_showers:
+    input:
+        sources=sources("validate_showers"),
+    output:
+        folder=directory(f"{RUN}/validation/showers"),
+    log:
+        f"{RUN}/logs/validate_showers.log",
+    benchmark:
+        f"{RUN}/benchmarks/validate_showers.tsv"
+    conda:
+        "../envs/lightpool.yaml"
+    threads: CFG.threads
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        data=VALIDATION_DATA,
+    message:
+        "Compare the shower simulation with its references"
+    shell:
+        "lightpool validate showers --out {output.folder:q} {params.data:q} --jobs {threads} --force 2> {log:q}"
+
+
 rule report:
     input:
         experiment=f"{RUN}/config.yaml",
@@ -28,6 +51,7 @@ rule report:
             wing=[wing for wing in RAW if RAW[wing]],
         ),
         predictions=lambda wildcards: predictions(),
+        validation=[f"{RUN}/validation/showers"] if CFG.report.validate_showers else [],
         sources=sources("report"),
     output:
         page=f"{RUN}/report.html",

@@ -1,0 +1,143 @@
+"""`lightpool validate showers`: the shower simulation beside CORSIKA, sim_telarray and published numbers."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import provenance
+from pipeline.errors import UserError
+from pipeline.files import atomic_output, check_free
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+
+
+def validate_showers(
+    out: str | Path, data: str | Path | None = None, quick: bool = False, jobs: int = 1, force: bool = False
+) -> Path:
+    """Compare the simulation with its references; write a table and figures.
+
+    Parameters
+    ----------
+    out : path
+        Directory for validation.json (rows, curves of the figures), validation.ecsv and validation.md (rows), and PNG
+        figures.
+    data : path, optional
+        Folder with the reference files (``camera/corsika``, ``camera/simtel``, ``camera/tables``); without it only
+        what has a published number is compared.
+    quick : bool
+        A tenth of the showers: a minute instead of a few.
+    jobs : int
+        Number of processes; the numbers are the same for any, but for the times.
+    force : bool
+        Replace an existing directory.
+
+    Returns
+    -------
+    path
+        `out`.
+
+    Raises
+    ------
+    UserError
+        If `out` is in the way, or a reference file is missing.
+    """
+    out = check_free(out, force=force)
+    data = None if data is None else Path(data)
+    if data is not None and not data.is_dir():
+        raise UserError(f"{data} is not a directory; --data takes the folder of the reference files")
+    # Numba, matplotlib and scikit-learn are imported from here on.
+    from pipeline.camera.showers.validation import checks
+    from pipeline.camera.showers.validation.rows import markdown
+
+    there = [] if data is None else [name for name in checks.DATA_FILES if (data / name).is_file()]
+    inputs = {name: provenance.sha256_file(data / name) for name in there}
+    stamped = provenance.stamp("validate showers", quick=quick, inputs=inputs)
+    began = time.perf_counter()
+    outcomes = checks.run_checks(data, quick, jobs)
+    rows = [row.to_json() for outcome in outcomes for row in outcome.rows]
+    curves: dict[str, Any] = {}
+    for outcome in outcomes:
+        curves |= outcome.curves
+    verdicts = [row["verdict"] for row in rows]
+    counts = {verdict: verdicts.count(verdict) for verdict in ("agrees", "bounded", "differs")}
+    with atomic_output(out, force=force) as temporary:
+        temporary.mkdir()
+        content = {
+            "with_data": data is not None,
+            "quick": quick,
+            "counts": counts,
+            "rows": rows,
+            "figures": _draw(curves, temporary),
+            "curves": curves,
+            "cpu_s": {outcome.name: round(outcome.cpu_s, 1) for outcome in outcomes},
+        }
+        (temporary / "validation.json").write_text(json.dumps(content, indent=1, allow_nan=True) + "\n")
+        (temporary / "validation.md").write_text(markdown(rows), encoding="utf-8")
+        _write_table(rows, temporary / "validation.ecsv")
+    provenance.write_sidecar(out / "validation.json", stamped, wall_s=round(time.perf_counter() - began, 1))
+    for row in rows:
+        if row["verdict"] == "differs":
+            log.warning("%s: %s differs from its reference", row["name"], row["quantity"])
+    log.info(
+        "wrote %s: %d rows agree with their reference, %d differ within an explained bound, %d differ",
+        out, counts["agrees"], counts["bounded"], counts["differs"],
+    )  # fmt: skip
+    return out
+
+
+def _write_table(rows: list[dict[str, Any]], path: Path) -> None:
+    import math
+
+    from astropy.table import Table
+
+    columns = {
+        name: [math.nan if row[name] is None else row[name] for row in rows]
+        for name in (
+            "name", "quantity", "unit", "reference", "reference_error", "value", "error", "difference_percent",
+            "difference_sigma", "limit", "verdict", "passed", "source",
+        )
+    }  # fmt: skip
+    Table(columns).write(path, format="ascii.ecsv")
+
+
+def _draw(curves: Mapping[str, Any], folder: Path) -> list[dict[str, str]]:
+    """Figures of what was compared: their file, title and caption."""
+    from pipeline.figures import showers
+    from pipeline.figures.style import save_figure
+
+    drawings: tuple[tuple[str, Callable[[Any], Figure], str, str], ...] = (
+        ("profile", showers.profile, "Electrons along the shower",
+         "Mean number of electrons above 20 MeV in gamma showers from 40°, with the error of the mean."),
+        ("pool", showers.light_pool, "Light pool",
+         "Photons per area against the distance from the shower axis, nothing absorbed: mean here, and in lighter shade"
+         " the spread from shower to shower. Points are single telescopes of CORSIKA's showers, which are few."),
+        ("protons", showers.proton_light, "Light of protons",
+         "Photons per energy, for CORSIKA's 200 showers and for the same energies and directions here. The errors of "
+         "CORSIKA's means are the spread of the simulated showers over the root of the number of showers."),
+        ("telescopes", showers.telescopes, "Light in single telescopes",
+         "True photo-electrons of sim_telarray's gammas over those of like showers here, after one constant for each "
+         "type of telescope. Bars are the spread from shower to shower, shared by all telescopes of one."),
+        ("muons", showers.muon_rings, "Muon rings",
+         "Radius and light of muon rings in a Large-Sized Telescope."),
+        ("size", showers.size_energy, "Size and energy",
+         "Photo-electrons of gammas in a Large-Sized Telescope, and the fitted power of the energy."),
+        ("hillas", showers.hillas_against_size, "Shape of images",
+         "Medians with their errors; the bands are the middle half of the images here. prod3b detects more of the "
+         "light and has other optics and cleaning."),
+        ("gradient", showers.time_gradient, "Time gradient",
+         "Along the image's axis, away from the source: medians with their errors, and the middle half of the images."),
+        ("time", showers.time_per_shower, "Time per shower",
+         "CPU time of one core per shower that is seen by twelve telescopes."),
+    )  # fmt: skip
+    made = []
+    for name, draw, title, caption in drawings:
+        if curves.get(name):
+            save_figure(draw(curves[name]), folder / f"{name}.png")
+            made.append({"file": f"{name}.png", "title": title, "caption": caption})
+    return made
