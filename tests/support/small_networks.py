@@ -1,6 +1,7 @@
 """Every entry of the zoo at a width and depth that tests can afford."""
 
 import torch
+from torch import nn
 
 from models import create_model, model_entry
 
@@ -65,3 +66,19 @@ def small_arguments(name):
 def small_model(name, in_chans=3, num_outputs=3, **kwargs):
     torch.manual_seed(0)
     return create_model(name, in_chans, num_outputs, **small_arguments(name), **kwargs)
+
+
+@torch.no_grad()
+def settled(model, *inputs):
+    """The network with the statistics of normalisation that these inputs have.
+
+    Before any training, a deep network in evaluation mode may give its last bias whatever it reads, and so would agree
+    with any other.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None  # the mean over all passes
+    model.train()
+    for _ in range(4):
+        model(*inputs)
+    return model.eval()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from onnx_sessions import onnx_session
-from small_networks import small_model
+from small_networks import settled, small_model
 
 from models import create_model, list_models, model_entry
 
@@ -16,11 +16,14 @@ def agree(session, model, **inputs):
         expected = model(*inputs.values()).numpy()
     got = session.run(None, {name: value.numpy() for name, value in inputs.items()})[0]
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+    if len(expected) > 1:  # far less than what distinguishes two tiles
+        assert np.abs(got - expected).max() < 1e-2 * expected.std(0).max()
 
 
 def runs_as_in_torch(model, folder):
     """With scalars, for a batch of one and for a larger one than that of the export."""
-    arguments = (torch.randn(2, 3, 56, 56), torch.randn(2, 5))
+    arguments = (torch.randn(4, 3, 56, 56), torch.randn(4, 5))
+    model = settled(model, *arguments)
     session = onnx_session(model, folder / "model.onnx", *arguments, dynamic_shapes=({0: BATCH}, {0: BATCH}))
     for n_tiles in (1, 7):
         agree(session, model, x=torch.randn(n_tiles, 3, 56, 56), scalars=torch.randn(n_tiles, 5))
