@@ -117,8 +117,8 @@ threads: 1
 showers:
   positions_per_shower: 4
   classes:
-    - {particle: gamma, runs: 1, showers_per_run: 120, scatter_radius_m: 150.0, energy_min_tev: 0.2}
-    - {particle: proton, runs: 1, showers_per_run: 120, scatter_radius_m: 150.0}
+    - {particle: gamma, runs: 1, showers_per_run: 160, scatter_radius_m: 150.0, energy_min_tev: 0.2}
+    - {particle: proton, runs: 1, showers_per_run: 240, scatter_radius_m: 150.0, energy_min_tev: 0.5}
 tiles: {splits: {train: 0.5, validation: 0.25, test: 0.25}, camera: {size: 32}}
 train: {gammaness: {scalars: [], batch_size: 16}}
 evaluate: {bootstrap: 50, forest_trees: 10}
