@@ -90,7 +90,7 @@ def size_energy(curves: Curves) -> "Figure":
     figure = style.new_figure(5.0, 3.8)
     axes = figure.subplots()
     energy, size = np.array(curves["energy_tev"]), np.array(curves["size_pe"])
-    axes.plot(energy, size, ".", color=OURS, alpha=0.25, markersize=2, label="images of an LST within 120 m")
+    axes.plot(energy, size, ".", color=OURS, alpha=0.25, markersize=2, label="images of an LST within 250 m")
     bright = energy > 0.1
     middle = np.exp(np.mean(np.log(size[bright])) - curves["power"] * np.mean(np.log(energy[bright])))
     line = np.array([0.1, energy.max()])

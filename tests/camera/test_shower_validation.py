@@ -20,6 +20,8 @@ from pipeline.cli import main
 from pipeline.errors import InputFileError, UserError
 
 REFERENCE = Reference(100.0, 3.0, "somewhere")
+# What docs/simulation.md owns up to; a row that is not here must agree.
+KNOWN_DIFFERENCES = {"proton_light_40", "proton_frequency", "noise_rms", "gradient"}
 
 
 # ---- verdicts --------------------------------------------------------------------------------------------------------
@@ -160,7 +162,7 @@ def test_pixels_without_light_have_no_charge_in_the_mean():
 
 # ---- against numbers -------------------------------------------------------------------------------------------------
 def test_gammas_against_published_numbers():
-    rows, curves = light.check_gammas(40, None)
+    rows, curves = light.check_gammas(150, None)
     assert [row.name for row in rows] == ["particles_100", "maximum_100", "depth_100", "light_100", "light_50"]
     assert all(row.passed for row in rows), table([row.to_json() for row in rows])
     assert set(curves["profile"]) == {"ours_100", "ours_50"}
@@ -266,7 +268,7 @@ def test_everything_against_everything(data_dir, tmp_path):
     out = tmp_path / "validation"
     assert main(["validate", "showers", "--out", str(out), "--data", str(data_dir), "--jobs", "2", "-q"]) == 0
     content = json.loads((out / "validation.json").read_text())
-    assert [row["name"] for row in content["rows"] if row["verdict"] == "differs"] == []
+    assert {row["name"] for row in content["rows"] if row["verdict"] == "differs"} <= KNOWN_DIFFERENCES
     assert {row["name"] for row in content["rows"] if row["verdict"] == "bounded"} <= {"proton_light_100"}
     assert len(content["figures"]) == 9
     for entry in content["figures"]:
