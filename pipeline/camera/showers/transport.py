@@ -62,7 +62,7 @@ def follow_shower(primary, energy_gev, direction, world, library, steps, seed, r
             continue
         depth = depth_at(position[2])
         if kind == PHOTON:
-            n = follow_photon(stack, n, energy, position, direction, depth, world, steps, record)
+            n = follow_photon(stack, n, energy, position, direction, depth, world, library, steps, record)
         elif kind <= POSITRON:
             n = follow_electron(stack, n, kind, energy, position, direction, depth, world, steps, record)
         elif kind in (MU_MINUS, MU_PLUS):
