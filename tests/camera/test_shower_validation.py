@@ -21,7 +21,7 @@ from pipeline.errors import InputFileError, UserError
 
 REFERENCE = Reference(100.0, 3.0, "somewhere")
 # What docs/simulation.md owns up to; a row that is not here must agree.
-KNOWN_DIFFERENCES = {"proton_light_40", "proton_frequency", "noise_rms", "gradient"}
+KNOWN_DIFFERENCES = {"proton_light_40"}
 
 
 # ---- verdicts --------------------------------------------------------------------------------------------------------
@@ -140,6 +140,30 @@ def test_quartiles_leave_out_poor_bins(rng):
     assert found["error"][0] == pytest.approx(1.2533 / math.sqrt(495), rel=0.15)
 
 
+def test_quartiles_count_weights():
+    sample = {"y": np.arange(40.0), "x": np.zeros(40), "weight": np.repeat([1.0, 0.0, 3.0], [10, 20, 10])}
+    found = images.quartiles_against(sample, "y", "x", np.array([-1.0, 1.0]))
+    assert [found[name][0] for name in ("lower", "median", "upper")] == [9.0, 33.0, 36.0]
+    # Kish's effective number of images: 40^2 / 100
+    assert found["error"][0] == pytest.approx(1.2533 * 27 / 1.349 / 4)
+
+
+def test_weights_make_energies_alike_at_every_impact(rng):
+    def sample(n, power):
+        impact = rng.uniform(0, 300, n)
+        return {"true_impact_m": impact, "true_energy_tev": 0.05 * (1 - rng.random(n)) ** -power * (1 + impact / 300)}
+
+    ours, theirs = sample(50_000, 1.0), sample(5000, 0.6)
+    weights = images.energies_alike(ours, theirs)
+    assert np.all(weights[ours["true_energy_tev"] > images.ENERGY_EDGES_TEV[-1]] == 0)
+    for low, high in ((0, 120), (120, 280)):
+        means = []
+        for one, weight in ((ours, weights), (theirs, np.ones(5000))):
+            chosen = (one["true_impact_m"] >= low) & (one["true_impact_m"] < high) & (one["true_energy_tev"] < 8)
+            means.append(np.average(np.log(one["true_energy_tev"][chosen]), weights=weight[chosen]))
+        assert means[0] == pytest.approx(means[1], abs=0.05)
+
+
 def test_the_power_of_a_power_law_is_found(rng):
     n = 2000
     energy = 0.1 * 60 ** rng.random(n)
@@ -248,6 +272,15 @@ def test_proton_light_against_corsika(data_dir):
     assert len(curves["protons"]["energy_gev"]) == 5
     # The first two bins hold three quarters of the showers: there the comparison is sharp.
     assert all(abs(row.difference_percent) < 12 for row in rows[:2])
+
+
+def test_noise_of_sim_telarray_pixels(data_dir):
+    path = data_dir / sim_telarray.GAMMA_FILES[2]
+    rms = sim_telarray.dark_pixel_rms(path, "LST")
+    assert len(rms) == 4
+    assert rms == pytest.approx([1.33] * 4, abs=0.1)
+    assert len(sim_telarray.dark_pixel_rms(path, "MST-NectarCam")) == 11
+    assert sim_telarray.dark_pixel_rms(path, "MAGIC") == []
 
 
 def test_telescopes_against_sim_telarray(data_dir):

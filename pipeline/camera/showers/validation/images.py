@@ -34,6 +34,7 @@ MIDDLE_SIZES_PE = (500, 1600)
 MAX_OFFSET_DEG = 2.0
 MAX_LEAKAGE = 0.2
 IMPACT_EDGES_M = np.arange(0, 301, 40.0)
+ENERGY_EDGES_TEV = np.geomspace(0.02, 8, 11)
 SIZE_POWER = (1.0, 1.1)
 WIDTH_RATIO = (1.45, 2.0)  # prod3b 1.55
 FOREST_AUC = (0.75, 0.90)
@@ -139,17 +140,41 @@ def _well_seen(images: dict[str, np.ndarray]) -> np.ndarray:
 def quartiles_against(
     images: dict[str, np.ndarray], column: str, against: str, edges: np.ndarray, fewest: int = 12
 ) -> dict[str, np.ndarray]:
-    """Median of a column and its error, and the middle half, in bins of another column; bins with few are left out."""
+    """Median of a column and its error, and the middle half, in bins of another column; bins with few are left out.
+
+    Images count with their ``weight``, if there is such a column.
+    """
     points = []
+    weights = images.get("weight", np.ones(len(images[column])))
     for low, high in pairwise(edges):
-        values = images[column][(images[against] >= low) & (images[against] < high)]
-        values = values[np.isfinite(values)]
+        chosen = (images[against] >= low) & (images[against] < high) & np.isfinite(images[column]) & (weights > 0)
+        values, weight = images[column][chosen], weights[chosen]
         if len(values) >= fewest:
-            lower, middle, upper = np.percentile(values, [25, 50, 75])
-            error = 1.2533 * (upper - lower) / 1.349 / math.sqrt(len(values))
+            lower, middle, upper = (float(statistics.quantile(values, share, weight)) for share in (0.25, 0.5, 0.75))
+            n_effective = weight.sum() ** 2 / (weight**2).sum()
+            error = 1.2533 * (upper - lower) / 1.349 / math.sqrt(n_effective)
             points.append([0.5 * (low + high), middle, error, lower, upper])
     names = ("x", "median", "error", "lower", "upper")
     return dict(zip(names, np.array(points).reshape(-1, 5).T, strict=True))
+
+
+def energies_alike(images: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> np.ndarray:
+    """Weights, shape (n_images,), with which images have the energies of others at every impact.
+
+    The maximum of a more energetic shower is nearer to the ground, which makes its images longer in time.
+    """
+    edges = (IMPACT_EDGES_M, ENERGY_EDGES_TEV)
+    ours, theirs = (
+        np.histogram2d(sample["true_impact_m"], sample["true_energy_tev"], bins=edges)[0] for sample in (images, others)
+    )
+    place = [
+        np.searchsorted(edge, images[column], side="right") - 1
+        for edge, column in zip(edges, ("true_impact_m", "true_energy_tev"), strict=True)
+    ]
+    inside = np.all([(0 <= i) & (i < len(edge) - 1) for i, edge in zip(place, edges, strict=True)], axis=0)
+    weights = np.zeros(len(inside))
+    weights[inside] = (theirs / np.maximum(ours, 1))[place[0][inside], place[1][inside]]
+    return weights
 
 
 def _middle_median(images: dict[str, np.ndarray], column: str) -> tuple[float, float]:
@@ -281,6 +306,9 @@ def check_images(n_showers: int, data: Path | None) -> tuple[list[Row], dict]:
                     images, f"hillas_{column}", "hillas_intensity", SIZE_EDGES_PE
                 )
         bright = _take(sample["gamma"], sample["gamma"]["hillas_intensity"] > 200)
+        if name == "ours" and "prod3b" in samples:
+            others = samples["prod3b"]["gamma"]
+            bright["weight"] = energies_alike(bright, _take(others, others["hillas_intensity"] > 200))
         curves["gradient"][name] = quartiles_against(bright, "gradient_ns_deg", "true_impact_m", IMPACT_EDGES_M)
     rows += _gradient_rows(curves["gradient"])
     return rows, curves
@@ -299,7 +327,7 @@ def _gradient_rows(gradient: dict[str, dict[str, np.ndarray]]) -> list[Row]:
     words = "gamma images above 200 p.e., 60-250 m: growth of the time gradient with impact"
     if "prod3b" not in gradient:
         return [Row("gradient", words, "ns/deg/km", *slope(ours), "grows with distance", low=0.0)]
-    reference = Reference(*slope(gradient["prod3b"]), "prod3b")
+    reference = Reference(*slope(gradient["prod3b"]), "prod3b, same energies")
     return [compared("gradient", words, "ns/deg/km", reference, slope(ours), limit_percent=20.0)]
 
 

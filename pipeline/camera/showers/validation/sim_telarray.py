@@ -8,8 +8,10 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +28,9 @@ from pipeline.camera.showers.validation.rows import Reference, Row, compared, me
 from pipeline.camera.telescopes import Telescope, get_telescope
 from pipeline.config import ShowersConfig
 from pipeline.errors import InputFileError
+
+if TYPE_CHECKING:
+    from ctapipe.io import SimTelEventSource
 
 GAMMA_FILES = (
     "camera/simtel/st_v036b_gamma_run7_za40_South_lsts_700.simtel.zst",
@@ -114,6 +119,26 @@ def _kind_of(camera: object, mirror_area_m2: float) -> str | None:
     return {1764: "MST-FlashCam", 2048: "SST-CHEC"}.get(pixels)
 
 
+@contextmanager
+def open_simtel(path: Path) -> Iterator["SimTelEventSource"]:
+    """A simtel file as ctapipe reads it, without its warnings.
+
+    Raises
+    ------
+    InputFileError
+        If there is none.
+    """
+    from ctapipe.io import SimTelEventSource
+
+    if not path.is_file():
+        raise InputFileError(f"{path} does not exist")
+    logging.getLogger("ctapipe").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with SimTelEventSource(path, focal_length_choice="EQUIVALENT", atmosphere_profile_choice="NONE") as source:
+            yield source
+
+
 def read_events(path: Path) -> Iterator[Event]:
     """Events of a simtel file with the true images of its telescopes.
 
@@ -123,39 +148,32 @@ def read_events(path: Path) -> Iterator[Event]:
         If it cannot be read.
     """
     import astropy.units as u
-    from ctapipe.io import SimTelEventSource
 
-    if not path.is_file():
-        raise InputFileError(f"{path} does not exist")
-    logging.getLogger("ctapipe").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        source = SimTelEventSource(path, focal_length_choice="EQUIVALENT", atmosphere_profile_choice="NONE")
-        with source:
-            site = next(iter(source.simulation_config.values()))
-            field = site.prod_site_B_total.to_value("uT")
-            inclination = float(u.Quantity(site.prod_site_B_inclination, u.rad).value)
-            for event in source:
-                shower, at = event.simulation.shower, event.monitoring.pointing
-                if shower is None:
-                    continue
-                altitude = float(u.Quantity(at.array_altitude, u.rad).to_value("deg"))
-                azimuth = float(u.Quantity(at.array_azimuth, u.rad).to_value("deg"))
-                yield Event(
-                    energy_gev=float(shower.energy.to_value("GeV")),
-                    alt_rad=float(shower.alt.to_value("rad")),
-                    az_rad=float(shower.az.to_value("rad")),
-                    core_m=np.array([shower.core_x.to_value("m"), shower.core_y.to_value("m")], float),
-                    maximum_g_cm2=float(shower.x_max.to_value("g/cm2")),
-                    start_g_cm2=float(shower.starting_grammage.to_value("g/cm2")),
-                    site=ShowersConfig(
-                        zenith_deg=90 - altitude,
-                        azimuth_deg=azimuth,
-                        site_altitude_m=float(site.prod_site_alt.to_value("m")),
-                        magnetic_field_ut=(field * math.cos(inclination), field * math.sin(inclination)),
-                    ),
-                    images=tuple(_images(event, source.subarray)),
-                )
+    with open_simtel(path) as source:
+        site = next(iter(source.simulation_config.values()))
+        field = site.prod_site_B_total.to_value("uT")
+        inclination = float(u.Quantity(site.prod_site_B_inclination, u.rad).value)
+        for event in source:
+            shower, at = event.simulation.shower, event.monitoring.pointing
+            if shower is None:
+                continue
+            altitude = float(u.Quantity(at.array_altitude, u.rad).to_value("deg"))
+            azimuth = float(u.Quantity(at.array_azimuth, u.rad).to_value("deg"))
+            yield Event(
+                energy_gev=float(shower.energy.to_value("GeV")),
+                alt_rad=float(shower.alt.to_value("rad")),
+                az_rad=float(shower.az.to_value("rad")),
+                core_m=np.array([shower.core_x.to_value("m"), shower.core_y.to_value("m")], float),
+                maximum_g_cm2=float(shower.x_max.to_value("g/cm2")),
+                start_g_cm2=float(shower.starting_grammage.to_value("g/cm2")),
+                site=ShowersConfig(
+                    zenith_deg=90 - altitude,
+                    azimuth_deg=azimuth,
+                    site_altitude_m=float(site.prod_site_alt.to_value("m")),
+                    magnetic_field_ut=(field * math.cos(inclination), field * math.sin(inclination)),
+                ),
+                images=tuple(_images(event, source.subarray)),
+            )
 
 
 def _images(event: object, subarray: object) -> Iterator[Image]:
@@ -173,6 +191,40 @@ def _images(event: object, subarray: object) -> Iterator[Image]:
             x_deg=scale * geometry.pix_x.to_value("m"),
             y_deg=scale * geometry.pix_y.to_value("m"),
         )
+
+
+def dark_pixel_rms(path: Path, kind: str) -> list[float]:
+    """Noise of every image of one of our telescope types in a simtel file [p.e.], with the charges extracted as ours.
+
+    It is the standard deviation over the pixels that no Cherenkov light reaches, nor their neighbours.
+
+    Raises
+    ------
+    InputFileError
+        If it cannot be read.
+    """
+    from ctapipe.calib import CameraCalibrator
+    from traitlets.config import Config
+
+    telescope = get_telescope(kind)
+    window = {"window_width": telescope.window_samples, "window_shift": telescope.window_before_peak}
+    found = []
+    with open_simtel(path) as source:
+        calibrate = CameraCalibrator(
+            source.subarray,
+            image_extractor_type="NeighborPeakWindowSum",
+            config=Config({"NeighborPeakWindowSum": window}),
+        )
+        for event in source:
+            calibrate(event)
+            for number, camera in event.dl1.tel.items():
+                description, true_image = source.subarray.tel[number], event.simulation.tel[number].true_image
+                area_m2 = description.optics.mirror_area.to_value("m2")
+                if true_image is not None and _kind_of(description.camera, area_m2) == kind:
+                    lit = true_image > 0
+                    dark = ~lit & ~(description.camera.geometry.neighbor_matrix @ lit)
+                    found.append(float(camera.image[dark].std()))
+    return found
 
 
 @dataclass(frozen=True)
