@@ -20,9 +20,9 @@ TASKS = CAMERA_TASKS + SKY_TASKS
 
 
 class Section(BaseModel):
-    """A section of the configuration: immutable, and unknown keys are errors."""
+    """A section of the configuration: immutable; unknown keys are errors, and so are numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # ---- where the events and frames come from ---------------------------------------------------------------------------
@@ -88,7 +88,7 @@ class ShowersConfig(Section):
     )
     zenith_deg: float = Field(20.0, ge=0, le=60)
     azimuth_deg: float = 180.0
-    site_altitude_m: float = 2158.0
+    site_altitude_m: float = Field(2158.0, ge=0, le=10_000)
     magnetic_field_ut: tuple[float, float] = (30.6, 23.6)  # horizontal (north), vertical (down): La Palma
     min_true_pe: int = Field(
         30, ge=1, description="fewer photo-electrons in the camera are not worth a trigger decision"

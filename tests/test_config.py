@@ -1,5 +1,6 @@
 """The typed configuration: defaults, merging, and the message for every slip that a user can make."""
 
+import math
 import re
 from typing import get_args
 
@@ -78,6 +79,8 @@ def test_unknown_key_lists_the_accepted_ones():
     ("content", "message"),
     [
         ({"seed": -1}, r"seed: .*greater than or equal to 0, got -1"),
+        ({"showers": {"azimuth_deg": math.nan}}, r"showers\.azimuth_deg: .*finite number, got nan"),
+        ({"showers": {"site_altitude_m": 9e4}}, r"showers\.site_altitude_m: .*less than or equal to 10000, got 90000"),
         ({"tiles": {"splits": {"train": 0.9}}}, r"tiles\.splits: train \+ validation \+ test is 1\.3; it must be 1"),
         (
             {"showers": {"classes": [{"particle": "gamma", "energy_min_tev": 5.0, "energy_max_tev": 1.0}]}},

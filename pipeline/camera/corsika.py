@@ -52,9 +52,7 @@ class Run:
     radius_m : ndarray, shape (n_telescopes,)
         Radii of the spheres.
     low_energy_model, high_energy_model : str
-        Hadronic interactions below and above `model_transition_gev`.
-    depth_g_cm2, height_m : ndarray or None
-        The atmosphere's overburden at heights above sea level, if the file says.
+        Hadronic interactions of low and high energies.
     """
 
     observation_height_m: float
@@ -63,9 +61,6 @@ class Run:
     radius_m: np.ndarray
     low_energy_model: str
     high_energy_model: str
-    model_transition_gev: float
-    depth_g_cm2: np.ndarray | None
-    height_m: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -202,7 +197,6 @@ def _showers(path: Path) -> Iterator[tuple[Run, Shower]]:
 
 def _run(file: "IACTFile", header: np.void) -> Run:
     telescopes = np.array([[position[name] for name in "xyzr"] for position in file.telescope_positions], float)
-    profile = file.atmospheric_profile
     return Run(
         observation_height_m=float(header["observation_height"][0]) / CM_PER_M,
         wavelength_nm=(float(header["cherenkov_wavelength_min"]), float(header["cherenkov_wavelength_max"])),
@@ -210,9 +204,6 @@ def _run(file: "IACTFile", header: np.void) -> Run:
         radius_m=telescopes[:, 3] / CM_PER_M,
         low_energy_model=LOW_ENERGY_MODELS.get(int(header["low_energy_hadron_model"]), "unknown"),
         high_energy_model=HIGH_ENERGY_MODELS.get(int(header["high_energy_hadron_model"]), "unknown"),
-        model_transition_gev=float(header["transition_energy_low_high_energy_model"]),
-        depth_g_cm2=None if profile is None else np.asarray(profile["thickness"], float),
-        height_m=None if profile is None else 1e3 * np.asarray(profile["altitude_km"], float),
     )
 
 

@@ -1,10 +1,12 @@
 """Hadrons and muons: conservation laws, cross sections, decays, and the library file."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import pipeline
 from pipeline.camera.showers.compilation import compiled
 from pipeline.camera.showers.hadronic import (
     cross_section_mb,
@@ -113,6 +115,16 @@ def test_interactions_conserve_energy_and_direction(library, kind, energy_gev):
     np.testing.assert_allclose(total / np.linalg.norm(total), DIRECTION, atol=3e-3)
 
 
+@pytest.mark.parametrize(("kind", "energy_gev"), [(PI_PLUS, 0.3), (PI_PLUS, 0.5), (PI_MINUS, 1.0), (K_PLUS, 0.8)])
+def test_interactions_below_the_library_make_no_energy(library, kind, energy_gev):
+    stack, available = np.empty(5000, PARTICLE), []
+    for _ in range(1000):
+        n = interact(stack, 0, kind, energy_gev, POSITION, DIRECTION, library)
+        baryon = np.isin(stack["kind"][:n], (PROTON, NEUTRON))
+        available.append((stack["energy"][:n] - np.where(baryon, MASS_GEV[PROTON], 0.0)).sum())
+    assert np.mean(available) < 1.25 * energy_gev
+
+
 def test_interactions_of_mirror_particles_are_mirror_images(library):
     assert isospin_mirror(isospin_mirror(PI_PLUS)) == PI_PLUS
     counts = {}
@@ -130,6 +142,9 @@ def test_a_file_that_is_no_library(tmp_path):
     path = tmp_path / "other.npz"
     np.savez(path, format=np.array("something else"))
     with pytest.raises(InputFileError, match=r"other\.npz is not an interaction library .*make_interaction_library"):
+        load_library(path)
+    path.write_bytes((Path(pipeline.__file__).parent / "data" / "interactions.npz").read_bytes()[:100_000])
+    with pytest.raises(InputFileError, match="is not an interaction library"):
         load_library(path)
     path.write_bytes(b"not a zip file")
     with pytest.raises(InputFileError, match="is not an interaction library"):

@@ -70,6 +70,20 @@ def test_a_shower_does_not_depend_on_what_came_before(cfg):
     assert sum(map(len, chunks.values())) > 0
 
 
+def test_maxima_are_at_vertical_depths(cfg):
+    """As sim_telarray counts them; 1 TeV gammas have theirs at 330 g/cm2 along the axis, from any direction."""
+    found = {}
+    for zenith_deg in (0.0, 60.0):
+        one = cfg.showers.classes[0].model_copy(
+            update={"energy_min_tev": 0.99, "energy_max_tev": 1.01, "viewcone_deg": 0.0}
+        )
+        simulator = ShowerSimulator(cfg.showers.model_copy(update={"zenith_deg": zenith_deg, "classes": (one,)}), 1, 3)
+        chunks = [simulator.shower(number)[0] for number in range(1, 16)]
+        found[zenith_deg] = np.median([chunk.truth["true_x_max_g_cm2"][0] for chunk in chunks if len(chunk)])
+    assert found[0.0] == pytest.approx(330, abs=60)
+    assert found[60.0] == pytest.approx(330 * math.cos(math.radians(60)), abs=30)
+
+
 def test_runs_differ(cfg):
     same_class = cfg.showers.model_copy(update={"classes": (cfg.showers.classes[0].model_copy(update={"runs": 2}),)})
     first, second = (ShowerSimulator(same_class, run, 3).primary(1) for run in (1, 2))

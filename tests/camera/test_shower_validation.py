@@ -217,6 +217,15 @@ def test_a_file_that_is_no_photon_file(tmp_path, content):
         list(read_showers(tmp_path / "missing.dat"))
 
 
+def test_simtel_files_that_cannot_be_read(tmp_path):
+    path = tmp_path / "shower.simtel.zst"
+    with pytest.raises(InputFileError, match="does not exist"):
+        next(sim_telarray.read_events(path))
+    path.write_bytes(b"no event data at all")
+    with pytest.raises(InputFileError, match=r"shower\.simtel\.zst cannot be read as a simtel file"):
+        next(sim_telarray.read_events(path))
+
+
 def test_a_file_that_is_not_the_table(tmp_path):
     path = tmp_path / "table.h5"
     path.write_bytes(b"no HDF5")

@@ -109,7 +109,7 @@ class Record(NamedTuple):
         Number of rays, lost ones included.
     profile : ndarray, shape (2, N_PROFILE_STEPS)
         Per step of vertical depth: light radiated (photo-electrons of the first kind of telescope, in all
-        directions), and number of charged particles above the cut (mean over the step).
+        directions), and number of electrons and muons above the cut (mean over the step).
     first_interaction_m : ndarray, shape (1,)
         Height of the first interaction; negative as long as there was none.
     """

@@ -385,7 +385,7 @@ def follow_electron(stack, n, kind, energy, position, direction, depth, world, s
             step = to_process / rate
         to_process -= rate * step
 
-        alive, _, position, direction, depth = charged_step(
+        alive, position, direction, depth = charged_step(
             kind, energy, loss, step, position, direction, depth, world, record
         )
         if not alive:

@@ -206,7 +206,7 @@ class ShowerSimulator:
             "true_alt_deg": math.degrees(primary.alt_rad),
             "true_az_deg": math.degrees(primary.az_rad),
             "true_h_first_int_m": first_m,
-            "true_x_max_g_cm2": maximum / -primary.direction[2],
+            "true_x_max_g_cm2": maximum,  # vertical, as sim_telarray counts it
             "true_starting_grammage_g_cm2": float(depth_at(self._world.start_height_m)),
             "true_primary_id": PRIMARIES[particle][1],
         }

@@ -104,17 +104,21 @@ def sample_node(energy, library):
 def interact(stack, n, kind, energy, position, direction, library):
     """Replace a hadron by the secondaries of one event of the library.
 
-    Longitudinal momenta scale with the energy, transverse momenta stay, the azimuth is random.
+    Longitudinal momenta scale with the energy, transverse momenta stay, the azimuth is random. Below the lowest node
+    transverse momenta shrink, too, as they would be more than the projectile has: energy is then kept within 20 % from
+    0.3 GeV on.
     """
     node = sample_node(energy, library)
     event = library.first_event[projectile_index(kind), node]
     event += int(np.random.random() * library.n_events)
     scale = energy / library.energy_gev[node]
+    across = min(energy / library.energy_gev[0], 1.0)
     turn = random_azimuth()
     mirrored = kind in (NEUTRON, PI_MINUS)
     for i in range(library.first_particle[event], library.first_particle[event + 1]):
         secondary = int(library.kind[i])
-        px, py, pz = float(library.px[i]), float(library.py[i]), scale * float(library.pz[i])
+        px, py = across * float(library.px[i]), across * float(library.py[i])
+        pz = scale * float(library.pz[i])
         transverse2 = px * px + py * py
         mass = MASS_GEV[secondary]
         total = math.sqrt(transverse2 + pz * pz + mass * mass)

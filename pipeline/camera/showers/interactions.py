@@ -11,6 +11,7 @@ References
 .. [4] Riehn et al. (2020), Phys. Rev. D 102, 063002.
 """
 
+import zipfile
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -72,11 +73,11 @@ def _shipped() -> Library:
 
 def _read(path: Path) -> Library:
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             if str(content["format"]) != FORMAT:
                 raise KeyError("format")
             arrays = dict(content)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputFileError(
             f"{path} is not an interaction library ({FORMAT}); make one with make_interaction_library.py"
         ) from error

@@ -66,7 +66,7 @@ def follow_muon(stack, n, kind, energy, position, direction, depth, world, steps
         longest = MAX_STEP_M if energy > threshold else MAX_DARK_STEP_M
         step = step_limit(momentum, momentum / energy, depth, steps, MAX_RADIATION_LENGTHS, longest)
         before = position[3]
-        alive, _, position, direction, depth = charged_step(
+        alive, position, direction, depth = charged_step(
             kind, energy, loss, step, position, direction, depth, world, record
         )
         if not alive:

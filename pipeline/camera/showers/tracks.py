@@ -77,8 +77,6 @@ def charged_step(kind, energy, loss, step_g_cm2, position, direction, depth, wor
     -------
     alive : bool
         False when the particle has reached the ground or turned too far from the vertical.
-    length_m : float
-        Length of the step.
     position, direction, depth
         End of the step.
     """
@@ -120,7 +118,7 @@ def charged_step(kind, energy, loss, step_g_cm2, position, direction, depth, wor
         t + length / (SPEED_OF_LIGHT_M_PER_NS * beta),
     )
     alive = not grounded and direction[2] < -STEEPEST
-    return alive, length, position, direction, end_depth
+    return alive, position, direction, end_depth
 
 
 @inner

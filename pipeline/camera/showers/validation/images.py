@@ -171,7 +171,7 @@ def energies_alike(images: dict[str, np.ndarray], others: dict[str, np.ndarray])
         np.searchsorted(edge, images[column], side="right") - 1
         for edge, column in zip(edges, ("true_impact_m", "true_energy_tev"), strict=True)
     ]
-    inside = np.all([(0 <= i) & (i < len(edge) - 1) for i, edge in zip(place, edges, strict=True)], axis=0)
+    inside = np.all([(i >= 0) & (i < len(edge) - 1) for i, edge in zip(place, edges, strict=True)], axis=0)
     weights = np.zeros(len(inside))
     weights[inside] = (theirs / np.maximum(ours, 1))[place[0][inside], place[1][inside]]
     return weights

@@ -126,7 +126,7 @@ def open_simtel(path: Path) -> Iterator["SimTelEventSource"]:
     Raises
     ------
     InputFileError
-        If there is none.
+        If there is none, or it is broken, be it where only the reader of the source finds it.
     """
     from ctapipe.io import SimTelEventSource
 
@@ -135,8 +135,11 @@ def open_simtel(path: Path) -> Iterator["SimTelEventSource"]:
     logging.getLogger("ctapipe").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with SimTelEventSource(path, focal_length_choice="EQUIVALENT", atmosphere_profile_choice="NONE") as source:
-            yield source
+        try:
+            with SimTelEventSource(path, focal_length_choice="EQUIVALENT", atmosphere_profile_choice="NONE") as source:
+                yield source
+        except (OSError, ValueError, KeyError, EOFError, StopIteration, RuntimeError) as error:
+            raise InputFileError(f"{path} cannot be read as a simtel file ({error or 'it ends early'})") from error
 
 
 def read_events(path: Path) -> Iterator[Event]:
