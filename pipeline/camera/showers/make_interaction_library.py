@@ -3,7 +3,7 @@
     pip install chromo
     python -m pipeline.camera.showers.make_interaction_library pipeline/data/interactions.npz
 
-Deterministic for one version of chromo; ten CPU minutes, most of them UrQMD's. Sibyll and UrQMD are authors' programs
+Deterministic for one version of chromo; eleven CPU minutes, most of them UrQMD's. Sibyll and UrQMD are authors' programs
 with their own terms of use: cite Riehn et al. (2020), Bass et al. (1998), Bleicher et al. (1999) and Dembinski et al.
 (2023), as the file says.
 """
@@ -42,7 +42,7 @@ CODES = {
 }  # fmt: skip
 BARYON_CODES = (5, 6)
 LIGHT_CODES = (0, 1, 2, 13, 14)  # photons, electrons, pi0, eta: what becomes an electromagnetic shower
-OVERSAMPLING = 3
+OVERSAMPLING = {"UrQMD34": 10, "Sibyll23d": 30}  # what takes a few minutes
 
 
 def _forward_secondaries(event: Any) -> np.ndarray:
@@ -53,19 +53,21 @@ def _forward_secondaries(event: Any) -> np.ndarray:
     return np.column_stack([code, event.px, event.py, event.pz])[keep]
 
 
-def _events(generator: Any, kinematics: Any, n_events: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def _events(
+    generator: Any, kinematics: Any, n_events: int, oversampling: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
     """Final states that stand for more than there are.
 
     The light of a proton shower follows the energy that goes into photons and neutral mesons, which differs by its own
-    size from one interaction to the next: 300 of them know its mean to 5 %. So three times as many are made, put in
-    order of that energy, and one of every three neighbours is kept: a stratified sample, with the mean and the spread
-    of all.
+    size from one interaction to the next: 300 of them know its mean to 5 %. So `oversampling` times as many are made,
+    put in order of that energy, and one of as many neighbours is kept: a stratified sample, with the mean and the
+    spread of all.
     """
     generator.kinematics = kinematics
-    states = [_forward_secondaries(event.final_state()) for event in generator(OVERSAMPLING * n_events)]
+    states = [_forward_secondaries(event.final_state()) for event in generator(oversampling * n_events)]
     states.sort(key=_light_gev)
-    for first in range(0, len(states), OVERSAMPLING):
-        yield states[first + rng.integers(OVERSAMPLING)]
+    for first in range(0, len(states), oversampling):
+        yield states[first + rng.integers(oversampling)]
 
 
 def _light_gev(secondaries: np.ndarray) -> float:
@@ -89,7 +91,8 @@ def make_library(n_events: int, seed: int) -> dict[str, np.ndarray]:
     for projectile in PROJECTILES:
         for model, grid in models:
             for energy in grid:
-                for event in _events(generators[model], FixedTarget(energy * GeV, projectile, NITROGEN), n_events, rng):
+                kinematics = FixedTarget(energy * GeV, projectile, NITROGEN)
+                for event in _events(generators[model], kinematics, n_events, OVERSAMPLING[model.__name__], rng):
                     particles.append(event)
                     n_particles.append(len(event))
                 # Production cross sections hardly change below Sibyll's range: its lowest stands for them.
