@@ -1,7 +1,7 @@
 """Networks side by side: what a comparison's trainings left in their folders, and the page about it.
 
-Layout: config.yaml, zoo/TASK/LABEL/run_K/{bundle,evaluation}/ with K = 0, and further K for the best of each task.
-A training that failed has bundle/failed.txt.
+Layout: config.yaml, zoo/TASK/LABEL/run_K/{bundle,evaluation}/ with K = 0, and further K for the best of each task:
+those of zoo/TASK/best.json. A training that failed has bundle/failed.txt.
 """
 
 import json
@@ -21,6 +21,7 @@ from pipeline.reporting.templates import render_page
 CHOSEN_BY = {"gammaness": ("auc", "higher"), "energy": ("log10_energy_rms", "lower")}
 
 FAILED_FILE = "failed.txt"
+BEST_FILE = "best.json"
 _FOREST = "forest"
 _NO_INTERVAL = 1  # a spread wants two values
 
@@ -101,26 +102,35 @@ def collect_zoo(folder: str | Path) -> Zoo:
     zoo = Zoo(folder, config)
     for task in config["zoo"]["tasks"]:
         zoo.trainings[task], zoo.absent[task] = {}, {}
+        best = folder / "zoo" / task / BEST_FILE
+        chosen = json.loads(best.read_text()) if best.is_file() else []
         for entry in entries:
             label = entry["label"]
-            found = _trainings(folder / "zoo" / task / label)
+            # Earlier winners leave trainings behind that an edited experiment no longer asks for.
+            repeats = config["zoo"]["seeds"] if label in chosen else 1
+            found = _trainings(folder / "zoo" / task / label, repeats)
             if isinstance(found, str):
                 zoo.absent[task][label] = found
-            else:
-                zoo.trainings[task][label] = found
+                continue
+            zoo.trainings[task][label] = found
+            if len(found) < repeats:
+                zoo.problems.append(
+                    f"{label} ({words.task_title(task)}) has {len(found)} of {repeats} trainings: the others failed or "
+                    "are not evaluated yet."
+                )
         zoo.problems += _differing(task, zoo.trainings[task])
     if not any(zoo.trainings.values()):
         raise UserError(f"no network of {folder}/zoo is trained and evaluated; run the workflow first")
     return zoo
 
 
-def _trainings(folder: Path) -> list[Training] | str:
-    """All trainings of an entry, or why there is none."""
+def _trainings(folder: Path, repeats: int) -> list[Training] | str:
+    """The first `repeats` trainings of an entry as far as they are done, or why the very first is not."""
     failed = folder / "run_0" / "bundle" / FAILED_FILE
     if failed.is_file():
         return failed.read_text().strip().removeprefix("error: ")
     found = []
-    for run in sorted(folder.glob("run_*"), key=lambda path: int(path.name.removeprefix("run_"))):
+    for run in (folder / f"run_{repeat}" for repeat in range(repeats)):
         card, metrics = run / "bundle" / "card.json", run / "evaluation" / "metrics.json"
         if card.is_file() and metrics.is_file():
             found.append(Training(json.loads(card.read_text()), json.loads(metrics.read_text())))
@@ -222,6 +232,7 @@ def _task(zoo: Zoo, task: str, rows: Sequence[Mapping[str, Any]], picture: Pictu
     data = next(iter(zoo.trainings[task].values()))[0]
     metric, better = CHOSEN_BY[task]
     repeated = [row for row in rows if len(row["by_seed"][names[0]]) > _NO_INTERVAL]
+    numbers = sorted({len(row["by_seed"][names[0]]) for row in repeated})
     return {
         "name": task,
         "title": words.task_title(task),
@@ -238,7 +249,7 @@ def _task(zoo: Zoo, task: str, rows: Sequence[Mapping[str, Any]], picture: Pictu
             {"label": row["label"], "cells": [_spread(name, row["by_seed"][name]) for name in names]}
             for row in repeated
         ],
-        "n_seeds": max((len(row["by_seed"][names[0]]) for row in repeated), default=1),
+        "n_seeds": " to ".join(str(number) for number in dict.fromkeys(numbers[:1] + numbers[-1:])),
     }
 
 

@@ -66,10 +66,19 @@ def run(tmp_path_factory):
         place.mkdir(parents=True)
         train(zoo_config(cfg, label, repeat), "gammaness", [tiles], place / "bundle")
         evaluate(cfg, place / "bundle", [tiles], place / "evaluation")
+    (folder / "zoo" / "gammaness" / "best.json").write_text('["narrow"]\n')
     failed = folder / "zoo" / "gammaness" / "alexnet" / "run_0" / "bundle"
     failed.mkdir(parents=True)
     (failed / "failed.txt").write_text("error: tiles of 32 x 32 px are too small <for> the model 'alexnet'\n")
     return folder
+
+
+def page_of(folder):
+    """Text of the page, without measuring what a prediction costs."""
+    zoo = collect_zoo(folder)
+    cost = zoo_page.Cost(1.0, 2.0, None)
+    rows = zoo_page.rows_of(zoo, {(task, label): cost for task, labels in zoo.trainings.items() for label in labels})
+    return zoo_page.render_zoo(zoo, rows, {})
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +133,35 @@ def test_all_are_judged_beside_the_same_forest(run, tmp_path):
     metrics.write_text(json.dumps(content))
     (problem,) = collect_zoo(copy).problems
     assert "judged on different tiles or beside different forests" in problem
+
+
+def test_trainings_that_the_experiment_no_longer_asks_for_are_left_out(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "side")
+    entry = copy / "zoo" / "gammaness" / "narrow"
+    shutil.copytree(entry / "run_1", entry / "run_2")  # of a time with more seeds
+    (entry / "run_old").mkdir()  # set aside by hand
+    assert len(collect_zoo(copy).trainings["gammaness"]["narrow"]) == EXPERIMENT["zoo"]["seeds"]
+    (copy / "zoo" / "gammaness" / "best.json").write_text('["lenet5_modern"]')
+    found = collect_zoo(copy)
+    assert len(found.trainings["gammaness"]["narrow"]) == 1
+    (problem,) = found.problems
+    assert problem.startswith("lenet5_modern (Gamma ray or hadron) has 1 of 2 trainings: the others failed")
+    (copy / "zoo" / "gammaness" / "best.json").unlink()
+    assert len(collect_zoo(copy).trainings["gammaness"]["narrow"]) == 1
+
+
+def test_the_page_says_how_many_seeds_there_are(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "side")
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["zoo"] |= {"seeds": 3, "best": 2}
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    (copy / "zoo" / "gammaness" / "best.json").write_text('["narrow", "lenet5_modern"]')
+    zoo = copy / "zoo" / "gammaness"
+    for source, target in (("narrow/run_1", "narrow/run_2"), ("narrow/run_1", "lenet5_modern/run_1")):
+        shutil.copytree(zoo / source, zoo / target)
+    text = page_of(copy)
+    assert "each trained with 2 to 3 seeds" in text
+    assert "lenet5_modern (Gamma ray or hadron) has 2 of 3 trainings" in text
 
 
 def test_entries_are_trained_as_the_experiment_says(run):
