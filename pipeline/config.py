@@ -500,7 +500,7 @@ def zoo_config(cfg: Config, label: str, repeat: int = 0) -> Config:
     content |= {"name": f"{cfg.name}_{label}", "seed": cfg.seed + repeat, "tasks": list(cfg.zoo.tasks)}
     for task in cfg.zoo.tasks:
         own = {"model": {"name": entry.name, "kwargs": entry.kwargs}, "epochs": cfg.zoo.epochs}
-        content["train"][task] |= own | entry.train
+        content["train"][task] = _merge(content["train"][task], own | entry.train)
     try:
         return parse_config(content)
     except UserError as error:

@@ -198,6 +198,18 @@ def test_an_entry_changes_its_network_and_what_it_names():
     assert derived.zoo.entries == ()
 
 
+def test_an_entry_keeps_what_it_does_not_name():
+    still = {"mirror": False, "rotation": "none"}
+    cfg = parse_config({
+        "train": {"gammaness": {"augmentation": still}},
+        "zoo": {"entries": [{"name": "vgg11", "train": {"augmentation": {"shift_px": 2}}}]},
+    })  # fmt: skip
+    derived = zoo_config(cfg, "vgg11").train
+    assert derived.gammaness.augmentation.model_dump() == still | {"shift_px": 2, "scale": 0.0}
+    assert derived.gammaness.model.kwargs == {}  # not those of the experiment's own network
+    assert derived.energy.augmentation.mirror
+
+
 def test_label_is_the_name_unless_given():
     assert [entry.label for entry in parse_config(EXPERIMENT).zoo.entries][:2] == ["narrow", "lenet5_modern"]
 
