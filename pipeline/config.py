@@ -422,6 +422,15 @@ class ZooEntry(Section):
     kwargs: dict[str, Any] = {}
     train: dict[str, Any] = {}
 
+    @field_validator("train")
+    @classmethod
+    def _comparable(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "epochs" in value:
+            raise ValueError("epochs are the same for all entries, zoo.epochs; leave them out")
+        if "model" in value:
+            raise ValueError("model is the entry's own name and kwargs; leave it out")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _labelled(cls, value: Any) -> Any:

@@ -243,6 +243,7 @@ def _task(zoo: Zoo, task: str, rows: Sequence[Mapping[str, Any]], picture: Pictu
         "arrows": [{"higher": "↑", "lower": "↓"}[rows[0]["metrics"][name]["better"]] for name in names],
         "forest": [_value(name, forest[name]) for name in names],
         "rows": [_row_text(row, names) for row in rows],
+        "stopped": _stopped_early(rows, zoo.config["zoo"]["epochs"]),
         "picture": picture,
         "chosen_by": f"{words.metric_text(metric).label} of the validation split, the {better} the better",
         "repeated": [
@@ -266,6 +267,11 @@ def _row_text(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
         "trained": _number(row["trained_per_cpu_s"]),
         "predicted": _number(row["predicted_per_cpu_s"]),
     }
+
+
+def _stopped_early(rows: Sequence[Mapping[str, Any]], epochs: int) -> str:
+    """Networks whose training early stopping ended before the last epoch, or nothing."""
+    return ", ".join(f"{row['label']} ({row['epochs']} of {epochs})" for row in rows if row["epochs"] < epochs)
 
 
 def _value(name: str, entry: Mapping[str, Any], *, signed: bool = False) -> str:

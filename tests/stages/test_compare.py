@@ -73,6 +73,13 @@ def run(tmp_path_factory):
     return folder
 
 
+def edit_config(folder, **changes):
+    """Change the section zoo of a run's configuration."""
+    content = yaml.safe_load((folder / "config.yaml").read_text())
+    content["zoo"] |= changes
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+
+
 def page_of(folder):
     """Text of the page, without measuring what a prediction costs."""
     zoo = collect_zoo(folder)
@@ -152,9 +159,7 @@ def test_trainings_that_the_experiment_no_longer_asks_for_are_left_out(run, tmp_
 
 def test_the_page_says_how_many_seeds_there_are(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "side")
-    config = yaml.safe_load((copy / "config.yaml").read_text())
-    config["zoo"] |= {"seeds": 3, "best": 2}
-    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    edit_config(copy, seeds=3, best=2)
     (copy / "zoo" / "gammaness" / "best.json").write_text('["narrow", "lenet5_modern"]')
     zoo = copy / "zoo" / "gammaness"
     for source, target in (("narrow/run_1", "narrow/run_2"), ("narrow/run_1", "lenet5_modern/run_1")):
@@ -162,6 +167,17 @@ def test_the_page_says_how_many_seeds_there_are(run, tmp_path):
     text = page_of(copy)
     assert "each trained with 2 to 3 seeds" in text
     assert "lenet5_modern (Gamma ray or hadron) has 2 of 3 trainings" in text
+
+
+def test_the_page_says_which_networks_stopped_early(run, tmp_path):
+    assert "Stopped before" not in page_of(run)
+    copy = shutil.copytree(run, tmp_path / "side")
+    edit_config(copy, epochs=7)
+    card = copy / "zoo/gammaness/narrow/run_0/bundle/card.json"
+    content = json.loads(card.read_text())
+    content["training"]["epochs"] = 7
+    card.write_text(json.dumps(content))
+    assert "had not improved for a while: lenet5_modern (1 of 7).</p>" in page_of(copy)
 
 
 def test_entries_are_trained_as_the_experiment_says(run):
@@ -219,9 +235,13 @@ def test_label_is_the_name_unless_given():
     [
         ([{"name": "vgg11"}, {"name": "vgg11"}], r"zoo: 2 entries are labelled 'vgg11'; give each a label of its own$"),
         ([{"name": "vgg11", "label": "a/b"}], r"zoo\.entries\.0\.label: String should match .*got 'a/b'"),
+        ([{"name": "vgg11", "train": {"epochs": 9}}],
+         r"zoo\.entries\.0\.train: epochs are the same for all entries, zoo\.epochs; leave them out$"),
+        ([{"name": "vgg11", "train": {"model": {"name": "vgg13"}}}],
+         r"zoo\.entries\.0\.train: model is the entry's own name and kwargs; leave it out$"),
         ([{"name": "vgg11", "kwarg": {}}], r"unknown key 'zoo\.entries\.0\.kwarg'; did you mean 'kwargs'"),
     ],
-)
+)  # fmt: skip
 def test_entries_that_are_not_accepted(entries, message):
     with pytest.raises(UserError, match=message):
         parse_config({"zoo": {"entries": entries}})
