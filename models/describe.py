@@ -77,6 +77,7 @@ class ModelDescription:
     num_outputs: int
     layers: tuple[LayerRow, ...]
     num_params: int
+    """As `count_params`: the sum over the layers."""
     flops: int
     receptive_field_px: int | None
     """Of the last feature maps, those before pooling (or of the output maps of a dense network)."""
@@ -129,11 +130,20 @@ def describe(name: str, tile: int = 56, in_chans: int = 1, num_outputs: int = 1,
         in_chans=in_chans,
         num_outputs=num_outputs,
         layers=tuple(rows),
-        num_params=sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
+        num_params=count_params(network),
         flops=counter.get_total_flops(),
         receptive_field_px=_whole_px(reach.field_px),
         min_size_px=network.min_size,
         warnings=tuple(warnings),
+    )
+
+
+def count_params(network: nn.Module) -> int:
+    """Trainable parameters of a network in use: auxiliary heads are there for the training alone."""
+    return sum(
+        parameter.numel()
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad and not name.startswith("auxiliary.")
     )
 
 

@@ -130,7 +130,7 @@ class _Run:
         self.objective.check(self.train_tiles, self.validation_tiles)
         self.preparation = Preparation.fit(self.train_tiles, self.config.scalars)
         self.origin = self._origin()
-        self.n_parameters = sum(parameter.numel() for parameter in self.network().parameters())
+        self.network()  # refuses what does not fit
         self.stamped = stamp(
             "train",
             config={"task": task, "seed": cfg.seed, "train": self.config.model_dump(mode="json")},
@@ -347,6 +347,7 @@ def _write(network: "nn.Module", card: Card, progress: "Progress", directory: Pa
 
 
 def _card(run: _Run, network: "nn.Module", progress: "Progress", wall_time_s: float) -> Card:
+    from models.describe import count_params
     from models.registry import model_entry
 
     reader, preparation = run.train_tiles, run.preparation
@@ -363,7 +364,7 @@ def _card(run: _Run, network: "nn.Module", progress: "Progress", wall_time_s: fl
             in_chans=preparation.n_channels,
             num_outputs=run.objective.num_outputs,
             n_scalars=len(run.config.scalars),
-            n_parameters=run.n_parameters,
+            n_parameters=count_params(network),
         ),
         cameras=_cameras(reader),
         input=InputSection(

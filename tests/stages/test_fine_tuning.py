@@ -105,6 +105,8 @@ def test_auxiliary_outputs_come_and_go(scalars, manifest, tmp_path):
     cfg = config("gammaness", model=model(True), start_from=str(plain), freeze="features", **STANDING_STILL)
     with_aux = train(cfg, "gammaness", [manifest], tmp_path / "with_aux")
     new, old = weights_of(with_aux), weights_of(plain)
+    n_parameters = {load_bundle_card(bundle).model.n_parameters for bundle in (plain, with_aux)}
+    assert n_parameters == {sum(weight.numel() for weight in old.values())}  # it has no statistics of normalisation
     assert all(torch.equal(new[name], old[name]) for name in old)
     assert {name.partition(".")[0] for name in new.keys() - old.keys()} == {"auxiliary"}
     cfg = config("gammaness", model=model(False), start_from=str(with_aux), **STANDING_STILL)

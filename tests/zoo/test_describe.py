@@ -33,6 +33,15 @@ def test_totals_equal_torch_and_the_sum_of_the_layers(name):
     assert table.num_params == n_params == sum(row.num_params for row in table.layers)
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_heads_are_not_counted(name):
+    """They have no part in a prediction: the number would not fit the operations beside it."""
+    arguments = {"width": 4, "stem": "small"}
+    with_aux, without = describe(name, 56, aux=True, **arguments), describe(name, 56, **arguments)
+    assert with_aux.num_params == without.num_params == sum(row.num_params for row in with_aux.layers)
+    assert with_aux.flops == without.flops
+
+
 def test_flops_are_two_per_multiply_accumulate():
     rows = {row.name: row for row in describe("lenet5_modern", 32, num_outputs=10).layers}
     assert rows["c1"].flops == 2 * 28 * 28 * 6 * 25
