@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.config import load_config
+from pipeline.errors import InputFileError, UserError
 from pipeline.reporting import words
 from pipeline.reporting.page import HEADLINES
 from pipeline.reporting.pictures import Picture
@@ -86,24 +87,24 @@ def collect_zoo(folder: str | Path) -> Zoo:
     Raises
     ------
     UserError
-        If `folder` holds no comparison, or nothing of it is done.
+        If `folder` holds no comparison, its config.yaml is not accepted, or nothing of it is done.
+    InputFileError
+        If a card or metrics cannot be read.
     """
-    import yaml
-
     folder = Path(folder)
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        entries = config["zoo"]["entries"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    path = folder / "config.yaml"
+    config = load_config(path).model_dump(mode="json") if path.is_file() else None
+    if config is None or not config["zoo"]["entries"]:
         raise UserError(
             f"{folder} is not the folder of a comparison: it has no config.yaml with a section zoo; give results/NAME "
             "of an experiment with zoo.entries"
-        ) from error
+        )
     zoo = Zoo(folder, config)
+    entries = config["zoo"]["entries"]
     for task in config["zoo"]["tasks"]:
         zoo.trainings[task], zoo.absent[task] = {}, {}
         best = folder / "zoo" / task / BEST_FILE
-        chosen = json.loads(best.read_text()) if best.is_file() else []
+        chosen = _read_json(best) if best.is_file() else []
         for entry in entries:
             label = entry["label"]
             # Earlier winners leave trainings behind that an edited experiment no longer asks for.
@@ -133,10 +134,17 @@ def _trainings(folder: Path, repeats: int) -> list[Training] | str:
     for run in (folder / f"run_{repeat}" for repeat in range(repeats)):
         card, metrics = run / "bundle" / "card.json", run / "evaluation" / "metrics.json"
         if card.is_file() and metrics.is_file():
-            found.append(Training(json.loads(card.read_text()), json.loads(metrics.read_text())))
+            found.append(Training(_read_json(card), _read_json(metrics)))
         elif run.name == "run_0":
             break
     return found or "not trained and evaluated yet"
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:  # of a copy that is not whole
+        raise InputFileError(f"{path} is not valid JSON ({error}); remove its folder and run the workflow") from error
 
 
 def _differing(task: str, trainings: Mapping[str, list[Training]]) -> list[str]:
@@ -285,15 +293,15 @@ def _number(value: float | None) -> str:
     return words.count_text(round(value)) if value >= 100 else f"{value:.3g}"
 
 
-def _spread(name: str, values: Sequence[float]) -> dict[str, str]:
-    """Mean, standard deviation and the values themselves."""
+def _spread(name: str, values: Sequence[float | None]) -> dict[str, str]:
+    """Mean and standard deviation of the values that are defined, and all of them."""
     percent = words.metric_text(name).percent
     scale, unit, digits = (100, " %", 2) if percent else (1, "", 4)
-    texts = [f"{scale * value:.{digits}f}" for value in values]
+    known = [scale * value for value in values if value is not None]
     return {
-        "mean": f"{scale * statistics.fmean(values):.{digits}f}{unit}",
-        "deviation": f"{scale * statistics.stdev(values):.{digits}f}{unit}",
-        "each": ", ".join(texts),
+        "mean": f"{statistics.fmean(known):.{digits}f}{unit}" if known else "—",
+        "deviation": f"{statistics.stdev(known):.{digits}f}{unit}" if len(known) > _NO_INTERVAL else "—",
+        "each": ", ".join("—" if value is None else f"{scale * value:.{digits}f}" for value in values),
     }
 
 

@@ -281,6 +281,58 @@ def test_a_folder_without_a_comparison(tmp_path):
         compare(tmp_path, tmp_path / "a.html")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", r"config\.yaml is not valid YAML"),
+        ("{}", "is not the folder of a comparison: it has no config.yaml with a section zoo"),
+        ("zoo: {entries: [{name: vgg11}], task: [energy]}", r"unknown key 'zoo\.task'; did you mean 'tasks'"),
+        ("zoo: {entries: [{name: vgg11}], tasks: []}", "no network of .*/zoo is trained and evaluated"),
+    ],
+)
+def test_a_configuration_that_is_no_comparison(text, message, tmp_path):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        compare(tmp_path, tmp_path / "a.html")
+
+
+def test_an_experiment_without_its_defaults_is_a_comparison_too(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "side")
+    assert "label" not in EXPERIMENT["zoo"]["entries"][1]
+    (copy / "config.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    assert collect_zoo(copy).config == collect_zoo(run).config
+
+
+@pytest.mark.parametrize("name", ["bundle/card.json", "evaluation/metrics.json"])
+def test_a_file_that_is_not_whole_is_named(name, run, tmp_path):
+    path = shutil.copytree(run, tmp_path / "side") / "zoo" / "gammaness" / "narrow" / "run_1" / name
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(UserError, match=rf"narrow/run_1/{name} is not valid JSON .*; remove its folder"):
+        compare(tmp_path / "side", tmp_path / "a.html")
+
+
+def test_a_further_seed_without_a_value(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.stages.compare._cost", lambda *_: zoo_page.Cost(1.0, 2.0, None))
+    path = shutil.copytree(run, tmp_path / "side") / "zoo/gammaness/narrow/run_1/evaluation/metrics.json"
+    content = json.loads(path.read_text())
+    for entry in content["metrics"].values():
+        entry["value"] = None
+    path.write_text(json.dumps(content))
+    page = compare(tmp_path / "side", tmp_path / "a.html")
+    rows = json.loads(page.with_suffix(".json").read_text())["networks"]["gammaness"]
+    ((first, second),) = [row["by_seed"]["auc"] for row in rows if row["label"] == "narrow"]
+    assert second is None
+    cells = f'<b>{first:.4f}</b><span class="limits">{first:.4f}, —</span></td><td class="number">—</td>'
+    assert cells in page.read_text()
+
+
+def test_the_page_is_named_as_one(run, tmp_path):
+    for force in (False, True):
+        with pytest.raises(UserError, match=r"must be named FILE\.html or FILE\.htm, got .*page\.json"):
+            compare(run, tmp_path / "page.json", force=force)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_comparison_of_which_nothing_is_done(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(parse_config(EXPERIMENT).model_dump(mode="json")))
     with pytest.raises(UserError, match=r"no network of .*/zoo is trained and evaluated; run the workflow first"):
