@@ -130,7 +130,8 @@ def _picture(zoo: Zoo, task: str, rows: Sequence[Mapping[str, Any]]) -> Picture:
     figure.savefig(stream, dpi=PIXELS_PER_INCH, metadata={"Software": None})
     caption = (
         "Left: each network with its 95 % interval over showers; bars are trainings with other seeds. Middle and "
-        "right: the same against what a prediction costs, the best three named. The line with its band is the forest."
+        "right: the same against what a prediction costs; the three best on the test split are named. The line with "
+        "its band is the forest."
     )
     return picture(stream.getvalue(), f"{text.label[0].upper()}{text.label[1:]} of the networks", caption)
 

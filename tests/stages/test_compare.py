@@ -125,6 +125,8 @@ def test_the_page_says_what_is_there_and_what_is_not(page):
     assert "alexnet (Gamma ray or hadron): tiles of 32 x 32 px are too small &lt;for&gt; the model" in text
     assert "vgg11 (Gamma ray or hadron): not trained and evaluated yet" in text
     assert "each trained with 2 seeds" in text
+    assert "The mean includes the first training, by which the network was selected" in text
+    assert "the three best on the test split are named" in text  # not those of the validation, chosen for further seeds
     assert "images alone" in text
     assert "data:image/png;base64," in text
     assert "<script" not in text
