@@ -128,6 +128,7 @@ def test_the_page_says_what_is_there_and_what_is_not(page):
     assert "The mean includes the first training, by which the network was selected" in text
     assert "the three best on the test split are named" in text  # not those of the validation, chosen for further seeds
     assert "images alone" in text
+    assert "averaging to a fixed size, as an mlp and the VGG networks do, counts as a product with a matrix" in text
     assert "data:image/png;base64," in text
     assert "<script" not in text
     assert "http" not in text.replace("https://", "").split("</style>")[1].split("<pre>")[0]
