@@ -418,7 +418,7 @@ class ZooEntry(Section):
     """
 
     name: str
-    label: str = Field("", pattern=r"^[A-Za-z0-9_.-]*$")
+    label: str = Field("", pattern=r"^$|^[A-Za-z0-9_][A-Za-z0-9_.-]*$")  # a folder's name: neither . nor ..
     kwargs: dict[str, Any] = {}
     train: dict[str, Any] = {}
 

@@ -238,6 +238,8 @@ def test_label_is_the_name_unless_given():
     [
         ([{"name": "vgg11"}, {"name": "vgg11"}], r"zoo: 2 entries are labelled 'vgg11'; give each a label of its own$"),
         ([{"name": "vgg11", "label": "a/b"}], r"zoo\.entries\.0\.label: String should match .*got 'a/b'"),
+        ([{"name": "vgg11", "label": ".."}], r"zoo\.entries\.0\.label: String should match .*got '\.\.'"),
+        ([{"name": "vgg11", "label": "."}], r"zoo\.entries\.0\.label: String should match .*got '\.'"),
         ([{"name": "vgg11", "train": {"epochs": 9}}],
          r"zoo\.entries\.0\.train: epochs are the same for all entries, zoo\.epochs; leave them out$"),
         ([{"name": "vgg11", "train": {"model": {"name": "vgg13"}}}],
