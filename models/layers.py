@@ -194,6 +194,10 @@ def init_he_normal(module: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+            if mode == "fan_out" and layer.groups > 1:
+                # torch counts the outputs of all groups, of which an input reaches those of its own
+                with torch.no_grad():
+                    layer.weight.mul_(layer.groups**0.5)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.BatchNorm2d):
