@@ -189,7 +189,9 @@ class _Run:
         )
 
     def _check_fit(self, network: "nn.Module") -> None:
-        """Refuse a network of the other kind, or tiles that it cannot take."""
+        """Refuse a network of the other kind or for showers of several telescopes, or tiles that it cannot take."""
+        from models.registry import model_entry
+
         name, size = self.config.model.name, self.train_tiles.tile_shape
         stride = getattr(network, "stride", None)
         if (self.objective.kind == "sky") != (stride is not None):
@@ -197,6 +199,11 @@ class _Run:
             raise UserError(
                 f"the model {name!r} does not fit the task {self.task}, which needs one that {needed}; "
                 "`lightpool models list` tells them apart"
+            )
+        if model_entry(name).family == "sequence":
+            raise UserError(
+                f"the model {name!r} joins the telescopes of a shower, and training gives it single images; take its "
+                "encoder"
             )
         if stride and any(side % stride for side in size):
             raise UserError(

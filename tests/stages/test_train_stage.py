@@ -215,6 +215,10 @@ def test_existing_bundle(energy_bundle, tiles):
         ({"model": {"name": "resnet17"}}, r"unknown model 'resnet17'; did you mean"),
         ({"model": {"name": "resnet18", "kwargs": {"wdith": 4}}}, r"resnet18 has no argument 'wdith'; accepted: "),
         ({"model": {"name": "unet"}}, "does not fit the task energy, which needs one that gives numbers"),
+        (
+            {"model": {"name": "hyper_lstm"}},
+            "'hyper_lstm' joins the telescopes of a shower, and training gives it single images; take its encoder",
+        ),
         ({"model": {"name": "lenet5"}}, "24 x 24 px are too small for the model 'lenet5', which needs 32 px"),
         ({"scalars": ["hillas_lenght"]}, "unknown scalar 'hillas_lenght'"),
         ({"device": "cuda:7"}, "device 'cuda:7' is not available"),
