@@ -105,12 +105,21 @@ class Head(nn.Module):
         Width of the scalars' layers and of the one after the join.
     drop_rate
         Probability with which an input of the last layer is dropped in training.
+
+    Raises
+    ------
+    ValueError
+        If there are less than 0 scalars, or hidden layers without units: their outputs would not depend on the image.
     """
 
     def __init__(
         self, num_features: int, num_outputs: int, n_scalars: int = 0, hidden: int = 64, drop_rate: float = 0.0
     ) -> None:
         super().__init__()
+        if n_scalars < 0 or hidden < 1:
+            raise ValueError(
+                f"n_scalars must be at least 0 and scalars_hidden at least 1, got {n_scalars} and {hidden}"
+            )
         self.n_scalars = n_scalars
         self.embed, self.join = nn.Sequential(), nn.Sequential()
         if n_scalars:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models import create_model
-from models.layers import DropChannels, MinPool2d, RandomisedLeakyReLU, init_he_normal
+from models.layers import DropChannels, Head, MinPool2d, RandomisedLeakyReLU, init_he_normal
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, None, 0), (3, 2, 1), (3, 1, 0)])
@@ -79,3 +79,10 @@ def test_grouped_convolutions_of_senet_keep_the_variance():
     for layer in grouped:
         sigma = (2 * layer.groups / (9 * layer.out_channels)) ** 0.5
         assert layer.weight.std().item() == pytest.approx(sigma, rel=5 / (2 * layer.weight.numel()) ** 0.5)
+
+
+@pytest.mark.parametrize(("n_scalars", "hidden"), [(2, 0), (2, -1), (0, 0), (-1, 64)])
+def test_head_refuses_layers_without_units(n_scalars, hidden):
+    message = f"n_scalars must be at least 0 and scalars_hidden at least 1, got {n_scalars} and {hidden}"
+    with pytest.raises(ValueError, match=message):
+        Head(8, 1, n_scalars, hidden)
