@@ -447,7 +447,7 @@ class PoolTo(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if tuple(x.shape[2:]) == (self.side, self.side):
             return x
-        bins = [self._bins(size) for size in x.shape[2:]]
+        bins = [self.bins(size) for size in x.shape[2:]]
         if self.kind == "avg":
             rows, columns = (self._average(size, part, x) for size, part in zip(x.shape[2:], bins, strict=True))
             return rows @ x @ columns.T
@@ -458,7 +458,8 @@ class PoolTo(nn.Module):
             x = torch.stack([x.index_select(dim, torch.tensor(place, device=x.device)) for place in places]).amax(0)
         return x
 
-    def _bins(self, size: int) -> list[tuple[int, int]]:
+    def bins(self, size: int) -> list[tuple[int, int]]:
+        """First element and the one behind the last, of each bin of a side of `size` elements."""
         return [(i * size // self.side, -(-(i + 1) * size // self.side)) for i in range(self.side)]
 
     @staticmethod
