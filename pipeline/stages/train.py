@@ -128,8 +128,8 @@ class _Run:
         self.train_tiles = TileReader(manifests, "train", **options)
         self.validation_tiles = TileReader(manifests, "validation", **options)
         self.objective.check(self.train_tiles, self.validation_tiles)
-        self.preparation = Preparation.fit(self.train_tiles, self.config.scalars)
         self.origin = self._origin()
+        self.preparation = self._preparation()
         self.network()  # refuses what does not fit
         self.stamped = stamp(
             "train",
@@ -167,6 +167,14 @@ class _Run:
     def output_names(self) -> tuple[str, ...]:
         """What the network gives, in its order."""
         return get_decoder(self.task).outputs[: self.objective.num_outputs]
+
+    def _preparation(self) -> Preparation:
+        """Fitted to the training tiles; scalars whose weights are kept are standardised as these learned it."""
+        fitted = Preparation.fit(self.train_tiles, self.config.scalars)
+        if self.origin is None or not self.origin.has_scalars(self.config.scalars):
+            return fitted
+        learned = self.origin.card.input.preparation.scalar_statistics
+        return fitted.model_copy(update={"scalar_statistics": learned})
 
     def _origin(self) -> "Origin | None":
         if self.config.start_from is None:

@@ -81,6 +81,25 @@ def test_the_head_is_new_for_other_scalars(manifest, origin, tmp_path):
     assert changed(train(cfg, "gammaness", [manifest], tmp_path / "out"), origin) == {"head"}
 
 
+def test_scalars_keep_the_scale_that_their_weights_learned(origin, tmp_path):
+    """Tiles of other energies have other means; the head that is kept knows those of its own training."""
+    batch = camera_batch(160, seed=8)
+    batch.events["hillas_intensity"] = 10 * batch.events["hillas_intensity"]
+    tiles = [write_tiles(tmp_path, batch, equalised={"true_energy_tev": 3}).path]
+
+    def statistics(bundle):
+        return load_bundle_card(bundle).input.preparation.scalar_statistics
+
+    cfg = config("gammaness", start_from=str(origin), **STANDING_STILL)
+    assert statistics(train(cfg, "gammaness", tiles, tmp_path / "tuned")) == statistics(origin)
+    cfg = config("gammaness", **STANDING_STILL)
+    (fresh,) = statistics(train(cfg, "gammaness", tiles, tmp_path / "fresh"))
+    assert fresh.mean > statistics(origin)[0].mean + 0.5
+    cfg = config("gammaness", start_from=str(origin), scalars=["log10_hillas_intensity", "hillas_length"],
+                 **STANDING_STILL)  # fmt: skip
+    assert statistics(train(cfg, "gammaness", tiles, tmp_path / "more"))[0] == fresh  # with a new head
+
+
 def test_a_denoiser_can_be_refined(tmp_path):
     manifest = write_tiles(tmp_path, sky_batch(40)).path
     section = {"model": {"name": "conv_autoencoder", "kwargs": {"width": 4, "depth": 1}}, "epochs": 1}
