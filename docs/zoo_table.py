@@ -73,6 +73,9 @@ Written by `docs/zoo_table.py`. Every entry is built by `models.create_model(nam
 - **ONNX**: greatest difference between onnxruntime and torch, in units of the greatest output, for the small network
   of the tests on three tiles of {ONNX_TILE_PX} x {ONNX_TILE_PX} px.
 
+The networks that join the telescopes of a shower (`stereo_*`, `hyper_lstm`) are for code of your own: `lightpool train`
+has single images and refuses them; it trains their encoders.
+
 | entry | parameters | source of the number | paper | at {TILE_PX} px | from | ONNX |
 | --- | ---: | --- | --- | --- | ---: | ---: |
 """

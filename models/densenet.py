@@ -34,7 +34,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models.layers import FeatureInfo, Head, TileModel, init_he_normal
+from models.layers import DropChannels, FeatureInfo, Head, TileModel, init_he_normal
 from models.registry import register_model
 
 STEMS = ("imagenet", "stride2", "cifar")
@@ -54,16 +54,21 @@ class DenseLayer(nn.Sequential):
         Whether a 1x1 convolution reads them first.
     drop_rate
         Dropout behind each convolution.
+    drop_channels
+        Whether it drops whole maps instead of single elements.
     """
 
-    def __init__(self, in_chans: int, growth_rate: int, bottleneck: bool, drop_rate: float) -> None:
+    def __init__(
+        self, in_chans: int, growth_rate: int, bottleneck: bool, drop_rate: float, drop_channels: bool = False
+    ) -> None:
         layers: list[nn.Module] = []
         if bottleneck:
             inner = BOTTLENECK_FACTOR * growth_rate
-            layers += [*_bn_relu(in_chans), nn.Conv2d(in_chans, inner, 1, bias=False), *_dropout(drop_rate)]
+            layers += [*_bn_relu(in_chans), nn.Conv2d(in_chans, inner, 1, bias=False)]
+            layers += _dropout(drop_rate, drop_channels)
             in_chans = inner
         layers += [*_bn_relu(in_chans), nn.Conv2d(in_chans, growth_rate, 3, padding=1, bias=False)]
-        super().__init__(*layers, *_dropout(drop_rate))
+        super().__init__(*layers, *_dropout(drop_rate, drop_channels))
 
 
 class DenseBlock(nn.ModuleList):
@@ -97,6 +102,8 @@ class DenseNet(TileModel):
         ``cifar``: 3x3 stride 1, bare.
     conv_drop_rate
         Dropout behind each convolution of the layers and between blocks (0.2 in [1] where data are not augmented).
+    drop_channels
+        Whether that drops whole maps instead of single elements.
     drop_rate
         Dropout before the last layer.
     n_scalars
@@ -117,6 +124,7 @@ class DenseNet(TileModel):
         init_chans: int | None = None,
         stem: Literal["imagenet", "stride2", "cifar"] = "imagenet",
         conv_drop_rate: float = 0.0,
+        drop_channels: bool = False,
         drop_rate: float = 0.0,
         n_scalars: int = 0,
         scalars_hidden: int = 64,
@@ -139,11 +147,11 @@ class DenseNet(TileModel):
         for index, depth in enumerate(depths):
             if index:
                 compressed = max(int(chans * compression), 1)
-                stages.append(_transition(chans, compressed, conv_drop_rate))
+                stages.append(_transition(chans, compressed, conv_drop_rate, drop_channels))
                 chans = compressed
                 reduction *= 2
             layers = [
-                DenseLayer(chans + position * growth_rate, growth_rate, bottleneck, conv_drop_rate)
+                DenseLayer(chans + position * growth_rate, growth_rate, bottleneck, conv_drop_rate, drop_channels)
                 for position in range(depth)
             ]
             chans += depth * growth_rate
@@ -165,14 +173,16 @@ def _bn_relu(chans: int) -> list[nn.Module]:
     return [nn.BatchNorm2d(chans), nn.ReLU(inplace=True)]
 
 
-def _dropout(rate: float) -> list[nn.Module]:
-    return [nn.Dropout(rate)] if rate else []
+def _dropout(rate: float, channels: bool) -> list[nn.Module]:
+    if not rate:
+        return []
+    return [DropChannels(rate) if channels else nn.Dropout(rate)]
 
 
-def _transition(in_chans: int, out_chans: int, drop_rate: float) -> nn.Sequential:
+def _transition(in_chans: int, out_chans: int, drop_rate: float, drop_channels: bool) -> nn.Sequential:
     """What halves the size between two blocks."""
     convolution = nn.Conv2d(in_chans, out_chans, 1, bias=False)
-    return nn.Sequential(*_bn_relu(in_chans), convolution, *_dropout(drop_rate), nn.AvgPool2d(2))
+    return nn.Sequential(*_bn_relu(in_chans), convolution, *_dropout(drop_rate, drop_channels), nn.AvgPool2d(2))
 
 
 def _stem(kind: str, in_chans: int, chans: int) -> tuple[nn.Sequential, int]:

@@ -13,7 +13,7 @@ References
    doi:10.23915/distill.00021: the recurrence of size and jump, Eq. 2.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,7 +64,7 @@ class LayerRow:
     receptive_field_px: int | None
     """None where every output has seen the whole tile."""
     jump_px: float | None
-    """Input pixels between neighbouring outputs."""
+    """Input pixels between neighbouring outputs; None where there are none, or none that differ in place."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class ModelDescription:
     num_outputs: int
     layers: tuple[LayerRow, ...]
     num_params: int
+    """As `count_params`: the sum over the layers."""
     flops: int
     receptive_field_px: int | None
     """Of the last feature maps, those before pooling (or of the output maps of a dense network)."""
@@ -129,11 +130,20 @@ def describe(name: str, tile: int = 56, in_chans: int = 1, num_outputs: int = 1,
         in_chans=in_chans,
         num_outputs=num_outputs,
         layers=tuple(rows),
-        num_params=sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
+        num_params=count_params(network),
         flops=counter.get_total_flops(),
         receptive_field_px=_whole_px(reach.field_px),
         min_size_px=network.min_size,
         warnings=tuple(warnings),
+    )
+
+
+def count_params(network: nn.Module) -> int:
+    """Trainable parameters of a network in use: auxiliary heads are there for the training alone."""
+    return sum(
+        parameter.numel()
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad and not name.startswith("auxiliary.")
     )
 
 
@@ -160,7 +170,7 @@ def _record_layers(
                 running[-1].flops_of_parts += flops
             maps = _tensors(output)[0]
             if isinstance(layer, PoolTo):
-                tracker.set_reach(maps, _bins(tracker.reach(inputs[0]), inputs[0].shape[-1], layer.side))
+                tracker.set_reach(maps, _bins(tracker.reach(inputs[0]), layer.bins(inputs[0].shape[-1])))
             reach = tracker.reach(maps)
             own = [p for p in layer.parameters(recurse=False) if p.requires_grad and id(p) not in counted]
             counted.update(map(id, own))
@@ -245,10 +255,12 @@ def _flatten(reach: Reach, args: Mapping[str, Any]) -> Reach:
     return WHOLE if args["input"].ndim == 4 and args["output"].ndim < 4 else reach
 
 
-def _bins(reach: Reach, size: int, side: int) -> Reach:
-    """Behind `PoolTo`: bins of which the widest counts."""
-    widest = max(-(-(i + 1) * size // side) - i * size // side for i in range(side))
-    return reach.widen(widest, size / side)
+def _bins(reach: Reach, bins: Sequence[tuple[int, int]]) -> Reach:
+    """Behind `PoolTo`: the widest of its bins counts, and the mean distance of their centres."""
+    widest = max(stop - start for start, stop in bins)
+    if len(bins) == 1:
+        return replace(reach.widen(widest), jump_px=None)  # nothing beside it
+    return reach.widen(widest, (sum(bins[-1]) - sum(bins[0])) / 2 / (len(bins) - 1))
 
 
 # Names of the positional arguments, and the rule. A function that is not here keeps the reach of its widest input: one

@@ -105,12 +105,21 @@ class Head(nn.Module):
         Width of the scalars' layers and of the one after the join.
     drop_rate
         Probability with which an input of the last layer is dropped in training.
+
+    Raises
+    ------
+    ValueError
+        If there are less than 0 scalars, or hidden layers without units: their outputs would not depend on the image.
     """
 
     def __init__(
         self, num_features: int, num_outputs: int, n_scalars: int = 0, hidden: int = 64, drop_rate: float = 0.0
     ) -> None:
         super().__init__()
+        if n_scalars < 0 or hidden < 1:
+            raise ValueError(
+                f"n_scalars must be at least 0 and scalars_hidden at least 1, got {n_scalars} and {hidden}"
+            )
         self.n_scalars = n_scalars
         self.embed, self.join = nn.Sequential(), nn.Sequential()
         if n_scalars:
@@ -194,6 +203,10 @@ def init_he_normal(module: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+            if mode == "fan_out" and layer.groups > 1:
+                # torch counts the outputs of all groups, of which an input reaches those of its own
+                with torch.no_grad():
+                    layer.weight.mul_(layer.groups**0.5)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.BatchNorm2d):
@@ -432,7 +445,9 @@ class PoolTo(nn.Module):
         self.kind = kind
 
     def forward(self, x: Tensor) -> Tensor:
-        bins = [self._bins(size) for size in x.shape[2:]]
+        if tuple(x.shape[2:]) == (self.side, self.side):
+            return x
+        bins = [self.bins(size) for size in x.shape[2:]]
         if self.kind == "avg":
             rows, columns = (self._average(size, part, x) for size, part in zip(x.shape[2:], bins, strict=True))
             return rows @ x @ columns.T
@@ -443,7 +458,8 @@ class PoolTo(nn.Module):
             x = torch.stack([x.index_select(dim, torch.tensor(place, device=x.device)) for place in places]).amax(0)
         return x
 
-    def _bins(self, size: int) -> list[tuple[int, int]]:
+    def bins(self, size: int) -> list[tuple[int, int]]:
+        """First element and the one behind the last, of each bin of a side of `size` elements."""
         return [(i * size // self.side, -(-(i + 1) * size // self.side)) for i in range(self.side)]
 
     @staticmethod

@@ -20,11 +20,16 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from models.layers import Head, PoolTo, ScaledTanh, TileModel
+from models.layers import Head, PoolTo, RandomisedLeakyReLU, ScaledTanh, TileModel
 from models.registry import register_model
 from models.tables import check_choice
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "scaled_tanh": ScaledTanh}
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "rrelu": RandomisedLeakyReLU,
+    "tanh": nn.Tanh,
+    "scaled_tanh": ScaledTanh,
+}
 
 
 class Mlp(TileModel):
@@ -42,7 +47,8 @@ class Mlp(TileModel):
     grid
         Height and width that a tile is averaged to before the first layer.
     act
-        ``relu``, ``tanh`` or ``scaled_tanh`` (1.7159 tanh(2x/3), that of both papers).
+        ``relu``, ``rrelu`` (`RandomisedLeakyReLU`), ``tanh`` or ``scaled_tanh`` (1.7159 tanh(2x/3), that of both
+        papers).
     drop_rate
         Dropout behind every hidden layer.
     n_scalars
@@ -58,7 +64,7 @@ class Mlp(TileModel):
         *,
         hidden: Sequence[int] = (1000,),
         grid: int = 28,
-        act: Literal["relu", "tanh", "scaled_tanh"] = "relu",
+        act: Literal["relu", "rrelu", "tanh", "scaled_tanh"] = "relu",
         drop_rate: float = 0.0,
         n_scalars: int = 0,
         scalars_hidden: int = 64,
@@ -76,7 +82,7 @@ class Mlp(TileModel):
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise((in_chans * grid**2, *hidden)):
             linear = nn.Linear(inputs, outputs)
-            if act == "relu":
+            if act in ("relu", "rrelu"):
                 nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
             else:
                 nn.init.xavier_uniform_(linear.weight)  # Glorot & Bengio (2010), Eq. 16: for tanh

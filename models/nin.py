@@ -47,6 +47,8 @@ class Nin(TableNetwork):
     drop_rate
         Dropout between the blocks; before the last block alone in the ImageNet form. The paper's half is for its
         widths; a narrow network learns far slower with it.
+    drop_channels
+        Whether it drops whole maps instead of single elements.
     n_scalars
         Scalars per tile joined to the averaged features.
     scalars_hidden
@@ -62,6 +64,7 @@ class Nin(TableNetwork):
         width: int = 192,
         stem: Literal["cifar", "imagenet"] | None = None,
         drop_rate: float = 0.5,
+        drop_channels: bool = False,
         n_scalars: int = 0,
         scalars_hidden: int = 64,
     ) -> None:
@@ -69,7 +72,7 @@ class Nin(TableNetwork):
         stem = stem or form
         check_choice("a NiN", "stem", stem, STEMS)
         check_width("a NiN", width)
-        drop = Drop(drop_rate)
+        drop = Drop(drop_rate, drop_channels)
         if form == "cifar":
             base = 192
             table: dict[str, Steps] = {

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.layers import AuxOutputs, FeatureInfo, PoolTo, TileModel, new_linear_like
+from models.layers import AuxOutputs, DropChannels, FeatureInfo, PoolTo, TileModel, new_linear_like
 
 Padding = Literal["same", "valid", "ceil"]
 """``same``: size / stride, rounded up (of an odd kernel); ``valid``: windows inside the map only, as many as fit;
@@ -66,9 +66,10 @@ class Lrn:
 
 @dataclass(frozen=True)
 class Drop:
-    """Dropout of single elements."""
+    """Dropout of single elements, or of whole maps."""
 
     rate: float
+    channels: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,8 +169,8 @@ class Assembler:
                 return [self._pooling(step)], in_chans
             case Lrn(alpha, size, beta, k):
                 return [nn.LocalResponseNorm(size, size * alpha, beta, k)], in_chans  # torch divides alpha by size
-            case Drop(rate):
-                return [nn.Dropout(rate)], in_chans
+            case Drop(rate, channels):
+                return [DropChannels(rate) if channels else nn.Dropout(rate)], in_chans
             case Fork(branches):
                 made, out_chans = self._branches(branches, in_chans)
                 return [made], out_chans

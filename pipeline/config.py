@@ -418,9 +418,18 @@ class ZooEntry(Section):
     """
 
     name: str
-    label: str = Field("", pattern=r"^[A-Za-z0-9_.-]*$")
+    label: str = Field("", pattern=r"^$|^[A-Za-z0-9_][A-Za-z0-9_.-]*$")  # a folder's name: neither . nor ..
     kwargs: dict[str, Any] = {}
     train: dict[str, Any] = {}
+
+    @field_validator("train")
+    @classmethod
+    def _comparable(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "epochs" in value:
+            raise ValueError("epochs are the same for all entries, zoo.epochs; leave them out")
+        if "model" in value:
+            raise ValueError("model is the entry's own name and kwargs; leave it out")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -500,7 +509,7 @@ def zoo_config(cfg: Config, label: str, repeat: int = 0) -> Config:
     content |= {"name": f"{cfg.name}_{label}", "seed": cfg.seed + repeat, "tasks": list(cfg.zoo.tasks)}
     for task in cfg.zoo.tasks:
         own = {"model": {"name": entry.name, "kwargs": entry.kwargs}, "epochs": cfg.zoo.epochs}
-        content["train"][task] |= own | entry.train
+        content["train"][task] = _merge(content["train"][task], own | entry.train)
     try:
         return parse_config(content)
     except UserError as error:

@@ -171,8 +171,8 @@ def create_network(name: str, kwargs: Mapping[str, Any], in_chans: int, num_outp
         return create_model(name, in_chans=in_chans, num_outputs=num_outputs, n_scalars=n_scalars, **kwargs)
     except UserError:
         raise
-    except (TypeError, ValueError) as error:
-        raise UserError(str(error)) from error
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:  # not all arguments' types are checked
+        raise UserError(str(error).partition("\n")[0]) from error
 
 
 def flops_of(card: Card) -> int:

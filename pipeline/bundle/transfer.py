@@ -34,6 +34,10 @@ class Origin:
         self.card: Card = load_bundle_card(bundle)
         self._weights = bundle_weights(bundle)
 
+    def has_scalars(self, scalars: Sequence[str]) -> bool:
+        """Whether the bundle reads these scalars in this order, so that its head has weights for them."""
+        return list(scalars) == [entry.name for entry in self.card.input.preparation.scalar_statistics]
+
     def network(
         self,
         build: Callable[[int], nn.Module],
@@ -59,7 +63,7 @@ class Origin:
             If the weights do not fit: another architecture, or other arguments.
         """
         same_outputs = tuple(outputs) == self.card.output.outputs
-        same_scalars = list(scalars) == [entry.name for entry in self.card.input.preparation.scalar_statistics]
+        same_scalars = self.has_scalars(scalars)
         # Built with the bundle's outputs, the head takes all of its weights; its last layer is then replaced.
         network = build(self.card.model.num_outputs if same_scalars else len(outputs))
         found = load_file(self._weights)

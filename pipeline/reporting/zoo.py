@@ -1,7 +1,7 @@
 """Networks side by side: what a comparison's trainings left in their folders, and the page about it.
 
-Layout: config.yaml, zoo/TASK/LABEL/run_K/{bundle,evaluation}/ with K = 0, and further K for the best of each task.
-A training that failed has bundle/failed.txt.
+Layout: config.yaml, zoo/TASK/LABEL/run_K/{bundle,evaluation}/ with K = 0, and further K for the best of each task:
+those of zoo/TASK/best.json. A training that failed has bundle/failed.txt.
 """
 
 import json
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.config import load_config
+from pipeline.errors import InputFileError, UserError
 from pipeline.reporting import words
 from pipeline.reporting.page import HEADLINES
 from pipeline.reporting.pictures import Picture
@@ -21,6 +22,7 @@ from pipeline.reporting.templates import render_page
 CHOSEN_BY = {"gammaness": ("auc", "higher"), "energy": ("log10_energy_rms", "lower")}
 
 FAILED_FILE = "failed.txt"
+BEST_FILE = "best.json"
 _FOREST = "forest"
 _NO_INTERVAL = 1  # a spread wants two values
 
@@ -85,48 +87,64 @@ def collect_zoo(folder: str | Path) -> Zoo:
     Raises
     ------
     UserError
-        If `folder` holds no comparison, or nothing of it is done.
+        If `folder` holds no comparison, its config.yaml is not accepted, or nothing of it is done.
+    InputFileError
+        If a card or metrics cannot be read.
     """
-    import yaml
-
     folder = Path(folder)
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        entries = config["zoo"]["entries"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    path = folder / "config.yaml"
+    config = load_config(path).model_dump(mode="json") if path.is_file() else None
+    if config is None or not config["zoo"]["entries"]:
         raise UserError(
             f"{folder} is not the folder of a comparison: it has no config.yaml with a section zoo; give results/NAME "
             "of an experiment with zoo.entries"
-        ) from error
+        )
     zoo = Zoo(folder, config)
+    entries = config["zoo"]["entries"]
     for task in config["zoo"]["tasks"]:
         zoo.trainings[task], zoo.absent[task] = {}, {}
+        best = folder / "zoo" / task / BEST_FILE
+        chosen = _read_json(best) if best.is_file() else []
         for entry in entries:
             label = entry["label"]
-            found = _trainings(folder / "zoo" / task / label)
+            # Earlier winners leave trainings behind that an edited experiment no longer asks for.
+            repeats = config["zoo"]["seeds"] if label in chosen else 1
+            found = _trainings(folder / "zoo" / task / label, repeats)
             if isinstance(found, str):
                 zoo.absent[task][label] = found
-            else:
-                zoo.trainings[task][label] = found
+                continue
+            zoo.trainings[task][label] = found
+            if len(found) < repeats:
+                zoo.problems.append(
+                    f"{label} ({words.task_title(task)}) has {len(found)} of {repeats} trainings: the others failed or "
+                    "are not evaluated yet."
+                )
         zoo.problems += _differing(task, zoo.trainings[task])
     if not any(zoo.trainings.values()):
         raise UserError(f"no network of {folder}/zoo is trained and evaluated; run the workflow first")
     return zoo
 
 
-def _trainings(folder: Path) -> list[Training] | str:
-    """All trainings of an entry, or why there is none."""
+def _trainings(folder: Path, repeats: int) -> list[Training] | str:
+    """The first `repeats` trainings of an entry as far as they are done, or why the very first is not."""
     failed = folder / "run_0" / "bundle" / FAILED_FILE
     if failed.is_file():
         return failed.read_text().strip().removeprefix("error: ")
     found = []
-    for run in sorted(folder.glob("run_*"), key=lambda path: int(path.name.removeprefix("run_"))):
+    for run in (folder / f"run_{repeat}" for repeat in range(repeats)):
         card, metrics = run / "bundle" / "card.json", run / "evaluation" / "metrics.json"
         if card.is_file() and metrics.is_file():
-            found.append(Training(json.loads(card.read_text()), json.loads(metrics.read_text())))
+            found.append(Training(_read_json(card), _read_json(metrics)))
         elif run.name == "run_0":
             break
     return found or "not trained and evaluated yet"
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:  # of a copy that is not whole
+        raise InputFileError(f"{path} is not valid JSON ({error}); remove its folder and run the workflow") from error
 
 
 def _differing(task: str, trainings: Mapping[str, list[Training]]) -> list[str]:
@@ -222,6 +240,7 @@ def _task(zoo: Zoo, task: str, rows: Sequence[Mapping[str, Any]], picture: Pictu
     data = next(iter(zoo.trainings[task].values()))[0]
     metric, better = CHOSEN_BY[task]
     repeated = [row for row in rows if len(row["by_seed"][names[0]]) > _NO_INTERVAL]
+    numbers = sorted({len(row["by_seed"][names[0]]) for row in repeated})
     return {
         "name": task,
         "title": words.task_title(task),
@@ -232,13 +251,14 @@ def _task(zoo: Zoo, task: str, rows: Sequence[Mapping[str, Any]], picture: Pictu
         "arrows": [{"higher": "↑", "lower": "↓"}[rows[0]["metrics"][name]["better"]] for name in names],
         "forest": [_value(name, forest[name]) for name in names],
         "rows": [_row_text(row, names) for row in rows],
+        "stopped": _stopped_early(rows, zoo.config["zoo"]["epochs"]),
         "picture": picture,
         "chosen_by": f"{words.metric_text(metric).label} of the validation split, the {better} the better",
         "repeated": [
             {"label": row["label"], "cells": [_spread(name, row["by_seed"][name]) for name in names]}
             for row in repeated
         ],
-        "n_seeds": max((len(row["by_seed"][names[0]]) for row in repeated), default=1),
+        "n_seeds": " to ".join(str(number) for number in dict.fromkeys(numbers[:1] + numbers[-1:])),
     }
 
 
@@ -257,6 +277,11 @@ def _row_text(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _stopped_early(rows: Sequence[Mapping[str, Any]], epochs: int) -> str:
+    """Networks whose training early stopping ended before the last epoch, or nothing."""
+    return ", ".join(f"{row['label']} ({row['epochs']} of {epochs})" for row in rows if row["epochs"] < epochs)
+
+
 def _value(name: str, entry: Mapping[str, Any], *, signed: bool = False) -> str:
     return words.value_text(entry, percent=words.metric_text(name).percent, signed=signed)
 
@@ -268,15 +293,15 @@ def _number(value: float | None) -> str:
     return words.count_text(round(value)) if value >= 100 else f"{value:.3g}"
 
 
-def _spread(name: str, values: Sequence[float]) -> dict[str, str]:
-    """Mean, standard deviation and the values themselves."""
+def _spread(name: str, values: Sequence[float | None]) -> dict[str, str]:
+    """Mean and standard deviation of the values that are defined, and all of them."""
     percent = words.metric_text(name).percent
     scale, unit, digits = (100, " %", 2) if percent else (1, "", 4)
-    texts = [f"{scale * value:.{digits}f}" for value in values]
+    known = [scale * value for value in values if value is not None]
     return {
-        "mean": f"{scale * statistics.fmean(values):.{digits}f}{unit}",
-        "deviation": f"{scale * statistics.stdev(values):.{digits}f}{unit}",
-        "each": ", ".join(texts),
+        "mean": f"{statistics.fmean(known):.{digits}f}{unit}" if known else "—",
+        "deviation": f"{statistics.stdev(known):.{digits}f}{unit}" if len(known) > _NO_INTERVAL else "—",
+        "each": ", ".join("—" if value is None else f"{scale * value:.{digits}f}" for value in values),
     }
 
 

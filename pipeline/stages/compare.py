@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import provenance
+from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
 from pipeline.reporting.page import HEADLINES
 from pipeline.reporting.pictures import Picture, picture
@@ -49,9 +50,12 @@ def compare(run_dir: str | Path, out: str | Path, *, force: bool = False) -> Pat
     Raises
     ------
     UserError
-        If `run_dir` holds no comparison, or a product is in the way.
+        If `run_dir` holds no comparison, `out` is not named as a page, or a product is in the way.
     """
-    out = check_free(out, force=force)
+    out = Path(out)
+    if out.suffix not in (".html", ".htm"):  # FILE.json would be the name of both products
+        raise UserError(f"the page must be named FILE.html or FILE.htm, got {out}")
+    check_free(out, force=force)
     table = check_free(out.with_suffix(".json"), force=force)
     zoo = collect_zoo(run_dir)
     costs = {(task, label): _cost(zoo, task, label) for task, labels in zoo.trainings.items() for label in labels}
@@ -113,7 +117,7 @@ def _picture(zoo: Zoo, task: str, rows: Sequence[Mapping[str, Any]]) -> Picture:
         ZooPoint(
             label=row["label"],
             value=_estimate(row["metrics"][name], scale),
-            others=[scale * value for value in row["by_seed"][name][1:]],
+            others=[scale * value for value in row["by_seed"][name][1:] if value is not None],
             mflop=row["mflop"],
             predicted_per_cpu_s=row["predicted_per_cpu_s"],
         )
@@ -126,7 +130,8 @@ def _picture(zoo: Zoo, task: str, rows: Sequence[Mapping[str, Any]]) -> Picture:
     figure.savefig(stream, dpi=PIXELS_PER_INCH, metadata={"Software": None})
     caption = (
         "Left: each network with its 95 % interval over showers; bars are trainings with other seeds. Middle and "
-        "right: the same against what a prediction costs, the best three named. The line with its band is the forest."
+        "right: the same against what a prediction costs; the three best on the test split are named. The line with "
+        "its band is the forest."
     )
     return picture(stream.getvalue(), f"{text.label[0].upper()}{text.label[1:]} of the networks", caption)
 

@@ -128,9 +128,9 @@ class _Run:
         self.train_tiles = TileReader(manifests, "train", **options)
         self.validation_tiles = TileReader(manifests, "validation", **options)
         self.objective.check(self.train_tiles, self.validation_tiles)
-        self.preparation = Preparation.fit(self.train_tiles, self.config.scalars)
         self.origin = self._origin()
-        self.n_parameters = sum(parameter.numel() for parameter in self.network().parameters())
+        self.preparation = self._preparation()
+        self.network()  # refuses what does not fit
         self.stamped = stamp(
             "train",
             config={"task": task, "seed": cfg.seed, "train": self.config.model_dump(mode="json")},
@@ -168,6 +168,14 @@ class _Run:
         """What the network gives, in its order."""
         return get_decoder(self.task).outputs[: self.objective.num_outputs]
 
+    def _preparation(self) -> Preparation:
+        """Fitted to the training tiles; scalars whose weights are kept are standardised as these learned it."""
+        fitted = Preparation.fit(self.train_tiles, self.config.scalars)
+        if self.origin is None or not self.origin.has_scalars(self.config.scalars):
+            return fitted
+        learned = self.origin.card.input.preparation.scalar_statistics
+        return fitted.model_copy(update={"scalar_statistics": learned})
+
     def _origin(self) -> "Origin | None":
         if self.config.start_from is None:
             return None
@@ -189,7 +197,9 @@ class _Run:
         )
 
     def _check_fit(self, network: "nn.Module") -> None:
-        """Refuse a network of the other kind, or tiles that it cannot take."""
+        """Refuse a network of the other kind or for showers of several telescopes, or tiles that it cannot take."""
+        from models.registry import model_entry
+
         name, size = self.config.model.name, self.train_tiles.tile_shape
         stride = getattr(network, "stride", None)
         if (self.objective.kind == "sky") != (stride is not None):
@@ -197,6 +207,11 @@ class _Run:
             raise UserError(
                 f"the model {name!r} does not fit the task {self.task}, which needs one that {needed}; "
                 "`lightpool models list` tells them apart"
+            )
+        if model_entry(name).family == "sequence":
+            raise UserError(
+                f"the model {name!r} joins the telescopes of a shower, and training gives it single images; take its "
+                "encoder"
             )
         if stride and any(side % stride for side in size):
             raise UserError(
@@ -347,6 +362,7 @@ def _write(network: "nn.Module", card: Card, progress: "Progress", directory: Pa
 
 
 def _card(run: _Run, network: "nn.Module", progress: "Progress", wall_time_s: float) -> Card:
+    from models.describe import count_params
     from models.registry import model_entry
 
     reader, preparation = run.train_tiles, run.preparation
@@ -363,7 +379,7 @@ def _card(run: _Run, network: "nn.Module", progress: "Progress", wall_time_s: fl
             in_chans=preparation.n_channels,
             num_outputs=run.objective.num_outputs,
             n_scalars=len(run.config.scalars),
-            n_parameters=run.n_parameters,
+            n_parameters=count_params(network),
         ),
         cameras=_cameras(reader),
         input=InputSection(

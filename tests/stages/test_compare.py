@@ -66,10 +66,26 @@ def run(tmp_path_factory):
         place.mkdir(parents=True)
         train(zoo_config(cfg, label, repeat), "gammaness", [tiles], place / "bundle")
         evaluate(cfg, place / "bundle", [tiles], place / "evaluation")
+    (folder / "zoo" / "gammaness" / "best.json").write_text('["narrow"]\n')
     failed = folder / "zoo" / "gammaness" / "alexnet" / "run_0" / "bundle"
     failed.mkdir(parents=True)
     (failed / "failed.txt").write_text("error: tiles of 32 x 32 px are too small <for> the model 'alexnet'\n")
     return folder
+
+
+def edit_config(folder, **changes):
+    """Change the section zoo of a run's configuration."""
+    content = yaml.safe_load((folder / "config.yaml").read_text())
+    content["zoo"] |= changes
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+
+
+def page_of(folder):
+    """Text of the page, without measuring what a prediction costs."""
+    zoo = collect_zoo(folder)
+    cost = zoo_page.Cost(1.0, 2.0, None)
+    rows = zoo_page.rows_of(zoo, {(task, label): cost for task, labels in zoo.trainings.items() for label in labels})
+    return zoo_page.render_zoo(zoo, rows, {})
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +125,10 @@ def test_the_page_says_what_is_there_and_what_is_not(page):
     assert "alexnet (Gamma ray or hadron): tiles of 32 x 32 px are too small &lt;for&gt; the model" in text
     assert "vgg11 (Gamma ray or hadron): not trained and evaluated yet" in text
     assert "each trained with 2 seeds" in text
+    assert "The mean includes the first training, by which the network was selected" in text
+    assert "the three best on the test split are named" in text  # not those of the validation, chosen for further seeds
     assert "images alone" in text
+    assert "averaging to a fixed size, as an mlp and the VGG networks do, counts as a product with a matrix" in text
     assert "data:image/png;base64," in text
     assert "<script" not in text
     assert "http" not in text.replace("https://", "").split("</style>")[1].split("<pre>")[0]
@@ -124,6 +143,44 @@ def test_all_are_judged_beside_the_same_forest(run, tmp_path):
     metrics.write_text(json.dumps(content))
     (problem,) = collect_zoo(copy).problems
     assert "judged on different tiles or beside different forests" in problem
+
+
+def test_trainings_that_the_experiment_no_longer_asks_for_are_left_out(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "side")
+    entry = copy / "zoo" / "gammaness" / "narrow"
+    shutil.copytree(entry / "run_1", entry / "run_2")  # of a time with more seeds
+    (entry / "run_old").mkdir()  # set aside by hand
+    assert len(collect_zoo(copy).trainings["gammaness"]["narrow"]) == EXPERIMENT["zoo"]["seeds"]
+    (copy / "zoo" / "gammaness" / "best.json").write_text('["lenet5_modern"]')
+    found = collect_zoo(copy)
+    assert len(found.trainings["gammaness"]["narrow"]) == 1
+    (problem,) = found.problems
+    assert problem.startswith("lenet5_modern (Gamma ray or hadron) has 1 of 2 trainings: the others failed")
+    (copy / "zoo" / "gammaness" / "best.json").unlink()
+    assert len(collect_zoo(copy).trainings["gammaness"]["narrow"]) == 1
+
+
+def test_the_page_says_how_many_seeds_there_are(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "side")
+    edit_config(copy, seeds=3, best=2)
+    (copy / "zoo" / "gammaness" / "best.json").write_text('["narrow", "lenet5_modern"]')
+    zoo = copy / "zoo" / "gammaness"
+    for source, target in (("narrow/run_1", "narrow/run_2"), ("narrow/run_1", "lenet5_modern/run_1")):
+        shutil.copytree(zoo / source, zoo / target)
+    text = page_of(copy)
+    assert "each trained with 2 to 3 seeds" in text
+    assert "lenet5_modern (Gamma ray or hadron) has 2 of 3 trainings" in text
+
+
+def test_the_page_says_which_networks_stopped_early(run, tmp_path):
+    assert "Stopped before" not in page_of(run)
+    copy = shutil.copytree(run, tmp_path / "side")
+    edit_config(copy, epochs=7)
+    card = copy / "zoo/gammaness/narrow/run_0/bundle/card.json"
+    content = json.loads(card.read_text())
+    content["training"]["epochs"] = 7
+    card.write_text(json.dumps(content))
+    assert "had not improved for a while: lenet5_modern (1 of 7).</p>" in page_of(copy)
 
 
 def test_entries_are_trained_as_the_experiment_says(run):
@@ -160,6 +217,18 @@ def test_an_entry_changes_its_network_and_what_it_names():
     assert derived.zoo.entries == ()
 
 
+def test_an_entry_keeps_what_it_does_not_name():
+    still = {"mirror": False, "rotation": "none"}
+    cfg = parse_config({
+        "train": {"gammaness": {"augmentation": still}},
+        "zoo": {"entries": [{"name": "vgg11", "train": {"augmentation": {"shift_px": 2}}}]},
+    })  # fmt: skip
+    derived = zoo_config(cfg, "vgg11").train
+    assert derived.gammaness.augmentation.model_dump() == still | {"shift_px": 2, "scale": 0.0}
+    assert derived.gammaness.model.kwargs == {}  # not those of the experiment's own network
+    assert derived.energy.augmentation.mirror
+
+
 def test_label_is_the_name_unless_given():
     assert [entry.label for entry in parse_config(EXPERIMENT).zoo.entries][:2] == ["narrow", "lenet5_modern"]
 
@@ -169,9 +238,15 @@ def test_label_is_the_name_unless_given():
     [
         ([{"name": "vgg11"}, {"name": "vgg11"}], r"zoo: 2 entries are labelled 'vgg11'; give each a label of its own$"),
         ([{"name": "vgg11", "label": "a/b"}], r"zoo\.entries\.0\.label: String should match .*got 'a/b'"),
+        ([{"name": "vgg11", "label": ".."}], r"zoo\.entries\.0\.label: String should match .*got '\.\.'"),
+        ([{"name": "vgg11", "label": "."}], r"zoo\.entries\.0\.label: String should match .*got '\.'"),
+        ([{"name": "vgg11", "train": {"epochs": 9}}],
+         r"zoo\.entries\.0\.train: epochs are the same for all entries, zoo\.epochs; leave them out$"),
+        ([{"name": "vgg11", "train": {"model": {"name": "vgg13"}}}],
+         r"zoo\.entries\.0\.train: model is the entry's own name and kwargs; leave it out$"),
         ([{"name": "vgg11", "kwarg": {}}], r"unknown key 'zoo\.entries\.0\.kwarg'; did you mean 'kwargs'"),
     ],
-)
+)  # fmt: skip
 def test_entries_that_are_not_accepted(entries, message):
     with pytest.raises(UserError, match=message):
         parse_config({"zoo": {"entries": entries}})
@@ -209,6 +284,58 @@ def test_a_folder_without_a_comparison(tmp_path):
         UserError, match=r"is not the folder of a comparison: it has no config\.yaml with a section zoo"
     ):
         compare(tmp_path, tmp_path / "a.html")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", r"config\.yaml is not valid YAML"),
+        ("{}", "is not the folder of a comparison: it has no config.yaml with a section zoo"),
+        ("zoo: {entries: [{name: vgg11}], task: [energy]}", r"unknown key 'zoo\.task'; did you mean 'tasks'"),
+        ("zoo: {entries: [{name: vgg11}], tasks: []}", "no network of .*/zoo is trained and evaluated"),
+    ],
+)
+def test_a_configuration_that_is_no_comparison(text, message, tmp_path):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        compare(tmp_path, tmp_path / "a.html")
+
+
+def test_an_experiment_without_its_defaults_is_a_comparison_too(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "side")
+    assert "label" not in EXPERIMENT["zoo"]["entries"][1]
+    (copy / "config.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    assert collect_zoo(copy).config == collect_zoo(run).config
+
+
+@pytest.mark.parametrize("name", ["bundle/card.json", "evaluation/metrics.json"])
+def test_a_file_that_is_not_whole_is_named(name, run, tmp_path):
+    path = shutil.copytree(run, tmp_path / "side") / "zoo" / "gammaness" / "narrow" / "run_1" / name
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(UserError, match=rf"narrow/run_1/{name} is not valid JSON .*; remove its folder"):
+        compare(tmp_path / "side", tmp_path / "a.html")
+
+
+def test_a_further_seed_without_a_value(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.stages.compare._cost", lambda *_: zoo_page.Cost(1.0, 2.0, None))
+    path = shutil.copytree(run, tmp_path / "side") / "zoo/gammaness/narrow/run_1/evaluation/metrics.json"
+    content = json.loads(path.read_text())
+    for entry in content["metrics"].values():
+        entry["value"] = None
+    path.write_text(json.dumps(content))
+    page = compare(tmp_path / "side", tmp_path / "a.html")
+    rows = json.loads(page.with_suffix(".json").read_text())["networks"]["gammaness"]
+    ((first, second),) = [row["by_seed"]["auc"] for row in rows if row["label"] == "narrow"]
+    assert second is None
+    cells = f'<b>{first:.4f}</b><span class="limits">{first:.4f}, —</span></td><td class="number">—</td>'
+    assert cells in page.read_text()
+
+
+def test_the_page_is_named_as_one(run, tmp_path):
+    for force in (False, True):
+        with pytest.raises(UserError, match=r"must be named FILE\.html or FILE\.htm, got .*page\.json"):
+            compare(run, tmp_path / "page.json", force=force)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_comparison_of_which_nothing_is_done(tmp_path):

@@ -81,6 +81,25 @@ def test_the_head_is_new_for_other_scalars(manifest, origin, tmp_path):
     assert changed(train(cfg, "gammaness", [manifest], tmp_path / "out"), origin) == {"head"}
 
 
+def test_scalars_keep_the_scale_that_their_weights_learned(origin, tmp_path):
+    """Tiles of other energies have other means; the head that is kept knows those of its own training."""
+    batch = camera_batch(160, seed=8)
+    batch.events["hillas_intensity"] = 10 * batch.events["hillas_intensity"]
+    tiles = [write_tiles(tmp_path, batch, equalised={"true_energy_tev": 3}).path]
+
+    def statistics(bundle):
+        return load_bundle_card(bundle).input.preparation.scalar_statistics
+
+    cfg = config("gammaness", start_from=str(origin), **STANDING_STILL)
+    assert statistics(train(cfg, "gammaness", tiles, tmp_path / "tuned")) == statistics(origin)
+    cfg = config("gammaness", **STANDING_STILL)
+    (fresh,) = statistics(train(cfg, "gammaness", tiles, tmp_path / "fresh"))
+    assert fresh.mean > statistics(origin)[0].mean + 0.5
+    cfg = config("gammaness", start_from=str(origin), scalars=["log10_hillas_intensity", "hillas_length"],
+                 **STANDING_STILL)  # fmt: skip
+    assert statistics(train(cfg, "gammaness", tiles, tmp_path / "more"))[0] == fresh  # with a new head
+
+
 def test_a_denoiser_can_be_refined(tmp_path):
     manifest = write_tiles(tmp_path, sky_batch(40)).path
     section = {"model": {"name": "conv_autoencoder", "kwargs": {"width": 4, "depth": 1}}, "epochs": 1}
@@ -105,6 +124,8 @@ def test_auxiliary_outputs_come_and_go(scalars, manifest, tmp_path):
     cfg = config("gammaness", model=model(True), start_from=str(plain), freeze="features", **STANDING_STILL)
     with_aux = train(cfg, "gammaness", [manifest], tmp_path / "with_aux")
     new, old = weights_of(with_aux), weights_of(plain)
+    n_parameters = {load_bundle_card(bundle).model.n_parameters for bundle in (plain, with_aux)}
+    assert n_parameters == {sum(weight.numel() for weight in old.values())}  # it has no statistics of normalisation
     assert all(torch.equal(new[name], old[name]) for name in old)
     assert {name.partition(".")[0] for name in new.keys() - old.keys()} == {"auxiliary"}
     cfg = config("gammaness", model=model(False), start_from=str(with_aux), **STANDING_STILL)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,6 +98,22 @@ def test_same_seed_same_bytes(energy_bundle, tiles, tmp_path):
         assert sha256_file(again / name) == sha256_file(energy_bundle / name), name
     other = train(config(seed=4), "energy", [tiles["energy"]], tmp_path / "other")
     assert weights_of(other) != weights_of(again)
+
+
+@pytest.mark.parametrize(
+    ("fractions", "warns"),
+    [([0.3], False), ([0.3, 0.31], False), ([0.3, 0.35], True), ([0.35, 0.3], False), ([np.nan, np.nan], False),
+     ([0.1, 0.3, 0.31], False)],
+)  # fmt: skip
+def test_relus_that_die_are_told(fractions, warns, tmp_path, caplog):
+    from pipeline.tasks.training.module import EpochLog
+
+    rows = [{"epoch": epoch, "dead_relu_fraction": fraction} for epoch, fraction in enumerate(fractions, start=1)]
+    log = EpochLog(SimpleNamespace(rows=rows), tmp_path / "log.csv")
+    log.on_train_epoch_end(None, SimpleNamespace(config=SimpleNamespace(epochs=3)))
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    expected = "35 % of the ReLU channels are dead, more than an epoch ago; a lower learning rate may help"
+    assert told == [expected] * warns
 
 
 # ---- stopping and going on -------------------------------------------------------------------------------------------
@@ -214,7 +231,13 @@ def test_existing_bundle(energy_bundle, tiles):
     [
         ({"model": {"name": "resnet17"}}, r"unknown model 'resnet17'; did you mean"),
         ({"model": {"name": "resnet18", "kwargs": {"wdith": 4}}}, r"resnet18 has no argument 'wdith'; accepted: "),
+        ({"model": {"name": "resnet18", "kwargs": {"scalars_hidden": 0}}}, "scalars_hidden at least 1, got 0 and 0"),
+        ({"model": {"name": "stereo_mean", "kwargs": {"encoder_kwargs": [4]}}}, "'list' object has no attribute"),
         ({"model": {"name": "unet"}}, "does not fit the task energy, which needs one that gives numbers"),
+        (
+            {"model": {"name": "hyper_lstm"}},
+            "'hyper_lstm' joins the telescopes of a shower, and training gives it single images; take its encoder",
+        ),
         ({"model": {"name": "lenet5"}}, "24 x 24 px are too small for the model 'lenet5', which needs 32 px"),
         ({"scalars": ["hillas_lenght"]}, "unknown scalar 'hillas_lenght'"),
         ({"device": "cuda:7"}, "device 'cuda:7' is not available"),

@@ -6,6 +6,7 @@ from torch import nn
 
 from models import create_model, list_models
 from models.densenet import DenseBlock, DenseLayer
+from models.layers import DropChannels
 
 KINDS = {nn.Conv2d: "conv", nn.BatchNorm2d: "bn", nn.ReLU: "relu", nn.AvgPool2d: "pool", nn.Dropout: "drop"}
 
@@ -85,6 +86,15 @@ def test_dropout_in_training_alone():
     x = torch.randn(2, 1, 16, 16)
     assert not torch.equal(model.train()(x), model(x))
     assert torch.equal(model.eval()(x), model(x))
+
+
+def test_dropout_of_whole_maps():
+    """Behind the convolutions; what the last layer drops are numbers."""
+    arguments = {"growth_rate": 4, "depths": (2, 1), "conv_drop_rate": 0.2, "drop_rate": 0.1}
+    model = create_model("densenet121", **arguments, drop_channels=True)
+    assert [type(layer) for layer in model.stages.modules() if hasattr(layer, "p")] == [DropChannels] * 7
+    assert type(model.head.drop) is nn.Dropout
+    assert model.state_dict().keys() == create_model("densenet121", **arguments).state_dict().keys()
 
 
 @pytest.mark.parametrize(

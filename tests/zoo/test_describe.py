@@ -33,6 +33,15 @@ def test_totals_equal_torch_and_the_sum_of_the_layers(name):
     assert table.num_params == n_params == sum(row.num_params for row in table.layers)
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_heads_are_not_counted(name):
+    """They have no part in a prediction: the number would not fit the operations beside it."""
+    arguments = {"width": 4, "stem": "small"}
+    with_aux, without = describe(name, 56, aux=True, **arguments), describe(name, 56, **arguments)
+    assert with_aux.num_params == without.num_params == sum(row.num_params for row in with_aux.layers)
+    assert with_aux.flops == without.flops
+
+
 def test_flops_are_two_per_multiply_accumulate():
     rows = {row.name: row for row in describe("lenet5_modern", 32, num_outputs=10).layers}
     assert rows["c1"].flops == 2 * 28 * 28 * 6 * 25
@@ -147,12 +156,19 @@ def test_parts_and_wholes_are_counted_once():
 
 def test_fully_connected_layers_read_all_positions():
     rows = {row.name: row for row in describe("vgg11", 112, width=1).layers}
-    # three pixels of 32 px to seven bins, of which some span two of them
+    # three pixels of 32 px to seven bins, of which some span two of them: their centres lie from pixel 0 to pixel 2
     assert rows["head.pool"].receptive_field_px == 150 + 32
-    assert rows["head.pool"].jump_px == pytest.approx(32 * 3 / 7)
+    assert rows["head.pool"].jump_px == pytest.approx(32 * 2 / 6)
     assert rows["head.hidden.0"].receptive_field_px is None
     assert describe("vgg11", 224, width=1).warnings == ()
     assert describe("mlp", 112).receptive_field_px is None
+
+
+@pytest.mark.parametrize(("map_size", "jump_px"), [(13, 16), (6, 32), (1, None)])
+def test_step_between_the_bins_of_a_pooling(map_size, jump_px):
+    """AlexNet's last 13 x 13 maps, of 16 px; six bins of three elements or less, the first and last centre 10 apart."""
+    rows = {row.name: row for row in describe("alexnet", 227, width=8, map_size=map_size).layers}
+    assert rows["head.pool"].jump_px == jump_px
 
 
 @pytest.mark.parametrize("kwargs", [{"skips": True}, {"skips": False}, {"skips": True, "unshuffle": 1}])

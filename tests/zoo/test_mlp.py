@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models import create_model, describe
-from models.layers import ScaledTanh
+from models.layers import RandomisedLeakyReLU, ScaledTanh
 
 
 def num_params(**kwargs):
@@ -48,7 +48,10 @@ def test_dropout_follows_every_hidden_layer():
     assert [layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)] == [0.25] * 3
 
 
-@pytest.mark.parametrize(("act", "kind"), [("relu", nn.ReLU), ("tanh", nn.Tanh), ("scaled_tanh", ScaledTanh)])
+@pytest.mark.parametrize(
+    ("act", "kind"),
+    [("relu", nn.ReLU), ("rrelu", RandomisedLeakyReLU), ("tanh", nn.Tanh), ("scaled_tanh", ScaledTanh)],
+)
 def test_activation(act, kind):
     model = create_model("mlp", hidden=(5, 4), act=act)
     assert sum(isinstance(layer, kind) for layer in model.hidden) == 2
@@ -66,7 +69,7 @@ def test_it_sees_the_whole_tile():
         ({"hidden": ()}, r"hidden of an MLP are the widths of its hidden layers, each at least 1, got \(\)"),
         ({"hidden": (10, 0)}, r"each at least 1, got \(10, 0\)"),
         ({"grid": 0}, "grid of an MLP must be at least 1, got 0"),
-        ({"act": "elu"}, "act of an MLP must be one of relu, tanh, scaled_tanh, got 'elu'"),
+        ({"act": "elu"}, "act of an MLP must be one of relu, rrelu, tanh, scaled_tanh, got 'elu'"),
     ],
 )
 def test_mlp_refuses(kwargs, message):

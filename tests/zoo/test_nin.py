@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models import create_model
+from models.layers import DropChannels
 
 
 def sides(model, size):
@@ -50,6 +51,13 @@ def test_poolings_and_dropout():
         model = create_model(name, width=4)
         dropped = [key.split(".")[1] for key, layer in model.named_modules() if isinstance(layer, nn.Dropout)]
         assert [key for key in dropped if key.startswith("pool")] == behind
+
+
+@pytest.mark.parametrize(("name", "n_layers"), [("nin_cifar", 2), ("nin_imagenet", 1)])
+def test_dropout_of_whole_maps(name, n_layers):
+    model = create_model(name, width=4, drop_rate=0.3, drop_channels=True)
+    dropouts = [layer for layer in model.blocks.modules() if isinstance(layer, nn.Dropout | nn.Dropout2d)]
+    assert [(type(layer), layer.p) for layer in dropouts] == [(DropChannels, 0.3)] * n_layers
 
 
 def test_head_is_the_global_average_of_a_1x1_convolution():

@@ -40,6 +40,7 @@ def runs_as_in_torch(model, folder):
         ("fractalnet20", {"width": 4, "factors": (1, 1)}),
         ("densenet121", {"growth_rate": 4, "depths": (2, 2)}),
         ("mlp", {"hidden": (16,), "grid": 24}),
+        ("mlp", {"hidden": (16,), "grid": 56, "act": "rrelu"}),  # its pooling has nothing to do
         ("alexnet", {"width": 8, "stem": "small"}),
         ("vgg11_bn", {"width": 4}),
         ("nin_imagenet", {"width": 12}),

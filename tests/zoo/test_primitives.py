@@ -3,8 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from models.layers import DropChannels, MinPool2d, RandomisedLeakyReLU
+from models import create_model
+from models.layers import DropChannels, Head, MinPool2d, RandomisedLeakyReLU, init_he_normal
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, None, 0), (3, 2, 1), (3, 1, 0)])
@@ -56,3 +58,31 @@ def test_dropping_channels_takes_whole_maps():
 def test_dropping_channels_needs_a_batch_of_maps(shape):
     with pytest.raises(ValueError, match=r"needs maps of 4 dimensions \(N, C, H, W\), got \(\d"):
         DropChannels(0.5)(torch.ones(shape))
+
+
+@pytest.mark.parametrize("groups", [1, 4, 32])
+def test_he_initialisation_counts_the_outputs_of_a_group(groups):
+    """He et al. (2015), Eq. 14: variance 2 / (k^2 d), with d the maps that an input reaches."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(64, 96, 3, groups=groups)
+    for mode, reached in (("fan_out", 96 / groups), ("fan_in", 64 / groups)):
+        init_he_normal(layer, mode)
+        sigma = (2 / (9 * reached)) ** 0.5
+        assert layer.weight.std().item() == pytest.approx(sigma, rel=5 / (2 * layer.weight.numel()) ** 0.5)
+
+
+def test_grouped_convolutions_of_senet_keep_the_variance():
+    torch.manual_seed(0)
+    model = create_model("senet154", width=16, depths=(1, 1, 1, 1))
+    grouped = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.groups > 1]
+    assert grouped
+    for layer in grouped:
+        sigma = (2 * layer.groups / (9 * layer.out_channels)) ** 0.5
+        assert layer.weight.std().item() == pytest.approx(sigma, rel=5 / (2 * layer.weight.numel()) ** 0.5)
+
+
+@pytest.mark.parametrize(("n_scalars", "hidden"), [(2, 0), (2, -1), (0, 0), (-1, 64)])
+def test_head_refuses_layers_without_units(n_scalars, hidden):
+    message = f"n_scalars must be at least 0 and scalars_hidden at least 1, got {n_scalars} and {hidden}"
+    with pytest.raises(ValueError, match=message):
+        Head(8, 1, n_scalars, hidden)

@@ -20,7 +20,7 @@ def test_pool_to_has_the_bins_of_torch(side):
 @pytest.mark.parametrize("kind", ["avg", "max"])
 def test_pool_to_leaves_a_map_of_its_size_and_hands_gradients_back(kind):
     x = torch.randn(2, 3, 6, 6, requires_grad=True)
-    assert torch.equal(PoolTo(6, kind)(x), x)
+    assert PoolTo(6, kind)(x) is x  # no products with unit matrices
     PoolTo(4, kind)(x).sum().backward()
     assert x.grad.sum().item() == pytest.approx(2 * 3 * 4 * 4)
 

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 #: sect. 5.
 AUXILIARY_WEIGHT = 0.3
 
+_DEAD_RELUS_MORE = 0.02  # of the channels; between two epochs some come and go
+
 
 class TrainingModule(LightningModule):
     """One network, its optimiser and its running average.
@@ -310,6 +312,12 @@ class EpochLog(Callback):
         row = self.progress.rows[-1]
         told = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
         logger.info("epoch %d of %d: %s", row["epoch"], pl_module.config.epochs, told)
+        dead = [row["dead_relu_fraction"] for row in self.progress.rows[-2:]]
+        if dead[-1] - dead[0] > _DEAD_RELUS_MORE:
+            logger.warning(
+                "%.0f %% of the ReLU channels are dead, more than an epoch ago; a lower learning rate may help",
+                100 * dead[-1],
+            )
         write_log(self.progress.rows, self.path)
 
 
