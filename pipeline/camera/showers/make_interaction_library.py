@@ -3,9 +3,9 @@
     pip install chromo
     python -m pipeline.camera.showers.make_interaction_library pipeline/data/interactions.npz
 
-Deterministic for one version of chromo; eleven CPU minutes, half of them UrQMD's. Sibyll and UrQMD are programs
-of their authors with own terms of use: cite Riehn et al. (2020), Bass et al. (1998), Bleicher et al. (1999) and Dembinski et al.
-(2023), as the file says.
+Deterministic for one version of chromo; eleven CPU minutes. Sibyll and UrQMD are programs of their authors with terms
+of use of their own: cite Riehn et al. (2020), Bass et al. (1998), Bleicher et al. (1999) and Dembinski et al. (2023),
+as the file says.
 """
 
 import argparse
