@@ -51,18 +51,22 @@ def test_gallery_images(lst_gammas):
         assert image.impact_m < 200
 
 
-def test_images_lie_on_the_side_of_the_source_where_the_light_comes_from(lst_gammas):
+def test_images_lie_on_the_side_of_the_source_where_the_light_comes_from():
     """The axis of a gamma image points at the source: no mirrored or turned drawing does that for all of them."""
-    camera, images = lst_gammas
+    camera, images = gallery_images("LST", "gamma", n=8)
     centres = pixel_outlines_deg(camera).mean(axis=1)
+    n_elongated = 0
     for image in images:
         bright = image.charge_pe > max(6.0, 0.15 * image.charge_pe.max())
         weight, place = image.charge_pe[bright], centres[bright]
         cog = np.average(place, axis=0, weights=weight)
-        _, axes = np.linalg.eigh(np.cov(place.T, aweights=weight))
-        source = np.asarray(image.source_deg) - cog
-        across = abs(source @ axes[:, 0])
-        assert across < 0.2
+        squares, axes = np.linalg.eigh(np.cov(place.T, aweights=weight))
+        # Small or round images have no axis to speak of
+        if image.size_pe > 400 and squares[0] < 0.6**2 * squares[1]:
+            source = np.asarray(image.source_deg) - cog
+            assert abs(source @ axes[:, 0]) < 0.12
+            n_elongated += 1
+    assert n_elongated >= 3
 
 
 def test_the_source_is_where_its_direction_is(lst_gammas):
