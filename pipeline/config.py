@@ -467,7 +467,7 @@ class ReportConfig(Section):
 class Config(Section):
     """One experiment."""
 
-    name: str = Field("default", pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str = Field("default", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")  # a folder's name: neither . nor ..
     description: str = ""
     seed: int = Field(1, ge=0)
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")

@@ -92,6 +92,7 @@ def test_unknown_key_lists_the_accepted_ones():
         ),
         ({"device": "gpu"}, r"device: .*got 'gpu'"),
         ({"name": "a b"}, r"name: .*got 'a b'"),
+        ({"name": ".."}, r"name: .*got '\.\.'"),
         ({"predict": {"uses": {"radio": []}}}, r"predict\.uses\.radio.*'camera' or 'sky'"),
     ],
 )
