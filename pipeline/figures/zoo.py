@@ -58,20 +58,22 @@ def zoo_figure(
     left.set_xlabel(f"{metric} ({better} is better)")
     for axes, cost, name in (
         (middle, [point.mflop for point in points], "Mflop per image"),
-        (right, [point.predicted_per_cpu_s for point in points], "images per CPU second in prediction"),
+        (right, [point.predicted_per_cpu_s for point in points], "predicted images per CPU s"),
     ):
         _band(axes.axhspan, axes.axhline, forest)
         _errors(axes, points, np.array(cost), horizontal=False)
         axes.set_xscale("log")
         style.plain_log_axis(axes.xaxis)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        wide = max(cost) > 16 * min(cost)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if wide else (1, 2, 5)))
         axes.set_xlabel(name)
         axes.set_ylabel(metric)
         for place, point in enumerate(points[:_NAMED]):
-            # Above, beside and below its point, for the best are often neighbours.
+            # The best outermost, the next to the left, the third inwards: they are often neighbours.
+            outwards = (1, 0, -1)[place] * (1 if better == "higher" else -1)
             axes.annotate(
-                point.label, (cost[place], point.value.value), xytext=(5, 6 - 8 * place), textcoords="offset points",
-                fontsize=7.5,
+                point.label, (cost[place], point.value.value), xytext=(-5 if place == 1 else 5, 7 * outwards),
+                textcoords="offset points", ha="right" if place == 1 else "left", va="center", fontsize=7.5,
             )  # fmt: skip
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
