@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 CAMERA_TASKS = ("energy", "gammaness")
 SKY_TASKS = ("denoise",)
 TASKS = CAMERA_TASKS + SKY_TASKS
+_FOLDER_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # neither . nor .., nor taken for an option
 
 
 class Section(BaseModel):
@@ -418,7 +419,7 @@ class ZooEntry(Section):
     """
 
     name: str
-    label: str = Field("", pattern=r"^$|^[A-Za-z0-9_][A-Za-z0-9_.-]*$")  # a folder's name: neither . nor ..
+    label: str = Field("", pattern=rf"^({_FOLDER_NAME})?$")
     kwargs: dict[str, Any] = {}
     train: dict[str, Any] = {}
 
@@ -467,7 +468,7 @@ class ReportConfig(Section):
 class Config(Section):
     """One experiment."""
 
-    name: str = Field("default", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")  # a folder's name: neither . nor ..
+    name: str = Field("default", pattern=rf"^{_FOLDER_NAME}$")
     description: str = ""
     seed: int = Field(1, ge=0)
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")

@@ -95,16 +95,28 @@ def simtel_cameras(path: str | Path) -> dict[int, Camera]:
     InputFileError
         If the file cannot be opened.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputFileError(f"{path} does not exist")
     cameras: dict[Any, Camera] = {}
-    with _quiet(path), _open(path, CameraIngestConfig(max_events=1), []) as source:
+    with open_simtel(Path(path), CameraIngestConfig(max_events=1)) as source:
         descriptions = source.subarray.tel
         for description in descriptions.values():
             if description not in cameras:
                 cameras[description] = _camera(description)
         return {tel_id: cameras[description] for tel_id, description in descriptions.items()}
+
+
+@contextmanager
+def open_simtel(path: Path, cfg: CameraIngestConfig | None = None) -> Iterator["SimTelEventSource"]:
+    """A simtel file as ctapipe reads it, with degrees of the equivalent focal length; take its `whole_events`.
+
+    Raises
+    ------
+    InputFileError
+        If the file cannot be opened.
+    """
+    if not path.exists():
+        raise InputFileError(f"{path} does not exist")
+    with _quiet(path), _open(path, cfg or CameraIngestConfig(), []) as source:
+        yield source
 
 
 def _camera(telescope: "TelescopeDescription") -> Camera:
@@ -154,7 +166,7 @@ def _process(path: Path, raw: Path, cfg: CameraIngestConfig) -> dict[str, Any]:
     Provenance().start_activity("lightpool ingest")
     try:
         with _open(path, cfg, notes) as source:
-            events = _whole_events(source, path, notes)
+            events = whole_events(source, path, notes)
             event = next(events, None)
             if event is None:
                 reason = f" ({notes[-1]})" if notes else ""
@@ -222,7 +234,7 @@ def _unreadable(path: Path, error: Exception) -> InputFileError:
     return InputFileError(f"{path} cannot be read as simtel ({_described(error)})")
 
 
-def _whole_events(source: "SimTelEventSource", path: Path, notes: list[str]) -> Iterator["ArrayEventContainer"]:
+def whole_events(source: "SimTelEventSource", path: Path, notes: list[str]) -> Iterator["ArrayEventContainer"]:
     """The events up to the first that cannot be read; what happened then goes into `notes`."""
     events = iter(source)
     n_events = 0

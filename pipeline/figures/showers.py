@@ -25,6 +25,15 @@ def _band(axes, x, y, error, label: str, color: str) -> None:
     axes.plot(x, y, color=color, label=label)
 
 
+def _medians(axes, ours: Curves, theirs: Curves | None, name: str, color: str, reference_color: str) -> None:
+    """Medians with their errors and the middle half of the images here, and prod3b's medians where there are any."""
+    axes.fill_between(ours["x"], ours["lower"], ours["upper"], color=color, alpha=0.2, linewidth=0)
+    axes.errorbar(ours["x"], ours["median"], ours["error"], color=color, label=f"{name}this simulation")
+    if theirs:
+        look = {"color": reference_color, "markerfacecolor": "white"}
+        _points(axes, theirs["x"], theirs["median"], theirs["error"], f"{name}prod3b", **look)
+
+
 @style.styled
 def profile(curves: Curves) -> "Figure":
     """Electrons above 20 MeV against depth, for gammas of two energies."""
@@ -108,14 +117,8 @@ def hillas_against_size(curves: Curves) -> "Figure":
     figure = style.new_figure(8.6, 3.8)
     for axes, column in zip(figure.subplots(1, 2), ("width", "length"), strict=True):
         for particle, color in PARTICLES.items():
-            ours = curves[f"ours_{particle}_{column}"]
-            axes.fill_between(ours["x"], ours["lower"], ours["upper"], color=color, alpha=0.2, linewidth=0)
-            axes.errorbar(ours["x"], ours["median"], ours["error"], color=color, label=f"{particle}, this simulation")
-            if theirs := curves.get(f"prod3b_{particle}_{column}"):
-                label = f"{particle}, prod3b"
-                _points(
-                    axes, theirs["x"], theirs["median"], theirs["error"], label, color=color, markerfacecolor="white"
-                )
+            ours, theirs = (curves.get(f"{name}_{particle}_{column}") for name in ("ours", "prod3b"))
+            _medians(axes, ours, theirs, f"{particle}, ", color, color)
         axes.set(xlabel="size [p.e.]", ylabel=f"{column} [deg]", xscale="log", ylim=(0, None))
         style.plain_log_axis(axes.xaxis)
         axes.legend(fontsize=8)
@@ -158,13 +161,7 @@ def time_gradient(curves: Curves) -> "Figure":
     """Time gradient of gamma images against impact."""
     figure = style.new_figure(5.0, 3.6)
     axes = figure.subplots()
-    ours = curves["ours"]
-    axes.fill_between(ours["x"], ours["lower"], ours["upper"], color=OURS, alpha=0.2, linewidth=0)
-    axes.errorbar(ours["x"], ours["median"], ours["error"], color=OURS, label="this simulation")
-    if theirs := curves.get("prod3b"):
-        _points(
-            axes, theirs["x"], theirs["median"], theirs["error"], "prod3b", color=REFERENCE, markerfacecolor="white"
-        )
+    _medians(axes, curves["ours"], curves.get("prod3b"), "", OURS, REFERENCE)
     axes.axhline(0, **style.REFERENCE)
     axes.set(xlabel="impact [m]", ylabel="time gradient away from the source [ns/deg]")
     axes.legend()

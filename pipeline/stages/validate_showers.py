@@ -131,7 +131,8 @@ def _draw(curves: Mapping[str, Any], folder: Path) -> list[dict[str, str]]:
          "Medians with their errors; the bands are the middle half of the images here. prod3b detects more of the "
          "light and has other optics and cleaning."),
         ("gradient", showers.time_gradient, "Time gradient",
-         "Along the image's axis, away from the source: medians with their errors, and the middle half of the images."),
+         "Along the image's axis, away from the source: medians with their errors, and the middle half of the images. "
+         "Beside prod3b, images here are weighted to its energies."),
         ("time", showers.time_per_shower, "Time per shower",
          "CPU time of one core per shower that is seen by twelve telescopes."),
     )  # fmt: skip

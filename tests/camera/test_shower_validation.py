@@ -222,7 +222,7 @@ def test_simtel_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InputFileError, match="does not exist"):
         next(sim_telarray.read_events(path))
     path.write_bytes(b"no event data at all")
-    with pytest.raises(InputFileError, match=r"shower\.simtel\.zst cannot be read as a simtel file"):
+    with pytest.raises(InputFileError, match=r"shower\.simtel\.zst cannot be read as simtel"):
         next(sim_telarray.read_events(path))
 
 
@@ -290,6 +290,14 @@ def test_noise_of_sim_telarray_pixels(data_dir):
     assert rms == pytest.approx([1.33] * 4, abs=0.1)
     assert len(sim_telarray.dark_pixel_rms(path, "MST-NectarCam")) == 11
     assert sim_telarray.dark_pixel_rms(path, "MAGIC") == []
+
+
+def test_half_of_a_simtel_file_is_an_error(data_dir, tmp_path):
+    path = tmp_path / "half.simtel.zst"
+    content = (data_dir / sim_telarray.GAMMA_FILES[0]).read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputFileError, match=r"half\.simtel\.zst ends"):
+        list(sim_telarray.read_events(path))
 
 
 def test_telescopes_against_sim_telarray(data_dir):

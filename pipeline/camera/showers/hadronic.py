@@ -105,8 +105,8 @@ def interact(stack, n, kind, energy, position, direction, library):
     """Replace a hadron by the secondaries of one event of the library.
 
     Longitudinal momenta scale with the energy, transverse momenta stay, the azimuth is random. Below the lowest node
-    transverse momenta shrink, too, as they would be more than the projectile has: energy is then kept within 20 % from
-    0.3 GeV on.
+    transverse momenta shrink, too, as they would be more than the projectile has: pions of 0.3 GeV and more then keep
+    their energy within a quarter.
     """
     node = sample_node(energy, library)
     event = library.first_event[projectile_index(kind), node]

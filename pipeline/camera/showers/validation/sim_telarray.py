@@ -4,11 +4,8 @@ Every gamma of the files is simulated again: same energy, direction and place, a
 depth of theirs are taken, as the light at a given distance depends on it.
 """
 
-import logging
 import math
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +22,13 @@ from pipeline.camera.showers.primaries import pointing
 from pipeline.camera.showers.tracks import Steps
 from pipeline.camera.showers.validation.light import Conditions, follow
 from pipeline.camera.showers.validation.rows import Reference, Row, compared, mean_and_error
+from pipeline.camera.simtel import open_simtel, whole_events
 from pipeline.camera.telescopes import Telescope, get_telescope
 from pipeline.config import ShowersConfig
 from pipeline.errors import InputFileError
 
 if TYPE_CHECKING:
+    from ctapipe.containers import ArrayEventContainer
     from ctapipe.io import SimTelEventSource
 
 GAMMA_FILES = (
@@ -119,27 +118,12 @@ def _kind_of(camera: object, mirror_area_m2: float) -> str | None:
     return {1764: "MST-FlashCam", 2048: "SST-CHEC"}.get(pixels)
 
 
-@contextmanager
-def open_simtel(path: Path) -> Iterator["SimTelEventSource"]:
-    """A simtel file as ctapipe reads it, without its warnings.
-
-    Raises
-    ------
-    InputFileError
-        If there is none, or it is broken, be it where only the reader of the source finds it.
-    """
-    from ctapipe.io import SimTelEventSource
-
-    if not path.is_file():
-        raise InputFileError(f"{path} does not exist")
-    logging.getLogger("ctapipe").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with SimTelEventSource(path, focal_length_choice="EQUIVALENT", atmosphere_profile_choice="NONE") as source:
-                yield source
-        except (OSError, ValueError, KeyError, EOFError, StopIteration, RuntimeError) as error:
-            raise InputFileError(f"{path} cannot be read as a simtel file ({error or 'it ends early'})") from error
+def _events(source: "SimTelEventSource", path: Path) -> Iterator["ArrayEventContainer"]:
+    """All events; unlike in an ingest, one that cannot be read is an error."""
+    damage: list[str] = []
+    yield from whole_events(source, path, damage)
+    if damage:
+        raise InputFileError(f"{path} {damage[0]}")
 
 
 def read_events(path: Path) -> Iterator[Event]:
@@ -156,7 +140,7 @@ def read_events(path: Path) -> Iterator[Event]:
         site = next(iter(source.simulation_config.values()))
         field = site.prod_site_B_total.to_value("uT")
         inclination = float(u.Quantity(site.prod_site_B_inclination, u.rad).value)
-        for event in source:
+        for event in _events(source, path):
             shower, at = event.simulation.shower, event.monitoring.pointing
             if shower is None:
                 continue
@@ -218,7 +202,7 @@ def dark_pixel_rms(path: Path, kind: str) -> list[float]:
             image_extractor_type="NeighborPeakWindowSum",
             config=Config({"NeighborPeakWindowSum": window}),
         )
-        for event in source:
+        for event in _events(source, path):
             calibrate(event)
             for number, camera in event.dl1.tel.items():
                 description, true_image = source.subarray.tel[number], event.simulation.tel[number].true_image
