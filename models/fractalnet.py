@@ -38,7 +38,6 @@ References
 .. [3] Huang, Liu, van der Maaten, Weinberger (2017), "Densely connected convolutional networks", arXiv:1608.06993.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -216,42 +215,6 @@ class FractalNet(TileModel):
         is_global = torch.rand((), device=device) < self.global_share
         column = torch.arange(self.n_columns, device=device) == torch.randint(self.n_columns, (), device=device)
         return PathDraw(is_global, column)
-
-    def extract_column(self, column: int) -> "FractalColumn":
-        """One column as a network of its own, with copies of its weights ([1], section 4.2).
-
-        Parameters
-        ----------
-        column
-            0 for the shallowest; -1 for the deepest.
-
-        Raises
-        ------
-        ValueError
-            If there is no such column.
-        """
-        if not -self.n_columns <= column < self.n_columns:
-            raise ValueError(f"the FractalNet has columns 0 to {self.n_columns - 1}, got {column}")
-        return FractalColumn(self, column)
-
-
-class FractalColumn(TileModel):
-    """A plain network of convolutions: one column of a `FractalNet`."""
-
-    def __init__(self, whole: FractalNet, column: int) -> None:
-        super().__init__()
-        self.in_chans = whole.in_chans
-        self.min_size = whole.min_size
-        self.feature_info = list(whole.feature_info)
-        self.stem = copy.deepcopy(whole.stem)
-        self.blocks = nn.Sequential(
-            *(nn.Sequential(*copy.deepcopy(block.columns[column]), nn.MaxPool2d(2)) for block in whole.blocks)
-        )
-        self.head = copy.deepcopy(whole.head)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        self.check_tile(x)
-        return self.blocks(self.stem(x))
 
 
 @register_model(paper="arXiv:1605.07648", ref={"in_chans": 3, "num_outputs": 10}, num_params=33_724_618)

@@ -256,28 +256,6 @@ class RandomisedLeakyReLU(nn.Module):
         return f"lower={self.lower:g}, upper={self.upper:g}"
 
 
-class MinPool2d(nn.Module):
-    """Least value under a sliding window: maximum pooling of the negative, its padding never wins.
-
-    Parameters
-    ----------
-    kernel_size, stride, padding
-        As for `torch.nn.MaxPool2d`.
-    """
-
-    def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0) -> None:
-        super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
-        self.padding = padding
-
-    def forward(self, x: Tensor) -> Tensor:
-        return -F.max_pool2d(-x, self.kernel_size, self.stride, self.padding)
-
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-
-
 class DropChannels(nn.Dropout2d):
     """Set whole feature maps to zero in training: pixels of one map are too alike to be dropped one by one.
 
