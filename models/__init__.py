@@ -11,12 +11,17 @@ import pkgutil
 from pathlib import Path
 
 from models.describe import LayerRow, ModelDescription, describe
+from models.heads import Head
 from models.registry import ModelEntry, create_model, list_models, model_entry, register_model
+from models.tile_model import FeatureInfo, TileModel
 
 __all__ = [
+    "FeatureInfo",
+    "Head",
     "LayerRow",
     "ModelDescription",
     "ModelEntry",
+    "TileModel",
     "create_model",
     "describe",
     "list_models",

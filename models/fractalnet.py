@@ -44,8 +44,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.layers import FeatureInfo, Head, TileModel, conv_bn, surviving_paths
+from models.heads import Head
+from models.layers import conv_bn
 from models.registry import register_model
+from models.tile_model import FeatureInfo, TileModel
 
 STEMS = ("none", "stride2")
 
@@ -57,6 +59,31 @@ class PathDraw(NamedTuple):
     """Whether one column is used through the whole net."""
     column: Tensor
     """One-hot, shape (columns,): which one, if so."""
+
+
+def surviving_paths(n_paths: int, drop_rate: float, device: torch.device | None = None) -> Tensor:
+    """Weights of the paths that meet in a join, after dropping some: equal for the survivors, sum 1.
+
+    Parameters
+    ----------
+    n_paths
+        Number of paths.
+    drop_rate
+        Probability with which each is dropped. If that hits them all, one drawn at random survives.
+    device
+        Where to draw.
+
+    Returns
+    -------
+    Tensor, shape (n_paths,)
+
+    References
+    ----------
+    .. [1] Larsson, Maire, Shakhnarovich (2017), "FractalNet", arXiv:1605.07648, section 3 (local drop-path).
+    """
+    draw = torch.rand(n_paths, device=device)
+    survives = (draw >= drop_rate) | (draw == draw.max())
+    return survives / survives.sum()
 
 
 class FractalUnit(nn.Sequential):

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from models import create_model
-from models.fractalnet import FractalBlock, PathDraw
-from models.layers import surviving_paths
+from models.fractalnet import FractalBlock, PathDraw, surviving_paths
 
 SMALL = {"width": 4, "factors": (1, 2, 2)}
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.layers import FeatureInfo, Head, TileModel
-from models.registry import register_model
+from models import FeatureInfo, Head, TileModel, register_model
 
 
 class Toy(TileModel):

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from models import create_model
-from models.layers import DropChannels, Head, RandomisedLeakyReLU, init_he_normal
+from models.heads import Head
+from models.layers import DropChannels, RandomisedLeakyReLU, init_he_normal
 
 
 def test_slopes_of_the_randomised_relu_in_training():
