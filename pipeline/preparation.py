@@ -93,7 +93,7 @@ class Preparation(BaseModel):
         UserError
             If a channel is missing, or a scalar can be computed from none of the event columns.
         """
-        needed = CAMERA_CHANNELS if reader.kind == "camera" else SKY_CHANNELS
+        needed = CAMERA_CHANNELS if reader.wing == "camera" else SKY_CHANNELS
         present = [channel.name for channel in reader.channels]
         missing = [name for name in needed if name not in present]
         if missing:
@@ -110,7 +110,7 @@ class Preparation(BaseModel):
                 )
         events = reader.events({column for name in scalars for column in scalar_columns(name)}) if scalars else {}
         return cls(
-            kind=reader.kind,
+            kind=reader.wing,
             channels=needed,
             scalar_statistics=tuple(_statistics(name, scalar_value(name, events)) for name in scalars),
         )

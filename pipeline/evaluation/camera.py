@@ -32,8 +32,8 @@ def reader_of(task: str, manifests: Sequence[Any], split: str) -> TileReader:
         If the tiles are not of a camera or carry no truth.
     """
     reader = TileReader(manifests, split)
-    if reader.kind != "camera":
-        raise UserError(f"the manifests hold {reader.kind} tiles, but {task} is judged on camera tiles")
+    if reader.wing != "camera":
+        raise UserError(f"the manifests hold {reader.wing} tiles, but {task} is judged on camera tiles")
     missing = [name for name in _TRUTH if reader.columns and name not in reader.columns]
     if missing:
         raise UserError(f"the tiles have no truth ({', '.join(missing)}); {task} can be judged on simulated tiles only")

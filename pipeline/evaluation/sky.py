@@ -55,8 +55,8 @@ def evaluate_sky(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> 
         If the test split has fewer than two fields or the validation split none.
     """
     reader = TileReader(manifests, "test")
-    if reader.kind != "sky":
-        raise UserError(f"the manifests hold {reader.kind} tiles, but denoise is judged on sky tiles")
+    if reader.wing != "sky":
+        raise UserError(f"the manifests hold {reader.wing} tiles, but denoise is judged on sky tiles")
     if reader.n_groups < FEWEST_FIELDS:
         raise TooFewEventsError(
             f"the test split has {reader.n_groups} fields; at least {FEWEST_FIELDS} are needed: add frames or "

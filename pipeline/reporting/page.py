@@ -121,7 +121,7 @@ def _dataset(wing: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     classes = sorted({name for split in counts.values() for name in split}, key=lambda c: (len(c), c))
     shards = manifest.get("shards") or []
     n_groups = sum(shard.get("n_groups", 0) for shard in shards)
-    group = _GROUPS.get(manifest.get("kind", wing), "group")
+    group = _GROUPS.get(manifest.get("wing", wing), "group")
     order = {"train": 0, "validation": 1, "test": 2}
     splits = sorted(counts, key=lambda split: (order.get(split, 3), split))
     size = " × ".join(str(n) for n in manifest.get("tile_shape") or ())

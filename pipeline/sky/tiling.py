@@ -202,7 +202,7 @@ def _writer(
         tile_shape=(sky.size, sky.size),
         dtype="float32",
         source=source,
-        kind="sky",
+        wing="sky",
         attributes=attributes,
         columns=columns,
         targets=targets,

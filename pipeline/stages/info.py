@@ -211,7 +211,7 @@ def _tiles(path: Path) -> Description:
         ("targets", ", ".join(shard.targets) or "none"),
         ("columns", ", ".join(shard.columns)),
     ]
-    return f"tile shard ({shard.kind})", rows
+    return f"tile shard ({shard.wing})", rows
 
 
 def _manifest(path: Path) -> Description:
@@ -226,7 +226,7 @@ def _manifest(path: Path) -> Description:
     for split, classes in manifest.counts.items():
         parts = ", ".join(f"{name} {count}" for name, count in classes.items() if name != "all")
         rows.append((split, f"{sum(classes.values())}" + (f" ({parts})" if parts else "")))
-    return f"manifest of tiles ({manifest.kind})", rows
+    return f"manifest of tiles ({manifest.wing})", rows
 
 
 def _bundle(path: Path) -> Description:

@@ -95,7 +95,7 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
                 channels=CHANNELS,
                 tile_shape=(tiles.size, tiles.size),
                 source=file.source,
-                kind="camera",
+                wing="camera",
                 attributes=shard_attributes(file, tiles, identity) | {"provenance": stamped},
                 columns=column_types(truth=file.has_truth),
                 targets=target_types(truth=file.has_truth),

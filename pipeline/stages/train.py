@@ -230,7 +230,7 @@ def _check_columns(manifests: Sequence[str | Path], objective: "Objective") -> N
     reader = TileReader(manifests, "all", equalise=False)
     try:
         missing = [
-            name for name in objective.where or {} if reader.kind == objective.kind and name not in reader.columns
+            name for name in objective.where or {} if reader.wing == objective.kind and name not in reader.columns
         ]
         if missing and reader.n_tiles:
             raise UserError(

@@ -21,7 +21,7 @@ from pipeline.tiles.splits import SPLITS
 from pipeline.tiles.weighting import Weighting, equalise
 
 FORMAT_NAME = "lightpool-manifest"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 #: Facts in a shard's attributes that all shards of a manifest must share.
 SHARED_ATTRIBUTES = ("camera_identity", "tile", "unit", "target")
@@ -43,7 +43,7 @@ class Manifest:
     """
 
     path: Path
-    kind: str
+    wing: str
     channels: list[Channel]
     tile_shape: tuple[int, int]
     attributes: dict[str, Any]
@@ -60,7 +60,7 @@ class Manifest:
         Raises
         ------
         InputFileError
-            If the file is missing, not a manifest, of a newer version, or names a shard that is not there.
+            If the file is missing, not a manifest, of another version, or names a shard that is not there.
         """
         path = Path(path)
         try:
@@ -73,18 +73,18 @@ class Manifest:
             ) from error
         if not isinstance(content, dict) or content.get("format") != FORMAT_NAME:
             raise InputFileError(f"{path} is not a manifest; make one with `lightpool manifest SHARD... --out {path}`")
-        if content["format_version"] > FORMAT_VERSION:
+        version = content["format_version"]
+        if version != FORMAT_VERSION:
+            advice = "remake it with `lightpool manifest`" if version < FORMAT_VERSION else "update lightpool"
             raise InputFileError(
-                f"{path} has manifest version {content['format_version']}; this lightpool reads up to {FORMAT_VERSION}"
+                f"{path} has manifest version {version}; this lightpool reads version {FORMAT_VERSION}: {advice}"
             )
         for shard in content["shards"]:
             if not (path.parent / shard["path"]).exists():
-                raise InputFileError(
-                    f"{path} names the shard {shard['path']}, which is not there; make the manifest anew"
-                )
+                raise InputFileError(f"{path} names the shard {shard['path']}, which is not there; remake the manifest")
         return cls(
             path=path,
-            kind=content["kind"],
+            wing=content["wing"],
             channels=[Channel(**channel) for channel in content["channels"]],
             tile_shape=tuple(content["tile_shape"]),
             attributes=content["attributes"],
@@ -120,7 +120,7 @@ def write_manifest(
     Parameters
     ----------
     shards : sequence of path
-        Shards with tiles of one kind; empty ones are listed and count nothing.
+        Shards with tiles of one wing and shape; empty ones are listed and count nothing.
     out : path
     class_column : str, optional
         Integer event column that tells the classes apart, where the shards have it.
@@ -176,7 +176,7 @@ def write_manifest(
         content = {
             "format": FORMAT_NAME,
             "format_version": FORMAT_VERSION,
-            "kind": first.kind,
+            "wing": first.wing,
             "channels": [{"name": channel.name, "unit": channel.unit} for channel in first.channels],
             "tile_shape": list(first.tile_shape),
             "attributes": {key: value for key, value in first.attributes.items() if key in SHARED_ATTRIBUTES},
@@ -192,7 +192,7 @@ def write_manifest(
 
 def _check_alike(first: Shard, other: Shard) -> None:
     facts = [
-        ("kind", first.kind, other.kind),
+        ("wing", first.wing, other.wing),
         ("channels", [c.name for c in first.channels], [c.name for c in other.channels]),
         ("tile shape", first.tile_shape, other.tile_shape),
     ]

@@ -60,7 +60,7 @@ class TileReader:
 
     def _check_alike(self, manifest: Manifest) -> None:
         first = self.manifests[0]
-        for name in ("kind", "channels", "tile_shape", "attributes"):
+        for name in ("wing", "channels", "tile_shape", "attributes"):
             if getattr(manifest, name) != getattr(first, name):
                 got, expected = getattr(manifest, name), getattr(first, name)
                 raise UserError(
@@ -95,9 +95,9 @@ class TileReader:
         return self.n_tiles
 
     @property
-    def kind(self) -> str:
+    def wing(self) -> str:
         """Camera or sky."""
-        return self.manifests[0].kind
+        return self.manifests[0].wing
 
     @property
     def channels(self) -> list[Channel]:

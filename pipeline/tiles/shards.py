@@ -20,8 +20,10 @@ import numpy as np
 from pipeline.errors import InputFileError
 
 FORMAT_NAME = "lightpool-tiles"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CHUNK_TILES = 64
+#: Flags per tile pixel: sixteen bits.
+MASK_DTYPE = np.uint16
 _COLUMN_CHUNK = 4096
 _COMPRESSION = hdf5plugin.Bitshuffle()  # lz4 after bit transposition; lossless
 
@@ -49,7 +51,7 @@ class TileBatch:
         Values of `pipeline.tiles.SPLITS`.
     group : ndarray of int64, shape (N,)
         Tiles with equal numbers (one shower, one field) are contiguous.
-    masks : ndarray of uint8, shape (N, H, W), optional
+    masks : ndarray of uint16, shape (N, H, W), optional
         Bit flags per tile pixel.
     """
 
@@ -125,7 +127,7 @@ class ShardWriter:
         float16 for camera images, float32 for sky frames (float16 ends at 65,504).
     source : str
         Name of the run or field: with the group it decides the split.
-    kind : {"camera", "sky"}
+    wing : {"camera", "sky"}
     attributes : mapping
         JSON-able facts of the whole shard: camera identity, cleaning, provenance ...
     columns, targets : mapping, optional
@@ -143,7 +145,7 @@ class ShardWriter:
         tile_shape: tuple[int, int],
         dtype: str = "float16",
         source: str,
-        kind: str,
+        wing: str,
         attributes: Mapping[str, Any],
         columns: Mapping[str, Any] | None = None,
         targets: Mapping[str, tuple[tuple[int, ...], Any]] | None = None,
@@ -157,7 +159,7 @@ class ShardWriter:
         self.n_tiles = 0
         attrs = self._file.attrs
         attrs["format"], attrs["format_version"] = FORMAT_NAME, FORMAT_VERSION
-        attrs["source"], attrs["kind"] = source, kind
+        attrs["source"], attrs["wing"] = source, wing
         attrs["channel_names"] = [channel.name for channel in channels]
         attrs["channel_units"] = [channel.unit for channel in channels]
         attrs["attributes"] = json.dumps(dict(attributes), sort_keys=True, default=str)
@@ -165,7 +167,7 @@ class ShardWriter:
         self._create("weights", (), np.float32, _COLUMN_CHUNK)
         self._create("split", (), np.uint8, _COLUMN_CHUNK)
         if masks:
-            self._create("masks", self._tile_shape, np.uint8, CHUNK_TILES)
+            self._create("masks", self._tile_shape, MASK_DTYPE, CHUNK_TILES)
         self._file.create_group("events")
         self._file.create_group("targets")
         for name, column_dtype in (columns or {}).items():
@@ -189,7 +191,8 @@ class ShardWriter:
         Raises
         ------
         ValueError
-            If columns or targets differ from the first batch's, the tile shape is another, or a group comes back.
+            If columns or targets differ from the first batch's, the tile shape is another, masks have more than sixteen
+            bits, or a group comes back.
         """
         if len(batch) == 0:
             return
@@ -201,6 +204,8 @@ class ShardWriter:
         self._check_names("targets", batch.targets)
         if ("masks" in self._file) != (batch.masks is not None):
             raise ValueError("masks must come with every batch or with none, as declared")
+        if batch.masks is not None and not np.can_cast(batch.masks.dtype, MASK_DTYPE):
+            raise ValueError(f"masks of {batch.masks.dtype} could lose bits; give them as {np.dtype(MASK_DTYPE)}")
         self._note_groups(batch.group)
         extended = {"images": batch.images, "weights": batch.weights, "split": batch.split}
         extended |= {f"events/{name}": column for name, column in batch.events.items()}
@@ -264,7 +269,7 @@ class Shard:
     Raises
     ------
     InputFileError
-        If the file is missing, is not a shard, or is of a newer format version.
+        If the file is missing, is not a shard, or is of another format version.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -279,14 +284,16 @@ class Shard:
         if attrs.get("format") != FORMAT_NAME or "groups" not in self._file:
             self._file.close()
             raise InputFileError(f"{self.path} is not a tile shard; give a file made by `lightpool tiles`")
-        if attrs["format_version"] > FORMAT_VERSION:
-            version = attrs["format_version"]
+        version = attrs["format_version"]
+        if version != FORMAT_VERSION:
             self._file.close()
+            advice = "remake it with `lightpool tiles`" if version < FORMAT_VERSION else "update lightpool"
             raise InputFileError(
-                f"{self.path} has shard format version {version}; this lightpool reads up to {FORMAT_VERSION}"
+                f"{self.path} has shard format version {version}; this lightpool reads version {FORMAT_VERSION}: "
+                f"{advice}"
             )
         self.source: str = attrs["source"]
-        self.kind: str = attrs["kind"]
+        self.wing: str = attrs["wing"]
         self.attributes: dict[str, Any] = json.loads(attrs["attributes"])
         self.channels = [
             Channel(str(name), str(unit))

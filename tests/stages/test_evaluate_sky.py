@@ -74,7 +74,7 @@ def write_shard(path, batch, source, split, attributes):
         tile_shape=(TILE, TILE),
         dtype="float32",
         source=source,
-        kind="sky",
+        wing="sky",
         attributes=attributes,
         masks=True,
     ) as writer:

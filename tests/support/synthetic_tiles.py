@@ -121,7 +121,7 @@ def write_tiles(
         tile_shape=batch.images.shape[2:],
         dtype="float16" if camera else "float32",
         source=name,
-        kind="camera" if camera else "sky",
+        wing="camera" if camera else "sky",
         attributes=attributes,
         masks=batch.masks is not None,
     ) as writer:

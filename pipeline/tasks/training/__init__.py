@@ -103,9 +103,9 @@ class Objective(ABC):
             Or `TooFewEventsError`, if these tiles cannot train this task.
         """
         for reader in (train, validation):
-            if reader.kind != self.kind:
+            if reader.wing != self.kind:
                 raise UserError(
-                    f"{', '.join(str(m.path) for m in reader.manifests)} holds {reader.kind} tiles, but the task "
+                    f"{', '.join(str(m.path) for m in reader.manifests)} holds {reader.wing} tiles, but the task "
                     f"{self.task} takes {self.kind} tiles"
                 )
             if reader.n_tiles == 0:
