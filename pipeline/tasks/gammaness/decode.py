@@ -1,17 +1,13 @@
-"""Gamma ray or hadron."""
+"""Gamma ray or hadron: from the logit to a score."""
 
 import numpy as np
 
-from pipeline.tasks.decode import Column
+from pipeline.tasks.interfaces import Decoder
 from pipeline.tiles.shards import TileBatch
 
 
-class GammanessDecoder:
+class GammanessDecoder(Decoder):
     """Output: the logit of gammaness, for classes of equal weight."""
-
-    task = "gammaness"
-    outputs = ("logit",)
-    columns = (Column("gammaness", "", "score in [0, 1], 1 = gamma"),)
 
     def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
         """Gammaness, shape (N,)."""

@@ -1,23 +1,16 @@
-"""Energy of the primary gamma ray."""
+"""Energy of the primary gamma ray: from network outputs to TeV."""
 
 import numpy as np
 
-from pipeline.tasks.decode import Column
+from pipeline.tasks.interfaces import Decoder
 from pipeline.tiles.shards import TileBatch
 
 #: Range of the predicted log variance of log10(E): from 0.2 % to a factor of 30.
 LOG_VARIANCE_RANGE = (-14.0, 1.6)
 
 
-class EnergyDecoder:
+class EnergyDecoder(Decoder):
     """Outputs: log10(E / TeV), and the log variance of that if the network was trained to give it."""
-
-    task = "energy"
-    outputs = ("log10_energy_tev", "log_variance")
-    columns = (
-        Column("reco_energy_tev", "TeV", "energy of the primary"),
-        Column("reco_energy_uncert_tev", "TeV", "its uncertainty (1 sigma); NaN where the model gives none"),
-    )
 
     def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
         """Energy and uncertainty, shape (N,) each; sigma_E = E ln(10) sigma(log10 E)."""

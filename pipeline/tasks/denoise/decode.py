@@ -9,15 +9,15 @@ Two ways lead to a restored pixel, and the defect output chooses between them:
   Cosmic rays, hot pixels and trails add charge: unless a pixel is missing or dark as a dead one, the replacement is
   at most `MAX_CORRECTION` above what was measured.
 
-`pipeline.tasks.training.denoise` computes the same with torch; a test holds the two together.
+`pipeline.tasks.denoise.objective` computes the same with torch; a test holds the two together.
 """
 
 from functools import reduce
 
 import numpy as np
 
-from pipeline.preparation import SkyPixels
-from pipeline.tasks.decode import Column
+from pipeline.inputs.frame import SkyPixels
+from pipeline.tasks.interfaces import Decoder
 from pipeline.tiles.shards import TileBatch
 
 MAX_CORRECTION = 4.0  # sigma: noise alone is further out in 6 of 100,000 pixels
@@ -47,16 +47,8 @@ def brightest_around(planes: np.ndarray) -> np.ndarray:
     return planes
 
 
-class DenoiseDecoder:
+class DenoiseDecoder(Decoder):
     """Outputs: correction, replacement, log variance of the result, logit of being a defect less its prior."""
-
-    task = "denoise"
-    outputs = ("correction", "replacement", "log_variance", "defect")
-    columns = (
-        Column("restored", "sci", "restored image"),
-        Column("restored_err", "sci", "its uncertainty (1 sigma)"),
-        Column("defect_probability", "", "probability that the pixel was a defect"),
-    )
 
     def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
         """Planes of shape (N, H, W), float32, in the unit of the tile's `sci`.
