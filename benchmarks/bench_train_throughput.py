@@ -68,7 +68,7 @@ def sky_tiles(n: int, size: int, rng: np.random.Generator) -> TileBatch:
         images=np.stack([sci, err], axis=1).astype(np.float32),
         events={"level": np.full(n, level_e), "noise": np.full(n, np.hypot(np.sqrt(level_e), read_noise_e))},
         targets={"clean": clean[:, None].astype(np.float32)},
-        masks=np.where(hit, 8, 0).astype(np.uint8),
+        masks=np.where(hit, 8, 0).astype(np.uint16),
         group=np.arange(n) // 8,
     )
 

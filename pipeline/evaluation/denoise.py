@@ -12,13 +12,10 @@ from pipeline.evaluation.result import Bin, CaptionedFigure, Result, bins_table,
 from pipeline.figures import denoise
 from pipeline.figures.denoise import Cutout
 from pipeline.sky.baselines import psnr_db
-from pipeline.sky.dq import DQ
+from pipeline.sky.dq import DEFECTS, DQ, LOST, has
 from pipeline.sky.photometry import aperture_photometry, detect_stars, isolated, measure_fwhm
 
 NOISY = "noisy"
-DEFECTS = DQ.BAD | DQ.HOT | DQ.COSMIC_RAY | DQ.TRAIL
-#: Light that is not in the frame cannot be judged.
-LOST = DQ.MISSING | DQ.SATURATED
 FALSE_ALARM_RATE = 0.0005
 
 #: Stars that count for the flux metrics: their own photon noise is then below 5 %.
@@ -55,7 +52,7 @@ class Field:
     name : str
     sci, err : ndarray, shape (H, W)
         In `unit`.
-    dq : ndarray of uint8, shape (H, W)
+    dq : ndarray of uint16, shape (H, W)
         With the true defects, where there is a truth.
     level, noise : float
         Background and its rms.
@@ -89,7 +86,7 @@ class Field:
 
     def has(self, bits: DQ) -> np.ndarray:
         """Pixels with any of these bits, shape (H, W), bool."""
-        return (self.dq & int(bits)) != 0
+        return has(self.dq, bits)
 
 
 @dataclass(frozen=True)

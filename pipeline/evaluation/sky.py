@@ -11,7 +11,6 @@ from pipeline.config import Config
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.evaluation.comparison import NETWORK
 from pipeline.evaluation.denoise import (
-    LOST,
     NOISY,
     Field,
     Pair,
@@ -23,6 +22,7 @@ from pipeline.evaluation.denoise import (
 )
 from pipeline.evaluation.result import Predicts, Result
 from pipeline.sky.baselines import Settings, astroscrappy_median, tune
+from pipeline.sky.dq import DQ_DTYPE, LOST
 from pipeline.sky.frames import Frame
 from pipeline.sky.restore import restore_rows
 from pipeline.sky.tiling import untile
@@ -125,7 +125,7 @@ def _field(
 
 def restore(frame: Field, predictor: Predicts, settings: Settings, cfg: Config) -> Field:
     """What the network and the baselines make of a frame: they are told of lost pixels, never of true defects."""
-    known = frame.dq & np.uint8(LOST)
+    known = frame.dq & DQ_DTYPE(LOST)
     told = Frame(
         path=Path(frame.name),
         science_hdu=0,
@@ -158,7 +158,7 @@ def _tune(manifests: Sequence[Any]) -> tuple[Settings, dict[str, float | int]]:
     frames, truths, n_pixels = [], [], 0
     for frame in fields(reader):
         part = _middle(frame.sci.shape)
-        frames.append((frame.sci[part], frame.err[part], (frame.dq & np.uint8(LOST))[part]))
+        frames.append((frame.sci[part], frame.err[part], (frame.dq & DQ_DTYPE(LOST))[part]))
         truths.append(np.where(frame.has(LOST), np.nan, frame.clean)[part])
         n_pixels += truths[-1].size
         if n_pixels >= _TUNING_PIXELS:

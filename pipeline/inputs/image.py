@@ -15,16 +15,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import UserError
+from pipeline.sky.dq import DQ, has
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 
 #: Input channels in their order.
 CAMERA_CHANNELS = ("charge", "peak_time", "mask")
 SKY_CHANNELS = ("sci", "err")
-
-#: DQ bits (of those in the file format) that are known before a model has looked at the frame.
-SATURATED_BIT = 4
-MISSING_BIT = 32
 
 #: Event columns that change when the image is turned or mirrored: of no use beside augmented images. The signs of
 #: skewness and time slope depend on which end of the image axis is called its head.
@@ -150,7 +147,7 @@ class Preparation(BaseModel):
             Tiles as they are stored.
         events : mapping of ndarray, shape (N,)
             For sky tiles `level` and `noise` of the frame, in the unit of the tile.
-        masks : ndarray of uint8, shape (N, H, W), optional
+        masks : ndarray of uint16, shape (N, H, W), optional
             DQ bits of sky tiles; only those known before restoring (saturated, missing) are looked at.
         channels : sequence of str, optional
             Names of the raw channels; by default they stand in the order of `self.channels`.
@@ -253,8 +250,8 @@ class SkyPixels:
         missing = ~np.isfinite(sci)
         saturated = np.zeros_like(missing)
         if masks is not None:
-            missing |= (masks & MISSING_BIT) != 0
-            saturated = ((masks & SATURATED_BIT) != 0) & ~missing
+            missing |= has(masks, DQ.MISSING)
+            saturated = has(masks, DQ.SATURATED) & ~missing
         usable = np.isfinite(err) & (err > 0) & ~missing
         # A pixel cannot be better known than to a small part of the background noise; the floor keeps the
         # logarithm of a wrong (far too small) uncertainty from ruling the input.

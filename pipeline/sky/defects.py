@@ -10,8 +10,6 @@ from functools import cached_property
 
 import numpy as np
 
-from pipeline.sky.dq import DQ
-
 #: Charge (in sigma of the frame's noise) from which a pixel counts as spoiled in the truth mask.
 FLAG_SIGMA = 2.0
 
@@ -505,8 +503,3 @@ def _spill(line: np.ndarray, excess: np.ndarray, full_well_e: float) -> np.ndarr
         line[index] += taken
         carried -= taken
     return line
-
-
-def flag(mask: np.ndarray, where: np.ndarray, bit: DQ) -> None:
-    """Set `bit` in `mask` (uint8, changed in place) wherever `where` is true."""
-    mask[where] |= np.uint8(bit)

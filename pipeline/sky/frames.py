@@ -21,7 +21,7 @@ from pipeline.errors import InputFileError, UserError
 from pipeline.files import atomic_output
 from pipeline.sky import headers
 from pipeline.sky.background import robust_background
-from pipeline.sky.dq import DESCRIPTIONS, DQ
+from pipeline.sky.dq import DESCRIPTIONS, DQ, DQ_DTYPE, flag
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -51,7 +51,7 @@ class Frame:
         In `unit`; NaN where the file has no value.
     err : ndarray, shape (H, W), float32
         One sigma, in `unit`.
-    dq : ndarray, shape (H, W), uint8
+    dq : ndarray, shape (H, W), uint16
         Bits of `pipeline.sky.dq.DQ`.
     unit : str
         ``electron``, ``adu``, or the file's own unit as it is written.
@@ -252,10 +252,10 @@ def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path) -
     bias, bias_known = _bias_level(cards, cfg, pixels, stored_unit, integer, ingested, notes)
     saturation = _saturation(cards, cfg, pixels, integer, ingested)
 
-    dq = np.zeros(pixels.shape, np.uint8)
-    dq[~np.isfinite(pixels)] |= np.uint8(DQ.MISSING)
+    dq = np.zeros(pixels.shape, DQ_DTYPE)
+    flag(dq, ~np.isfinite(pixels), DQ.MISSING)
     if saturation is not None:
-        dq[pixels >= saturation] |= np.uint8(DQ.SATURATED)
+        flag(dq, pixels >= saturation, DQ.SATURATED)
     dq |= _file_mask(hdus, number, cfg, path, pixels.shape, notes)
 
     unit = "electron" if stored_unit == "adu" and gain is not None else stored_unit
@@ -418,28 +418,57 @@ def _file_mask(
     """Our bits, from our own DQ extension or translated from the camera's."""
     ours = _companion(hdus, number, ("LPDQ", "DQ"))
     if ours is not None and _OUR_DQ_CARD in ours.header:
-        return _pixels(ours)[0].astype(np.uint8)
-    mask = np.zeros(shape, np.uint8)
+        return _our_bits(ours, path)
+    mask = np.zeros(shape, DQ_DTYPE)
     foreign = _companion(hdus, number, ("DQ", "MASK", "FLAGS"))
     if foreign is not None:
-        mask |= _translate(_pixels(foreign)[0], cfg)
+        mask |= _translate(_bits(foreign), cfg)
         notes.append(f"mask from the file's {foreign.name} extension")
     beside = _beside(path, cfg.mask_suffix)
     if beside is not None:
-        mask |= _translate(_pixels_beside(beside, shape), cfg)
+        mask |= _translate(_bits_beside(beside, shape), cfg)
         notes.append(f"mask from {beside.name}")
     return mask
 
 
+def _our_bits(hdu: "fits.ImageHDU", path: Path) -> np.ndarray:
+    bits = _bits(hdu)
+    if (bits > np.iinfo(DQ_DTYPE).max).any():
+        raise InputFileError(f"{path}: {hdu.name} says that its bits are lightpool's, but has more than sixteen")
+    return bits.astype(DQ_DTYPE)
+
+
+def _bits(hdu: "fits.ImageHDU") -> np.ndarray:
+    """A mask as uint64. Float32, in which pixels are read, would round the low bits of a mask of 32 bits away."""
+    stored, header = hdu.data, hdu.header
+    if stored.dtype.kind not in "iu":
+        return np.where(np.isfinite(stored), stored, 0).astype(np.int64).view(np.uint64)
+    bits = stored.astype(stored.dtype.newbyteorder("="))
+    scale, zero = float(header.get("BSCALE", 1)), float(header.get("BZERO", 0))
+    top = 1 << (8 * bits.itemsize - 1)
+    unsigned = bits.view(f"u{bits.itemsize}")
+    if scale != 1 or zero not in (0, top):
+        unsigned = np.rint(bits * scale + zero).astype(np.int64).view(np.uint64)
+    elif zero == top and bits.dtype.kind == "i":  # a compressed image comes with its offset applied
+        unsigned = unsigned ^ unsigned.dtype.type(top)
+    unsigned = unsigned.astype(np.uint64)
+    if "BLANK" in header:
+        unsigned[stored == header["BLANK"]] = 0
+    return unsigned
+
+
 def _translate(foreign: np.ndarray, cfg: SkyIngestConfig) -> np.ndarray:
-    """A camera's bits in ours: listed ones as configured, all others mean a bad pixel."""
-    foreign = np.nan_to_num(foreign).astype(np.int64)
-    ours = np.zeros(foreign.shape, np.uint8)
+    """A camera's bits (uint64) in ours: listed ones as configured, all others mean a bad pixel."""
+    for bit in cfg.dq_bits.values():
+        if bit <= 0 or bit & ~int(~DQ(0)):
+            accepted = ", ".join(f"{int(known)} ({text})" for known, text in DESCRIPTIONS.items())
+            raise UserError(f"ingest.sky.dq_bits has {bit}, which is no sum of our bits; accepted: {accepted}")
+    ours = np.zeros(foreign.shape, DQ_DTYPE)
     rest = foreign.copy()
     for theirs, bit in cfg.dq_bits.items():
-        ours[(foreign & theirs) != 0] |= np.uint8(bit)
-        rest &= ~theirs
-    ours[rest != 0] |= np.uint8(DQ.BAD)
+        flag(ours, (foreign & np.uint64(theirs)) != 0, DQ(bit))
+        rest &= ~np.uint64(theirs)
+    flag(ours, rest != 0, DQ.BAD)
     return ours
 
 
@@ -469,7 +498,7 @@ def _file_uncertainty(
         values = np.sqrt(values)
     elif kind == "IVAR":
         values = 1 / np.sqrt(values)
-        dq[useless] |= np.uint8(DQ.BAD)
+        flag(dq, useless, DQ.BAD)
     notes.append(f"uncertainty from {source}")
     return (np.nan_to_num(values, nan=float(np.nanmedian(values))) * factor).astype(np.float32)
 
@@ -483,10 +512,22 @@ def _beside(path: Path, suffix: tuple[str, str] | None) -> Path | None:
 
 
 def _pixels_beside(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    with _image_beside(path, shape) as hdu:
+        return _pixels(hdu)[0]
+
+
+def _bits_beside(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    with _image_beside(path, shape) as hdu:
+        return _bits(hdu)
+
+
+@contextmanager
+def _image_beside(path: Path, shape: tuple[int, int]) -> Iterator["fits.ImageHDU"]:
     with open_fits(path, do_not_scale_image_data=True) as hdus:
         for hdu in hdus:
             if hdu.is_image and hdu.shape == shape:
-                return _pixels(hdu)[0]
+                yield hdu
+                return
     raise InputFileError(f"{path} holds no image of the shape {shape} of the frame that it belongs to")
 
 
@@ -570,7 +611,7 @@ def write_like(
     out : path
     sci, err : ndarray, shape (H, W)
         In `frame.unit`.
-    dq : ndarray of uint8, shape (H, W)
+    dq : ndarray of uint16, shape (H, W)
     history : sequence of str
         Lines for HISTORY cards.
     """
@@ -676,7 +717,7 @@ def _added_companions(
 def _dq_hdu(dq: np.ndarray, name: str, version: int, header: "fits.Header | None") -> "fits.ImageHDU":
     from astropy.io import fits
 
-    hdu = fits.ImageHDU(np.asarray(dq, np.uint8), header, name=name, ver=version)
+    hdu = fits.ImageHDU(dq.astype(DQ_DTYPE, casting="safe"), header, name=name, ver=version)
     hdu.header[_OUR_DQ_CARD] = (True, "bits as follows")
     for bit, text in DESCRIPTIONS.items():
         hdu.header[f"LPBIT{int(bit)}"] = text

@@ -13,7 +13,7 @@ from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError
 from pipeline.files import check_free
 from pipeline.sky.background import measured_background
-from pipeline.sky.dq import DESCRIPTIONS
+from pipeline.sky.dq import DESCRIPTIONS, has
 from pipeline.sky.frames import Answer, Frame, read_frames, write_answers
 from pipeline.sky.truth import truth_path
 
@@ -108,7 +108,7 @@ def _saturation(frame: Frame) -> float | None:
 def _summary(frames: list[Frame]) -> dict[str, Any]:
     first = frames[0]
     flagged = {
-        text: sum(int(np.count_nonzero(frame.dq & int(bit))) for frame in frames) for bit, text in DESCRIPTIONS.items()
+        text: sum(int(np.count_nonzero(has(frame.dq, bit))) for frame in frames) for bit, text in DESCRIPTIONS.items()
     }
     return {
         "unit": first.unit,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from pipeline.sky.dq import DQ
+from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, flag, has
 from pipeline.sky.frames import Answer, Frame, read_frames, write_answers
 from pipeline.tiles.shards import TileBatch
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 #: Defect probability from which a pixel counts as restored.
 DEFECT_THRESHOLD = 0.5
-# Pixels that are known to be bad before the model looks: it paints over them instead of trusting them.
-_KNOWN_BAD = DQ.BAD | DQ.HOT | DQ.COSMIC_RAY | DQ.TRAIL | DQ.MISSING
 _TILES_PER_CALL = 16
 
 
@@ -49,7 +47,7 @@ def restore_frame(
     -------
     restored, err : ndarray, shape (H, W), float32
         In `frame.unit`.
-    dq : ndarray, shape (H, W), uint8
+    dq : ndarray, shape (H, W), uint16
         The frame's bits; 64 added where a defect or hole was painted over, 128 where the result is less certain than
         the background noise although it was painted, or where the pixel is saturated.
 
@@ -191,9 +189,9 @@ def _restored_row(frame: Frame, predictor: Denoiser, top: int, tile_rows: int, a
     section = frame.exposed
     rows = slice(top, top + tile_rows)
     sci, err, dq = (plane[section][rows] for plane in (frame.sci, frame.err, frame.dq))
-    known_bad = (dq & _KNOWN_BAD) != 0
+    known_bad = has(dq, UNTRUSTED)
     sci = np.where(known_bad, np.float32(np.nan), sci)
-    masks = np.where(known_bad, np.uint8(DQ.MISSING), dq & np.uint8(DQ.SATURATED))
+    masks = np.where(known_bad, DQ_DTYPE(DQ.MISSING), dq & DQ_DTYPE(DQ.SATURATED))
     total = np.zeros((3, tile_rows, across.length), np.float32)
     for first in range(0, len(across.starts), _TILES_PER_CALL):
         numbers = range(first, min(first + _TILES_PER_CALL, len(across.starts)))
@@ -227,10 +225,10 @@ def _padded(tile: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def _flags(frame: Frame, part: tuple[slice, slice], planes: dict[str, np.ndarray]) -> np.ndarray:
     dq = frame.dq[part]
-    saturated = (dq & DQ.SATURATED) != 0
-    known_bad = (dq & _KNOWN_BAD) != 0
+    saturated, known_bad = has(dq, DQ.SATURATED), has(dq, UNTRUSTED)
     painted = (known_bad | (planes["defect_probability"] >= DEFECT_THRESHOLD)) & ~(saturated & ~known_bad)
     uncertain = saturated | (painted & (planes["restored_err"] > frame.noise))
-    return np.where(painted, np.uint8(DQ.RESTORED), 0) | np.where(uncertain, np.uint8(DQ.LOW_CONFIDENCE), 0).astype(
-        np.uint8
-    )
+    flags = np.zeros(dq.shape, DQ_DTYPE)
+    flag(flags, painted, DQ.RESTORED)
+    flag(flags, uncertain, DQ.LOW_CONFIDENCE)
+    return flags

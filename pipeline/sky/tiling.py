@@ -19,7 +19,7 @@ from pipeline import provenance
 from pipeline.config import Config, SkyTilesConfig
 from pipeline.errors import InputFileError, TooFewEventsError
 from pipeline.files import atomic_output, check_free, source_name
-from pipeline.sky.dq import DQ
+from pipeline.sky.dq import DQ, DQ_DTYPE, UNUSABLE, flag, has
 from pipeline.sky.frames import Frame, read_frame
 from pipeline.sky.registration import (
     Placement,
@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 #: Frames that are in memory at once while their common hot pixels are sought.
 _HOT_PIXEL_FRAMES = 25
 _CACHE_BYTES = 512 << 20
-# The partner's pixels with these bits are not used as a target.
-_UNUSABLE = DQ.BAD | DQ.HOT | DQ.SATURATED | DQ.COSMIC_RAY | DQ.TRAIL | DQ.MISSING
 
 
 def tile_positions(length: int, size: int, stride: int) -> np.ndarray:
@@ -135,7 +133,7 @@ def untile(batch: TileBatch) -> dict[str, np.ndarray]:
     if "clean" in batch.targets:
         planes["clean"] = batch.targets["clean"][:, 0]
     whole = {name: np.full(shape, np.nan, np.float32) for name in planes}
-    whole["dq"] = np.full(shape, int(DQ.MISSING), np.uint8)
+    whole["dq"] = np.full(shape, DQ.MISSING, DQ_DTYPE)
     if batch.masks is not None:
         planes["dq"] = batch.masks
     for number, (x, y) in enumerate(zip(x0, y0, strict=True)):
@@ -212,7 +210,7 @@ def _writer(
 
 def _known_pixels(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     """`sci` and `err` with NaN where the frame says that there is nothing."""
-    missing = (frame.dq & DQ.MISSING) != 0
+    missing = has(frame.dq, DQ.MISSING)
     return np.where(missing, np.nan, frame.sci), np.where(missing, np.nan, frame.err)
 
 
@@ -321,7 +319,7 @@ class _Field:
         self.splits = [int(split_of(name, np.zeros(1, int), cfg.tiles.splits, cfg.seed)[0]) for name in self.sources]
         first = read_frame(paths[0])
         self.shape, self.unit = first.shape, first.unit
-        frame_bytes = 9 * first.sci.size
+        frame_bytes = 10 * first.sci.size  # sci, err and dq
         self.frame = lru_cache(maxsize=max(2, int(_CACHE_BYTES // frame_bytes)))(self._read)
         self.hot = np.zeros(self.shape, bool)
         self.hot = self._find_hot()
@@ -336,7 +334,7 @@ class _Field:
                 f"{self.unit}; give frames of one field and one detector"
             )
         dq = frame.dq.copy()
-        dq[self.hot] |= np.uint8(DQ.HOT)
+        flag(dq, self.hot, DQ.HOT)
         return replace(frame, dq=dq)
 
     def _find_hot(self) -> np.ndarray:
@@ -470,8 +468,8 @@ class _Field:
         frame, other = self.frame(number), self.frame(partner)
         scale = np.float32(self.placements[partner].flux_scale / self.placements[number].flux_scale)
         target, target_err = other.sci[there] * scale, other.err[there] * scale
-        target = np.where((other.dq[there] & _UNUSABLE) != 0, np.nan, target)
-        usable = np.isfinite(target) & ((frame.dq[here] & _UNUSABLE) == 0)
+        target = np.where(has(other.dq[there], UNUSABLE), np.nan, target)
+        usable = np.isfinite(target) & ~has(frame.dq[here], UNUSABLE)
         target = target + _offset((frame.sci[here] - target)[usable])
         return target, np.where(np.isfinite(target), target_err, np.nan)
 

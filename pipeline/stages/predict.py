@@ -421,10 +421,10 @@ def _frame_record(
 ) -> dict[str, Any]:
     """What happened to a frame, in numbers."""
     from pipeline.sky.background import robust_background
-    from pipeline.sky.dq import DQ
+    from pipeline.sky.dq import DQ, has
 
     part = frame.exposed
-    level, noise = robust_background(restored[part], (dq[part] & ~np.uint8(DQ.RESTORED)) != 0)
+    level, noise = robust_background(restored[part], has(dq[part], ~DQ.RESTORED))
     height, width = frame.shape
     return {
         "file": file,
@@ -440,7 +440,7 @@ def _frame_record(
         "noise_after": _number(noise),
         "median_err_before": _number(np.nanmedian(frame.err)),
         "median_err_after": _number(np.nanmedian(err)),
-        "n_restored": int(np.count_nonzero(dq & np.uint8(DQ.RESTORED))),
-        "n_saturated": int(np.count_nonzero(dq & np.uint8(DQ.SATURATED))),
-        "n_missing": int(np.count_nonzero(dq & np.uint8(DQ.MISSING))),
+        "n_restored": int(np.count_nonzero(has(dq, DQ.RESTORED))),
+        "n_saturated": int(np.count_nonzero(has(dq, DQ.SATURATED))),
+        "n_missing": int(np.count_nonzero(has(dq, DQ.MISSING))),
     }

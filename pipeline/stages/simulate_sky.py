@@ -14,7 +14,7 @@ from pipeline.config import Config, SkySimulationConfig
 from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
 from pipeline.sky import defects, scenes
-from pipeline.sky.dq import DESCRIPTIONS, DQ
+from pipeline.sky.dq import DESCRIPTIONS, DQ, DQ_DTYPE, flag
 from pipeline.sky.truth import truth_path
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Exposure:
         As read out; 0 marks missing pixels.
     clean_e : ndarray, shape (H, W), float32
         Scene, sky and mean dark current [electron]: what a perfect restoration of the calibrated frame gives.
-    dq : ndarray, shape (H, W), uint8
+    dq : ndarray, shape (H, W), uint16
         What is wrong with each pixel.
     """
 
@@ -135,7 +135,7 @@ def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
 
     saturation_adu = min(cfg.full_well_e / camera.gain_e_per_adu + cfg.bias_adu, cfg.adc_max_adu)
     threshold_e = defects.FLAG_SIGMA * np.sqrt(clean_e + camera.read_noise_e**2)
-    dq = np.zeros(cfg.shape, np.uint8)
+    dq = np.zeros(cfg.shape, DQ_DTYPE)
     for where, bit in (
         (response < 1, DQ.BAD),
         (hot_e > threshold_e, DQ.HOT),
@@ -144,7 +144,7 @@ def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
         (charge_e / camera.gain_e_per_adu + cfg.bias_adu >= saturation_adu, DQ.SATURATED),
         (missing, DQ.MISSING),
     ):
-        defects.flag(dq, where, bit)
+        flag(dq, where, bit)
     return Exposure(adu.astype(np.uint16), clean_e.astype(np.float32), dq, scene, camera, saturation_adu)
 
 

@@ -123,6 +123,43 @@ def test_companion_extensions(rng, write_fits):
     assert frame.dq[6, 7] == DQ.COSMIC_RAY
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.float64])
+def test_no_bit_of_a_foreign_mask_is_lost(dtype, compressed, write_fits):
+    """In float32, which pixels are read into, 2^30 + 1 is 2^30."""
+    if compressed and np.dtype(dtype).itemsize == 8:
+        pytest.skip("FITS does not compress integers of 64 bits")
+    top = 1 << min(8 * np.dtype(dtype).itemsize - 2, 50)
+    mask = np.zeros((80, 100), dtype)
+    mask[3, 4], mask[5, 6], mask[7, 8] = top | 1, top, 1
+    hdu = (fits.CompImageHDU if compressed else fits.ImageHDU)(mask, name="MASK")
+    frame = read_frame(write_fits(extra=[hdu]), SkyIngestConfig(dq_bits={1: DQ.GHOST, top: DQ.BLEED}))
+    assert (frame.dq[3, 4], frame.dq[5, 6], frame.dq[7, 8]) == (DQ.GHOST | DQ.BLEED, DQ.BLEED, DQ.GHOST)
+    assert np.count_nonzero(frame.dq) == 3
+    assert frame.dq.dtype == np.uint16
+
+
+def test_the_highest_bit_of_a_signed_mask(write_fits):
+    mask = np.zeros((80, 100), np.int16)
+    mask[3, 4] = np.iinfo(np.int16).min
+    path = write_fits(extra=[fits.ImageHDU(mask, name="DQ")])
+    assert read_frame(path, SkyIngestConfig(dq_bits={1 << 15: DQ.HOT})).dq[3, 4] == DQ.HOT
+
+
+@pytest.mark.parametrize("bit", [0, -1, 1024])
+def test_a_foreign_bit_must_become_one_of_ours(write_fits, bit):
+    path = write_fits(extra=[fits.ImageHDU(np.zeros((80, 100), np.int16), name="DQ")])
+    with pytest.raises(UserError, match=rf"dq_bits has {bit}, which is no sum of our bits; accepted: 1 \(bad or dead"):
+        read_frame(path, SkyIngestConfig(dq_bits={4: bit}))
+
+
+def test_a_mask_that_calls_itself_ours_has_sixteen_bits(write_fits):
+    hdu = fits.ImageHDU(np.full((80, 100), 1 << 16, np.int32), name="DQ")
+    hdu.header["LPDQ"] = True
+    with pytest.raises(InputFileError, match="says that its bits are lightpool's, but has more than sixteen"):
+        read_frame(write_fits(extra=[hdu]))
+
+
 def test_mask_and_weight_files_beside(rng, tmp_path):
     pixels = rng.normal(100, 5, (50, 50)).astype(np.float32)
     weight = np.full((50, 50), 0.04, np.float32)
@@ -195,7 +232,7 @@ def test_answer_keeps_everything_else(tmp_path, rng):
         assert list(kept["HISTORY"]) == ["made by a test"]
         assert np.allclose(after[0].data, pixels + 5.0)  # 10 electron are 5 ADU
         assert np.allclose(after["ERR"].data, frame.err / 2)
-        assert after["DQ"].data.dtype == np.uint8
+        assert after["DQ"].data.dtype == np.uint16
     with (
         fits.open(path, disable_image_compression=True) as before,
         fits.open(out, disable_image_compression=True) as after,
@@ -211,10 +248,15 @@ def test_answers_of_answers_update_err_and_dq(write_fits, tmp_path):
     again = read_frame(first)
     dq = again.dq.copy()
     dq[1, 1] = DQ.RESTORED
+    dq[2, 2] = 1 << 15 | DQ.GHOST | DQ.BAD
     second = write_like(again, tmp_path / "two.fits", again.sci, again.err * 2, dq)
     with fits.open(second) as hdus:
         assert [hdu.name for hdu in hdus] == ["SCI", "ERR", "DQ"]
-        assert hdus["DQ"].data[1, 1] == DQ.RESTORED
+        assert hdus["DQ"].data.dtype == np.uint16
+        assert hdus["DQ"].header["BZERO"] == 32768
+        assert hdus["DQ"].header["LPBIT512"] == "ghost or persistence"
+        np.testing.assert_array_equal(hdus["DQ"].data, dq)
+    np.testing.assert_array_equal(read_frame(second).dq, dq)
     assert np.allclose(read_frame(second).err, frame.err * 2)
 
 

@@ -9,7 +9,7 @@ from pipeline.config import parse_config
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.evaluation.sky import fields, restore
 from pipeline.sky.baselines import Settings
-from pipeline.sky.dq import DQ
+from pipeline.sky.dq import DQ, DQ_DTYPE, flag, has
 from pipeline.stages.evaluate import evaluate_predictor
 from pipeline.tiles.manifest import write_manifest
 from pipeline.tiles.reader import TileReader
@@ -55,14 +55,14 @@ def tiles_of(frame, targets, columns):
 def recorded(clean, rng, *, defects=True):
     """Noise, cosmic rays, a saturated star and missing columns."""
     sci = clean + rng.normal(0, NOISE, clean.shape)
-    dq = np.zeros(clean.shape, np.uint8)
+    dq = np.zeros(clean.shape, DQ_DTYPE)
     if defects:
         hit = rng.random(clean.shape) < 0.01
         sci[hit] += rng.uniform(300, 3000, hit.sum())
-        dq[hit] |= np.uint8(DQ.COSMIC_RAY)
-        dq[:, -3:] |= np.uint8(DQ.MISSING)
-        dq[4:8, 4:8] |= np.uint8(DQ.SATURATED)
-    missing = (dq & DQ.MISSING) != 0
+        flag(dq, hit, DQ.COSMIC_RAY)
+        flag(dq, np.s_[:, -3:], DQ.MISSING)
+        flag(dq, np.s_[4:8, 4:8], DQ.SATURATED)
+    missing = has(dq, DQ.MISSING)
     return {"sci": np.where(missing, np.nan, sci), "err": np.full(clean.shape, NOISE), "dq": dq}
 
 

@@ -37,6 +37,7 @@ def test_frame_is_what_a_camera_writes(config, tmp_path):
     truth = read_truth(truth_path(path))
     assert truth.clean_e.shape == (96, 128)
     assert np.array_equal(adu == 0, (truth.dq & DQ.MISSING) != 0)
+    assert truth.dq.dtype == np.uint16
     assert set(truth.stars) == {"x", "y", "flux_e", "mag"}
     assert truth.parameters["DARKMEAN"] == pytest.approx(6.0)
     assert (path.parent / "sky_run_0003.fits.provenance.json").is_file()

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.preparation import SkyPixels
+from pipeline.sky.dq import DEFECTS, has
 from pipeline.tasks.decode.denoise import (
     DEAD_SNR,
     DEFECT_PRIOR,
@@ -49,9 +50,6 @@ from pipeline.tasks.decode.denoise import (
 from pipeline.tasks.training import Monitor, Objective, check_target
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
-
-#: DQ bits that the defect output learns: bad or dead, hot, cosmic ray, trail.
-DEFECT_BITS = 1 | 2 | 8 | 16
 
 HUBER_DELTA = 1.0  # sigma: what is left of the noise stays well below it, only failures are above
 PARTNER_HUBER_DELTA = 6.0  # a partner's own noise must stay in the quadratic part, or its skewness becomes a bias
@@ -121,7 +119,7 @@ class DenoiseObjective(Objective):
             brightest_around = maximum_filter(signal - difference, size=(1, 5, 5))
             found["defect"] = outlier & (brightest_around < SOURCE_THRESHOLD) & ~pixels.missing
         elif batch.masks is not None:
-            found["defect"] = ((batch.masks & DEFECT_BITS) != 0) & ~pixels.missing
+            found["defect"] = has(batch.masks, DEFECTS) & ~pixels.missing
         # A saturated star cannot be restored, a saturated cosmic ray can.
         usable &= ~pixels.saturated | found.get("defect", False)
         found["clean"] = np.where(usable, (clean - pixels.level) / pixels.noise, 0).astype(np.float32)
