@@ -1,7 +1,7 @@
-"""Raw tile to network input: fitted when a model is trained, kept in its card, replayed when it predicts.
+"""The image of one telescope, and numbers that belong to it.
 
-numpy only. Both wings compress their huge range (1 to 10^5) with asinh, which is linear in the noise and
-logarithmic in the signal [1]_.
+The charges span a huge range (1 to 10^5), which asinh compresses: it is linear in the noise and logarithmic in the
+signal [1]_.
 
 References
 ----------
@@ -9,19 +9,18 @@ References
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import UserError
-from pipeline.sky.dq import DQ, has
+from pipeline.inputs.base import Input
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 
-#: Input channels in their order.
-CAMERA_CHANNELS = ("charge", "peak_time", "mask")
-SKY_CHANNELS = ("sci", "err")
+if TYPE_CHECKING:
+    from pipeline.config import CameraTilesConfig
 
 #: Event columns that change when the image is turned or mirrored: of no use beside augmented images. The signs of
 #: skewness and time slope depend on which end of the image axis is called its head.
@@ -47,6 +46,50 @@ DERIVED_SCALARS: dict[str, tuple[tuple[str, ...], Callable[..., np.ndarray]]] = 
 _MAX_DEVIATION = 6.0
 
 
+class ImageRecipe(BaseModel):
+    """How a camera image becomes a tile: what a shard and a card say of it.
+
+    A format of its own, with a version and without defaults: whatever the configuration is called or defaults to
+    later, a model's images are prepared as they were in training.
+
+    Attributes
+    ----------
+    size_px : int
+        Side of the tile.
+    picture_pe, boundary_pe : float
+        Thresholds of the two-level cleaning [p.e.].
+    min_picture_neighbors : int
+    size_min_pe, n_pixels_min, leakage_max : float
+        Cuts on the cleaned image: charge [p.e.], pixels, largest share of the charge in the outermost ring.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1]
+    size_px: int
+    picture_pe: float
+    boundary_pe: float
+    min_picture_neighbors: int
+    size_min_pe: float
+    n_pixels_min: int
+    leakage_max: float
+
+    @classmethod
+    def of(cls, tiles: "CameraTilesConfig") -> Self:
+        """The recipe that a configuration asks for."""
+        cleaning, cuts = tiles.cleaning, tiles.cuts
+        return cls(
+            version=1,
+            size_px=tiles.size,
+            picture_pe=cleaning.picture_pe,
+            boundary_pe=cleaning.boundary_pe,
+            min_picture_neighbors=cleaning.min_picture_neighbors,
+            size_min_pe=cuts.size_min_pe,
+            n_pixels_min=cuts.n_pixels_min,
+            leakage_max=cuts.leakage_max,
+        )
+
+
 class ScalarStatistics(BaseModel):
     """How one scalar is standardised: mean and standard deviation over the training split."""
 
@@ -57,14 +100,11 @@ class ScalarStatistics(BaseModel):
     std: float
 
 
-class Preparation(BaseModel):
-    """What happens to a tile before the network sees it.
+class ImageInput(Input):
+    """Charge, time and cleaning mask of one telescope's image, and scalars.
 
     Attributes
     ----------
-    kind : {"camera", "sky"}
-    channels : tuple of str
-        Raw channels that are read, in their order.
     charge_scale_pe : float
         Charge at which the compression turns from linear to logarithmic: about the noise of one pixel.
     time_scale_ns : float
@@ -73,31 +113,20 @@ class Preparation(BaseModel):
         Event quantities joined to the image features.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    wing: ClassVar[Literal["camera"]] = "camera"
+    takes: ClassVar[Literal["image"]] = "image"
+    raw_channels: ClassVar[tuple[str, ...]] = ("charge", "peak_time", "mask")
 
-    kind: Literal["camera", "sky"]
-    channels: tuple[str, ...]
+    kind: str = "image"
+    version: Literal[1] = 1
     charge_scale_pe: float = 3.0
     time_scale_ns: float = 10.0
     scalar_statistics: tuple[ScalarStatistics, ...] = ()
 
     @classmethod
     def fit(cls, reader: TileReader, scalars: Sequence[str] = ()) -> Self:
-        """Take the channels from `reader` and the scalars' statistics from its tiles (the training split).
-
-        Raises
-        ------
-        UserError
-            If a channel is missing, or a scalar can be computed from none of the event columns.
-        """
-        needed = CAMERA_CHANNELS if reader.wing == "camera" else SKY_CHANNELS
-        present = [channel.name for channel in reader.channels]
-        missing = [name for name in needed if name not in present]
-        if missing:
-            raise UserError(
-                f"the tiles have no channel {', '.join(missing)} (they have {', '.join(present)}); "
-                "make them anew with this version's `lightpool tiles`"
-            )
+        """Take the scalars' statistics from the training split."""
+        cls.check_channels(reader)
         for name in scalars:
             lacking = [column for column in scalar_columns(name) if column not in reader.columns]
             if lacking:
@@ -106,63 +135,39 @@ class Preparation(BaseModel):
                     f"log10_NAME, NAME_abs or NAME_outward: {', '.join([*DERIVED_SCALARS, *reader.columns])}"
                 )
         events = reader.events({column for name in scalars for column in scalar_columns(name)}) if scalars else {}
-        return cls(
-            kind=reader.wing,
-            channels=needed,
-            scalar_statistics=tuple(_statistics(name, scalar_value(name, events)) for name in scalars),
-        )
-
-    @classmethod
-    def from_card(cls, content: Mapping[str, Any]) -> Self:
-        """Inverse of `to_card`."""
-        return cls.model_validate(content)
-
-    def to_card(self) -> dict[str, Any]:
-        """JSON-able form for a model's card."""
-        return self.model_dump(mode="json")
+        return cls(scalar_statistics=tuple(_statistics(name, scalar_value(name, events)) for name in scalars))
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Event columns that must come with the tiles."""
-        frame = ("level", "noise") if self.kind == "sky" else ()
-        return (*sorted({c for entry in self.scalar_statistics for c in scalar_columns(entry.name)}), *frame)
+        """Event columns that the scalars are computed from."""
+        return tuple(sorted({c for entry in self.scalar_statistics for c in scalar_columns(entry.name)}))
 
     @property
     def n_channels(self) -> int:
-        """Channels of the network's input."""
-        return len(self.channels) + (self.kind == "sky")
+        """Charge, time, mask."""
+        return len(self.raw_channels)
 
-    def images(
-        self,
-        raw: np.ndarray,
-        events: Mapping[str, np.ndarray],
-        masks: np.ndarray | None = None,
-        channels: Sequence[str] | None = None,
-    ) -> np.ndarray:
-        """Network input.
+    @property
+    def scalar_names(self) -> tuple[str, ...]:
+        """Names of the scalars."""
+        return tuple(entry.name for entry in self.scalar_statistics)
 
-        Parameters
-        ----------
-        raw : ndarray, shape (N, C, H, W)
-            Tiles as they are stored.
-        events : mapping of ndarray, shape (N,)
-            For sky tiles `level` and `noise` of the frame, in the unit of the tile.
-        masks : ndarray of uint16, shape (N, H, W), optional
-            DQ bits of sky tiles; only those known before restoring (saturated, missing) are looked at.
-        channels : sequence of str, optional
-            Names of the raw channels; by default they stand in the order of `self.channels`.
+    def arrays(self, batch: TileBatch, channels: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """`images`, shape (N, 3, H, W), and `scalars`, shape (N, S), where there are any; float32, finite everywhere.
 
-        Returns
-        -------
-        ndarray of float32, shape (N, C', H, W)
-            Finite everywhere. Camera: asinh charge, scaled time, mask. Sky: asinh of the signal in units of the
-            background noise, log of the relative uncertainty, and 1 where the pixel is not to be trusted.
+        Images: asinh charge, scaled time, mask.
+
+        Raises
+        ------
+        UserError
+            If an event column is missing.
         """
-        order = list(self.channels if channels is None else channels)
-        planes = {name: raw[:, order.index(name)] for name in self.channels}
-        return self._camera(planes) if self.kind == "camera" else self._sky(planes, events, masks)
+        found = {"images": self._images(self.planes(batch.images, channels))}
+        if self.scalar_statistics:
+            found["scalars"] = self._scalars(batch.events)
+        return found
 
-    def _camera(self, planes: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _images(self, planes: Mapping[str, np.ndarray]) -> np.ndarray:
         charge = planes["charge"].astype(np.float32) / np.float32(self.charge_scale_pe)
         time = planes["peak_time"].astype(np.float32) / np.float32(self.time_scale_ns)
         mask = planes["mask"].astype(np.float32)
@@ -170,26 +175,8 @@ class Preparation(BaseModel):
         prepared[~np.isfinite(prepared)] = 0
         return prepared
 
-    def _sky(
-        self, planes: Mapping[str, np.ndarray], events: Mapping[str, np.ndarray], masks: np.ndarray | None
-    ) -> np.ndarray:
-        known = SkyPixels.of(planes["sci"], planes["err"], events, masks)
-        untrusted = (known.missing | known.saturated).astype(np.float32)
-        signal = np.arcsinh((known.sci - known.level) / known.noise)
-        return np.stack([signal, np.log(known.err / known.noise), untrusted], axis=1, dtype=np.float32)
-
-    def scalars(self, events: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """Standardised scalars, shape (N, S), float32, or None where the model uses none.
-
-        A value that is not finite (a parameter that could not be computed) counts as the mean.
-
-        Raises
-        ------
-        UserError
-            If an event column is missing.
-        """
-        if not self.scalar_statistics:
-            return None
+    def _scalars(self, events: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Standardised; a value that is not finite (a parameter that could not be computed) counts as the mean."""
         missing = [name for name in self.columns if name not in events]
         if missing:
             raise UserError(
@@ -200,68 +187,7 @@ class Preparation(BaseModel):
         return np.clip(standardised, -_MAX_DEVIATION, _MAX_DEVIATION).astype(np.float32)
 
 
-class SkyPixels:
-    """Pixels of sky tiles with every hole filled, and the scales that denoising works in.
-
-    Attributes
-    ----------
-    sci, err : ndarray of float32, shape (N, H, W)
-        Finite; where the pixel is missing, the background level and its noise.
-    level, noise : ndarray of float32, shape (N, 1, 1)
-        Background of the frame, and its rms.
-    missing, saturated : ndarray of bool, shape (N, H, W)
-    """
-
-    def __init__(
-        self,
-        sci: np.ndarray,
-        err: np.ndarray,
-        level: np.ndarray,
-        noise: np.ndarray,
-        missing: np.ndarray,
-        saturated: np.ndarray,
-    ) -> None:
-        self.sci, self.err, self.level, self.noise = sci, err, level, noise
-        self.missing, self.saturated = missing, saturated
-
-    @classmethod
-    def of(
-        cls,
-        sci: np.ndarray,
-        err: np.ndarray,
-        events: Mapping[str, np.ndarray],
-        masks: np.ndarray | None,
-    ) -> Self:
-        """Fill what is not known: NaN or infinite, flagged as missing, or an uncertainty that is none.
-
-        Raises
-        ------
-        UserError
-            If the noise of a frame is not positive: then there is no scale to judge anything by.
-        """
-        level = np.asarray(events["level"], np.float32)[:, None, None]
-        noise = np.asarray(events["noise"], np.float32)[:, None, None]
-        if not (np.isfinite(level).all() and np.isfinite(noise).all() and (noise > 0).all()):
-            raise UserError(
-                "the background level or noise of a frame is not a positive number: "
-                f"level {level.ravel()[:4].tolist()}, noise {noise.ravel()[:4].tolist()}; ingest the frame anew"
-            )
-        sci, err = np.asarray(sci, np.float32), np.asarray(err, np.float32)
-        missing = ~np.isfinite(sci)
-        saturated = np.zeros_like(missing)
-        if masks is not None:
-            missing |= has(masks, DQ.MISSING)
-            saturated = has(masks, DQ.SATURATED) & ~missing
-        usable = np.isfinite(err) & (err > 0) & ~missing
-        # A pixel cannot be better known than to a small part of the background noise; the floor keeps the
-        # logarithm of a wrong (far too small) uncertainty from ruling the input.
-        err = np.where(usable, np.maximum(np.nan_to_num(err), 0.05 * noise), noise)
-        return cls(np.where(missing, level, np.nan_to_num(sci)), err, level, noise, missing, saturated)
-
-    @classmethod
-    def of_batch(cls, batch: TileBatch) -> Self:
-        """Pixels of a batch whose channels are `sci` and `err`."""
-        return cls.of(batch.images[:, 0], batch.images[:, 1], batch.events, batch.masks)
+INPUT = ImageInput
 
 
 def scalar_columns(name: str) -> tuple[str, ...]:

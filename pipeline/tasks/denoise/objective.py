@@ -31,13 +31,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import maximum_filter
 from torch import Tensor
+from torchmetrics import Metric
 
-from pipeline.errors import UserError
-from pipeline.preparation import SkyPixels
-from pipeline.sky.dq import DEFECTS, has
-from pipeline.tasks.decode.denoise import (
+from pipeline.tasks.denoise.decode import (
     DEAD_SNR,
     DEFECT_PRIOR,
     GATE_SHARPNESS,
@@ -47,9 +44,11 @@ from pipeline.tasks.decode.denoise import (
     REPLACED_RANGE,
     TAPER_SNR,
 )
-from pipeline.tasks.training import Monitor, Objective, check_target
-from pipeline.tiles.reader import TileReader
-from pipeline.tiles.shards import TileBatch
+from pipeline.tasks.denoise.spec import SPEC
+from pipeline.tasks.denoise.targets import SOURCE_THRESHOLD, TARGETS
+from pipeline.tasks.interfaces import Targets
+from pipeline.tasks.spec import TaskSpec
+from pipeline.training.objective import Objective
 
 HUBER_DELTA = 1.0  # sigma: what is left of the noise stays well below it, only failures are above
 PARTNER_HUBER_DELTA = 6.0  # a partner's own noise must stay in the quadratic part, or its skewness becomes a bias
@@ -61,156 +60,74 @@ BIAS_TOLERANCE = 0.01  # relative bias that counts as one unit of the loss
 BIAS_WEIGHT = 0.01
 LIKELIHOOD_WEIGHT = 0.1
 DEFECT_WEIGHT = 4.0
-SOURCE_THRESHOLD = 5.0  # u above which a pixel counts as source
-SCATTER_PIXELS = 30  # fewer source pixels tell no scatter
-PARTNER_OUTLIER = 8.0  # sigma of the difference between two exposures: far beyond noise, so that no noise is selected
 
 
 class DenoiseObjective(Objective):
     """Restored image, its variance and the defect probability."""
 
-    task = "denoise"
-    kind = "sky"
-    monitor = Monitor("loss", "lower")
-    spatial: ClassVar[tuple[str, ...]] = (
-        "images", "signal", "uncertainty", "missing", "saturated", "usable", "clean", "clean_variance", "defect",
-    )  # fmt: skip
+    spec: ClassVar[TaskSpec] = SPEC
+    targets: ClassVar[Targets] = TARGETS
 
-    @property
-    def num_outputs(self) -> int:
-        """Correction, replacement, log variance, defect logit."""
-        return 4
-
-    def check(self, train: TileReader, validation: TileReader) -> None:
-        """Besides the common checks: the tiles have a target, and no scalars are asked for."""
-        super().check(train, validation)
-        if self.config.scalars:
-            raise UserError(
-                f"train.denoise.scalars must be empty, got {', '.join(self.config.scalars)}: a frame has no parameters"
-            )
-        for reader in (train, validation):
-            check_target(reader, "clean", self.task)
-
-    def target_arrays(self, batch: TileBatch) -> dict[str, np.ndarray]:
-        """Planes (N, H, W) in units of the background noise, and the photon noise's slope (N,).
-
-        `clean_variance` and `scatter` (N,) are there for a noisy partner, `defect` where it can be known.
-        """
-        pixels = SkyPixels.of_batch(batch)
-        clean = batch.targets["clean"][:, 0].astype(np.float32)
-        usable = np.isfinite(clean)
-        signal, uncertainty = (pixels.sci - pixels.level) / pixels.noise, pixels.err / pixels.noise
-        found = {
-            "signal": signal,
-            "uncertainty": uncertainty,
-            "missing": pixels.missing,
-            "saturated": pixels.saturated,
-            "photon_slope": _photon_slope(signal, uncertainty, pixels.missing | pixels.saturated),
-        }
-        if "clean_err" in batch.targets:
-            clean_err = batch.targets["clean_err"][:, 0].astype(np.float32) / pixels.noise
-            usable &= np.isfinite(clean_err)
-            found["clean_variance"] = np.where(usable, clean_err**2, 1).astype(np.float32)
-            partner = np.where(usable, (clean - pixels.level) / pixels.noise, np.nan)
-            found["scatter"] = _relative_scatter(signal, partner, pixels.missing | pixels.saturated)
-            difference = np.where(usable, signal - partner, 0)
-            # What stands out of one exposure only, on dark sky: on a star and beside it, changes of its shape do that.
-            outlier = difference > PARTNER_OUTLIER * np.sqrt(uncertainty**2 + found["clean_variance"])
-            brightest_around = maximum_filter(signal - difference, size=(1, 5, 5))
-            found["defect"] = outlier & (brightest_around < SOURCE_THRESHOLD) & ~pixels.missing
-        elif batch.masks is not None:
-            found["defect"] = has(batch.masks, DEFECTS) & ~pixels.missing
-        # A saturated star cannot be restored, a saturated cosmic ray can.
-        usable &= ~pixels.saturated | found.get("defect", False)
-        found["clean"] = np.where(usable, (clean - pixels.level) / pixels.noise, 0).astype(np.float32)
-        found["usable"] = usable
-        return found
-
-    def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, outputs: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """Sum of the terms described above."""
-        restored = restore(outputs, batch)
-        usable = batch["usable"].float() * batch["weights"][:, None, None]
-        residual = (restored - batch["clean"]) * batch["usable"]
+        restored = restore(outputs, target)
+        usable = target["usable"].float() * target["weights"][:, None, None]
+        residual = (restored - target["clean"]) * target["usable"]
         # By the noisy partner's own value, its low fluctuations would weigh more.
-        sigma2 = _true_variance(restored.detach() if "clean_variance" in batch else batch["clean"], batch)
-        delta = PARTNER_HUBER_DELTA if "clean_variance" in batch else HUBER_DELTA
+        sigma2 = _true_variance(restored.detach() if "clean_variance" in target else target["clean"], target)
+        delta = PARTNER_HUBER_DELTA if "clean_variance" in target else HUBER_DELTA
         total = _mean(_huber(residual * sigma2.rsqrt(), delta), usable)
         # A defect's error belongs to the pixel term; in a window it would drown what a star's pixels share.
-        sound = batch["usable"] & ~batch["missing"] & ~batch.get("defect", torch.zeros_like(batch["usable"]))
-        total = total + FLUX_WEIGHT * _window_loss(residual * sound, sigma2 * sound, batch["weights"], delta)
+        sound = target["usable"] & ~target["missing"] & ~target.get("defect", torch.zeros_like(target["usable"]))
+        total = total + FLUX_WEIGHT * _window_loss(residual * sound, sigma2 * sound, target["weights"], delta)
         # Without truth the brightness is the restored one: a noisy partner's would prefer its own fluctuations.
-        brightness = restored.detach() if "clean_variance" in batch else batch["clean"]
+        brightness = restored.detach() if "clean_variance" in target else target["clean"]
         total = total + BIAS_WEIGHT * _bias_loss(residual, brightness, sigma2.detach(), sound)
-        total = total + LIKELIHOOD_WEIGHT * _mean(_likelihood(outputs, restored, residual, batch), usable)
-        if "defect" in batch:
+        total = total + LIKELIHOOD_WEIGHT * _mean(_likelihood(outputs, restored, residual, target), usable)
+        if "defect" in target:
             entropy = F.binary_cross_entropy_with_logits(
-                outputs[:, 3] + DEFECT_PRIOR, batch["defect"].float(), reduction="none"
+                outputs[:, 3] + DEFECT_PRIOR, target["defect"].float(), reduction="none"
             )
-            judged = (~batch["missing"]) * (1 + torch.asinh(batch["signal"].abs())) * batch["weights"][:, None, None]
+            judged = (~target["missing"]) * (1 + torch.asinh(target["signal"].abs())) * target["weights"][:, None, None]
             total = total + DEFECT_WEIGHT * _mean(entropy, judged)
         return total
 
-    def metrics(self) -> "DenoiseMetrics":
+    def metrics(self) -> Metric:
         """Gain over the noisy frame, flux bias, error on defects."""
         return DenoiseMetrics()
 
 
-def restore(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """Restored pixels in units of the background noise, as `pipeline.tasks.decode.denoise` explains them.
+def restore(outputs: Tensor, target: Mapping[str, Tensor]) -> Tensor:
+    """Restored pixels in units of the background noise, as `pipeline.tasks.denoise.decode` explains them.
 
     Parameters
     ----------
     outputs : Tensor, shape (N, 4, H, W)
-    batch : mapping of Tensor, shape (N, H, W)
+    target : mapping of Tensor, shape (N, H, W)
         `signal` and `uncertainty`, above the background level in units of the background noise; `missing` and
         `saturated`, bool.
     """
-    signal, uncertainty = batch["signal"], batch["uncertainty"]
+    signal, uncertainty = target["signal"], target["uncertainty"]
     taper = 1 / (1 + (signal.clamp(min=0) / uncertainty / TAPER_SNR).square())
-    taper = taper.masked_fill(batch["saturated"], 0.0)
+    taper = taper.masked_fill(target["saturated"], 0.0)
     kept = signal + uncertainty * taper * MAX_CORRECTION * torch.tanh(outputs[:, 0] / MAX_CORRECTION)
     replaced = torch.sinh(outputs[:, 1].clamp(*REPLACED_RANGE))
-    added = ~batch["missing"] & (signal > DEAD_SNR * uncertainty)
+    added = ~target["missing"] & (signal > DEAD_SNR * uncertainty)
     replaced = torch.where(added, torch.minimum(replaced, signal + MAX_CORRECTION * uncertainty), replaced)
-    known = signal.masked_fill(batch["missing"], -torch.inf)
+    known = signal.masked_fill(target["missing"], -torch.inf)
     brightest = F.max_pool2d(known[:, None], 2 * NEIGHBOURHOOD_PX + 1, stride=1, padding=NEIGHBOURHOOD_PX)[:, 0]
     bounded = ~added & torch.isfinite(brightest)
     replaced = torch.where(bounded, torch.minimum(replaced, brightest + MAX_CORRECTION), replaced)
-    gate = torch.sigmoid(GATE_SHARPNESS * (outputs[:, 3] + DEFECT_PRIOR)).masked_fill(batch["missing"], 1.0)
+    gate = torch.sigmoid(GATE_SHARPNESS * (outputs[:, 3] + DEFECT_PRIOR)).masked_fill(target["missing"], 1.0)
     return kept + gate * (replaced - kept)
 
 
-def _true_variance(expectation: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+def _true_variance(expectation: Tensor, target: Mapping[str, Tensor]) -> Tensor:
     """What a pixel of this expectation varies by, in units of the background's variance."""
-    variance = 1 + batch["photon_slope"][:, None, None] * expectation.clamp(min=0)
-    if "scatter" in batch:
-        variance = variance + (batch["scatter"][:, None, None] * expectation).square()
+    variance = 1 + target["photon_slope"][:, None, None] * expectation.clamp(min=0)
+    if "scatter" in target:
+        variance = variance + (target["scatter"][:, None, None] * expectation).square()
     return variance
-
-
-def _photon_slope(signal: np.ndarray, uncertainty: np.ndarray, untrusted: np.ndarray) -> np.ndarray:
-    """Slope k of sigma^2 = 1 + k u, per tile, from the frame's own uncertainties; 0 without bright pixels."""
-    bright = (signal > 3) & ~untrusted
-    excess = np.where(bright, uncertainty**2 - 1, 0).sum((1, 2), dtype=np.float64)
-    flux = np.where(bright, signal, 0).sum((1, 2), dtype=np.float64)
-    return (np.maximum(excess, 0) / np.maximum(flux, 1)).astype(np.float32)
-
-
-def _relative_scatter(signal: np.ndarray, partner: np.ndarray, untrusted: np.ndarray) -> np.ndarray:
-    """By what part of their brightness sources differ between two exposures, shape (N,).
-
-    Seeing, guiding and the place of a star on its pixels change from one exposure to the next, in proportion to the
-    flux: in an undersampled field that is a hundred times the noise. Tiles with too few source pixels take the median
-    of the others.
-    """
-    mean = 0.5 * (signal + partner)
-    source = (mean > SOURCE_THRESHOLD) & ~untrusted
-    change = np.divide(np.abs(signal - partner), mean, out=np.full_like(mean, np.nan), where=source)
-    found = np.full(len(signal), np.nan)
-    for tile in np.flatnonzero(source.sum((1, 2)) >= SCATTER_PIXELS):
-        found[tile] = 1.4826 * np.nanmedian(change[tile])  # standard deviation of a Gaussian from its median deviation
-    typical = np.median(found[np.isfinite(found)]) if np.isfinite(found).any() else 0.0
-    return np.where(np.isfinite(found), found, typical).astype(np.float32)
 
 
 def _huber(deviation: Tensor, delta: float) -> Tensor:
@@ -250,51 +167,54 @@ def _bias_loss(residual: Tensor, brightness: Tensor, sigma2: Tensor, sound: Tens
     return total / (len(BIAS_WINDOWS_PX) * (len(BIAS_SNR_EDGES) - 1))
 
 
-def _likelihood(outputs: Tensor, restored: Tensor, residual: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+def _likelihood(outputs: Tensor, restored: Tensor, residual: Tensor, target: Mapping[str, Tensor]) -> Tensor:
     """Gaussian negative log likelihood of the error; what a partner varies by adds to the predicted variance."""
-    scale = batch["uncertainty"].square()
+    scale = target["uncertainty"].square()
     variance = torch.exp(outputs[:, 2].clamp(*LOG_VARIANCE_RANGE)) * scale
-    if "clean_variance" in batch:
-        change = batch["scatter"][:, None, None] * restored.detach()
-        variance = variance + batch["clean_variance"] + change.square()
+    if "clean_variance" in target:
+        change = target["scatter"][:, None, None] * restored.detach()
+        variance = variance + target["clean_variance"] + change.square()
     # In units of the measured uncertainty, so that the term does not depend on the frame's brightness.
     return 0.5 * (torch.log(variance / scale) + residual.detach().square() / variance)
 
 
-class DenoiseMetrics:
+_TERMS = ("n_sound", "restored", "noisy", "excess", "flux", "n_defect", "defect")
+
+
+class DenoiseMetrics(Metric):
     """Sums over sound pixels of the validation tiles."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
+        super().__init__()
+        self.add_state("sums", torch.zeros(len(_TERMS), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def add(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> None:
+    def update(self, outputs: Tensor, target: Mapping[str, Tensor]) -> None:
         """Take in one batch."""
-        restored = restore(outputs, batch)
-        clean, usable = batch["clean"], batch["usable"]
-        defect = batch.get("defect", torch.zeros_like(usable)) & usable
-        sound = usable & ~batch["missing"] & ~defect
-        sigma2 = _true_variance(clean, batch)
+        restored = restore(outputs, target)
+        clean, usable = target["clean"], target["usable"]
+        defect = target.get("defect", torch.zeros_like(usable)) & usable
+        sound = usable & ~target["missing"] & ~defect
+        sigma2 = _true_variance(clean, target)
         # Chosen by what is not noisy: by a noisy partner's value, its upward fluctuations would be preferred.
-        source = sound & ((restored if "clean_variance" in batch else clean) > SOURCE_THRESHOLD)
+        source = sound & ((restored if "clean_variance" in target else clean) > SOURCE_THRESHOLD)
         error2 = (restored - clean).square()
         terms = {
             "n_sound": sound.double().sum(),
             "restored": (error2 / sigma2)[sound].double().sum(),
-            "noisy": ((batch["signal"] - clean).square() / sigma2)[sound].double().sum(),
+            "noisy": ((target["signal"] - clean).square() / sigma2)[sound].double().sum(),
             "excess": (restored - clean)[source].double().sum(),
             "flux": clean[source].double().sum(),
             "n_defect": defect.double().sum(),
             "defect": error2[defect].double().sum(),
         }
-        for name, term in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(term)
+        self.sums += torch.stack([terms[name] for name in _TERMS])
 
     def compute(self) -> dict[str, float]:
         """`gain_db`: how far the error of sound pixels fell below the noisy frame's, both in units of the noise.
         `flux_bias`: relative excess of restored flux on source pixels. `defect_rmse`: in units of the background
         noise; NaN where no defect is known.
         """
-        sums = self.sums
+        sums = dict(zip(_TERMS, self.sums.tolist(), strict=True))
         ratio = sums["restored"] / max(sums["noisy"], 1e-30)
         return {
             "gain_db": -10 * float(np.log10(max(ratio, 1e-30))),

@@ -1,16 +1,22 @@
 """Gamma or hadron: a classification whose classes are made alike in energy, offset and size by weights."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics import Metric
 
 from pipeline import statistics
 from pipeline.errors import TooFewEventsError
-from pipeline.tasks.training import Monitor, Objective, check_target, weighted_mean
+from pipeline.tasks.gammaness.spec import SPEC
+from pipeline.tasks.gammaness.targets import GAMMA, TARGETS
+from pipeline.tasks.interfaces import Targets
+from pipeline.tasks.spec import TaskSpec
 from pipeline.tiles.reader import TileReader
-from pipeline.tiles.shards import TileBatch
+from pipeline.training.objective import Objective, weighted_mean
 
 
 class GammanessObjective(Objective):
@@ -24,63 +30,52 @@ class GammanessObjective(Objective):
     .. [1] Szegedy et al. (2016), "Rethinking the Inception architecture", arXiv:1512.00567, sect. 7; K = 2 classes.
     """
 
-    task = "gammaness"
-    kind = "camera"
-    has_labels = True
-    monitor = Monitor("auc", "higher")
+    spec: ClassVar[TaskSpec] = SPEC
+    targets: ClassVar[Targets] = TARGETS
 
-    @property
-    def num_outputs(self) -> int:
-        """One logit."""
-        return 1
+    def check(self, reader: TileReader) -> None:
+        """Besides the common checks: both classes are there, with weight."""
+        super().check(reader)
+        events = reader.events(["true_primary_id"])
+        gamma = events["true_primary_id"] == GAMMA
+        weighted = events["weights"] > 0
+        n_gammas, n_hadrons = int((gamma & weighted).sum()), int((~gamma & weighted).sum())
+        if min(n_gammas, n_hadrons) == 0:
+            raise TooFewEventsError(
+                f"gammaness needs gammas and hadrons of overlapping energy, offset and size, but the "
+                f"{reader.split_name} split has {n_gammas} gammas and {n_hadrons} hadrons of any weight; add the "
+                "manifest of the missing class to the same `lightpool manifest`, or simulate it in the same range"
+            )
 
-    def check(self, train: TileReader, validation: TileReader) -> None:
-        """Besides the common checks: both classes are in both splits, with weight."""
-        super().check(train, validation)
-        for reader in (train, validation):
-            check_target(reader, "gammaness", self.task)
-            events = reader.events(["true_primary_id"])
-            gamma = events["true_primary_id"] == 0
-            weighted = events["weights"] > 0
-            n_gammas, n_hadrons = int((gamma & weighted).sum()), int((~gamma & weighted).sum())
-            if min(n_gammas, n_hadrons) == 0:
-                raise TooFewEventsError(
-                    f"gammaness needs gammas and hadrons of overlapping energy, offset and size, but the "
-                    f"{reader.split_name} split has {n_gammas} gammas and {n_hadrons} hadrons of any weight; add the "
-                    "manifest of the missing class to the same `lightpool manifest`, or simulate it in the same range"
-                )
-
-    def target_arrays(self, batch: TileBatch) -> dict[str, np.ndarray]:
-        """1 for gammas, 0 for hadrons, shape (N,)."""
-        return {"gamma": batch.targets["gammaness"][:, 0].astype(np.float32)}
-
-    def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, outputs: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """Weighted binary cross-entropy."""
-        labels, smoothing = batch["gamma"], self.config.label_smoothing
+        labels, smoothing = target["gamma"], self.options.label_smoothing
         if smoothing:
             labels = labels * (1 - smoothing) + smoothing / 2
         per_tile = F.binary_cross_entropy_with_logits(outputs[:, 0], labels, reduction="none")
-        return weighted_mean(per_tile, batch["weights"])
+        return weighted_mean(per_tile, target["weights"])
 
-    def metrics(self) -> "GammanessMetrics":
+    def metrics(self) -> Metric:
         """Area under the ROC curve."""
         return GammanessMetrics()
 
 
-class GammanessMetrics:
-    """Three numbers per validation tile are kept: 12 bytes each."""
+class GammanessMetrics(Metric):
+    """Three numbers per validation tile are kept, 12 bytes: torchmetrics' own curves take no weights."""
 
     def __init__(self) -> None:
-        self.parts: list[np.ndarray] = []
+        super().__init__()
+        self.add_state("parts", [], dist_reduce_fx="cat")
 
-    def add(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> None:
+    def update(self, outputs: Tensor, target: Mapping[str, Tensor]) -> None:
         """Take in one batch."""
-        columns = (outputs[:, 0], batch["gamma"], batch["weights"])
-        self.parts.append(np.stack([column.float().cpu().numpy() for column in columns]))
+        columns = (outputs[:, 0], target["gamma"], target["weights"])
+        self.parts.append(torch.stack([column.float() for column in columns], dim=1))
 
     def compute(self) -> dict[str, float]:
         """`auc`, weighted."""
-        scores, labels, weights = np.concatenate(self.parts, axis=1)
+        parts = self.parts if isinstance(self.parts, Tensor) else torch.cat(self.parts)
+        scores, labels, weights = parts.cpu().numpy().T
         return {"auc": float(statistics.auc(scores, labels > 0.5, weights.astype(np.float64)))}
 
 
