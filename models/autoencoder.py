@@ -9,7 +9,8 @@ The network predicts corrections of photometric images, which decides its form:
   layer runs on a quarter of the pixels;
 - size is reduced by strided convolutions and recovered by transposed convolutions whose kernel is the stride, so that
   each output pixel gets the same number of contributions (no checkerboard [4]);
-- convolutions pad with zeros, and a frame's height and width are multiples of `stride`: the caller pads the frame.
+- convolutions pad with zeros, and a frame's height and width are multiples of `size_multiple`: the caller pads
+  the frame.
 
 Parameters, with c input channels, n output maps, width w, depth d, m convolutions per level, r = unshuffle,
 w_i = 2^i w and s = 2 with skips, 1 without:
@@ -67,7 +68,7 @@ class ConvAutoencoder(nn.Module):
 
     Attributes
     ----------
-    stride : int
+    size_multiple : int
         Height and width of a frame must be multiples of it; it is the smallest frame, too (`min_size`).
     """
 
@@ -93,7 +94,7 @@ class ConvAutoencoder(nn.Module):
         self.skips = skips
         self.unshuffle = unshuffle
         self.zero_init = zero_init
-        self.stride = self.min_size = unshuffle * 2**depth
+        self.size_multiple = self.min_size = unshuffle * 2**depth
 
         chans = [width * 2**level for level in range(depth + 1)]
         self.stem = nn.Sequential(nn.PixelUnshuffle(unshuffle), *_conv_act(in_chans * unshuffle**2, width))
@@ -164,7 +165,7 @@ class ConvAutoencoder(nn.Module):
         Raises
         ------
         ValueError
-            For another number of channels, or a height or width that is no multiple of `stride`.
+            For another number of channels, or a height or width that is no multiple of `size_multiple`.
         """
         if torch.compiler.is_compiling():  # in an exported graph a test of the shape would freeze it
             return
@@ -172,10 +173,11 @@ class ConvAutoencoder(nn.Module):
         if x.ndim != 4 or x.shape[1] != self.in_chans:
             raise ValueError(f"{name} was built for frames (N, {self.in_chans}, H, W), got {tuple(x.shape)}")
         height, width = x.shape[2:]
-        if height < self.stride or width < self.stride or height % self.stride or width % self.stride:
+        multiple = self.size_multiple
+        if height < multiple or width < multiple or height % multiple or width % multiple:
             raise ValueError(
                 f"a frame of {height} x {width} px does not fit {name}; height and width must be multiples of "
-                f"{self.stride} px: pad the frame"
+                f"{multiple} px: pad the frame"
             )
 
 
@@ -194,13 +196,13 @@ def _level(in_chans: int, out_chans: int, convs: int) -> nn.Sequential:
 _REF = {"in_chans": 2, "num_outputs": 3}
 
 
-@register_model(paper="arXiv:1603.09056", ref=_REF, num_params=214_476)
+@register_model(paper="arXiv:1603.09056", ref=_REF, num_params=214_476, takes="frame", gives="map")
 def conv_autoencoder(in_chans: int = 1, num_outputs: int = 1, **kwargs: Any) -> ConvAutoencoder:
     """Convolutional autoencoder for frames of any size."""
     return ConvAutoencoder(in_chans, num_outputs, **kwargs)
 
 
-@register_model(paper="arXiv:1505.04597", ref=_REF, num_params=240_396)
+@register_model(paper="arXiv:1505.04597", ref=_REF, num_params=240_396, takes="frame", gives="map")
 def unet(in_chans: int = 1, num_outputs: int = 1, **kwargs: Any) -> ConvAutoencoder:
     """The autoencoder with skip connections (U-Net)."""
     return ConvAutoencoder(in_chans, num_outputs, **({"skips": True} | kwargs))

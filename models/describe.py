@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.layers import PoolTo
-from models.registry import create_model
+from models.registry import create_model, model_entry
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def describe(name: str, tile: int = 56, in_chans: int = 1, num_outputs: int = 1,
         network = create_model(name, in_chans, num_outputs, **kwargs).eval()
         images = torch.empty(1, in_chans, tile, tile)
         scalars = torch.empty(1, kwargs["n_scalars"]) if kwargs.get("n_scalars") else None
-    dense = hasattr(network, "stride")
+    dense = model_entry(name).gives == "map"
     with torch.no_grad(), FlopCounterMode(display=False) as counter, _ReachTracker(images) as tracker:
         rows, handles = _record_layers(network, tracker, counter)
         features = network.forward_features(images)
@@ -118,7 +118,7 @@ def describe(name: str, tile: int = 56, in_chans: int = 1, num_outputs: int = 1,
         handle.remove()
     reach = tracker.reach(outputs if dense else features)
     warnings = []
-    all_that_is_seen = not dense and not getattr(network, "head_reads_positions", False)
+    all_that_is_seen = not dense and not network.head_reads_positions
     if all_that_is_seen and reach.field_px is not None and reach.field_px < tile:
         warnings.append(
             f"the last features of {name} see {reach.field_px:.0f} px, not the whole tile of {tile} px: take a smaller "

@@ -5,9 +5,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import nn
+
+Input = Literal["image", "telescopes", "frame"]
+"""What a network takes: one image, the images of all telescopes of a shower, or a frame of any size."""
+Output = Literal["vector", "map"]
+"""What a network gives: one vector per image or shower, or maps of the size of the frame."""
 
 _ENTRIES: dict[str, "ModelEntry"] = {}
 
@@ -24,6 +29,8 @@ class ModelEntry:
     """Arguments of the reference configuration, the one that `num_params` counts."""
     num_params: int
     """Number of trainable parameters of the reference configuration."""
+    takes: Input = "image"
+    gives: Output = "vector"
 
     @property
     def family(self) -> str:
@@ -52,7 +59,9 @@ class ModelEntry:
         return {parameter.name: parameter.default for parameter in parameters if parameter.name not in shared}
 
 
-def register_model(*, paper: str, ref: Mapping[str, Any], num_params: int) -> Callable:
+def register_model(
+    *, paper: str, ref: Mapping[str, Any], num_params: int, takes: Input = "image", gives: Output = "vector"
+) -> Callable:
     """Register the decorated builder under its own name.
 
     The builder takes `in_chans`, `num_outputs` and keyword arguments that it hands to the network's class, and is
@@ -66,18 +75,27 @@ def register_model(*, paper: str, ref: Mapping[str, Any], num_params: int) -> Ca
         Arguments that give the reference configuration.
     num_params
         Trainable parameters of the reference configuration; its source stands in the family's module.
+    takes
+        ``image``: tiles (N, C, H, W). ``telescopes``: the images of all telescopes of all showers (M, C, H, W), and
+        `members`, the table that says which image belongs to which shower. ``frame``: frames (N, C, H, W) of any size.
+    gives
+        ``vector``: (N, num_outputs), one row per image or shower. ``map``: (N, num_outputs, H, W); such a network has
+        the attribute `size_multiple`, and height and width must be multiples of it.
 
     Raises
     ------
     ValueError
-        If the name is taken.
+        If the name is taken, or for an unknown `takes` or `gives`.
     """
+    for argument, value, accepted in (("takes", takes, get_args(Input)), ("gives", gives, get_args(Output))):
+        if value not in accepted:
+            raise ValueError(f"{argument} of a model must be one of {', '.join(accepted)}, got {value!r}")
 
     def register(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         name = builder.__name__
         if name in _ENTRIES:
             raise ValueError(f"model {name!r} is registered already, by {_ENTRIES[name].builder.__module__}")
-        _ENTRIES[name] = ModelEntry(name, builder, paper, MappingProxyType(dict(ref)), num_params)
+        _ENTRIES[name] = ModelEntry(name, builder, paper, MappingProxyType(dict(ref)), num_params, takes, gives)
         return builder
 
     return register

@@ -323,25 +323,25 @@ def _shower_model(join: str, in_chans: int, num_outputs: int, kwargs: dict[str, 
     return ShowerModel(in_chans, num_outputs, **({"join": join} | kwargs))
 
 
-@register_model(paper="arXiv:1703.06114", ref=_REF, num_params=11_210_433)
+@register_model(paper="arXiv:1703.06114", ref=_REF, num_params=11_210_433, takes="telescopes")
 def stereo_mean(in_chans: int = 1, num_outputs: int = 1, **kwargs: Any) -> ShowerModel:
     """All telescopes of a shower, joined by their mean."""
     return _shower_model("mean", in_chans, num_outputs, kwargs)
 
 
-@register_model(paper="arXiv:1803.10698", ref=_REF, num_params=11_239_553)
+@register_model(paper="arXiv:1803.10698", ref=_REF, num_params=11_239_553, takes="telescopes")
 def stereo_lstm(in_chans: int = 1, num_outputs: int = 1, **kwargs: Any) -> ShowerModel:
     """All telescopes of a shower, joined by an LSTM."""
     return _shower_model("lstm", in_chans, num_outputs, kwargs)
 
 
-@register_model(paper="arXiv:1609.09106", ref=_REF, num_params=11_265_505)
+@register_model(paper="arXiv:1609.09106", ref=_REF, num_params=11_265_505, takes="telescopes")
 def hyper_lstm(in_chans: int = 1, num_outputs: int = 1, **kwargs: Any) -> ShowerModel:
     """All telescopes of a shower, joined by a HyperLSTM, the dynamic hypernetwork."""
     return _shower_model("hyper_lstm", in_chans, num_outputs, kwargs)
 
 
-@register_model(paper="arXiv:1706.03762", ref=_REF, num_params=11_306_433)
+@register_model(paper="arXiv:1706.03762", ref=_REF, num_params=11_306_433, takes="telescopes")
 def stereo_attention(in_chans: int = 1, num_outputs: int = 1, **kwargs: Any) -> ShowerModel:
     """All telescopes of a shower, joined by attention."""
     return _shower_model("attention", in_chans, num_outputs, kwargs)

@@ -201,7 +201,7 @@ class _Run:
         from models.registry import model_entry
 
         name, size = self.config.model.name, self.train_tiles.tile_shape
-        stride = getattr(network, "stride", None)
+        stride = getattr(network, "size_multiple", None)
         if (self.objective.kind == "sky") != (stride is not None):
             needed = "gives an image" if self.objective.kind == "sky" else "gives numbers per image"
             raise UserError(
@@ -389,7 +389,7 @@ def _card(run: _Run, network: "nn.Module", progress: "Progress", wall_time_s: fl
             tile=reader.attributes.get("tile"),
             unit=reader.attributes.get("unit"),
             preparation=preparation,
-            stride=getattr(network, "stride", None),
+            stride=getattr(network, "size_multiple", None),
         ),
         output=OutputSection(
             outputs=run.output_names,

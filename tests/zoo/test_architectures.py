@@ -215,7 +215,7 @@ def test_first_map_starts_at_zero_the_others_do_not():
 
 def test_autoencoder_stride_and_frames_that_do_not_fit():
     model = create_model("conv_autoencoder", width=4, depth=3)
-    assert model.stride == 16
+    assert model.size_multiple == 16
     with pytest.raises(ValueError, match=r"a frame of 64 x 72 px .* multiples of 16 px: pad the frame"):
         model(torch.randn(1, 1, 64, 72))
 

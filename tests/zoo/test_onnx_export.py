@@ -59,7 +59,7 @@ def test_a_network_of_each_family(name, kwargs, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in list_models() if model_entry(name).family != "autoencoder"])
+@pytest.mark.parametrize("name", [name for name in list_models() if model_entry(name).gives == "vector"])
 def test_every_tile_network(name, tmp_path):
     runs_as_in_torch(small_model(name, n_scalars=5), tmp_path)
 
@@ -71,12 +71,12 @@ def test_tile_network_without_scalars(tmp_path):
     agree(session, model, x=torch.randn(3, 1, 48, 48))
 
 
-@pytest.mark.parametrize("name", list_models("autoencoder"))
+@pytest.mark.parametrize("name", [name for name in list_models() if model_entry(name).gives == "map"])
 def test_dense_network_with_any_frame(name, tmp_path):
     torch.manual_seed(0)
     model = create_model(name, 2, 3, width=4, zero_init=False)
     height, width = torch.export.Dim("height", min=1, max=4096), torch.export.Dim("width", min=1, max=4096)
-    shape = {0: BATCH, 2: model.stride * height, 3: model.stride * width}
+    shape = {0: BATCH, 2: model.size_multiple * height, 3: model.size_multiple * width}
     session = onnx_session(model, tmp_path / "model.onnx", torch.randn(2, 2, 32, 48), dynamic_shapes=(shape,))
     for n_frames, rows, columns in ((1, 8, 8), (3, 40, 104)):
         agree(session, model, x=torch.randn(n_frames, 2, rows, columns))

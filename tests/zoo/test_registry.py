@@ -1,5 +1,6 @@
 """What every registered network must do."""
 
+import inspect
 import math
 
 import pytest
@@ -8,7 +9,6 @@ from small_networks import small_arguments, small_model
 from torch import nn
 
 from models import ModelEntry, create_model, list_models, model_entry, register_model, with_scalars
-from models.layers import TileModel
 from models.resnet import ResNet
 
 # A gate may be closed in one pass: gradients of so many together.
@@ -22,24 +22,20 @@ def without_gradient(name, model):
     return [key for key in silent if not (name in RECURRENT and key.startswith("head.join."))]
 
 
-def is_dense(model):
-    return not isinstance(model, TileModel)
+def output_shape(name, x, num_outputs=3):
+    return (len(x), num_outputs, *x.shape[2:]) if model_entry(name).gives == "map" else (len(x), num_outputs)
 
 
-def output_shape(model, x, num_outputs=3):
-    return (len(x), num_outputs, *x.shape[2:]) if is_dense(model) else (len(x), num_outputs)
-
-
-def every_size(model):
+def every_size(name, model):
     """The smallest, an odd one and one that is not square."""
-    if is_dense(model):
-        return [(model.stride, model.stride), (3 * model.stride, 5 * model.stride)]
+    if model_entry(name).gives == "map":
+        return [(model.min_size, model.min_size), (3 * model.size_multiple, 5 * model.size_multiple)]
     return [(model.min_size, model.min_size), (49, 49), (56, 63)]
 
 
 each_model = pytest.mark.parametrize("name", list_models())
-each_tile_model = pytest.mark.parametrize(
-    "name", [name for name in list_models() if model_entry(name).family != "autoencoder"]
+each_vector_model = pytest.mark.parametrize(
+    "name", [name for name in list_models() if model_entry(name).gives == "vector"]
 )
 
 
@@ -60,13 +56,27 @@ def test_entry_says_what_it_is(name):
 
 
 @each_model
+def test_takes_and_gives_what_the_entry_says(name):
+    entry = model_entry(name)
+    model = small_model(name).eval()
+    x = torch.randn(3, 3, 64, 96)
+    assert ("members" in inspect.signature(model.forward).parameters) == (entry.takes == "telescopes")
+    if entry.takes == "telescopes":
+        assert model(x, members=torch.tensor([[0, 1], [2, -1]])).shape == (2, 3)
+    assert model(x).shape == ((3, 3) if entry.gives == "vector" else (3, 3, 64, 96))
+    assert hasattr(model, "size_multiple") == (entry.gives == "map")
+    # only a frame comes in any size, and its maps with it
+    assert (entry.takes == "frame") == (entry.gives == "map")
+
+
+@each_model
 def test_output_shape_and_finite_at_every_size(name):
     model = small_model(name).eval()
-    for height, width in every_size(model):
+    for height, width in every_size(name, model):
         x = torch.randn(2, 3, height, width)
         with torch.no_grad():
             y = model(x)
-        assert y.shape == output_shape(model, x)
+        assert y.shape == output_shape(name, x)
         assert torch.isfinite(y).all()
 
 
@@ -75,7 +85,7 @@ def test_any_number_of_channels_and_outputs(name):
     x = torch.randn(2, 1, 56, 56)
     for num_outputs in (1, 2):
         model = small_model(name, in_chans=1, num_outputs=num_outputs).eval()
-        assert model(x).shape == output_shape(model, x, num_outputs)
+        assert model(x).shape == output_shape(name, x, num_outputs)
 
 
 @each_model
@@ -150,7 +160,7 @@ def test_reset_head_keeps_the_features(name):
     before = model.forward_features(x)
     model.reset_head(5)
     assert torch.equal(model.forward_features(x), before)
-    assert model(x).shape == output_shape(model, x, 5)
+    assert model(x).shape == output_shape(name, x, 5)
 
 
 @each_model
@@ -164,7 +174,7 @@ def test_bfloat16_and_channels_last(name):
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
-@each_tile_model
+@each_vector_model
 def test_scalars_reach_the_output_and_learn(name):
     model = small_model(name, n_scalars=4).train()
     x = torch.randn(4, 3, 56, 56)
@@ -178,7 +188,7 @@ def test_scalars_reach_the_output_and_learn(name):
     assert not torch.equal(model.eval()(x, scalars), model(x, scalars + 1))
 
 
-@each_tile_model
+@each_vector_model
 def test_with_scalars_is_the_network_with_a_wider_head(name):
     torch.manual_seed(0)
     model = with_scalars(name, 4, in_chans=3, num_outputs=3, **small_arguments(name)).eval()
@@ -195,7 +205,7 @@ def test_with_scalars_refuses():
         with_scalars("resnet19", 3)
 
 
-@each_tile_model
+@each_vector_model
 def test_scalars_missing_or_of_another_number(name):
     x = torch.randn(1, 3, 56, 56)
     with pytest.raises(ValueError, match="built for 4 scalars per tile, got 0"):
@@ -204,7 +214,7 @@ def test_scalars_missing_or_of_another_number(name):
         small_model(name).eval()(x, torch.randn(1, 2))
 
 
-@each_tile_model
+@each_vector_model
 def test_a_tile_too_small_is_named(name):
     model = small_model(name)
     assert model.min_size <= 48
@@ -239,6 +249,13 @@ def test_duplicate_name_raises():
 
     with pytest.raises(ValueError, match=r"'resnet18' is registered already, by models\.resnet"):
         register_model(paper="arXiv:0", ref={}, num_params=0)(resnet18)
+
+
+def test_registration_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="takes of a model must be one of image, telescopes, frame, got 'video'"):
+        register_model(paper="arXiv:0", ref={}, num_params=0, takes="video")
+    with pytest.raises(ValueError, match="gives of a model must be one of vector, map, got 'maps'"):
+        register_model(paper="arXiv:0", ref={}, num_params=0, gives="maps")
 
 
 def test_no_outputs_or_channels():
