@@ -5,7 +5,6 @@ its own unit, and `Frame.notes` says so. The answer goes back into a copy of the
 in, with every other HDU, card and the WCS as they were.
 """
 
-import logging
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import atomic_output
+from pipeline.logs import get_logger
 from pipeline.sky import headers
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DESCRIPTIONS, DQ, DQ_DTYPE, flag
@@ -26,7 +26,7 @@ from pipeline.sky.dq import DESCRIPTIONS, DQ, DQ_DTYPE, flag
 if TYPE_CHECKING:
     from astropy.io import fits
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: More image HDUs than this, none of them called SCI, is a collection, not a frame.
 _MAX_IMAGE_HDUS = 16

@@ -1,6 +1,5 @@
 """Calibrate one FITS frame into SCI, ERR and DQ; everything else in the file stays as it came."""
 
-import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pipeline import provenance
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError
 from pipeline.files import check_free
+from pipeline.logs import get_logger
 from pipeline.sky.background import measured_background
 from pipeline.sky.dq import DESCRIPTIONS, has
 from pipeline.sky.frames import Answer, Frame, read_frames, write_answers
@@ -20,7 +20,7 @@ from pipeline.sky.truth import truth_path
 if TYPE_CHECKING:
     pass
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force: bool = False) -> dict[str, Any]:

@@ -4,17 +4,17 @@ No frame is ever interpolated: partners for Noise2Noise are found where the drif
 that the noise of each stays its own.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.logs import get_logger
 from pipeline.sky.dq import DETECTOR, has
 from pipeline.sky.frames import Frame
 from pipeline.sky.photometry import detect_stars
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _MATCH_RADIUS_PX = 3.0
 _MIN_MATCHES = 6

@@ -6,7 +6,6 @@ Tiles have the channels `sci` and `err`, NaN where a pixel is missing, and DQ bi
 """
 
 import hashlib
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -19,6 +18,7 @@ from pipeline import provenance
 from pipeline.config import Config, SkyTilesConfig
 from pipeline.errors import InputFileError, TooFewEventsError
 from pipeline.files import atomic_output, check_free, source_name
+from pipeline.logs import get_logger
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNUSABLE, flag, has
 from pipeline.sky.frames import Frame, read_frame
 from pipeline.sky.registration import (
@@ -32,7 +32,7 @@ from pipeline.sky.truth import Truth, read_truth, truth_path
 from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
 from pipeline.tiles.splits import SPLITS, split_of
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Frames that are in memory at once while their common hot pixels are sought.
 _HOT_PIXEL_FRAMES = 25

@@ -1,7 +1,6 @@
 """Stage `ingest`: event files of any origin to DL1 HDF5, FITS frames to calibrated FITS."""
 
 import json
-import logging
 import os
 import shutil
 import time
@@ -14,9 +13,10 @@ from pipeline.config import Config
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import atomic_output
 from pipeline.filetypes import Kind, file_kind
+from pipeline.logs import get_logger
 from pipeline.stages.inputs import check_names, failed, planned_outputs
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _REFUSED: dict[str, str] = {
     "corsika": "holds photon bunches of CORSIKA, not camera images; run sim_telarray on it first",

@@ -1,14 +1,14 @@
 """`lightpool simulate showers`: one run of showers of one kind as DL1 HDF5, with truth."""
 
-import logging
 import time
 from pathlib import Path
 
 from pipeline import provenance
 from pipeline.config import Config
 from pipeline.files import atomic_output, check_free
+from pipeline.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def simulate_showers(

@@ -1,7 +1,6 @@
 """`lightpool simulate sky`: one raw long-exposure frame as a camera writes it, and its truth beside it."""
 
 import datetime
-import logging
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pipeline import provenance
 from pipeline.config import Config, SkySimulationConfig
 from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
+from pipeline.logs import get_logger
 from pipeline.sky import defects, scenes
 from pipeline.sky.dq import DESCRIPTIONS, DQ, DQ_DTYPE, flag
 from pipeline.sky.truth import truth_path
@@ -20,7 +20,7 @@ from pipeline.sky.truth import truth_path
 if TYPE_CHECKING:
     from astropy.io import fits
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # Kept free for missing pixels (FITS BLANK): the stored integer -32768 is 0 ADU under BZERO 32768.
 _BLANK_ADU = 0

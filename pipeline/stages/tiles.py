@@ -1,6 +1,5 @@
 """Stage `tiles`: ingested event files and frames to training tiles, one shard per input."""
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,9 +13,10 @@ from pipeline.config import Config
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import atomic_output
 from pipeline.filetypes import file_kind
+from pipeline.logs import get_logger
 from pipeline.stages.inputs import failed, planned_outputs
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def make_tiles(

@@ -1,7 +1,6 @@
 """`lightpool validate showers`: the shower simulation beside CORSIKA, sim_telarray and published numbers."""
 
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from pipeline import provenance
 from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
+from pipeline.logs import get_logger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def validate_showers(

@@ -1,6 +1,5 @@
 """Which comparisons are made, on how many showers, and what they leave: rows, and curves for the figures."""
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,8 +25,9 @@ from pipeline.camera.showers.validation.sim_telarray import GAMMA_FILES as TELES
 from pipeline.camera.showers.validation.sim_telarray import MUON_FILE, check_muons, check_telescopes
 from pipeline.camera.showers.workers import in_order
 from pipeline.errors import UserError
+from pipeline.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 DATA_FILES = (*GAMMA_FILES.values(), VERTICAL_FILE, PROTON_FILE, *TELESCOPE_FILES, MUON_FILE, TABLE_FILE)
 
