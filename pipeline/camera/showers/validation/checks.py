@@ -8,21 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.camera.showers.validation.gammas import check_gammas
 from pipeline.camera.showers.validation.images import TABLE_FILE, check_images
-from pipeline.camera.showers.validation.light import (
-    GAMMA_FILES,
-    PROTON_FILE,
-    VERTICAL_FILE,
-    check_gammas,
-    check_pool,
-    check_protons,
-    check_steps,
-    check_time,
-)
+from pipeline.camera.showers.validation.light import GAMMA_FILES
 from pipeline.camera.showers.validation.noise import check_noise
+from pipeline.camera.showers.validation.pool import VERTICAL_FILE, check_pool
+from pipeline.camera.showers.validation.protons import PROTON_FILE, check_protons
 from pipeline.camera.showers.validation.rows import Row
 from pipeline.camera.showers.validation.sim_telarray import GAMMA_FILES as TELESCOPE_FILES
 from pipeline.camera.showers.validation.sim_telarray import MUON_FILE, check_muons, check_telescopes
+from pipeline.camera.showers.validation.steps import check_steps, check_time
 from pipeline.camera.showers.workers import in_order
 from pipeline.errors import UserError
 from pipeline.logs import get_logger
