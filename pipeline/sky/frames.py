@@ -19,7 +19,7 @@ import numpy as np
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import atomic_output
-from pipeline.sky import headers
+from pipeline.sky import cards, headers
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DESCRIPTIONS, DQ, DQ_DTYPE, flag
 
@@ -37,8 +37,7 @@ _MAX_NOISE_RATIO = 2.0
 _PACKED = (b"\x1f\x8b", b"BZh")  # gzip, bzip2
 # Cards that describe the stored numbers and not the image; they do not fit the float pixels of an answer.
 _STORAGE_CARDS = ("BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM")
-#: Mark of a DQ extension that holds our bits.
-_OUR_DQ_CARD = "LPDQ"
+_DQ_NAMES = ("DQ", cards.OUR_BITS.keyword)
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,9 @@ def science_hdus(hdus: "fits.HDUList", cfg: SkyIngestConfig, path: Path) -> list
     if cfg.science_hdu is not None:
         chosen = [_configured_hdu(hdus, cfg.science_hdu, images, path)]
     else:
-        chosen = [n for n in images if "LPLEVEL" in hdus[n].header] or [n for n in images if hdus[n].name == "SCI"]
+        chosen = [n for n in images if cards.LEVEL.keyword in hdus[n].header] or [
+            n for n in images if hdus[n].name == "SCI"
+        ]
     if not images:
         raise InputFileError(f"{path} has no image; its HDUs are {_names(hdus, range(len(hdus)))}")
     if not chosen and len(images) > _MAX_IMAGE_HDUS:
@@ -242,15 +243,15 @@ def read_pixels(path: str | Path, cfg: SkyIngestConfig) -> tuple[np.ndarray, "fi
 
 def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path) -> Frame:
     header = hdus[number].header.copy()
-    cards = (header,) if number == 0 else (header, hdus[0].header)
+    searched = (header,) if number == 0 else (header, hdus[0].header)
     notes: list[str] = []
     pixels, integer = _pixels(hdus[number])
-    ingested = "LPLEVEL" in header
+    ingested = cards.LEVEL.keyword in header
     stored_unit = headers.unit_of(header)
     section = _exposed_section(header, pixels.shape, ingested, integer, notes)
-    gain = None if stored_unit not in ("adu", "electron") else _gain(cards, cfg, stored_unit, notes)
-    bias, bias_known = _bias_level(cards, cfg, pixels, stored_unit, integer, ingested, notes)
-    saturation = _saturation(cards, cfg, pixels, integer, ingested)
+    gain = None if stored_unit not in ("adu", "electron") else _gain(searched, cfg, stored_unit, notes)
+    bias, bias_known = _bias_level(searched, cfg, pixels, stored_unit, integer, ingested, notes)
+    saturation = _saturation(searched, cfg, pixels, integer, ingested)
 
     dq = np.zeros(pixels.shape, DQ_DTYPE)
     flag(dq, ~np.isfinite(pixels), DQ.MISSING)
@@ -273,7 +274,7 @@ def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path) -
         level=level,
         noise=noise,
         gain_e_per_adu=gain,
-        read_noise_e=_read_noise(cards, cfg, notes),
+        read_noise_e=_read_noise(searched, cfg, notes),
         bias_level=bias,
         zero_known=bias_known,
         saturation=saturation,
@@ -313,7 +314,7 @@ def _exposed_section(
     header: "fits.Header", shape: tuple[int, int], ingested: bool, integer: bool, notes: list[str]
 ) -> headers.Section | None:
     if ingested:
-        return headers.find_section(header, ("LPSECT",), shape)
+        return headers.find_section(header, (cards.SECTION.keyword,), shape)
     if not integer:  # a calibrated frame: its sections speak of the raw one
         return None
     section = headers.find_section(header, ("TRIMSEC", "DATASEC"), shape)
@@ -323,14 +324,14 @@ def _exposed_section(
     return section
 
 
-def _gain(cards: Sequence["fits.Header"], cfg: SkyIngestConfig, unit: str, notes: list[str]) -> float | None:
+def _gain(searched: Sequence["fits.Header"], cfg: SkyIngestConfig, unit: str, notes: list[str]) -> float | None:
     if unit == "electron":
         notes.append("the pixels are electrons already")
         return None
     if cfg.gain_e_per_adu is not None:
         notes.append(f"gain {cfg.gain_e_per_adu:g} electron/adu from the configuration")
         return cfg.gain_e_per_adu
-    found = headers.find_gain(cards, notes)
+    found = headers.find_gain(searched, notes)
     if found is None:
         notes.append("gain unknown: the frame stays in ADU; configure ingest.sky.gain_e_per_adu for electrons")
         return None
@@ -338,11 +339,11 @@ def _gain(cards: Sequence["fits.Header"], cfg: SkyIngestConfig, unit: str, notes
     return found.value
 
 
-def _read_noise(cards: Sequence["fits.Header"], cfg: SkyIngestConfig, notes: list[str]) -> float | None:
+def _read_noise(searched: Sequence["fits.Header"], cfg: SkyIngestConfig, notes: list[str]) -> float | None:
     if cfg.read_noise_e is not None:
         notes.append(f"read noise {cfg.read_noise_e:g} electron from the configuration")
         return cfg.read_noise_e
-    found = headers.find_read_noise(cards, notes)
+    found = headers.find_read_noise(searched, notes)
     if found is None:
         return None
     notes.append(f"read noise {found.value:.4g} electron from {found.card}")
@@ -350,7 +351,7 @@ def _read_noise(cards: Sequence["fits.Header"], cfg: SkyIngestConfig, notes: lis
 
 
 def _bias_level(
-    cards: Sequence["fits.Header"],
+    searched: Sequence["fits.Header"],
     cfg: SkyIngestConfig,
     pixels: np.ndarray,
     unit: str,
@@ -360,21 +361,21 @@ def _bias_level(
 ) -> tuple[float, bool]:
     """Bias level in the pixels, and whether the zero point is known."""
     if ingested:
-        return 0.0, bool(cards[0].get("LPZERO", False))
+        return 0.0, bool(searched[0].get(cards.ZERO_KNOWN.keyword, False))
     if unit != "adu":
         return 0.0, unit == "electron"
     if cfg.bias_level_adu is not None:
         notes.append(f"bias level {cfg.bias_level_adu:g} ADU from the configuration")
         return cfg.bias_level_adu, True
-    done = headers.bias_subtracted(cards[0])
+    done = headers.bias_subtracted(searched[0])
     if done is not None:
         notes.append(f"{done} says that the bias is subtracted")
         return 0.0, True
-    found = headers.find_bias_level(cards)
+    found = headers.find_bias_level(searched)
     if found is not None:
         notes.append(f"bias level {found.value:g} ADU from {found.card}")
         return found.value, True
-    overscan = headers.find_section(cards[0], ("BIASSEC",), pixels.shape) if integer else None
+    overscan = headers.find_section(searched[0], ("BIASSEC",), pixels.shape) if integer else None
     if overscan is not None:
         level = float(np.nanmedian(pixels[overscan.slices]))
         notes.append(f"bias level {level:g} ADU is the median of the overscan (BIASSEC)")
@@ -384,14 +385,14 @@ def _bias_level(
 
 
 def _saturation(
-    cards: Sequence["fits.Header"], cfg: SkyIngestConfig, pixels: np.ndarray, integer: bool, ingested: bool
+    searched: Sequence["fits.Header"], cfg: SkyIngestConfig, pixels: np.ndarray, integer: bool, ingested: bool
 ) -> float | None:
     """Level from which a stored pixel counts as saturated."""
     if ingested:
-        return cards[0].get("LPSATUR")
+        return searched[0].get(cards.SATURATION.keyword)
     if cfg.saturation_adu is not None:
         return cfg.saturation_adu
-    found = headers.find_saturation(cards)
+    found = headers.find_saturation(searched)
     if found is not None:
         return found.value
     if not integer or not np.isfinite(pixels).any():
@@ -416,8 +417,8 @@ def _file_mask(
     hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path, shape: tuple[int, int], notes: list[str]
 ) -> np.ndarray:
     """Our bits, from our own DQ extension or translated from the camera's."""
-    ours = _companion(hdus, number, ("LPDQ", "DQ"))
-    if ours is not None and _OUR_DQ_CARD in ours.header:
+    ours = _companion(hdus, number, (cards.OUR_BITS.keyword, "DQ"))
+    if ours is not None and cards.OUR_BITS.keyword in ours.header:
         return _our_bits(ours, path)
     mask = np.zeros(shape, DQ_DTYPE)
     foreign = _companion(hdus, number, ("DQ", "MASK", "FLAGS"))
@@ -539,8 +540,8 @@ def _background(
     cfg: SkyIngestConfig,
     path: Path,
 ) -> tuple[float, float]:
-    if "LPLEVEL" in header and "LPNOISE" in header:
-        return float(header["LPLEVEL"]), float(header["LPNOISE"])
+    if cards.LEVEL.keyword in header and cards.NOISE.keyword in header:
+        return float(header[cards.LEVEL.keyword]), float(header[cards.NOISE.keyword])
     part = section.slices if section else (slice(None), slice(None))
     level, noise = robust_background(sci[part], dq[part] != 0, cfg.background_box_px)
     if not np.isfinite(noise):
@@ -678,7 +679,7 @@ def _float_header(header: "fits.Header") -> "fits.Header":
 
 
 def _is_ours(hdu: "fits.ImageHDU") -> bool:
-    return _OUR_DQ_CARD in hdu.header
+    return cards.OUR_BITS.keyword in hdu.header
 
 
 def _replaced_companions(hdus: "fits.HDUList", answers: dict[int, Answer]) -> dict[int, "fits.ImageHDU"]:
@@ -693,7 +694,7 @@ def _replaced_companions(hdus: "fits.HDUList", answers: dict[int, Answer]) -> di
             empty = hdu.header.get("NAXIS", 0) == 0
             if hdu.name == "ERR":
                 replaced[other] = fits.ImageHDU(np.asarray(answer.err, np.float32), _float_header(hdu.header))
-            elif hdu.name in ("DQ", "LPDQ") and (empty or _is_ours(hdu)):
+            elif hdu.name in _DQ_NAMES and (empty or _is_ours(hdu)):
                 replaced[other] = _dq_hdu(answer.dq, hdu.name, hdu.ver, _float_header(hdu.header))
     return replaced
 
@@ -708,9 +709,9 @@ def _added_companions(
     added = []
     if "ERR" not in names:
         added.append(fits.ImageHDU(np.asarray(answer.err, np.float32), name="ERR", ver=version))
-    if not names & {"DQ", "LPDQ"}:
+    if not names.intersection(_DQ_NAMES):
         foreign = any(hdu.name == "DQ" and hdu.ver == version for hdu in hdus)
-        added.append(_dq_hdu(answer.dq, "LPDQ" if foreign else "DQ", version, None))
+        added.append(_dq_hdu(answer.dq, cards.OUR_BITS.keyword if foreign else "DQ", version, None))
     return added
 
 
@@ -718,7 +719,7 @@ def _dq_hdu(dq: np.ndarray, name: str, version: int, header: "fits.Header | None
     from astropy.io import fits
 
     hdu = fits.ImageHDU(dq.astype(DQ_DTYPE, casting="safe"), header, name=name, ver=version)
-    hdu.header[_OUR_DQ_CARD] = (True, "bits as follows")
+    hdu.header[cards.OUR_BITS.keyword] = (True, cards.OUR_BITS.comment)
     for bit, text in DESCRIPTIONS.items():
-        hdu.header[f"LPBIT{int(bit)}"] = text
+        hdu.header[cards.bit_keyword(bit)] = text
     return hdu

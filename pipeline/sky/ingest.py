@@ -4,7 +4,7 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +12,11 @@ from pipeline import provenance
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError
 from pipeline.files import check_free
+from pipeline.sky import cards
 from pipeline.sky.background import measured_background
 from pipeline.sky.dq import DESCRIPTIONS, has
 from pipeline.sky.frames import Answer, Frame, read_frames, write_answers
 from pipeline.sky.truth import truth_path
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -84,18 +82,18 @@ def _with_measured_background(frame: Frame, cfg: SkyIngestConfig) -> Frame:
 
 
 def _answer(frame: Frame) -> Answer:
-    cards = [
-        ("BUNIT", frame.unit, "unit of the pixel values"),
-        ("LPLEVEL", frame.level, "background level"),
-        ("LPNOISE", frame.noise, "background rms"),
-        ("LPGAIN", frame.gain_e_per_adu, "[electron/adu] gain applied"),
-        ("LPRDN", frame.read_noise_e, "[electron] read noise"),
-        ("LPBIAS", frame.bias_level, "bias level subtracted, in the unit as it came"),
-        ("LPZERO", frame.zero_known, "whether zero means no light"),
-        ("LPSATUR", _saturation(frame), "saturation level"),
-        ("LPSECT", str(frame.section) if frame.section else None, "exposed section"),
-    ]
-    known = [card for card in cards if card[1] is not None]
+    values = {
+        cards.LEVEL: frame.level,
+        cards.NOISE: frame.noise,
+        cards.GAIN: frame.gain_e_per_adu,
+        cards.READ_NOISE: frame.read_noise_e,
+        cards.BIAS: frame.bias_level,
+        cards.ZERO_KNOWN: frame.zero_known,
+        cards.SATURATION: _saturation(frame),
+        cards.SECTION: str(frame.section) if frame.section else None,
+    }
+    known = [("BUNIT", frame.unit, "unit of the pixel values")]
+    known += [card.with_value(value) for card, value in values.items() if value is not None]
     return Answer(frame.science_hdu, frame.sci, frame.err, frame.dq, known)
 
 

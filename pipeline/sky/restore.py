@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from pipeline.sky import cards
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, flag, has
 from pipeline.sky.frames import Answer, Frame, read_frames, write_answers
 from pipeline.tiles.shards import TileBatch
@@ -101,8 +102,8 @@ def answer_of(frame: Frame, restored: np.ndarray, err: np.ndarray, dq: np.ndarra
 
 def _cards(frame: Frame) -> list[tuple[str, object, str]]:
     return [
-        ("LPBKG", frame.level / frame.factor + frame.bias_level, "background level of the frame as it came"),
-        ("LPRMS", frame.noise / frame.factor, "background rms of the frame as it came"),
+        cards.LEVEL_BEFORE.with_value(frame.level / frame.factor + frame.bias_level),
+        cards.NOISE_BEFORE.with_value(frame.noise / frame.factor),
     ]
 
 

@@ -19,6 +19,7 @@ from pipeline import provenance
 from pipeline.config import Config, SkyTilesConfig
 from pipeline.errors import InputFileError, TooFewEventsError
 from pipeline.files import atomic_output, check_free, source_name
+from pipeline.sky import cards
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNUSABLE, flag, has
 from pipeline.sky.frames import Frame, read_frame
 from pipeline.sky.registration import (
@@ -143,7 +144,7 @@ def untile(batch: TileBatch) -> dict[str, np.ndarray]:
 
 
 def _truth_of(frame: Frame) -> Truth:
-    named = frame.header.get("LPTRUTH")
+    named = frame.header.get(cards.TRUTH.keyword)
     candidates = [truth_path(frame.path)] + ([frame.path.parent / named] if named else [])
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
