@@ -15,7 +15,7 @@ from pipeline.files import check_free
 from pipeline.sky import cards
 from pipeline.sky.background import measured_background
 from pipeline.sky.dq import DESCRIPTIONS, has
-from pipeline.sky.frames import Answer, Frame, read_frames, write_answers
+from pipeline.sky.frames import Frame, FrameProduct, read_frames, write_products
 from pipeline.sky.truth import truth_path
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force:
     stamped = provenance.stamp("ingest", config=cfg.model_dump(mode="json"), input=path.name)
     history = [f"lightpool {stamped['version']} ingest of {path.name}"]
     history += [f"lightpool: {note}" for note in frames[0].notes]
-    write_answers(path, out, [_answer(frame) for frame in frames], history, force=force)
+    write_products(path, out, [_product(frame) for frame in frames], history, force=force)
     truth = truth_path(path)
     if truth.is_file():
         shutil.copyfile(truth, truth_path(out))
@@ -81,7 +81,7 @@ def _with_measured_background(frame: Frame, cfg: SkyIngestConfig) -> Frame:
     return replace(frame, level=level, noise=noise)
 
 
-def _answer(frame: Frame) -> Answer:
+def _product(frame: Frame) -> FrameProduct:
     values = {
         cards.LEVEL: frame.level,
         cards.NOISE: frame.noise,
@@ -94,7 +94,7 @@ def _answer(frame: Frame) -> Answer:
     }
     known = [("BUNIT", frame.unit, "unit of the pixel values")]
     known += [card.with_value(value) for card, value in values.items() if value is not None]
-    return Answer(frame.science_hdu, frame.sci, frame.err, frame.dq, known)
+    return FrameProduct(frame.science_hdu, frame.sci, frame.err, frame.dq, known)
 
 
 def _saturation(frame: Frame) -> float | None:
