@@ -6,7 +6,6 @@ predictions/{camera,sky}/, validation/showers/, benchmarks/.
 
 import csv
 import json
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.logs import get_logger
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 PARTS = ("config.yaml", "status", "tiles", "bundles", "evaluation", "predictions", "validation", "benchmarks")
 FIRST_EVENTS = 12
 

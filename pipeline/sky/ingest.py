@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +12,11 @@ from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError
 from pipeline.files import check_free
 from pipeline.logs import get_logger
+from pipeline.sky import cards
 from pipeline.sky.background import measured_background
 from pipeline.sky.dq import DESCRIPTIONS, has
-from pipeline.sky.frames import Answer, Frame, read_frames, write_answers
+from pipeline.sky.frames import Frame, FrameProduct, read_frames, write_products
 from pipeline.sky.truth import truth_path
-
-if TYPE_CHECKING:
-    pass
 
 log = get_logger(__name__)
 
@@ -60,7 +58,7 @@ def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force:
     stamped = provenance.stamp("ingest", config=cfg.model_dump(mode="json"), input=path.name)
     history = [f"lightpool {stamped['version']} ingest of {path.name}"]
     history += [f"lightpool: {note}" for note in frames[0].notes]
-    write_answers(path, out, [_answer(frame) for frame in frames], history, force=force)
+    write_products(path, out, [_product(frame) for frame in frames], history, force=force)
     truth = truth_path(path)
     if truth.is_file():
         shutil.copyfile(truth, truth_path(out))
@@ -83,20 +81,20 @@ def _with_measured_background(frame: Frame, cfg: SkyIngestConfig) -> Frame:
     return replace(frame, level=level, noise=noise)
 
 
-def _answer(frame: Frame) -> Answer:
-    cards = [
-        ("BUNIT", frame.unit, "unit of the pixel values"),
-        ("LPLEVEL", frame.level, "background level"),
-        ("LPNOISE", frame.noise, "background rms"),
-        ("LPGAIN", frame.gain_e_per_adu, "[electron/adu] gain applied"),
-        ("LPRDN", frame.read_noise_e, "[electron] read noise"),
-        ("LPBIAS", frame.bias_level, "bias level subtracted, in the unit as it came"),
-        ("LPZERO", frame.zero_known, "whether zero means no light"),
-        ("LPSATUR", _saturation(frame), "saturation level"),
-        ("LPSECT", str(frame.section) if frame.section else None, "exposed section"),
-    ]
-    known = [card for card in cards if card[1] is not None]
-    return Answer(frame.science_hdu, frame.sci, frame.err, frame.dq, known)
+def _product(frame: Frame) -> FrameProduct:
+    values = {
+        cards.LEVEL: frame.level,
+        cards.NOISE: frame.noise,
+        cards.GAIN: frame.gain_e_per_adu,
+        cards.READ_NOISE: frame.read_noise_e,
+        cards.BIAS: frame.bias_level,
+        cards.ZERO_KNOWN: frame.zero_known,
+        cards.SATURATION: _saturation(frame),
+        cards.SECTION: str(frame.section) if frame.section else None,
+    }
+    known = [("BUNIT", frame.unit, "unit of the pixel values")]
+    known += [card.with_value(value) for card, value in values.items() if value is not None]
+    return FrameProduct(frame.science_hdu, frame.sci, frame.err, frame.dq, known)
 
 
 def _saturation(frame: Frame) -> float | None:

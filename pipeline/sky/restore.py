@@ -1,17 +1,14 @@
 """Restore a frame of any size with a denoising model: overlapping tiles, feathered, a row of tiles at a time."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from pipeline.sky import cards
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, flag, has
-from pipeline.sky.frames import Answer, Frame, read_frames, write_answers
+from pipeline.sky.frames import Frame, FrameProduct
 from pipeline.tiles.shards import TileBatch
-
-if TYPE_CHECKING:
-    from pipeline.config import SkyIngestConfig
 
 #: Defect probability from which a pixel counts as restored.
 DEFECT_THRESHOLD = 0.5
@@ -66,44 +63,14 @@ def restore_frame(
     return restored, err, dq
 
 
-def restore_file(
-    path: str | Path,
-    out: str | Path,
-    predictor: Denoiser,
-    *,
-    cfg: "SkyIngestConfig | None" = None,
-    tile_px: int = 512,
-    overlap_px: int = 96,
-    history: tuple[str, ...] = (),
-    force: bool = False,
-) -> list[Frame]:
-    """Restore every science image of a FITS file into a copy of it, in the unit that it came in.
-
-    Returns
-    -------
-    list of Frame
-        The frames as they were read, for what their notes say.
-    """
-    frames = read_frames(path, cfg)
-    answers = []
-    for frame in frames:
-        restored, err, dq = restore_frame(frame, predictor, tile_px, overlap_px)
-        answers.append(answer_of(frame, restored, err, dq))
-    lines = [*history, *(f"lightpool: {note}" for note in frames[0].notes)]
-    write_answers(path, out, answers, lines, force=force)
-    return frames
-
-
-def answer_of(frame: Frame, restored: np.ndarray, err: np.ndarray, dq: np.ndarray) -> Answer:
-    """What `restore_frame` gave, in the unit and with the zero point that the frame came in."""
-    return Answer(frame.science_hdu, frame.to_stored(restored), err / np.float32(frame.factor), dq, _cards(frame))
-
-
-def _cards(frame: Frame) -> list[tuple[str, object, str]]:
-    return [
-        ("LPBKG", frame.level / frame.factor + frame.bias_level, "background level of the frame as it came"),
-        ("LPRMS", frame.noise / frame.factor, "background rms of the frame as it came"),
+def product_of(frame: Frame, restored: np.ndarray, err: np.ndarray, dq: np.ndarray) -> FrameProduct:
+    """What `restore_frame` gave, in the unit and with the zero point of its file."""
+    before = [
+        cards.LEVEL_BEFORE.with_value(frame.level / frame.factor + frame.bias_level),
+        cards.NOISE_BEFORE.with_value(frame.noise / frame.factor),
     ]
+    stored_err = err / np.float32(frame.factor)
+    return FrameProduct(frame.science_hdu, frame.to_stored(restored), stored_err, dq, before)
 
 
 def restore_rows(
@@ -206,8 +173,8 @@ def _restored_row(frame: Frame, predictor: Denoiser, top: int, tile_rows: int, a
             group=np.zeros(len(parts), np.int64),
             masks=np.stack([_padded(masks[:, p], shape) for p in parts]),
         )
-        answer = predictor.predict(batch)
-        planes = np.stack([answer[name] for name in ("restored", "restored_err", "defect_probability")])
+        predicted = predictor.predict(batch)
+        planes = np.stack([predicted[name] for name in ("restored", "restored_err", "defect_probability")])
         for place, number in enumerate(numbers):
             weight = across.weights(number)
             start = across.starts[number]

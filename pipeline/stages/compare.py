@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from pipeline import provenance
 from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
+from pipeline.logs import get_logger
 from pipeline.reporting.page import HEADLINES
 from pipeline.reporting.pictures import Picture, picture
 from pipeline.reporting.words import metric_text
@@ -22,7 +22,7 @@ from pipeline.statistics import Estimate
 if TYPE_CHECKING:
     from pipeline.bundle.runtime import Predictor
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _TIMED_IMAGES = 256
 _TIMED_REPEATS = 3

@@ -1,7 +1,6 @@
 """`lightpool evaluate`: how good a bundle is on the test split, beside its baselines."""
 
 import json
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +10,13 @@ from pipeline import provenance
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
+from pipeline.logs import get_logger
 from pipeline.tiles.manifest import Manifest
 
 if TYPE_CHECKING:
     from pipeline.evaluation.result import Predicts, Result
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 METRICS_FILE = "metrics.json"
 
 

@@ -1,6 +1,5 @@
 """`lightpool models explain`: one event, and what a trained network's answer for it came from."""
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +11,7 @@ from pipeline.config import CameraTilesConfig, Config
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import atomic_output, check_free, source_name
 from pipeline.filetypes import file_kind
+from pipeline.logs import get_logger
 from pipeline.stages.events import as_dl1
 from pipeline.tasks import get_decoder
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.camera.dl1 import ImageChunk
     from pipeline.tiles.shards import TileBatch
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 Picture = Literal["attribution", "features"]
 PICTURES: tuple[Picture, ...] = ("attribution", "features")

@@ -1,7 +1,6 @@
 """Stage `predict`: trained models on whole files or single images. No torch; ctapipe only to read simtel."""
 
 import json
-import logging
 import math
 import os
 import time
@@ -20,13 +19,14 @@ from pipeline.config import Config
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import check_free, source_name
 from pipeline.filetypes import Kind, file_kind
+from pipeline.logs import get_logger
 from pipeline.records import RecordSink, record_sink
 from pipeline.stages.events import as_dl1
 
 if TYPE_CHECKING:
     from pipeline.camera.predictions import CameraModel, ImagePredictions
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _WING: dict[Kind, str] = {"simtel": "camera", "dl1": "camera", "lstchain": "camera", "fits": "sky"}
 _SUFFIX = {"camera": ".dl2.h5", "sky": ".fits"}
@@ -377,14 +377,14 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
         raise UserError(f"one frame can be answered by one bundle, got {names}; give them one by one")
     if settings.selects:
         raise UserError(f"{job.path} is a FITS frame: --event and --telescope choose camera images")
-    from pipeline.sky.frames import read_frames, write_answers
-    from pipeline.sky.restore import answer_of, restore_frame
+    from pipeline.sky.frames import read_frames, write_products
+    from pipeline.sky.restore import product_of, restore_frame
 
     started = time.monotonic()
     cfg = settings.cfg
     frames = read_frames(job.path, cfg.ingest.sky)
     for predictor in models.sky:
-        answers = []
+        products = []
         for frame in frames:
             for note in frame.notes:
                 log.debug("%s: %s", job.path.name, note)
@@ -392,7 +392,7 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
             if sink.wanted:
                 sink.write(_frame_record(job.path.name, frame, predictor.card.name, restored, err, dq))
             if job.out is not None:
-                answers.append(answer_of(frame, restored, err, dq))
+                products.append(product_of(frame, restored, err, dq))
     sink.end_of_file()
     result: dict[str, Any] = {"n_images": len(frames), "n_valid": len(frames), "left_out": {}}
     if job.out is not None:
@@ -402,7 +402,7 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
             f"bundle sha256 {card.bundle_sha256}",
             f"tiles of {cfg.predict.tile_px} px, overlap {cfg.predict.overlap_px} px",
         ]
-        write_answers(job.path, job.out, answers, history, force=settings.force)
+        write_products(job.path, job.out, products, history, force=settings.force)
         stamp = provenance.stamp(
             "predict",
             input=job.path.name,

@@ -13,7 +13,7 @@ from pipeline.config import Config, SkySimulationConfig
 from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
 from pipeline.logs import get_logger
-from pipeline.sky import defects, scenes
+from pipeline.sky import cards, defects, scenes
 from pipeline.sky.dq import DESCRIPTIONS, DQ, DQ_DTYPE, flag
 from pipeline.sky.truth import truth_path
 
@@ -178,7 +178,7 @@ def _raw_hdu(exposure: Exposure, cfg: SkySimulationConfig, run: int, seed: int, 
     header["BLANK"] = (_BLANK_ADU - _BZERO, "stored value of missing pixels")
     for key, value, comment in _camera_cards(exposure, cfg, run, seed) + _wcs_cards(cfg, run, seed):
         header[key] = (value, comment)
-    header["LPTRUTH"] = (truth_name, "truth of this simulated frame")
+    header[cards.TRUTH.keyword] = (truth_name, cards.TRUTH.comment)
     return hdu
 
 

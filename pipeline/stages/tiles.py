@@ -139,7 +139,8 @@ def _tile_frames(
     """Tiles of calibrated frames, one by one, or all together when they are each other's targets."""
     if not frames:
         return {}
-    from pipeline.sky.tiling import tile_frame, tile_pairs
+    from pipeline.sky.pairs import tile_pairs
+    from pipeline.sky.tiling import tile_frame
 
     if cfg.tiles.sky.target == "noise2noise":
         try:

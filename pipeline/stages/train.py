@@ -30,6 +30,7 @@ from pipeline.config import Config
 from pipeline.device import choose_device, choose_precision, torch_threads
 from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
+from pipeline.logs import get_logger
 from pipeline.preparation import Preparation
 from pipeline.provenance import package_versions, sha256_json, stamp, write_sidecar
 from pipeline.tasks import get_decoder, get_training
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from pipeline.tasks.training import Objective
     from pipeline.tasks.training.module import Progress
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _GROUPS = {"camera": "showers", "sky": "fields"}
 

@@ -2,7 +2,6 @@
 
 import copy
 import csv
-import logging
 import math
 import os
 import time
@@ -15,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from pipeline.logs import get_logger
 from pipeline.config import TaskConfig
 from pipeline.errors import UserError
 from pipeline.preparation import Preparation
@@ -22,7 +22,7 @@ from pipeline.tasks.training import Objective
 from pipeline.tasks.training.data import DROPOUT, TrainingBatches, ValidationBatches, keyed_seed
 from pipeline.tiles.reader import TileReader
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: What the loss of an auxiliary output counts beside that of the main one: Szegedy et al. (2015), arXiv:1409.4842,
 #: sect. 5.

@@ -9,7 +9,8 @@ from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError, UserError
 from pipeline.sky.background import measured_background, robust_background
 from pipeline.sky.dq import DQ
-from pipeline.sky.frames import read_frame, read_frames, write_like
+from pipeline.sky.frames import read_frame, read_frames, write_products
+from pipeline.sky.restore import product_of
 
 
 def same(a, b):
@@ -24,6 +25,11 @@ def test_every_number_type(dtype, write_fits, rng):
     assert same(frame.sci, pixels.astype(np.float32))
     assert frame.unit == "adu"
     assert any("gain unknown" in note for note in frame.notes)
+
+
+def write_back(frame, out, sci, err, dq, history=()):
+    """Pixels in the frame's unit into a copy of its file."""
+    return write_products(frame.path, out, [product_of(frame, sci, err, dq)], history)
 
 
 def test_scaled_and_blank_integers(tmp_path, rng):
@@ -49,7 +55,7 @@ def test_tile_compressed(compression, tmp_path, rng):
     fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(pixels, compression_type=compression)]).writeto(path)
     frame = read_frame(path)
     assert same(frame.sci, pixels.astype(np.float32))
-    out = write_like(frame, path.with_name("out.fits"), frame.sci, frame.err, frame.dq)
+    out = write_back(frame, path.with_name("out.fits"), frame.sci, frame.err, frame.dq)
     with fits.open(out) as hdus:
         assert same(hdus[1].data, pixels.astype(np.float32))
 
@@ -205,7 +211,7 @@ def test_light_and_measured_background_agree(ingested, simulated):
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
-def test_answer_keeps_everything_else(tmp_path, rng):
+def test_product_keeps_everything_else(tmp_path, rng):
     pixels = rng.integers(900, 1100, (50, 60)).astype(np.uint16)
     primary = fits.PrimaryHDU(pixels)
     cards = {"OBJECT": "M 51", "GAIN": 2.0, "BIASLVL": 100.0, "CRVAL1": 202.5}
@@ -219,7 +225,7 @@ def test_answer_keeps_everything_else(tmp_path, rng):
     fits.HDUList([primary, table, squeezed]).writeto(path)
     frame = read_frame(path)
     restored = frame.sci + np.float32(10)
-    out = write_like(frame, tmp_path / "out.fits", restored, frame.err, frame.dq, ["made by a test"])
+    out = write_back(frame, tmp_path / "out.fits", restored, frame.err, frame.dq, ["made by a test"])
 
     with fits.open(path) as before, fits.open(out) as after:
         assert [hdu.name for hdu in after] == ["SCI", "CAT", "PACKED", "ERR", "DQ"]
@@ -242,14 +248,14 @@ def test_answer_keeps_everything_else(tmp_path, rng):
             assert before[number].data.tobytes() == after[number].data.tobytes()
 
 
-def test_answers_of_answers_update_err_and_dq(write_fits, tmp_path):
+def test_products_of_products_update_err_and_dq(write_fits, tmp_path):
     frame = read_frame(write_fits())
-    first = write_like(frame, tmp_path / "one.fits", frame.sci, frame.err, frame.dq)
+    first = write_back(frame, tmp_path / "one.fits", frame.sci, frame.err, frame.dq)
     again = read_frame(first)
     dq = again.dq.copy()
     dq[1, 1] = DQ.RESTORED
     dq[2, 2] = 1 << 15 | DQ.GHOST | DQ.BAD
-    second = write_like(again, tmp_path / "two.fits", again.sci, again.err * 2, dq)
+    second = write_back(again, tmp_path / "two.fits", again.sci, again.err * 2, dq)
     with fits.open(second) as hdus:
         assert [hdu.name for hdu in hdus] == ["SCI", "ERR", "DQ"]
         assert hdus["DQ"].data.dtype == np.uint16
@@ -264,7 +270,7 @@ def test_foreign_mask_keeps_its_bits(write_fits, tmp_path):
     mask = np.zeros((80, 100), np.int16)
     mask[3, 3] = 4096
     frame = read_frame(write_fits(extra=[fits.ImageHDU(mask, name="DQ")]))
-    out = write_like(frame, tmp_path / "out.fits", frame.sci, frame.err, frame.dq)
+    out = write_back(frame, tmp_path / "out.fits", frame.sci, frame.err, frame.dq)
     with fits.open(out) as hdus:
         assert hdus["DQ"].data[3, 3] == 4096
         assert hdus["LPDQ"].data[3, 3] == DQ.BAD
@@ -274,7 +280,7 @@ def test_foreign_mask_keeps_its_bits(write_fits, tmp_path):
 def test_refuses_to_overwrite(write_fits, tmp_path):
     frame = read_frame(write_fits())
     with pytest.raises(UserError, match=r"frame\.fits exists"):
-        write_like(frame, frame.path, frame.sci, frame.err, frame.dq)
+        write_back(frame, frame.path, frame.sci, frame.err, frame.dq)
 
 
 # ---- files that cannot be used ---------------------------------------------------------------------------------------
