@@ -47,6 +47,9 @@ class TileBatch:
         Event columns; names carry their unit.
     targets : dict of ndarray, shape (N, ...)
     weights : ndarray of float32, shape (N,)
+        How much each tile counts; as a reader gives them, with the manifest's class equalisation where asked for.
+    base_weights : ndarray of float32, shape (N,)
+        The same without equalisation.
     split : ndarray of uint8, shape (N,)
         Values of `pipeline.tiles.SPLITS`.
     group : ndarray of int64, shape (N,)
@@ -60,6 +63,7 @@ class TileBatch:
     group: np.ndarray
     targets: dict[str, np.ndarray] = field(default_factory=dict)
     weights: np.ndarray | None = None
+    base_weights: np.ndarray | None = None
     split: np.ndarray | None = None
     masks: np.ndarray | None = None
 
@@ -67,6 +71,8 @@ class TileBatch:
         n = len(self.images)
         if self.weights is None:
             self.weights = np.ones(n, np.float32)
+        if self.base_weights is None:
+            self.base_weights = self.weights
         if self.split is None:
             self.split = np.zeros(n, np.uint8)
         lengths = {name: len(array) for name, array in self._arrays()}
@@ -75,7 +81,12 @@ class TileBatch:
             raise ValueError(f"a batch of {n} images has columns of other lengths: {wrong}")
 
     def _arrays(self) -> Iterable[tuple[str, np.ndarray]]:
-        yield from (("weights", self.weights), ("split", self.split), ("group", self.group))
+        yield from (
+            ("weights", self.weights),
+            ("base_weights", self.base_weights),
+            ("split", self.split),
+            ("group", self.group),
+        )
         yield from self.events.items()
         yield from self.targets.items()
         if self.masks is not None:
@@ -92,6 +103,7 @@ class TileBatch:
             group=self.group[index],
             targets={name: target[index] for name, target in self.targets.items()},
             weights=self.weights[index],
+            base_weights=self.base_weights[index],
             split=self.split[index],
             masks=None if self.masks is None else self.masks[index],
         )
@@ -108,6 +120,7 @@ class TileBatch:
             group=np.concatenate([b.group for b in batches]),
             targets={name: np.concatenate([b.targets[name] for b in batches]) for name in first.targets},
             weights=np.concatenate([b.weights for b in batches]),
+            base_weights=np.concatenate([b.base_weights for b in batches]),
             split=np.concatenate([b.split for b in batches]),
             masks=None if first.masks is None else np.concatenate([b.masks for b in batches]),
         )

@@ -12,7 +12,8 @@ and a training step of a small ResNet-18 2 ms. Only training images are blurred 
 sharper ones. Hence these two are off unless asked for.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.config import AugmentationConfig
-from pipeline.preparation import ORIENTED_COLUMNS, scalar_columns
+from pipeline.errors import UserError
+from pipeline.inputs.image import ORIENTED_COLUMNS, scalar_columns
 
 # Event columns (or how they begin) that belong to a place in the camera, and that are lengths, or counts and shares of
 # areas. Like those that belong to a direction, they no longer fit an image that is moved, for they are not.
@@ -48,6 +50,132 @@ class Motion(NamedTuple):
     angles_rad: Tensor
     scales: Tensor
     shifts_px: Tensor
+
+    def of(self, rows: Tensor) -> "Motion":
+        """Motions of some of the tiles."""
+        return Motion(*(part.index_select(0, rows) for part in self))
+
+
+def augment(
+    batch: dict[str, dict[str, Any]],
+    rng: np.random.Generator,
+    config: AugmentationConfig,
+    motions: Mapping[str, Mapping[str, str]],
+) -> dict[str, dict[str, Any]]:
+    """Move each tile of a batch as the configuration says, and its targets with it.
+
+    Parameters
+    ----------
+    batch : dict
+        `inputs` with `images` (N, C, H, W), and the arrays of each head.
+    rng : numpy.random.Generator
+    config : AugmentationConfig
+    motions : mapping
+        Task -> array -> how it moves (`pipeline.tasks.interfaces.Motion`).
+    """
+    images = batch["inputs"]["images"]
+    motion = draw_motion(len(images), rng, config, transposable=images.shape[-1] == images.shape[-2])
+    images = turn_and_mirror(images, motion.symmetries)
+    if config.interpolates:
+        images = resample_camera_images(images, motion.angles_rad, motion.scales)
+    if config.shift_px:
+        images = shift(images, motion.shifts_px)
+    heads = {task: _moved(arrays, motion, motions[task]) for task, arrays in batch["heads"].items()}
+    return {"inputs": batch["inputs"] | {"images": images}, "heads": heads}
+
+
+def _moved(arrays: dict[str, Tensor], motion: Motion, kinds: Mapping[str, str]) -> dict[str, Tensor]:
+    """Targets of one head, moved as each of them says; those that are not named stay as they are."""
+    own = motion.of(arrays["rows"]) if "rows" in arrays else motion
+    moved = {name: move_target(arrays[name], own, kind) for name, kind in kinds.items() if name in arrays}
+    return arrays | moved
+
+
+def move_target(values: Tensor, motion: Motion, kind: str) -> Tensor:
+    """Targets of moved images.
+
+    Parameters
+    ----------
+    values : Tensor
+        ``map``: (N, ..., H, W). ``vector``: (N, ..., 2), x and y in tile axes (columns and rows), from any point to any
+        other, so that a shift does not change it. ``axis``: (N, ...), angle [rad] of a line from x to y. ``scalar``: any.
+    motion : Motion
+    kind : {"scalar", "vector", "axis", "map"}
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind.
+    """
+    if kind == "scalar":
+        return values
+    if kind == "map":
+        return turn_and_mirror(values, motion.symmetries)
+    if kind == "vector":
+        return _move_vector(values, motion, with_scale=True)
+    if kind == "axis":
+        line = _move_vector(torch.stack([torch.cos(values), torch.sin(values)], dim=-1), motion, with_scale=False)
+        return torch.remainder(torch.atan2(line[..., 1], line[..., 0]), torch.pi)
+    raise ValueError(f"unknown motion {kind!r}; accepted: scalar, vector, axis, map")
+
+
+def _move_vector(vectors: Tensor, motion: Motion, *, with_scale: bool) -> Tensor:
+    """Mirror, swap, turn and magnify (N, ..., 2), in the order in which images are."""
+    flat = vectors.reshape(len(vectors), -1, 2)
+    flip_x, flip_y, swap = (choice[:, None] for choice in motion.symmetries.T)
+    x, y = torch.where(flip_x, -flat[..., 0], flat[..., 0]), torch.where(flip_y, -flat[..., 1], flat[..., 1])
+    x, y = torch.where(swap, y, x), torch.where(swap, x, y)
+    cosine, sine = (f(motion.angles_rad).to(flat)[:, None] for f in (torch.cos, torch.sin))
+    turned = torch.stack([cosine * x - sine * y, sine * x + cosine * y], dim=-1)
+    if with_scale:
+        turned = turned * motion.scales.to(flat)[:, None, None]
+    return turned.reshape(vectors.shape)
+
+
+def check_augmentation(
+    config: AugmentationConfig,
+    section: str,
+    *,
+    wing: str,
+    camera_identity: str,
+    scalars: Sequence[str],
+    motions: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Refuse settings that are accepted in general, but make no sense for these tiles, scalars or targets.
+
+    Raises
+    ------
+    UserError
+        Naming the key in `section` that has to change.
+    """
+    if wing == "sky" and (config.interpolates or config.shift_px):
+        raise UserError(
+            f"{section}.augmentation: frames are turned by quarters and mirrored only: interpolation would spoil "
+            "their noise; set rotation to quarters or none, shift_px and scale to 0"
+        )
+    if config.rotation == "sixths" and not camera_identity.startswith("hexagon"):
+        raise UserError(
+            f"{section}.augmentation.rotation: sixths are for cameras with hexagonal pixels, and the tiles are of "
+            f"{camera_identity or 'an unknown camera'}; use quarters"
+        )
+    for task, kinds in motions.items():
+        if "map" in kinds.values() and (config.interpolates or config.shift_px):
+            raise UserError(
+                f"{section}.augmentation: the targets of {task} are maps, which are turned by quarters and mirrored "
+                "only; set rotation to quarters or none, shift_px and scale to 0"
+            )
+    for name in scalars:
+        if config.turns and changed_by_turn(name):
+            raise UserError(
+                f"the scalar {name!r} changes when an image is turned or mirrored; use {name}_outward or {name}_abs "
+                f"where that has a meaning, leave it out, or set {section}.augmentation: false"
+            )
+        for option, changed_by in (("shift_px", changed_by_shift), ("scale", changed_by_scale)):
+            if getattr(config, option) and changed_by(name):
+                raise UserError(
+                    f"{section}.augmentation.{option} changes images and not their scalars, and {name!r} would no "
+                    f"longer belong to its image; leave that scalar out, or set {option} to 0"
+                )
 
 
 def draw_motion(n: int, rng: np.random.Generator, config: AugmentationConfig, *, transposable: bool = True) -> Motion:

@@ -1,21 +1,30 @@
-"""Tiles to batches of tensors, in an order and with an augmentation that depend on (seed, epoch, step) alone."""
+"""Tiles to batches of tensors, in an order and with an augmentation that depend on (seed, epoch, step) alone.
 
-from collections.abc import Iterator
+A batch is ``{"inputs": {...}, "heads": {TASK: {...}}}``: what the network is given, in the order of its arguments, and
+the targets and weights of each head.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from pipeline.preparation import Preparation
-from pipeline.tasks.training import Objective
+from pipeline.config import AugmentationConfig
+from pipeline.inputs import Input
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
+from pipeline.training.augmentation import augment
+from pipeline.training.heads import Heads
 
 # Purposes of random numbers: part of every key, so that no two uses share a stream.
 AUGMENTATION = 1
 DROPOUT = 2
 WEIGHTS = 3
+
+Batch = dict[str, dict[str, Any]]
 
 
 def keyed_rng(seed: int, purpose: int, *item: int) -> np.random.Generator:
@@ -28,6 +37,33 @@ def keyed_seed(seed: int, purpose: int, *item: int) -> int:
     return int(np.random.SeedSequence([seed, purpose, *item]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+@dataclass(frozen=True)
+class Feed:
+    """From tiles to batches: the fitted input, the heads, and what is done to training images."""
+
+    input: Input
+    heads: Heads
+    augmentation: AugmentationConfig
+    seed: int
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Event columns that must be read with the tiles."""
+        return tuple(dict.fromkeys((*self.input.columns, *self.heads.columns)))
+
+    def batch(self, tiles: TileBatch) -> Batch:
+        """Tensors that share the memory of the tiles where they can."""
+        return as_tensors({"inputs": self.input.arrays(tiles), "heads": self.heads.arrays(tiles)})
+
+    def training_batch(self, tiles: TileBatch, epoch: int, step: int) -> Batch:
+        """The same with the images moved at random, keyed by epoch and step."""
+        batch = self.batch(tiles)
+        if not self.augmentation.active:
+            return batch
+        motions = {head.task: head.objective.targets.motions for head in self.heads.heads}
+        return augment(batch, keyed_rng(self.seed, AUGMENTATION, epoch, step), self.augmentation, motions)
+
+
 class TrainingBatches(IterableDataset):
     """One epoch of shuffled, augmented batches.
 
@@ -35,42 +71,27 @@ class TrainingBatches(IterableDataset):
     reader's buffer in a worker costs memory.
     """
 
-    def __init__(
-        self,
-        reader: TileReader,
-        objective: Objective,
-        preparation: Preparation,
-        *,
-        seed: int,
-        epoch: int,
-        batch_size: int,
-    ) -> None:
-        self.reader, self.objective, self.preparation = reader, objective, preparation
-        self.seed, self.epoch, self.batch_size = seed, epoch, batch_size
+    def __init__(self, reader: TileReader, feed: Feed, *, epoch: int, batch_size: int) -> None:
+        self.reader, self.feed, self.epoch, self.batch_size = reader, feed, epoch, batch_size
 
     def __len__(self) -> int:
         return self.reader.n_batches(self.batch_size)
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        columns = self.preparation.columns
-        stream = self.reader.shuffled(self.seed, self.epoch, self.batch_size, columns=columns)
+    def __iter__(self) -> Iterator[Batch]:
+        stream = self.reader.shuffled(self.feed.seed, self.epoch, self.batch_size, columns=self.feed.columns)
         for step, tiles in enumerate(stream):
-            batch = as_tensors(self.objective.arrays(tiles, self.preparation))
-            if self.objective.config.augmentation.active:
-                batch = self.objective.augment(batch, keyed_rng(self.seed, AUGMENTATION, self.epoch, step))
-            yield batch
+            yield self.feed.training_batch(tiles, self.epoch, step)
 
 
 class ValidationBatches(IterableDataset):
     """The validation tiles in the order of their shards, each epoch the same."""
 
-    def __init__(self, reader: TileReader, objective: Objective, preparation: Preparation, *, batch_size: int) -> None:
-        self.reader, self.objective, self.preparation = reader, objective, preparation
-        self.batch_size = batch_size
+    def __init__(self, reader: TileReader, feed: Feed, *, batch_size: int) -> None:
+        self.reader, self.feed, self.batch_size = reader, feed, batch_size
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        for tiles in _rebatch(self.reader.sequential(self.preparation.columns), self.batch_size):
-            yield as_tensors(self.objective.arrays(tiles, self.preparation))
+    def __iter__(self) -> Iterator[Batch]:
+        for tiles in _rebatch(self.reader.sequential(self.feed.columns), self.batch_size):
+            yield self.feed.batch(tiles)
 
 
 def _rebatch(parts: Iterator[TileBatch], batch_size: int) -> Iterator[TileBatch]:
@@ -91,6 +112,9 @@ def _rebatch(parts: Iterator[TileBatch], batch_size: int) -> Iterator[TileBatch]
         yield TileBatch.concatenate(waiting)
 
 
-def as_tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    """Arrays as tensors that share their memory."""
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+def as_tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays, in nested mappings, as tensors that share their memory."""
+    return {
+        name: as_tensors(value) if isinstance(value, Mapping) else torch.from_numpy(np.ascontiguousarray(value))
+        for name, value in arrays.items()
+    }

@@ -36,7 +36,7 @@ class Origin:
 
     def has_scalars(self, scalars: Sequence[str]) -> bool:
         """Whether the bundle reads these scalars in this order, so that its head has weights for them."""
-        return list(scalars) == [entry.name for entry in self.card.input.preparation.scalar_statistics]
+        return tuple(scalars) == self.card.input.preparation.scalar_names
 
     def network(
         self,
@@ -47,8 +47,8 @@ class Origin:
     ) -> nn.Module:
         """A network with the bundle's weights, wherever they mean the same in both.
 
-        The last layer is drawn anew where the outputs are others, the whole head where the scalars are. Weights of the
-        bundle that have no place here (an auxiliary output) are left behind.
+        The last layer is re-initialised if the outputs differ, the whole head if the scalars differ. Weights of the bundle
+        that have no place here (an auxiliary output) are ignored.
 
         Parameters
         ----------
@@ -62,7 +62,7 @@ class Origin:
         UserError
             If the weights do not fit: another architecture, or other arguments.
         """
-        same_outputs = tuple(outputs) == self.card.output.outputs
+        same_outputs = tuple(outputs) == self.card.output_names
         same_scalars = self.has_scalars(scalars)
         # Built with the bundle's outputs, the head takes all of its weights; its last layer is then replaced.
         network = build(self.card.model.num_outputs if same_scalars else len(outputs))
