@@ -3,7 +3,6 @@
 torch is imported inside the functions: prediction asks for its threads only and never loads it.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -72,8 +71,3 @@ def torch_threads(n_threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def available_cores() -> int:
-    """Cores that this process may run on (a batch system often grants fewer than the machine has)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

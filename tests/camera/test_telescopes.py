@@ -9,10 +9,11 @@ import sys
 
 import numpy as np
 import pytest
+from ctapipe_cameras import to_ctapipe
 from toy_events import toy_camera
 
 from pipeline.camera.dl1 import DL1File, DL1Writer, Subarray
-from pipeline.camera.geometry import Camera, same_camera
+from pipeline.camera.geometry import Camera
 from pipeline.camera.showers.conditions import make_conditions
 from pipeline.camera.showers.electronics import make_electronics, noise_peaks
 from pipeline.camera.showers.optics import pixel_map
@@ -67,7 +68,7 @@ def test_number_and_distance_of_pixels(name):
 @every_type
 def test_ctapipe_takes_the_camera_and_finds_the_same_neighbors(name):
     camera = get_telescope(name).camera
-    description = camera.to_ctapipe()
+    description = to_ctapipe(camera)
     geometry = description.camera.geometry
     assert len(geometry.neighbors) == N_PIXELS[name]
     for theirs, ours in zip(geometry.neighbors, camera.neighbors, strict=True):
@@ -376,7 +377,7 @@ def test_generated_pixels_are_those_of_simtel_files(data_dir, name, file, tolera
     assert distance.max() < tolerance_m
     assert len(np.unique(index)) == camera.n_pixels == generated.n_pixels
     if name != "SST-CHEC":  # another focal length there
-        assert same_camera(generated, camera)
+        assert generated.identity == camera.identity
 
 
 # ---- the registry ----------------------------------------------------------------------------------------------------

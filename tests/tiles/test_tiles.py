@@ -267,12 +267,8 @@ def test_equalise_gives_no_weight_where_a_class_is_missing():
     assert (weights[:1000][events["x"][:1000] < 0.4] > 0).all()
 
 
-def test_manifest_round_trip_and_totals(manifest):
-    again = Manifest.load(manifest.path)
-    assert again == manifest
-    train = TileReader([again], "train").events(["hillas_intensity"])["hillas_intensity"]
-    assert again.totals["hillas_intensity"]["mean"] == pytest.approx(train.mean())
-    assert again.totals["hillas_intensity"]["std"] == pytest.approx(train.std())
+def test_manifest_round_trip(manifest):
+    assert Manifest.load(manifest.path) == manifest
 
 
 def test_manifest_can_move_with_its_shards(manifest, tmp_path):

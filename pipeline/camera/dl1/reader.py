@@ -184,11 +184,6 @@ class DL1File:
         shower_id = self._shower_id(obs_id, event_id)
         return {"obs_id": obs_id, "event_id": event_id, "shower_id": shower_id, "order": order}
 
-    def event_id_range(self) -> tuple[int, int] | None:
-        """Lowest and highest event id; None without events."""
-        ids = self._file[schema.TRIGGER]["event_id"]
-        return (int(ids.min()), int(ids.max())) if len(ids) else None
-
     def _image_ids(self, tel_id: int) -> tuple[np.ndarray, np.ndarray]:
         """obs_id and event_id of every image of a telescope.
 
