@@ -125,6 +125,14 @@ class ShowersConfig(Section):
         raise UserError(f"there is no shower run {run}; the configuration defines runs 1 to {self.n_runs}")
 
 
+class SkyDefect(Section):
+    """A further defect of simulated frames: a class that `pipeline.sky.defects` knows by its name."""
+
+    name: str
+    bit: Literal["bad", "hot", "cosmic_ray", "trail", "bleed", "ghost"]  # of the truth mask
+    kwargs: dict[str, Any] = {}
+
+
 class SkySimulationConfig(Section):
     """`lightpool simulate sky`: one long-exposure frame per run, with its truth beside it."""
 
@@ -156,6 +164,7 @@ class SkySimulationConfig(Section):
     cosmic_rays_per_mpix: float = Field(1500.0, ge=0, description="tracks per million pixels of the whole exposure")
     trails_per_frame: float = Field(0.3, ge=0)
     gap_fraction: float = Field(0.01, ge=0, lt=1)
+    defects: tuple[SkyDefect, ...] = ()
 
 
 class InputsConfig(Section):

@@ -12,7 +12,7 @@ import models
 import pipeline
 
 # What every stage uses, but no result depends on.
-_EVERYWHERE = tuple(f"pipeline.{name}" for name in ("errors", "files", "provenance", "config", "device"))
+_EVERYWHERE = tuple(f"pipeline.{name}" for name in ("errors", "files", "provenance", "config", "device", "plugins"))
 # The looks of a learning curve must not cost a training.
 _ALSO_LEFT_OUT = {"train": ("pipeline.figures",)}
 
