@@ -22,7 +22,7 @@ from pipeline.config.networks import (
     NetworkConfig,
 )
 from pipeline.config.showers import CameraConditions, ShowerClass, ShowersConfig, Star, TelescopePlace
-from pipeline.config.sky import SkySimulationConfig
+from pipeline.config.sky import SkyDefect, SkySimulationConfig
 from pipeline.config.tiles import (
     CameraTilesConfig,
     CleaningConfig,
@@ -41,7 +41,7 @@ __all__ = [
     "DEFAULT_NETWORKS", "HILLAS_SCALARS", "AugmentationConfig", "CameraConditions", "CameraIngestConfig",
     "CameraTilesConfig", "CleaningConfig", "Config", "CutsConfig", "EvaluateConfig", "IngestConfig", "InputsConfig",
     "ModelConfig", "NetworkConfig", "PredictConfig", "ReportConfig", "Section", "ShowerClass", "ShowersConfig",
-    "SkyIngestConfig", "SkySimulationConfig", "SkyTilesConfig", "SplitsConfig", "Star", "TelescopePlace",
+    "SkyDefect", "SkyIngestConfig", "SkySimulationConfig", "SkyTilesConfig", "SplitsConfig", "Star", "TelescopePlace",
     "TilesConfig", "WeightingConfig", "ZooConfig", "ZooEntry", "digest_of", "load_config", "parse_config",
     "sections_of", "zoo_config",
 ]  # fmt: skip

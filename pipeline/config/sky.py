@@ -1,8 +1,18 @@
 """Section `sky`: simulated long-exposure frames."""
 
+from typing import Any, Literal
+
 from pydantic import Field
 
 from pipeline.config.base import Section
+
+
+class SkyDefect(Section):
+    """A further defect of simulated frames: a class that `pipeline.sky.defects` knows by its name."""
+
+    name: str
+    bit: Literal["bad", "hot", "cosmic_ray", "trail", "bleed", "ghost"]  # of the truth mask
+    kwargs: dict[str, Any] = {}
 
 
 class SkySimulationConfig(Section):
@@ -36,3 +46,4 @@ class SkySimulationConfig(Section):
     cosmic_rays_per_mpix: float = Field(1500.0, ge=0, description="tracks per million pixels of the whole exposure")
     trails_per_frame: float = Field(0.3, ge=0)
     gap_fraction: float = Field(0.01, ge=0, lt=1)
+    defects: tuple[SkyDefect, ...] = ()

@@ -1,292 +1,26 @@
-"""Restored sky frames against the truth, or against other exposures of the same field where there is no truth."""
+"""Scores of restored sky frames to figures of merit with intervals, tables and figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from pipeline import statistics
 from pipeline.config import EvaluateConfig
 from pipeline.evaluation.comparison import NETWORK, Comparison, Metric, compare, merge_json
+from pipeline.evaluation.frame_scores import SHOWN_SNR, Score
 from pipeline.evaluation.result import Bin, CaptionedFigure, Result, bins_table, compare_in_bins, series_of
 from pipeline.figures import denoise
-from pipeline.figures.denoise import Cutout
-from pipeline.sky.baselines import psnr_db
-from pipeline.sky.dq import DEFECTS, DQ, LOST, has
-from pipeline.sky.photometry import aperture_photometry, detect_stars, isolated, measure_fwhm
 
-NOISY = "noisy"
 FALSE_ALARM_RATE = 0.0005
 
 #: Stars that count for the flux metrics: their own photon noise is then below 5 %.
 STAR_SNR = 20.0
-#: Fainter ones are shown in the figure only.
-SHOWN_SNR = 5.0
 # Detected on the very frame that is compared: a star that noise made brighter is preferred. At this signal-to-noise
 # ratio the effect is below 0.1 %.
 PAIR_STAR_SNR = 40.0
 FEWEST_STARS = 10
 
-_SKY_SIGMA = 5.0
-_PULLS_PER_FIELD = 20_000
-_PROBABILITY_BINS = 4096
-_CUTOUT_PX = 96
 _UNIT_SUFFIX = {"electron": "e", "adu": "adu"}
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One tile of another exposure, registered: `clean` (size, size) at (x0, y0), NaN where it must not be used."""
-
-    x0: int
-    y0: int
-    image: np.ndarray
-
-
-@dataclass(frozen=True)
-class Field:
-    """One frame as it was recorded, what is known of it, and what each method makes of it.
-
-    Attributes
-    ----------
-    name : str
-    sci, err : ndarray, shape (H, W)
-        In `unit`.
-    dq : ndarray of uint16, shape (H, W)
-        With the true defects, where there is a truth.
-    level, noise : float
-        Background and its rms.
-    clean : ndarray, shape (H, W)
-        The truth; or other exposures of each place, put together, NaN where there is none.
-    stars : mapping
-        x, y [px] and mag of the true stars.
-    fwhm_px : float, optional
-    pairs : sequence of Pair
-        Tiles of other exposures, where there is no truth.
-    restored : mapping
-        Method -> ndarray, shape (H, W).
-    restored_err, defect_probability : ndarray, shape (H, W)
-        The network's.
-    """
-
-    name: str
-    sci: np.ndarray
-    err: np.ndarray
-    dq: np.ndarray
-    level: float
-    noise: float
-    unit: str
-    clean: np.ndarray
-    stars: Mapping[str, np.ndarray] = field(default_factory=dict)
-    fwhm_px: float | None = None
-    pairs: Sequence[Pair] = ()
-    restored: Mapping[str, np.ndarray] = field(default_factory=dict)
-    restored_err: np.ndarray | None = None
-    defect_probability: np.ndarray | None = None
-
-    def has(self, bits: DQ) -> np.ndarray:
-        """Pixels with any of these bits, shape (H, W), bool."""
-        return has(self.dq, bits)
-
-
-@dataclass(frozen=True)
-class Score:
-    """What one field adds to the figures of merit; small, so that fields need not be kept.
-
-    Attributes
-    ----------
-    per_method : mapping
-        Method -> name -> number.
-    stars : mapping
-        `magnitude`, `snr`, `clear` (no defect in the aperture) and method -> flux / reference - 1, shape (n,).
-    defect_counts, good_counts : ndarray, shape (n_bins,)
-        Pixels by the network's defect probability.
-    pulls : ndarray
-        (restored - truth) / stated error of some good pixels.
-    cutout : Cutout
-    """
-
-    name: str
-    unit: str
-    per_method: Mapping[str, Mapping[str, float]]
-    stars: Mapping[str, np.ndarray]
-    defect_counts: np.ndarray
-    good_counts: np.ndarray
-    pulls: np.ndarray
-    cutout: Cutout
-
-
-# ---- one field -------------------------------------------------------------------------------------------------------
-def score_against_truth(frame: Field, seed: int) -> Score:
-    """Errors of every method on one simulated frame."""
-    judged = np.isfinite(frame.clean) & np.isfinite(frame.sci) & ~frame.has(LOST)
-    defect = judged & frame.has(DEFECTS)
-    good = judged & ~defect
-    empty = good & (frame.clean < frame.level + 0.5 * frame.noise)
-    truth = _stretched(frame.clean, frame)
-    per_method = {}
-    for method, image in frame.restored.items():
-        error = (image - frame.clean).astype(float)
-        per_method[method] = {
-            "psnr_db": psnr_db(image, frame.clean, judged),
-            "psnr_clean_pixels_db": psnr_db(image, frame.clean, good),
-            "ssim": _ssim(_stretched(image, frame), truth, judged),
-            "defect_sse": float(np.square(error[defect]).sum()),
-            "n_defect": float(defect.sum()),
-            "empty_sse": float(np.square(error[empty] / frame.noise).sum()),
-            "n_empty": float(empty.sum()),
-        }
-    # Frames that are alike draw alike: the number of pixels keys the choice, not the order of the fields.
-    chosen = np.random.default_rng([seed, int(good.sum())]).permutation(np.flatnonzero(good))[:_PULLS_PER_FIELD]
-    pulls = ((frame.restored[NETWORK] - frame.clean) / frame.restored_err).ravel()[chosen]
-    return Score(
-        name=frame.name,
-        unit=frame.unit,
-        per_method=per_method,
-        stars=_stars_against_truth(frame),
-        defect_counts=_by_probability(frame.defect_probability[defect]),
-        good_counts=_by_probability(frame.defect_probability[good]),
-        pulls=pulls,
-        cutout=_cutout(frame, frame.clean),
-    )
-
-
-def score_against_exposures(frame: Field) -> Score:
-    """Differences of every method from other exposures of the field, which share its sky but not its noise."""
-    usable = np.isfinite(frame.sci) & (frame.dq == 0)
-    names = ("pair_sse", "n_pair", "pair_sky_sse", "n_pair_sky")
-    sums = {method: dict.fromkeys(names, 0.0) for method in frame.restored}
-    for pair in frame.pairs:
-        part = (slice(pair.y0, pair.y0 + pair.image.shape[0]), slice(pair.x0, pair.x0 + pair.image.shape[1]))
-        keep = usable[part] & np.isfinite(pair.image)
-        # Chosen by the other exposure alone: the same pixels for every method. Stars are left out, for there the
-        # small remaining drift between the exposures outweighs any noise.
-        sky = keep & (np.abs(pair.image - frame.level) < _SKY_SIGMA * frame.noise)
-        for method, image in frame.restored.items():
-            squared = np.square((image[part] - pair.image).astype(float))
-            found = (squared[keep].sum(), keep.sum(), squared[sky].sum(), sky.sum())
-            for name, value in zip(names, found, strict=True):
-                sums[method][name] += float(value)
-    nothing = np.zeros(_PROBABILITY_BINS)
-    return Score(
-        name=frame.name,
-        unit=frame.unit,
-        per_method=sums,
-        stars=_stars_against_raw(frame),
-        defect_counts=nothing,
-        good_counts=nothing,
-        pulls=np.empty(0),
-        cutout=_cutout(frame, None),
-    )
-
-
-def _stretched(image: np.ndarray, frame: Field) -> np.ndarray:
-    """Arcsinh of the signal in units of the noise: on a linear scale one bright star is all that SSIM sees."""
-    return np.arcsinh((image - frame.level) / frame.noise)
-
-
-def _ssim(image: np.ndarray, truth: np.ndarray, judged: np.ndarray) -> float:
-    """Mean structural similarity of the judged pixels; what is not judged is made equal beforehand."""
-    from skimage.metrics import structural_similarity
-
-    filled = np.where(np.isfinite(truth), truth, 0.0)
-    span = float(filled[judged].max() - filled[judged].min())
-    _, similarity = structural_similarity(np.where(judged, image, filled), filled, data_range=span, full=True)
-    return float(similarity[judged].mean())
-
-
-def _by_probability(probability: np.ndarray) -> np.ndarray:
-    """Histogram on a scale that resolves both ends, where a detector is used."""
-    clipped = np.clip(probability.astype(float), 1e-9, 1 - 1e-9)
-    logit = np.log(clipped / (1 - clipped))
-    return np.histogram(logit, _PROBABILITY_BINS, range=(-21, 21))[0].astype(float)
-
-
-def _stars_against_truth(frame: Field) -> dict[str, np.ndarray]:
-    """Flux errors at the true positions: photometry of each method's difference from the truth.
-
-    Photometry of the frames themselves would compare two backgrounds: faint neighbours in the ring are clipped away
-    on a frame without noise, and hide in the noise of the other.
-    """
-    x, y = (np.asarray(frame.stars.get(name, ()), float) for name in ("x", "y"))
-    fwhm = frame.fwhm_px or 3.0
-    lost = ~np.isfinite(frame.sci) | frame.has(LOST)
-    truth = aperture_photometry(frame.clean, x, y, fwhm, err=frame.err, mask=lost)
-    untouched = aperture_photometry(frame.sci, x, y, fwhm, mask=lost | frame.has(DEFECTS))
-    keep = truth.clear & (truth.flux > 0) & isolated(x, y, truth.flux, 2 * fwhm)
-    measured = {
-        method: aperture_photometry(image - frame.clean, x, y, fwhm, mask=lost).flux
-        for method, image in frame.restored.items()
-    }
-    with np.errstate(divide="ignore", invalid="ignore"):
-        snr = truth.flux / truth.flux_err
-        errors = {method: flux / truth.flux for method, flux in measured.items()}
-        keep &= (snr > SHOWN_SNR) & np.isfinite(list(errors.values())).all(axis=0)
-        magnitude = np.asarray(frame.stars.get("mag", -2.5 * np.log10(truth.flux)), float)
-    columns = {"magnitude": magnitude, "snr": snr, "clear": untouched.clear, **errors}
-    return {name: column[keep] for name, column in columns.items()}
-
-
-def _stars_against_raw(frame: Field) -> dict[str, np.ndarray]:
-    """The same relative to the frame as it was recorded, of stars that the other exposure shows as well."""
-    bad = ~np.isfinite(frame.sci) | (frame.dq != 0)
-    found = detect_stars(frame.sci, frame.level, frame.noise, mask=bad)
-    x, y = found["x"], found["y"]
-    fwhm = 3.0
-    # Twice: cosmic rays and hot pixels must be gone before the width of the stars is measured.
-    for _ in range(2):
-        raw = aperture_photometry(frame.sci, x, y, fwhm, err=frame.err, mask=bad)
-        other = aperture_photometry(frame.clean, x, y, fwhm)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = other.flux / raw.flux
-        keep = raw.clear & other.clear & (raw.flux > 0) & (ratio > 0.5) & (ratio < 2.0)
-        fwhm = measure_fwhm(frame.sci, x[keep], y[keep], frame.level)
-    keep &= isolated(x, y, raw.flux, 2 * fwhm)
-    measured = {
-        method: aperture_photometry(image - frame.sci, x, y, fwhm, mask=bad).flux
-        for method, image in frame.restored.items()
-        if method != NOISY
-    }
-    with np.errstate(divide="ignore", invalid="ignore"):
-        snr = raw.flux / raw.flux_err
-        errors = {method: flux / raw.flux for method, flux in measured.items()}
-        keep &= (snr > SHOWN_SNR) & np.isfinite(list(errors.values())).all(axis=0)
-        columns = {"magnitude": -2.5 * np.log10(raw.flux), "snr": snr, "clear": raw.clear, **errors}
-    return {name: column[keep] for name, column in columns.items()}
-
-
-def _cutout(frame: Field, truth: np.ndarray | None) -> Cutout:
-    """The place of the frame with most defects, where its stars are too; or the first tile that has a partner."""
-    if truth is None and frame.pairs:
-        pair = frame.pairs[len(frame.pairs) // 2]
-        y0, x0 = pair.y0, pair.x0
-        part = (slice(y0, y0 + pair.image.shape[0]), slice(x0, x0 + pair.image.shape[1]))
-        beside = pair.image
-    else:
-        part = _busiest(frame.has(DEFECTS) & ~frame.has(LOST), _CUTOUT_PX)
-        beside = None if truth is None else truth[part]
-    before = np.where(frame.has(DQ.MISSING), np.nan, frame.sci)[part]
-    return Cutout(
-        title=frame.name,
-        before=before,
-        restored=frame.restored[NETWORK][part],
-        truth=beside,
-        level=frame.level,
-        noise=frame.noise,
-        unit="e−" if frame.unit == "electron" else frame.unit,
-    )
-
-
-def _busiest(mask: np.ndarray, size: int) -> tuple[slice, slice]:
-    """The window of `size` px, on a coarse grid, with most true pixels."""
-    height, width = mask.shape
-    starts = [
-        (y, x)
-        for y in range(0, max(height - size, 0) + 1, max(size // 3, 1))
-        for x in range(0, max(width - size, 0) + 1, max(size // 3, 1))
-    ]
-    y, x = max(starts, key=lambda s: np.count_nonzero(mask[s[0] : s[0] + size, s[1] : s[1] + size]))
-    return slice(y, y + size), slice(x, x + size)
 
 
 # ---- all fields ------------------------------------------------------------------------------------------------------
@@ -314,7 +48,7 @@ def evaluate_against_truth(scores: Sequence[Score], cfg: EvaluateConfig, *, seed
     Parameters
     ----------
     scores : sequence of Score
-        From `score_against_truth`.
+        From `frame_scores.score_against_truth`.
     cfg : EvaluateConfig
     seed : int
     """
@@ -327,7 +61,7 @@ def evaluate_against_truth(scores: Sequence[Score], cfg: EvaluateConfig, *, seed
         _root_mean_square("sky_rms_sigma", "empty_sse", "n_empty"),
     )
     fields = _compare_fields(metrics, scores, cfg, seed)
-    found = compare(
+    detection = compare(
         (Metric(f"tpr_at_fpr_{FALSE_ALARM_RATE:g}", "higher", _detection_rate),),
         {NETWORK: (_stacked(scores, "defect_counts"), _stacked(scores, "good_counts"))},
         np.arange(len(scores)),
@@ -336,7 +70,7 @@ def evaluate_against_truth(scores: Sequence[Score], cfg: EvaluateConfig, *, seed
         seed=seed,
     )
     stars = _Stars(scores)
-    parts = [fields.to_json(), found.to_json()]
+    parts = [fields.to_json(), detection.to_json()]
     bins: list[Bin] = []
     figures = [_cutout_figure(scores, "truth")]
     if stars.enough(STAR_SNR):
@@ -353,7 +87,7 @@ def evaluate_against_truth(scores: Sequence[Score], cfg: EvaluateConfig, *, seed
 
 
 def evaluate_against_exposures(scores: Sequence[Score], cfg: EvaluateConfig, *, seed: int) -> Result:
-    """The same without a truth: scores from `score_against_exposures`."""
+    """The same without a truth: scores from `frame_scores.score_against_exposures`."""
     suffix = _UNIT_SUFFIX.get(scores[0].unit, "sci")
     metrics = (
         _root_mean_square(f"n2n_rms_{suffix}", "pair_sse", "n_pair"),
@@ -389,9 +123,9 @@ def _stacked(scores: Sequence[Score], name: str) -> np.ndarray:
 def _detection_rate(counts: tuple[np.ndarray, np.ndarray], weights: np.ndarray) -> np.ndarray:
     """Share of defect pixels above the threshold that `FALSE_ALARM_RATE` of the good pixels pass."""
     # Cumulated from the highest probability down: one step of the ROC curve per bin.
-    found, alarms = (np.cumsum((weights @ part)[:, ::-1], axis=1) for part in counts)
+    detections, alarms = (np.cumsum((weights @ part)[:, ::-1], axis=1) for part in counts)
     with np.errstate(invalid="ignore", divide="ignore"):
-        rates, false_rates = found / found[:, -1:], alarms / alarms[:, -1:]
+        rates, false_rates = detections / detections[:, -1:], alarms / alarms[:, -1:]
     return np.array([np.interp(FALSE_ALARM_RATE, f, r) for f, r in zip(false_rates, rates, strict=True)])
 
 
@@ -434,19 +168,19 @@ class _Stars:
 
 
 # ---- figures and tables ----------------------------------------------------------------------------------------------
-def _cutout_figure(scores: Sequence[Score], beside: str) -> CaptionedFigure:
+def _cutout_figure(scores: Sequence[Score], reference: str) -> CaptionedFigure:
     spread = np.unique(np.linspace(0, len(scores) - 1, 4).astype(int))
     text = (
         "Places with defects in test frames: as recorded, restored, "
-        + ("truth" if beside == "truth" else "another exposure of the same place (with noise of its own)")
+        + ("truth" if reference == "truth" else "another exposure of the same place (with noise of its own)")
         + ", and what is left between the last two in units of the background noise. Grey: missing data. "
     )
     text += (
         "A good restoration leaves no star and no track in the last column."
-        if beside == "truth"
+        if reference == "truth"
         else "The last column should be noise alone: that of the other exposure."
     )
-    figure = denoise.cutouts([scores[i].cutout for i in spread], truth_label=beside)
+    figure = denoise.cutouts([scores[i].cutout for i in spread], truth_label=reference)
     return CaptionedFigure("cutouts.png", "Before and after", text, figure)
 
 

@@ -1,4 +1,4 @@
-"""From the tiles of the sky to the frames that are judged: put together, restored, and beside their baselines."""
+"""From sky tiles to the frames that are judged: put together, restored by the network and by the baselines."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,13 +10,12 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.evaluation.comparison import NETWORK
-from pipeline.evaluation.denoise import (
+from pipeline.evaluation.denoise import evaluate_against_exposures, evaluate_against_truth
+from pipeline.evaluation.frame_scores import (
     NOISY,
-    Field,
+    JudgedFrame,
     Pair,
     Score,
-    evaluate_against_exposures,
-    evaluate_against_truth,
     score_against_exposures,
     score_against_truth,
 )
@@ -65,9 +64,9 @@ def evaluate_sky(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> 
     paired = reader.attributes.get("target") == "noise2noise"
     settings, tuned_on = _tune(manifests)
     scores: list[Score] = []
-    for frame in fields(reader):
-        answered = restore(frame, predictor, settings, cfg)
-        scores.append(score_against_exposures(answered) if paired else score_against_truth(answered, cfg.seed))
+    for recorded in frames_of(reader):
+        frame = restore(recorded, predictor, settings, cfg)
+        scores.append(score_against_exposures(frame) if paired else score_against_truth(frame, cfg.seed))
     judge = evaluate_against_exposures if paired else evaluate_against_truth
     result = judge(scores, cfg.evaluate, seed=cfg.seed)
     facts = {"n": reader.n_tiles, "n_groups": reader.n_groups}
@@ -78,27 +77,27 @@ def evaluate_sky(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> 
     )
 
 
-def fields(reader: TileReader) -> Iterator[Field]:
+def frames_of(reader: TileReader) -> Iterator[JudgedFrame]:
     """The frames of a split, put together from their tiles, in the order of the shards."""
     index = reader.events(["frame"])
     shard_of = dict(zip(index["group"].tolist(), index["source_index"].tolist(), strict=True))
     attributes = reader.shard_attributes()
-    collected: list[TileBatch] = []
+    parts: list[TileBatch] = []
     for batch in reader.sequential():
         starts = np.flatnonzero(np.diff(batch.group, prepend=batch.group[0])).tolist()
         for low, high in zip([0, *starts], [*starts, len(batch)], strict=True):
             part = batch.select(slice(low, high))
-            if collected and part.group[0] != collected[-1].group[0]:
-                yield _field(collected, reader, shard_of, attributes)
-                collected = []
-            collected.append(part)
-    if collected:
-        yield _field(collected, reader, shard_of, attributes)
+            if parts and part.group[0] != parts[-1].group[0]:
+                yield _put_together(parts, reader, shard_of, attributes)
+                parts = []
+            parts.append(part)
+    if parts:
+        yield _put_together(parts, reader, shard_of, attributes)
 
 
-def _field(
+def _put_together(
     parts: Sequence[TileBatch], reader: TileReader, shard_of: dict[int, int], attributes: Sequence[dict[str, Any]]
-) -> Field:
+) -> JudgedFrame:
     batch = TileBatch.concatenate(parts)
     number = shard_of[int(batch.group[0])]
     facts = attributes[number]
@@ -108,7 +107,7 @@ def _field(
         Pair(int(x), int(y), image)
         for x, y, image in zip(batch.events["x0"], batch.events["y0"], batch.targets["clean"][:, 0], strict=True)
     ]
-    return Field(
+    return JudgedFrame(
         name=reader.sources[number],
         sci=planes["sci"],
         err=planes["err"],
@@ -123,10 +122,10 @@ def _field(
     )
 
 
-def restore(frame: Field, predictor: Predicts, settings: Settings, cfg: Config) -> Field:
-    """What the network and the baselines make of a frame: they are told of lost pixels, never of true defects."""
+def restore(frame: JudgedFrame, predictor: Predicts, settings: Settings, cfg: Config) -> JudgedFrame:
+    """What the network and the baselines make of a frame: they see which pixels are lost, never the true defects."""
     known = frame.dq & DQ_DTYPE(LOST)
-    told = Frame(
+    seen = Frame(
         path=Path(frame.name),
         science_hdu=0,
         sci=frame.sci,
@@ -138,7 +137,7 @@ def restore(frame: Field, predictor: Predicts, settings: Settings, cfg: Config) 
         noise=frame.noise,
     )
     tile_px, overlap_px = cfg.predict.tile_px, cfg.predict.overlap_px
-    strips = [planes for _, planes in restore_rows(told, predictor, tile_px, overlap_px)]
+    strips = [planes for _, planes in restore_rows(seen, predictor, tile_px, overlap_px)]
     whole = {name: np.concatenate([strip[name] for strip in strips])[: frame.sci.shape[0]] for name in strips[0]}
     return replace(
         frame,
@@ -156,7 +155,7 @@ def _tune(manifests: Sequence[Any]) -> tuple[Settings, dict[str, float | int]]:
     """The baseline's settings with the best PSNR on validation frames (against truth, or the other exposure)."""
     reader = TileReader(manifests, "validation")
     frames, truths, n_pixels = [], [], 0
-    for frame in fields(reader):
+    for frame in frames_of(reader):
         part = _middle(frame.sci.shape)
         frames.append((frame.sci[part], frame.err[part], (frame.dq & DQ_DTYPE(LOST))[part]))
         truths.append(np.where(frame.has(LOST), np.nan, frame.clean)[part])

@@ -105,7 +105,7 @@ def restore_rows(
 class _Axis:
     """Where tiles lie along one axis, and how they are blended.
 
-    Tile starts are multiples of the model's stride: a strided network answers a shifted frame equally only then.
+    Tile starts are multiples of the model's stride: only then does a strided network give the same for a shifted frame.
     """
 
     def __init__(self, length: int, tile_px: int, overlap_px: int, stride: int) -> None:

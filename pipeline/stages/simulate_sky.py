@@ -2,6 +2,8 @@
 
 import datetime
 import zlib
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,7 +86,7 @@ def simulate_sky(cfg: Config, run: int, out: str | Path, seed: int | None = None
     Raises
     ------
     UserError
-        If `run` is below 1, or an output exists and `force` is false.
+        If `run` is below 1, an output exists and `force` is false, or `sky.defects` has an entry that cannot be made.
     """
     if run < 1:
         raise UserError(f"--run {run} is not a run number; runs are counted from 1")
@@ -113,6 +115,7 @@ def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
     def stream(purpose: str) -> np.random.Generator:
         return np.random.default_rng([seed, run, zlib.crc32(purpose.encode())])
 
+    further = _FurtherDefects(cfg)
     scene = scenes.draw_scene(cfg, stream("scene"))
     camera = _draw_camera(cfg, stream("camera"))
     dark = defects.DarkCurrent(cfg.dark_e_per_s, cfg.exposure_s)
@@ -127,6 +130,8 @@ def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
 
     light_e = defects.ShotNoise().sample(stream("shot noise"), response * (scene.expected_e + trails_e))
     charge_e = light_e + dark.sample(stream("dark"), cfg.shape) + hot_e + np.rint(response * rays_e)
+    further_e = further.sample(stream)
+    charge_e = sum((np.rint(part_e) for part_e, _ in further_e), charge_e)
     charge_e = defects.bloom(charge_e, cfg.full_well_e)
     read_e = charge_e + defects.ReadNoise(camera.read_noise_e).sample(stream("read noise"), cfg.shape)
     converter = defects.Digitisation(camera.gain_e_per_adu, cfg.bias_adu, cfg.adc_max_adu)
@@ -143,9 +148,41 @@ def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
         (trails_e > threshold_e, DQ.TRAIL),
         (charge_e / camera.gain_e_per_adu + cfg.bias_adu >= saturation_adu, DQ.SATURATED),
         (missing, DQ.MISSING),
+        *((np.abs(part_e) > threshold_e, bit) for part_e, bit in further_e),
     ):
         flag(dq, where, bit)
     return Exposure(adu.astype(np.uint16), clean_e.astype(np.float32), dq, scene, camera, saturation_adu)
+
+
+class _FurtherDefects:
+    """The entries of `sky.defects`, made before anything is drawn, so that a wrong one fails at once."""
+
+    def __init__(self, cfg: SkySimulationConfig) -> None:
+        self._shape = cfg.shape
+        self._defects = [(entry, defects.create_defect(entry.name, entry.kwargs)) for entry in cfg.defects]
+
+    def sample(self, stream: Callable[[str], np.random.Generator]) -> list[tuple[np.ndarray, DQ]]:
+        """Charge [electron] and truth bit of each entry; the stream's key is the name, and the count of a repeated one.
+
+        Raises
+        ------
+        UserError
+            If a defect does not give one finite charge per pixel.
+        """
+        seen: Counter[str] = Counter()
+        drawn = []
+        for entry, defect in self._defects:
+            seen[entry.name] += 1
+            repeat = f" {seen[entry.name]}" if seen[entry.name] > 1 else ""
+            charge_e = np.asarray(defect.sample(stream(f"defect {entry.name}{repeat}"), self._shape), dtype=float)
+            if charge_e.shape != self._shape or not np.isfinite(charge_e).all():
+                raise UserError(
+                    f"the defect {entry.name!r} gave an array of shape {charge_e.shape} with "
+                    f"{np.count_nonzero(~np.isfinite(charge_e))} values that are not finite; its sample must return "
+                    f"one finite charge for each pixel of {self._shape}"
+                )
+            drawn.append((charge_e, DQ[entry.bit.upper()]))
+        return drawn
 
 
 def _draw_camera(cfg: SkySimulationConfig, rng: np.random.Generator) -> Camera:

@@ -24,7 +24,7 @@ _PACKED = (b"\x1f\x8b", b"BZh")  # gzip, bzip2
 # ---- files -----------------------------------------------------------------------------------------------------------
 @contextmanager
 def open_fits(path: str | Path, **options: Any) -> Iterator["fits.HDUList"]:
-    """Open a FITS file (plain, gzip, bz2 or tile-compressed); every way in which it can be damaged has one answer.
+    """Open a FITS file (plain, gzip, bz2 or tile-compressed); whatever is wrong with it, one error says so.
 
     Raises
     ------
@@ -39,12 +39,12 @@ def open_fits(path: str | Path, **options: Any) -> Iterator["fits.HDUList"]:
     try:
         # Odd cards are the files' own affair: they are kept as they are, and not complained about. What astropy tells
         # only as a warning, and matters, is that the end is missing.
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             with fits.open(path, **options) as hdus:
                 if len(hdus) == 0:  # also reads all headers
                     raise InputFileError(f"{path} holds no FITS data")
-                if any("truncated" in str(warning.message) for warning in told):
+                if any("truncated" in str(warning.message) for warning in warned):
                     raise InputFileError(f"{path} is truncated; fetch it again")
                 yield hdus
     except InputFileError:
