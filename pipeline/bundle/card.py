@@ -285,19 +285,22 @@ def bundle_sha256(path: str | Path) -> str:
 
 def card_markdown(card: Card) -> str:
     """The card for human readers."""
-    return "\n".join(
-        [
-            f"# {card.name}",
-            "",
-            f"Network {card.network}; task{'s' * (len(card.tasks) > 1)}: {', '.join(card.tasks)} ({card.wing}). "
-            f"Bundle sha256: `{card.bundle_sha256}`.",
-            "",
-            *_network_and_input(card),
-            *_output(card),
-            *_training(card),
-            *_validation_and_limits(card),
-        ]
-    ).rstrip() + "\n"
+    return (
+        "\n".join(
+            [
+                f"# {card.name}",
+                "",
+                f"Network {card.network}; task{'s' * (len(card.tasks) > 1)}: {', '.join(card.tasks)} ({card.wing}). "
+                f"Bundle sha256: `{card.bundle_sha256}`.",
+                "",
+                *_network_and_input(card),
+                *_output(card),
+                *_training(card),
+                *_validation_and_limits(card),
+            ]
+        ).rstrip()
+        + "\n"
+    )
 
 
 def _network_and_input(card: Card) -> list[str]:

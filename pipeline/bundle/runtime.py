@@ -17,6 +17,7 @@ from pipeline.bundle.card import (
 )
 from pipeline.errors import InputFileError, UserError
 from pipeline.tasks import get_decoder, get_spec
+from pipeline.tasks.spec import Column
 from pipeline.tiles.shards import TileBatch
 
 if TYPE_CHECKING:
@@ -74,6 +75,16 @@ class Predictor:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(str(directory / ONNX_FILE), options, providers=["CPUExecutionProvider"])
         return cls(card, session)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Columns of all heads."""
+        return tuple(column for spec in self.specs for column in spec.columns)
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width of a frame must be multiples of it."""
+        return self.card.input.size_multiple or 1
 
     @property
     def cameras(self) -> tuple[str, ...]:

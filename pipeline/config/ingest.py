@@ -25,7 +25,9 @@ class SkyIngestConfig(Section):
     flat: tuple[str, ...] = ()
     mask_suffix: tuple[str, str] | None = None  # ("_ooi_", "_ood_"): the mask file's name beside the science file's
     weight_suffix: tuple[str, str] | None = None  # the same for a file of inverse variances: ("_ooi_", "_oow_")
-    dq_bits: dict[int, int] = {}  # a foreign mask's bit -> ours; bits that are not listed mean 1 (bad pixel)
+    dq_bits: dict[int, int] = Field(
+        default_factory=dict
+    )  # a foreign mask's bit -> ours; bits that are not listed mean 1 (bad pixel)
     background_box_px: int = Field(64, ge=8)
 
 

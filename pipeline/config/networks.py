@@ -2,9 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from pipeline.config.base import Section
+from pipeline.config.merge import first_problem
 from pipeline.tasks import get_spec
 from pipeline.tasks.spec import HeadOptions, TaskSpec
 
@@ -20,7 +21,7 @@ class ModelConfig(Section):
     """A network's architecture by name; `kwargs` reach its constructor unchanged."""
 
     name: str
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
 class AugmentationConfig(Section):
@@ -98,7 +99,13 @@ class NetworkConfig(Section):
         heads = {}
         for task, options in value.items():
             schema = get_spec(task).options
-            heads[task] = options if isinstance(options, schema) else schema.model_validate(options or {})
+            if isinstance(options, schema):
+                heads[task] = options
+                continue
+            try:
+                heads[task] = schema.model_validate(options or {})
+            except ValidationError as error:
+                raise ValueError(f"{task}: {first_problem(error, schema)}") from error
         return heads
 
     @field_validator("freeze", mode="before")

@@ -62,7 +62,8 @@ class ShowersConfig(Section):
     telescope: str = "LST"  # one of this type, unless there is an array
     array: tuple[TelescopePlace, ...] = ()
     min_telescopes: int = Field(1, ge=1, description="triggered telescopes that make an event (2: stereo)")
-    geometry_files: dict[str, str] = {}  # telescope type: simtel or DL1 file with the camera to use for it
+    # telescope type: simtel or DL1 file with the camera to use for it
+    geometry_files: dict[str, str] = Field(default_factory=dict)
     camera: CameraConditions = CameraConditions()
     waveforms: bool = False  # write the calibrated waveforms of triggered telescopes, too (R1)
     positions_per_shower: int = Field(

@@ -12,7 +12,7 @@ class SkyDefect(Section):
 
     name: str
     bit: Literal["bad", "hot", "cosmic_ray", "trail", "bleed", "ghost"]  # of the truth mask
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
 class SkySimulationConfig(Section):

@@ -24,7 +24,7 @@ class PredictConfig(Section):
     tile_px: int = Field(512, ge=64)
     overlap_px: int = Field(96, ge=0)
     # Bundles that the workflow applies to the files of each wing: a task of this experiment, a path, or a name.
-    uses: dict[Literal["camera", "sky"], tuple[str, ...]] = {}
+    uses: dict[Literal["camera", "sky"], tuple[str, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> "PredictConfig":

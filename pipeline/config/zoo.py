@@ -17,8 +17,8 @@ class ZooEntry(Section):
 
     name: str
     label: str = Field("", pattern=rf"^({FOLDER_NAME})?$")
-    kwargs: dict[str, Any] = {}
-    train: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("train")
     @classmethod
@@ -46,7 +46,7 @@ class ZooConfig(Section):
 
     tasks: tuple[str, ...] = ("energy", "gammaness")
     epochs: int = Field(4, ge=1)
-    train: dict[str, Any] = {}
+    train: dict[str, Any] = Field(default_factory=dict)
     best: int = Field(3, ge=0, description="networks of each task, by validation, that are trained with further seeds")
     seeds: int = Field(3, ge=1, description="trainings of each of those, the first one included")
     entries: tuple[ZooEntry, ...] = ()

@@ -1,30 +1,101 @@
-"""From the tiles of the camera to the samples that are judged: the network's predictions and the forest's."""
+"""From the tiles of the camera to the sample that a judge looks at: predictions of the network and of the forest."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.camera.baselines import FOREST_COLUMNS, Forest, Sample, train_forest
+from pipeline.camera.baselines import FOREST_COLUMNS, Estimand, Forest, Sample, train_forest
 from pipeline.config import Config
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.evaluation.comparison import COMBINED, NETWORK
-from pipeline.evaluation.energy import EnergySample, evaluate_energy
-from pipeline.evaluation.gammaness import GammanessSample, evaluate_gammaness
 from pipeline.evaluation.result import Predicts, Result
+from pipeline.tasks.spec import TaskSpec
 from pipeline.tiles.reader import TileReader
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
-GAMMA = 0  # CORSIKA's and ctapipe's number of the primary
 FOREST = "forest"
 _IDENTITY = ("obs_id", "event_id", "tel_id", "shower_id")
 _TRUTH = ("true_energy_tev", "true_primary_id")
 
 
-def reader_of(task: str, manifests: Sequence[Any], split: str) -> TileReader:
-    """Tiles of one split, chosen and weighted as in training: energy sees gammas alone, with their own spectrum.
+@dataclass(frozen=True)
+class ImageSample:
+    """The test split of a camera task, as the methods see it.
+
+    Attributes
+    ----------
+    events : mapping
+        Event columns of the test images, shape (N,); `weights` and `group` (shower) among them.
+    predicted : mapping
+        Columns of the network, shape (N,).
+    baseline : ndarray, shape (N,)
+        What the forest estimates: the estimand's target, or the score of class 1.
+    """
+
+    events: Mapping[str, np.ndarray]
+    predicted: Mapping[str, np.ndarray]
+    baseline: np.ndarray
+    forest_settings: Mapping[str, Any]
+    sources: Sequence[str]
+    n_groups: int
+
+    def methods(self, network: np.ndarray) -> dict[str, np.ndarray]:
+        """Network, forest and the mean of both, which shows what one knows and the other does not.
+
+        Parameters
+        ----------
+        network : ndarray, shape (N,)
+            The network's estimate of what the forest estimates.
+        """
+        return {NETWORK: network, FOREST: self.baseline, COMBINED: (network + self.baseline) / 2}
+
+    def complete(self, result: Result, columns: Mapping[str, np.ndarray], units: Mapping[str, str]) -> Result:
+        """Add to a judge's result what all camera tasks have: sample size, table of predictions, forest settings.
+
+        Parameters
+        ----------
+        result : Result
+        columns : mapping
+            Estimates by method for the table, shape (N,).
+        units : mapping
+            Column -> unit, where it has one.
+        """
+        events = self.events
+        facts = {
+            "n": len(events["weights"]),
+            "n_weighted": int(np.count_nonzero(events["weights"])),
+            "n_groups": self.n_groups,
+        }
+        return Result(
+            content=dict(result.content) | {"data": facts},
+            bins=result.bins,
+            tables=dict(result.tables) | {"predictions": self._table(columns, units)},
+            figures=result.figures,
+            baseline_settings={FOREST: dict(self.forest_settings)},
+        )
+
+    def _table(self, columns: Mapping[str, np.ndarray], units: Mapping[str, str]) -> "Table":
+        """One row per test image: where it comes from, what is true, what each method says."""
+        from astropy.table import Table
+
+        events = self.events
+        own = {name: events[name] for name in (*_IDENTITY, *_TRUTH) if name in events}
+        content = {
+            "source": np.array(self.sources)[events["source_index"]],
+            **own,
+            "hillas_intensity": events["hillas_intensity"],
+            "weight": events["weights"],
+            **columns,
+        }
+        return Table(content, units={"true_energy_tev": "TeV"} | dict(units))
+
+
+def reader_of(spec: TaskSpec, manifests: Sequence[Any], split: str) -> TileReader:
+    """Tiles of one split, chosen and weighted as in training.
 
     Raises
     ------
@@ -33,24 +104,26 @@ def reader_of(task: str, manifests: Sequence[Any], split: str) -> TileReader:
     """
     reader = TileReader(manifests, split)
     if reader.wing != "camera":
-        raise UserError(f"the manifests hold {reader.wing} tiles, but {task} is judged on camera tiles")
-    missing = [name for name in _TRUTH if reader.columns and name not in reader.columns]
+        raise UserError(f"the manifests hold {reader.wing} tiles, but {spec.name} is judged on camera tiles")
+    missing = [name for name in spec.needs if reader.columns and name not in reader.columns]
     if missing:
-        raise UserError(f"the tiles have no truth ({', '.join(missing)}); {task} can be judged on simulated tiles only")
-    if task == "energy":
-        reader.close()
-        return TileReader(manifests, split, where={"true_primary_id": GAMMA}, equalise=False)
-    return reader
+        raise UserError(
+            f"the tiles have no truth ({', '.join(missing)}); {spec.name} can be judged on simulated tiles only"
+        )
+    reader.close()
+    return TileReader(manifests, split, where=spec.where, equalise=spec.equalise)
 
 
-def evaluate_camera(
-    task: Literal["energy", "gammaness"], predictor: Predicts, manifests: Sequence[Any], cfg: Config
-) -> Result:
-    """Judge a camera network beside the forest on the test split.
+def image_sample(
+    spec: TaskSpec, estimand: Estimand, predictor: Predicts, manifests: Sequence[Any], cfg: Config
+) -> ImageSample:
+    """Predict the test split with the network and with a forest that estimates the same.
 
     Parameters
     ----------
-    task : {"energy", "gammaness"}
+    spec : TaskSpec
+    estimand : Estimand
+        What the forest is trained for.
     predictor : Predicts
     manifests : sequence of path or Manifest
     cfg : Config
@@ -60,37 +133,19 @@ def evaluate_camera(
     UserError
         If the tiles carry no truth, or a split has too few images.
     """
-    reader = reader_of(task, manifests, "test")
+    reader = reader_of(spec, manifests, "test")
     if reader.n_tiles == 0:
         raise TooFewEventsError("the test split has no image; enlarge tiles.splits.test or simulate more runs")
     predicted = _predict(predictor, reader)
     events = reader.events()
-    forest = _forest(task, manifests, cfg)
-    baseline = forest.predict(events)
-    if task == "energy":
-        methods = _joined(np.log10(predicted["reco_energy_tev"]), baseline)
-        reco_tev = {method: 10.0**values for method, values in methods.items()}
-        sample = EnergySample(
-            events["true_energy_tev"], reco_tev, predicted["reco_energy_uncert_tev"], events["weights"], events["group"]
-        )
-        result = evaluate_energy(sample, cfg.evaluate, seed=cfg.seed)
-        columns = {f"reco_energy_tev_{method}": values for method, values in reco_tev.items()}
-        columns["reco_energy_uncert_tev_network"] = predicted["reco_energy_uncert_tev"]
-    else:
-        scores = _joined(predicted["gammaness"], baseline)
-        sample = GammanessSample(
-            events["true_primary_id"] == GAMMA, scores, events["weights"], events["group"],
-            events["true_energy_tev"], events["hillas_intensity"],
-        )  # fmt: skip
-        result = evaluate_gammaness(sample, cfg.evaluate, seed=cfg.seed)
-        columns = {f"gammaness_{method}": values for method, values in scores.items()}
-    facts = {"n": reader.n_tiles, "n_weighted": int(np.count_nonzero(events["weights"])), "n_groups": reader.n_groups}
-    return Result(
-        content=dict(result.content) | {"data": facts},
-        bins=result.bins,
-        tables=dict(result.tables) | {"predictions": _predictions_table(reader, events, columns)},
-        figures=result.figures,
-        baseline_settings={FOREST: forest.settings},
+    forest = _forest(spec, estimand, manifests, cfg)
+    return ImageSample(
+        events=events,
+        predicted=predicted,
+        baseline=forest.predict(events),
+        forest_settings=forest.settings,
+        sources=reader.sources,
+        n_groups=reader.n_groups,
     )
 
 
@@ -100,25 +155,24 @@ def _predict(predictor: Predicts, reader: TileReader) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _joined(network: np.ndarray, forest: np.ndarray) -> dict[str, np.ndarray]:
-    """All methods; the mean of both shows what one knows and the other does not."""
-    return {NETWORK: network, FOREST: forest, COMBINED: (network + forest) / 2}
-
-
-def _forest(task: Literal["energy", "gammaness"], manifests: Sequence[Any], cfg: Config) -> Forest:
+def _forest(spec: TaskSpec, estimand: Estimand, manifests: Sequence[Any], cfg: Config) -> Forest:
     samples = []
     for split in ("train", "validation"):
-        with_truth = reader_of(task, manifests, split)
-        if with_truth.n_tiles == 0:
+        reader = reader_of(spec, manifests, split)
+        if reader.n_tiles == 0:
             raise TooFewEventsError(f"the {split} split has no image; the forest needs it: see tiles.splits")
-        events = with_truth.events([*FOREST_COLUMNS, *_TRUTH])
-        with_truth.close()
+        events = reader.events(dict.fromkeys([*FOREST_COLUMNS, *estimand.columns]))
+        reader.close()
         keep = _whole_groups(events["group"], cfg.evaluate.max_baseline_images, cfg.seed)
         events = {name: column[keep] for name, column in events.items()}
-        energy = task == "energy"
-        target = np.log10(events["true_energy_tev"]) if energy else (events["true_primary_id"] == GAMMA).astype(float)
-        samples.append(Sample(events, target, events["weights"]))
-    return train_forest(task, *samples, n_trees=cfg.evaluate.forest_trees, seed=cfg.seed, threads=cfg.threads)
+        samples.append(Sample(events, estimand.target(events), events["weights"]))
+    return train_forest(
+        *samples,
+        classes=estimand.classes,
+        n_trees=cfg.evaluate.forest_trees,
+        seed=cfg.seed,
+        threads=cfg.threads,
+    )
 
 
 def _whole_groups(group: np.ndarray, limit: int, seed: int) -> np.ndarray:
@@ -128,29 +182,3 @@ def _whole_groups(group: np.ndarray, limit: int, seed: int) -> np.ndarray:
     names, sizes = np.unique(group, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(names))
     return np.isin(group, names[order[np.cumsum(sizes[order]) <= limit]])
-
-
-def _predictions_table(
-    reader: TileReader, events: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]
-) -> "Table":
-    """One row per test image: where it comes from, what is true, what each method says."""
-    from astropy.table import Table
-
-    source = np.array(reader.sources)[events["source_index"]]
-    identity = {name: events[name] for name in _IDENTITY if name in events}
-    truth = {name: events[name] for name in _TRUTH}
-    return Table(
-        {
-            "source": source,
-            **identity,
-            **truth,
-            "hillas_intensity": events["hillas_intensity"],
-            "weight": events["weights"],
-        }
-        | columns,
-        units=_units(columns),
-    )
-
-
-def _units(columns: Mapping[str, np.ndarray]) -> dict[str, str]:
-    return {name: "TeV" for name in ("true_energy_tev", *columns) if "energy" in name}

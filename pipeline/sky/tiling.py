@@ -20,6 +20,7 @@ from pipeline.sky import cards
 from pipeline.sky.dq import DQ, DQ_DTYPE, has
 from pipeline.sky.frames import Frame, read_frame
 from pipeline.sky.truth import Truth, read_truth, truth_path
+from pipeline.tasks import get_targets, specs_of
 from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
 from pipeline.tiles.splits import SPLITS, split_of
 
@@ -156,8 +157,7 @@ def _split_name(split: int) -> str:
 def shard_attributes(frame: Frame, sky: SkyTilesConfig) -> dict[str, Any]:
     """What a shard says of its frame and its tiles."""
     return {
-        "tile": sky.size,
-        "stride": sky.stride,
+        "recipe": {"version": 1, "size_px": sky.size, "stride_px": sky.stride},
         "unit": frame.unit,
         "frame": {
             "file": frame.path.name,
@@ -181,6 +181,9 @@ def shard_writer(
     if partner:
         columns |= {"partner": np.int64, "residual_shift_px": np.float32}
         targets |= {"clean_err": (tile, np.float32)}
+    else:
+        stored = [target for spec in specs_of("sky") for target in get_targets(spec.name).stored]
+        targets |= {target.name: (target.shape((sky.size, sky.size)), np.float32) for target in stored}
     return ShardWriter(
         path,
         channels=[Channel("sci", frame.unit), Channel("err", frame.unit)],
@@ -222,13 +225,16 @@ def _rows(
     for y in ys:
         parts = [(slice(y, y + sky.size), slice(x, x + sky.size)) for x in xs]
         if parts:
-            yield tile_batch(
+            batch = tile_batch(
                 images=np.stack([[sci[p], err[p]] for p in parts]),
                 masks=np.stack([dq[p] for p in parts]),
                 targets={"clean": np.stack([[truth.clean_e[p]] for p in parts])},
                 events=dict(columns) | {"x0": xs.astype(np.int32), "y0": np.int32(y)},
                 split=split,
             )
+            for spec in specs_of("sky"):
+                batch.targets |= get_targets(spec.name).of_truth(batch)
+            yield batch
 
 
 def tile_batch(

@@ -1,4 +1,4 @@
-"""`lightpool models compare`: one page about all networks of an experiment's zoo, beside the forest."""
+"""`lightpool models compare`: one page about all networks of an experiment's zoo, compared with the forest."""
 
 import io
 import json
@@ -13,11 +13,11 @@ from pipeline import provenance
 from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
 from pipeline.logs import get_logger
-from pipeline.reporting.page import HEADLINES
 from pipeline.reporting.pictures import Picture, picture
 from pipeline.reporting.words import metric_text
 from pipeline.reporting.zoo import Cost, Zoo, collect_zoo, forest_of, render_zoo, rows_of
 from pipeline.statistics import Estimate
+from pipeline.tasks import get_spec
 
 if TYPE_CHECKING:
     from pipeline.bundle.runtime import Predictor
@@ -110,7 +110,7 @@ def _picture(zoo: Zoo, task: str, rows: Sequence[Mapping[str, Any]]) -> Picture:
     from pipeline.figures.style import PIXELS_PER_INCH
     from pipeline.figures.zoo import ZooPoint, zoo_figure
 
-    name = HEADLINES[task][0]
+    name = get_spec(task).headline[0]
     text = metric_text(name)
     scale = 100.0 if text.percent else 1.0
     points = [

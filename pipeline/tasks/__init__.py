@@ -1,7 +1,8 @@
 """What networks are trained for. A task is one folder here, or in the folder `tasks` of a plugin folder:
 
 - `spec.py` with `SPEC`: data (`pipeline.tasks.spec.TaskSpec`)
-- `targets.py` with `TARGETS`: from truth to arrays, and how these move with an image (`pipeline.tasks.interfaces.Targets`)
+- `targets.py` with `TARGETS`: from truth to arrays, and how these move with an image
+  (`pipeline.tasks.interfaces.Targets`)
 - `decode.py` with `DECODER`: from network outputs to physical values (`pipeline.tasks.interfaces.Decoder`)
 - `objective.py` with `OBJECTIVE`: loss and validation metrics, torch (`pipeline.training.objective.Objective`)
 - `judge.py` with `judge`: test metrics beside the baselines (`pipeline.evaluation.result.Judge`)

@@ -24,7 +24,7 @@ FORMAT_NAME = "lightpool-manifest"
 FORMAT_VERSION = 2
 
 #: Facts in a shard's attributes that all shards of a manifest must share.
-SHARED_ATTRIBUTES = ("camera_identity", "tile", "unit", "target")
+SHARED_ATTRIBUTES = ("camera_identity", "recipe", "unit", "target")
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ class TileReader:
     where : mapping, optional
         Event column -> value or values that a tile must have to be read: `{"true_primary_id": 0}` reads gammas only.
     equalise : bool
-        Whether `weights` include the manifest's class equalisation (`base_weights` never do). Switch it off where only one class is used (the
-        energy of gammas): the factors would bend its spectrum towards the other class.
+        Whether `weights` include the manifest's class equalisation (`base_weights` never do). Switch it off where
+        only one class is used (the energy of gammas): the factors would bend its spectrum towards the other class.
 
     Raises
     ------

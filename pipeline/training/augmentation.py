@@ -98,7 +98,8 @@ def move_target(values: Tensor, motion: Motion, kind: str) -> Tensor:
     ----------
     values : Tensor
         ``map``: (N, ..., H, W). ``vector``: (N, ..., 2), x and y in tile axes (columns and rows), from any point to any
-        other, so that a shift does not change it. ``axis``: (N, ...), angle [rad] of a line from x to y. ``scalar``: any.
+        other, so that a shift does not change it. ``axis``: (N, ...), angle [rad] of a line from x to y. ``scalar``:
+        any.
     motion : Motion
     kind : {"scalar", "vector", "axis", "map"}
 

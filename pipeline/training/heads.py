@@ -57,8 +57,10 @@ class Head:
         rows = None
         if self.selects:
             where = self.objective.spec.where
-            keep = np.all([batch.events[name] == value for name, value in where.items()], axis=0, initial=True)
-            rows = np.flatnonzero(np.broadcast_to(keep, len(batch)))
+            keep = np.ones(len(batch), bool)
+            for name, value in where.items():
+                keep &= batch.events[name] == value
+            rows = np.flatnonzero(keep)
             batch = batch.select(rows)
         weights = batch.weights if self.equalises else batch.base_weights
         found = {"weights": weights.astype(np.float32), **self.objective.targets.arrays(batch)}
@@ -157,9 +159,7 @@ class Heads:
         parts = [part * head.objective.options.weight for head, part in self.losses(outputs, targets)]
         return torch.stack(parts).sum() if parts else outputs.sum() * 0.0
 
-    def losses(
-        self, outputs: Tensor, targets: Mapping[str, Mapping[str, Tensor]]
-    ) -> list[tuple[Head, Tensor]]:
+    def losses(self, outputs: Tensor, targets: Mapping[str, Mapping[str, Tensor]]) -> list[tuple[Head, Tensor]]:
         """The loss of each head that has a tile in this batch."""
         found = []
         for head in self.heads:

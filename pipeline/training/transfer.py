@@ -47,8 +47,8 @@ class Origin:
     ) -> nn.Module:
         """A network with the bundle's weights, wherever they mean the same in both.
 
-        The last layer is re-initialised if the outputs differ, the whole head if the scalars differ. Weights of the bundle
-        that have no place here (an auxiliary output) are ignored.
+        The last layer is re-initialised if the outputs differ, the whole head if the scalars differ. Weights of the
+        bundle that have no place here (an auxiliary output) are ignored.
 
         Parameters
         ----------

@@ -12,7 +12,7 @@ their attributes, and so import ctapipe). Each library has files of its own open
 """
 
 from pipeline.camera.dl2.combine import TelescopeMean
-from pipeline.camera.dl2.layout import QUANTITIES, Output, Quantity
+from pipeline.camera.dl2.layout import Output
 from pipeline.camera.dl2.writer import DL2Writer
 
-__all__ = ["QUANTITIES", "DL2Writer", "Output", "Quantity", "TelescopeMean"]
+__all__ = ["DL2Writer", "Output", "TelescopeMean"]

@@ -1,20 +1,20 @@
 """Where predictions stand in ctapipe's DL2 layout: groups, columns, types and the attributes that describe them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pipeline.tasks.spec import Column
+
 
 @dataclass(frozen=True)
 class Quantity:
-    """Where a predicted quantity stands in ctapipe's DL2 layout.
+    """A column of a DL2 table.
 
     Attributes
     ----------
-    kind : str
-        Group below ``/dl2/event/telescope`` and ``/dl2/event/subarray``.
     name : str
         Field of ctapipe's container; the column is ``PREFIX_tel_name`` or ``PREFIX_name``.
     unit : str or None
@@ -23,52 +23,59 @@ class Quantity:
         Column description.
     """
 
-    kind: str
     name: str
     unit: str | None
     description: str
 
 
-#: Column of a decoder -> its place. The classification group is not called ``particle_type`` as ctapipe's own constant
-#: says: `HDF5EventSource` of ctapipe 0.28 drops a group of that name.
-QUANTITIES = {
-    "reco_energy_tev": Quantity("energy", "energy", "TeV", "reconstructed energy"),
-    "reco_energy_uncert_tev": Quantity("energy", "energy_uncert", "TeV", "reconstructed energy uncertainty"),
-    "gammaness": Quantity("classification", "prediction", None, "gammaness: 1 is a gamma ray, 0 a hadron"),
-}
-
-#: The quantity of each kind that decides whether a prediction is valid, and is averaged over telescopes.
-VALUE = {"energy": "energy", "classification": "prediction"}
-
-
 @dataclass(frozen=True)
 class Output:
-    """One model's predictions of one kind: the columns of the decoder that it fills, under a prefix of its own."""
+    """One head's predictions: the columns of its task that have a place in DL2, under a prefix of their own.
+
+    Parameters
+    ----------
+    prefix : str
+    columns : sequence of Column
+        Of one task. One of those with a place is averaged over telescopes and decides validity; a second one, if there
+        is one, is its uncertainty.
+    """
 
     prefix: str
-    columns: tuple[str, ...]
-    quantities: tuple[Quantity, ...] = field(init=False)
+    columns: tuple[Column, ...]
 
     def __post_init__(self) -> None:
-        unknown = [column for column in self.columns if column not in QUANTITIES]
-        if unknown:
-            raise ValueError(f"no place in DL2 for {unknown}; known: {', '.join(QUANTITIES)}")
+        placed = tuple(column for column in self.columns if column.dl2 is not None)
+        object.__setattr__(self, "columns", placed)
         if not self.prefix.isidentifier():
             raise ValueError(f"{self.prefix!r} cannot be the prefix of a column; letters, digits and _ can")
-        quantities = tuple(QUANTITIES[column] for column in self.columns)
-        if len({quantity.kind for quantity in quantities}) != 1:
-            raise ValueError(f"columns of one output belong to one kind, got {self.columns}")
-        object.__setattr__(self, "quantities", quantities)
+        if len({column.dl2.group for column in placed}) != 1:
+            raise ValueError(f"columns of one output stand in one group of DL2, got {[c.name for c in self.columns]}")
+        n_averaged = sum(column.dl2.average is not None for column in placed)
+        if n_averaged != 1 or len(placed) > 2:
+            raise ValueError(
+                f"an output has one value that is averaged over telescopes and at most its uncertainty beside it, got "
+                f"{[c.name for c in placed]}"
+            )
 
     @property
-    def kind(self) -> str:
-        """Group of ctapipe's layout."""
-        return self.quantities[0].kind
+    def group(self) -> str:
+        """Group below ``/dl2/event/telescope`` and ``/dl2/event/subarray``."""
+        return self.columns[0].dl2.group
 
     @property
-    def value(self) -> str:
-        """The decoder's column that decides validity."""
-        return next(c for c, q in zip(self.columns, self.quantities, strict=True) if q.name == VALUE[q.kind])
+    def value(self) -> Column:
+        """The column that decides validity and is averaged over telescopes."""
+        return next(column for column in self.columns if column.dl2.average is not None)
+
+    @property
+    def uncertainty(self) -> Column | None:
+        """The uncertainty of the value, where there is one."""
+        return next((column for column in self.columns if column.dl2.average is None), None)
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """Columns of the tables, in the order of `columns`."""
+        return tuple(Quantity(c.dl2.name, c.unit or None, c.description) for c in self.columns)
 
 
 # ---- rows and their attributes ---------------------------------------------------------------------------------------
@@ -77,9 +84,9 @@ _KEY_COLUMNS = {
     "event_id": ("i8", "Array Event ID"),
     "tel_id": ("i2", "Telescope ID"),
 }
-_GOODNESS = Quantity("", "goodness_of_fit", None, "goodness measure of the algorithm; not given by these models")
-_IS_VALID = Quantity("", "is_valid", None, "true if the prediction is valid")
-_TELESCOPES = Quantity("", "telescopes", None, "telescopes used for the prediction")
+_GOODNESS = Quantity("goodness_of_fit", None, "goodness measure of the algorithm; not given by these models")
+_IS_VALID = Quantity("is_valid", None, "true if the prediction is valid")
+_TELESCOPES = Quantity("telescopes", None, "telescopes used for the prediction")
 
 
 def telescope_rows(
@@ -92,9 +99,9 @@ def telescope_rows(
     dtype += [(f"{prefix}_is_valid", "?"), (f"{prefix}_goodness_of_fit", "f4")]
     rows = np.zeros(len(event_id), dtype)
     rows["obs_id"], rows["event_id"], rows["tel_id"] = obs_id, event_id, tel_id
-    valid = np.isfinite(values[output.value])
+    valid = np.isfinite(values[output.value.name])
     for column, quantity in zip(output.columns, output.quantities, strict=True):
-        rows[f"{prefix}_{quantity.name}"] = np.where(valid, values[column], np.nan)
+        rows[f"{prefix}_{quantity.name}"] = np.where(valid, values[column.name], np.nan)
     rows[f"{prefix}_is_valid"] = valid
     rows[f"{prefix}_goodness_of_fit"] = np.nan
     return rows

@@ -1,7 +1,7 @@
 """New pixels into a copy of the file that a frame came from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ class FrameProduct:
         Bits of `pipeline.sky.dq.DQ`.
     cards : sequence of (keyword, value, comment)
         Set in the science header.
+    planes : mapping
+        Further planes: extension name -> (ndarray of shape (H, W), unit).
     """
 
     science_hdu: int
@@ -41,6 +43,7 @@ class FrameProduct:
     err: np.ndarray
     dq: np.ndarray
     cards: Sequence[tuple[str, Any, str]] = ()
+    planes: Mapping[str, tuple[np.ndarray, str]] = field(default_factory=dict)
 
 
 def write_products(
@@ -148,6 +151,8 @@ def _replaced_companions(hdus: "fits.HDUList", products: dict[int, FrameProduct]
                 replaced[other] = fits.ImageHDU(np.asarray(product.err, np.float32), _float_header(hdu.header))
             elif hdu.name in _DQ_NAMES and (empty or _is_ours(hdu)):
                 replaced[other] = _dq_hdu(product.dq, hdu.name, hdu.ver, _float_header(hdu.header))
+            elif hdu.name in product.planes:
+                replaced[other] = _plane_hdu(product, hdu.name, hdu.ver, _float_header(hdu.header))
     return replaced
 
 
@@ -164,7 +169,17 @@ def _added_companions(
     if not names.intersection(_DQ_NAMES):
         foreign = any(hdu.name == "DQ" and hdu.ver == version for hdu in hdus)
         added.append(_dq_hdu(product.dq, cards.OUR_BITS.keyword if foreign else "DQ", version, None))
-    return added
+    return added + [_plane_hdu(product, name, version, None) for name in product.planes if name not in names]
+
+
+def _plane_hdu(product: FrameProduct, name: str, version: int, header: "fits.Header | None") -> "fits.ImageHDU":
+    from astropy.io import fits
+
+    plane, unit = product.planes[name]
+    hdu = fits.ImageHDU(np.asarray(plane, np.float32), header, name=name, ver=version)
+    if unit:
+        hdu.header["BUNIT"] = unit
+    return hdu
 
 
 def _dq_hdu(dq: np.ndarray, name: str, version: int, header: "fits.Header | None") -> "fits.ImageHDU":

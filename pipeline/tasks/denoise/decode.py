@@ -12,11 +12,13 @@ Two ways lead to a restored pixel, and the defect output chooses between them:
 `pipeline.tasks.denoise.objective` computes the same with torch; a test holds the two together.
 """
 
+from collections.abc import Mapping
 from functools import reduce
 
 import numpy as np
 
 from pipeline.inputs.frame import SkyPixels
+from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, flag, has
 from pipeline.tasks.interfaces import Decoder
 from pipeline.tiles.shards import TileBatch
 
@@ -28,6 +30,8 @@ REPLACED_RANGE = (-4.0, 12.0)  # asinh of the background noise: -27 to 8e4 times
 DEAD_SNR = -3.0  # a pixel this far below the background may be dead, and its replacement above it
 NEIGHBOURHOOD_PX = 3  # a missing or dead pixel comes back no brighter than what is known within this distance
 LOG_VARIANCE_RANGE = (-8.0, 12.0)
+#: Defect probability from which a pixel counts as restored.
+DEFECT_THRESHOLD = 0.5
 
 
 def sigmoid(logit: np.ndarray) -> np.ndarray:
@@ -77,6 +81,18 @@ class DenoiseDecoder(Decoder):
             "restored_err": np.where(pixels.saturated & (logit < 0), pixels.err, restored_err).astype(np.float32),
             "defect_probability": sigmoid(logit),
         }
+
+    def flags(self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float) -> np.ndarray:
+        """`RESTORED` where a defect or hole was replaced; `LOW_CONFIDENCE` where the result is less certain than the
+        background noise although it was replaced, or where the pixel is saturated.
+        """
+        saturated, untrusted = has(dq, DQ.SATURATED), has(dq, UNTRUSTED)
+        replaced = (untrusted | (planes["defect_probability"] >= DEFECT_THRESHOLD)) & ~(saturated & ~untrusted)
+        uncertain = saturated | (replaced & (planes["restored_err"] > noise))
+        bits = np.zeros(dq.shape, DQ_DTYPE)
+        flag(bits, replaced, DQ.RESTORED)
+        flag(bits, uncertain, DQ.LOW_CONFIDENCE)
+        return bits
 
 
 DECODER = DenoiseDecoder()

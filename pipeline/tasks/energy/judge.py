@@ -1,18 +1,34 @@
 """Energy of gammas: bias, resolution and migration, overall and per true energy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline import statistics
-from pipeline.config import EvaluateConfig
+from pipeline.camera.baselines import Estimand
+from pipeline.config import Config, EvaluateConfig
 from pipeline.errors import TooFewEventsError
 from pipeline.evaluation.comparison import NETWORK, Comparison, Metric, compare
-from pipeline.evaluation.result import CaptionedFigure, Result, bins_table, compare_in_bins, series_of
+from pipeline.evaluation.images import FOREST, image_sample
+from pipeline.evaluation.result import (
+    Bin,
+    CaptionedFigure,
+    Predicts,
+    Result,
+    bins_table,
+    compare_in_bins,
+    series_of,
+)
 from pipeline.figures import comparison, energy
+from pipeline.tasks.energy.spec import SPEC
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 FEWEST_IMAGES = 25
+_ESTIMAND = Estimand(lambda events: np.log10(events["true_energy_tev"]), columns=("true_energy_tev",))
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,27 @@ METRICS = (
 )
 
 
+def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
+    """Compare network and forest on the gammas of the test split.
+
+    Raises
+    ------
+    UserError
+        If the tiles carry no truth, or a split has too few images.
+    """
+    images = image_sample(SPEC, _ESTIMAND, predictor, manifests, cfg)
+    log10_energy = images.methods(np.log10(images.predicted["reco_energy_tev"]))
+    reco_tev = {method: 10.0**values for method, values in log10_energy.items()}
+    uncert_tev = images.predicted["reco_energy_uncert_tev"]
+    events = images.events
+    sample = EnergySample(events["true_energy_tev"], reco_tev, uncert_tev, events["weights"], events["group"])
+    columns = {f"reco_energy_tev_{method}": values for method, values in reco_tev.items()}
+    columns["reco_energy_uncert_tev_network"] = uncert_tev
+    return images.complete(
+        evaluate_energy(sample, cfg.evaluate, seed=cfg.seed), columns, units=dict.fromkeys(columns, "TeV")
+    )
+
+
 def evaluate_energy(sample: EnergySample, cfg: EvaluateConfig, *, seed: int) -> Result:
     """Compare the methods on the test split.
 
@@ -94,43 +131,49 @@ def evaluate_energy(sample: EnergySample, cfg: EvaluateConfig, *, seed: int) -> 
     matrices = {
         method: statistics.migration_matrix(sample.true_tev, reco, sample.weights, cfg.energy_edges_tev)[0]
         for method, reco in sample.reco_tev.items()
-        if method in (NETWORK, "forest")
+        if method in (NETWORK, FOREST)
     }
     return Result(
         content=overall.to_json() | {"calibration": _calibration(sample)},
         bins=bins,
         tables={"bins": bins_table(bins), "migration": _migration_table(matrices, cfg)},
-        figures=[
-            CaptionedFigure(
-                "energy_performance.png",
-                "Energy bias and resolution against true energy",
-                "Left: median of E_reco/E_true − 1 (0 is best). Right: the relative error that 68 % of the images stay "
-                "within, bias included (lower is better). 95 % intervals over showers. Below: network minus forest on "
-                "the same images, resampled in pairs (of the bias, the absolute value); below zero the network is "
-                "better. At both ends of the range every method is drawn towards the energies that it was trained on.",
-                comparison.in_energy_bins(
-                    [
-                        (r"bias: median of E$_\mathrm{reco}$/E$_\mathrm{true}$ − 1", series_of(bins, "energy_bias")),
-                        ("resolution: 68 % containment", series_of(bins, "energy_resolution")),
-                    ],
-                    reference={0: 0.0},
-                ),
-            ),
-            CaptionedFigure(
-                "energy_migration.png",
-                "Migration matrix",
-                "How the images of each true energy (a column of the picture) spread over the reconstructed energies. "
-                "A perfect method would fill the diagonal alone.",
-                energy.migration(matrices, cfg.energy_edges_tev),
-            ),
-            CaptionedFigure(
-                "energy_residuals.png",
-                "Distribution of the energy error",
-                "All test gammas. Narrow and centred on zero is good; its rms is log10_energy_rms.",
-                energy.energy_residuals(sample.true_tev, sample.reco_tev, sample.weights),
-            ),
-        ],
+        figures=_figures(sample, bins, matrices, cfg),
     )
+
+
+def _figures(
+    sample: EnergySample, bins: Sequence[Bin], matrices: Mapping[str, np.ndarray], cfg: EvaluateConfig
+) -> list[CaptionedFigure]:
+    return [
+        CaptionedFigure(
+            "energy_performance.png",
+            "Energy bias and resolution against true energy",
+            "Left: median of E_reco/E_true − 1 (0 is best). Right: the relative error that 68 % of the images stay "
+            "within, bias included (lower is better). 95 % intervals over showers. Below: network minus forest on "
+            "the same images, resampled in pairs (of the bias, the absolute value); below zero the network is "
+            "better. At both ends of the range every method is biased towards the energies that it was trained on.",
+            comparison.in_energy_bins(
+                [
+                    (r"bias: median of E$_\mathrm{reco}$/E$_\mathrm{true}$ − 1", series_of(bins, "energy_bias")),
+                    ("resolution: 68 % containment", series_of(bins, "energy_resolution")),
+                ],
+                reference={0: 0.0},
+            ),
+        ),
+        CaptionedFigure(
+            "energy_migration.png",
+            "Migration matrix",
+            "How the images of each true energy (a column of the picture) spread over the reconstructed energies. "
+            "A perfect method would fill the diagonal alone.",
+            energy.migration(matrices, cfg.energy_edges_tev),
+        ),
+        CaptionedFigure(
+            "energy_residuals.png",
+            "Distribution of the energy error",
+            "All test gammas. Narrow and centred on zero is good; its rms is log10_energy_rms.",
+            energy.energy_residuals(sample.true_tev, sample.reco_tev, sample.weights),
+        ),
+    ]
 
 
 def _calibration(sample: EnergySample) -> dict[str, float]:
@@ -145,7 +188,7 @@ def _calibration(sample: EnergySample) -> dict[str, float]:
     return {"pull_median": middle, "pull_width": (high - low) / 2}
 
 
-def _migration_table(matrices: Mapping[str, np.ndarray], cfg: EvaluateConfig):
+def _migration_table(matrices: Mapping[str, np.ndarray], cfg: EvaluateConfig) -> "Table":
     from astropy.table import Table
 
     edges = np.asarray(cfg.energy_edges_tev)

@@ -1,19 +1,37 @@
 """Separation of gammas and hadrons: ROC, area under it, background kept; overall, per energy and per size."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pipeline import statistics
-from pipeline.config import EvaluateConfig
+from pipeline.camera.baselines import Estimand
+from pipeline.config import Config, EvaluateConfig
 from pipeline.errors import TooFewEventsError
 from pipeline.evaluation.comparison import NETWORK, Comparison, Metric, compare
-from pipeline.evaluation.result import Bin, CaptionedFigure, Result, bins_table, compare_in_bins, series_of
+from pipeline.evaluation.images import FOREST, image_sample
+from pipeline.evaluation.result import (
+    Bin,
+    CaptionedFigure,
+    Predicts,
+    Result,
+    bins_table,
+    compare_in_bins,
+    series_of,
+)
 from pipeline.figures import classification, comparison
+from pipeline.tasks.gammaness.spec import SPEC
+from pipeline.tasks.gammaness.targets import GAMMA
 
 #: Fewer than this many of a class say nothing about a bin.
 FEWEST_OF_A_CLASS = 25
+_ESTIMAND = Estimand(
+    lambda events: (events["true_primary_id"] == GAMMA).astype(float),
+    columns=("true_primary_id",),
+    classes={1: "gammas", 0: "hadrons"},
+)
 _ROC_GRID = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, 150)])
 
 
@@ -70,6 +88,24 @@ def metrics_of(is_gamma: np.ndarray) -> tuple[Metric, ...]:
     )
 
 
+def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
+    """Compare network and forest on the test split.
+
+    Raises
+    ------
+    UserError
+        If the tiles carry no truth, or a split has too few images.
+    """
+    images = image_sample(SPEC, _ESTIMAND, predictor, manifests, cfg)
+    scores, events = images.methods(images.predicted["gammaness"]), images.events
+    sample = GammanessSample(
+        events["true_primary_id"] == GAMMA, scores, events["weights"], events["group"],
+        events["true_energy_tev"], events["hillas_intensity"],
+    )  # fmt: skip
+    columns = {f"gammaness_{method}": values for method, values in scores.items()}
+    return images.complete(evaluate_gammaness(sample, cfg.evaluate, seed=cfg.seed), columns, units={})
+
+
 def evaluate_gammaness(sample: GammanessSample, cfg: EvaluateConfig, *, seed: int) -> Result:
     """Compare the methods on the test split.
 
@@ -124,16 +160,7 @@ def _figures(
     cfg: EvaluateConfig,
     seed: int,
 ) -> list[CaptionedFigure]:
-    energy_panels = [
-        (f"{b.low:g} to {b.high:g} TeV", b, keep)
-        for b, (_, _, keep) in zip(
-            energy_bins, statistics.bins_of(sample.true_energy_tev, cfg.energy_edges_tev), strict=True
-        )
-    ]
-    size_panels = [(f"size > {b.low:g} p.e.", b, sample.size_pe > b.low) for b in size_bins]
     everything = [("all images", overall, np.ones(len(sample.is_gamma), bool))]
-    panels = [(title, b.comparison, keep) for title, b, keep in size_panels]
-    by_energy = [(title, b.comparison, keep) for title, b, keep in energy_panels]
     return [
         CaptionedFigure(
             "roc.png",
@@ -152,6 +179,19 @@ def _figures(
                 [(t, _distributions(sample.select(k), c)) for t, c, k in everything]
             ),
         ),
+        *_figures_by_energy(sample, energy_bins, cfg, seed),
+        *_figures_by_size(sample, size_bins, cfg, seed),
+    ]
+
+
+def _figures_by_energy(
+    sample: GammanessSample, bins: list[Bin], cfg: EvaluateConfig, seed: int
+) -> list[CaptionedFigure]:
+    selections = statistics.bins_of(sample.true_energy_tev, cfg.energy_edges_tev)
+    by_energy = [
+        (f"{b.low:g} to {b.high:g} TeV", b.comparison, keep) for b, (_, _, keep) in zip(bins, selections, strict=True)
+    ]
+    return [
         CaptionedFigure(
             "roc_by_energy.png",
             "ROC curves in bands of true energy",
@@ -171,19 +211,25 @@ def _figures(
             "Above: area under the ROC curve (higher is better) and share of hadrons kept with 80 % of the gammas "
             "(lower is better), with 95 % intervals over showers. Below: network minus forest on the same images, "
             "resampled in pairs; an interval that leaves out zero is a real difference.",
-            comparison.in_energy_bins(
+            comparison.in_bins(
                 [
-                    ("area under the ROC curve", series_of(energy_bins, "auc")),
-                    ("hadrons kept at 80 % of the gammas", series_of(energy_bins, "background_at_80")),
+                    ("area under the ROC curve", series_of(bins, "auc")),
+                    ("hadrons kept at 80 % of the gammas", series_of(bins, "background_at_80")),
                 ]
             ),
         ),
+    ]
+
+
+def _figures_by_size(sample: GammanessSample, bins: list[Bin], cfg: EvaluateConfig, seed: int) -> list[CaptionedFigure]:
+    panels = [(f"size > {b.low:g} p.e.", b.comparison, sample.size_pe > b.low) for b in bins]
+    return [
         CaptionedFigure(
             "auc_by_size.png",
             "Area under the ROC curve for images above a size",
             "The selection that an observer can make. Each point holds all images brighter than the threshold, so that "
             "the points are not independent.",
-            comparison.by_threshold("area under the ROC curve", "image size [p.e.]", series_of(size_bins, "auc")),
+            comparison.by_threshold("area under the ROC curve", "image size [p.e.]", series_of(bins, "auc")),
         ),
         CaptionedFigure(
             "roc_by_size.png",
@@ -238,5 +284,5 @@ def _distributions(sample: GammanessSample, compared: Comparison | None) -> dict
             score[gamma], sample.weights[gamma], score[~gamma], sample.weights[~gamma]
         )
         for method, score in sample.scores.items()
-        if method in (NETWORK, "forest")
+        if method in (NETWORK, FOREST)
     }

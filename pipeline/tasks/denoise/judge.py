@@ -10,8 +10,14 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.evaluation.comparison import NETWORK
-from pipeline.evaluation.denoise import evaluate_against_exposures, evaluate_against_truth
-from pipeline.evaluation.frame_scores import (
+from pipeline.evaluation.result import Predicts, Result
+from pipeline.sky.baselines import Settings, astroscrappy_median, tune
+from pipeline.sky.dq import DQ_DTYPE, LOST
+from pipeline.sky.frames import Frame
+from pipeline.sky.restore import restore_rows
+from pipeline.sky.tiling import untile
+from pipeline.tasks.denoise.merit import evaluate_against_exposures, evaluate_against_truth
+from pipeline.tasks.denoise.scores import (
     NOISY,
     JudgedFrame,
     Pair,
@@ -19,12 +25,6 @@ from pipeline.evaluation.frame_scores import (
     score_against_exposures,
     score_against_truth,
 )
-from pipeline.evaluation.result import Predicts, Result
-from pipeline.sky.baselines import Settings, astroscrappy_median, tune
-from pipeline.sky.dq import DQ_DTYPE, LOST
-from pipeline.sky.frames import Frame
-from pipeline.sky.restore import restore_rows
-from pipeline.sky.tiling import untile
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 
@@ -36,7 +36,7 @@ _TUNING_PIXELS = 600_000
 _TUNING_PX = 512
 
 
-def evaluate_sky(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
+def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     """Judge a denoiser on whole frames of the test split, one frame in memory at a time.
 
     Parameters
@@ -67,8 +67,8 @@ def evaluate_sky(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> 
     for recorded in frames_of(reader):
         frame = restore(recorded, predictor, settings, cfg)
         scores.append(score_against_exposures(frame) if paired else score_against_truth(frame, cfg.seed))
-    judge = evaluate_against_exposures if paired else evaluate_against_truth
-    result = judge(scores, cfg.evaluate, seed=cfg.seed)
+    evaluate = evaluate_against_exposures if paired else evaluate_against_truth
+    result = evaluate(scores, cfg.evaluate, seed=cfg.seed)
     facts = {"n": reader.n_tiles, "n_groups": reader.n_groups}
     return replace(
         result,

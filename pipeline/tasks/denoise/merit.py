@@ -7,9 +7,9 @@ import numpy as np
 from pipeline import statistics
 from pipeline.config import EvaluateConfig
 from pipeline.evaluation.comparison import NETWORK, Comparison, Metric, compare, merge_json
-from pipeline.evaluation.frame_scores import SHOWN_SNR, Score
 from pipeline.evaluation.result import Bin, CaptionedFigure, Result, bins_table, compare_in_bins, series_of
 from pipeline.figures import denoise
+from pipeline.tasks.denoise.scores import SHOWN_SNR, Score
 
 FALSE_ALARM_RATE = 0.0005
 
