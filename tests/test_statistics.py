@@ -102,6 +102,7 @@ def test_bootstrap_interval_of_a_mean_has_the_known_width():
     )
     assert estimate.value == pytest.approx(values.mean())
     assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 / np.sqrt(2000), rel=0.1)
+    assert estimate.low > 0
 
 
 def test_bootstrap_over_groups_is_wider_when_items_repeat():
