@@ -13,8 +13,8 @@ from pipeline.errors import InputFileError
 from pipeline.files import check_free
 from pipeline.logs import get_logger
 from pipeline.sky import cards
-from pipeline.sky.background import measured_background
-from pipeline.sky.dq import DESCRIPTIONS, has
+from pipeline.sky.background import robust_background
+from pipeline.sky.dq import DESCRIPTIONS, DQ, has
 from pipeline.sky.frames import Frame, FrameProduct, read_frames, write_products
 from pipeline.sky.truth import truth_path
 
@@ -24,8 +24,7 @@ log = get_logger(__name__)
 def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force: bool = False) -> dict[str, Any]:
     """Read, calibrate and write one frame.
 
-    Bias, dark and flat are applied where configured (ccdproc); the background is measured by photutils. The truth of
-    a simulated frame is copied along.
+    Bias, dark and flat are applied where configured (ccdproc). The truth of a simulated frame is copied along.
 
     Parameters
     ----------
@@ -51,10 +50,7 @@ def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force:
     path, out = Path(path), check_free(out, force=force)
     frames = read_frames(path, cfg)
     if cfg.bias or cfg.dark or cfg.flat:
-        from pipeline.sky.calibration import calibrate
-
-        frames = [calibrate(frame, cfg) for frame in frames]
-    frames = [_with_measured_background(frame, cfg) for frame in frames]
+        frames = [_calibrated(frame, cfg) for frame in frames]
     stamped = provenance.stamp("ingest", config=cfg.model_dump(mode="json"), input=path.name)
     history = [f"lightpool {stamped['version']} ingest of {path.name}"]
     history += [f"lightpool: {note}" for note in frames[0].notes]
@@ -68,15 +64,14 @@ def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force:
     return _summary(frames)
 
 
-def _with_measured_background(frame: Frame, cfg: SkyIngestConfig) -> Frame:
-    """Photutils' level and noise in place of the light estimate, where it can measure (it needs valid boxes)."""
+def _calibrated(frame: Frame, cfg: SkyIngestConfig) -> Frame:
+    """Bias, dark and flat applied, and the background measured again."""
+    from pipeline.sky.calibration import calibrate
+
+    frame = calibrate(frame, cfg)
     part = frame.exposed
-    try:
-        level, noise = measured_background(frame.sci[part], frame.dq[part] != 0, cfg.background_box_px)
-    except ValueError as error:
-        note = f"background from the sigma-clipped frame: photutils has no usable box ({error})"
-        return replace(frame, notes=(*frame.notes, note))
-    if noise <= 0:
+    level, noise = robust_background(frame.sci[part], has(frame.dq[part], ~DQ(0)), cfg.background_box_px)
+    if not noise > 0:
         raise InputFileError(f"{frame.path}: the background noise measured is {noise:g}; is this a sky frame?")
     return replace(frame, level=level, noise=noise)
 

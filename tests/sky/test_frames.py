@@ -7,7 +7,7 @@ from astropy.io import fits
 
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError, UserError
-from pipeline.sky.background import measured_background, robust_background
+from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DQ
 from pipeline.sky.frames import read_frame, read_frames, write_products
 from pipeline.sky.restore import product_of
@@ -198,16 +198,53 @@ def test_background_ignores_gradient_and_stars(rng):
     image = rng.normal(0, 4, (256, 256)) + 200 + 0.2 * x
     image[np.hypot(x - 100, y - 80) < 6] += 5000
     image[:, 200:206] = np.nan
-    for estimate in (robust_background, measured_background):
-        level, noise = estimate(image)
-        assert level == pytest.approx(200 + 0.2 * 127.5, abs=1.5)
-        assert noise == pytest.approx(5.5, abs=0.6)  # 4 and the gradient within a box
+    level, noise = robust_background(image)
+    assert level == pytest.approx(200 + 0.2 * 127.5, abs=1.5)
+    assert noise == pytest.approx(5.5, abs=0.6)  # 4 and the gradient within a box
 
 
-def test_light_and_measured_background_agree(ingested, simulated):
-    light, measured = read_frame(simulated), read_frame(ingested)
-    assert light.level == pytest.approx(measured.level, abs=0.15 * measured.noise)
-    assert light.noise == pytest.approx(measured.noise, rel=0.05)
+@pytest.mark.parametrize(
+    ("shape", "gap", "rtol"),
+    [
+        ((192, 256), np.s_[:0], 1e-12),  # whole boxes
+        ((200, 300), np.s_[:0], 1e-12),  # boxes that the edges cut
+        ((50, 90), np.s_[:0], 1e-12),  # less than a box high
+        ((256, 320), np.s_[:128], 2e-3),  # empty boxes: equally near neighbours are chosen in another order
+    ],
+)
+def test_background_is_that_of_photutils(shape, gap, rtol, rng):
+    from astropy.stats import SigmaClip
+    from photutils.background import Background2D, MedianBackground, StdBackgroundRMS
+
+    image = rng.normal(200, 10, shape) + 0.05 * np.arange(shape[1])
+    image[rng.random(shape) < 0.01] += 3000
+    mask = rng.random(shape) < 0.05
+    mask[gap] = True
+    mesh = Background2D(
+        image,
+        (min(64, shape[0]), 64),
+        mask=mask,
+        exclude_percentile=90.0,
+        sigma_clip=SigmaClip(3.0, maxiters=10),
+        bkg_estimator=MedianBackground(),
+        bkg_rms_estimator=StdBackgroundRMS(),
+    )
+    expected = (mesh.background_median, mesh.background_rms_median)
+    np.testing.assert_allclose(robust_background(image, mask), expected, rtol=rtol)
+
+
+def test_background_of_few_pixels(rng):
+    image = np.full((100, 100), np.nan)
+    assert np.isnan(robust_background(image)).all()
+    image[3, 4:40] = rng.normal(7, 1, 36)  # less than a tenth of any box
+    level, noise = robust_background(image)
+    assert level == pytest.approx(np.median(image[3, 4:40]), abs=0.5)
+    assert noise == pytest.approx(1, abs=0.4)
+
+
+def test_a_raw_frame_has_the_background_that_ingest_writes(ingested, simulated):
+    raw, calibrated = read_frame(simulated), read_frame(ingested)
+    assert (raw.level, raw.noise) == (calibrated.level, calibrated.noise)
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

@@ -83,8 +83,6 @@ def write_products(
     InputFileError
         If `path` cannot be read.
     """
-    from astropy.io import fits
-
     out = Path(out)
     by_number = {product.science_hdu: product for product in products}
     # Two views of the file: the raw one for what is copied, the decompressed one for the headers of what is replaced.
@@ -93,23 +91,32 @@ def write_products(
         open_fits(path, do_not_scale_image_data=True, memmap=True) as unpacked,
         atomic_output(out, force=force) as temporary,
     ):
-        result = fits.HDUList()
-        added: list[fits.ImageHDU] = []
-        replaced = _replaced_companions(unpacked, by_number)
-        for number, hdu in enumerate(raw):
-            if number in by_number:
-                result.append(_science_hdu(unpacked[number], number, by_number[number], history))
-            elif number in replaced:
-                result.append(replaced[number])
-            else:
-                result.append(hdu)
-        for number, product in by_number.items():
-            added += _added_companions(unpacked, number, product, replaced)
-        result.extend(added)
-        if added and "EXTEND" not in result[0].header:
-            result[0].header["EXTEND"] = True
-        result.writeto(temporary, output_verify="ignore")
+        _with_products(raw, unpacked, by_number, history).writeto(temporary, output_verify="ignore")
     return out
+
+
+def _with_products(
+    raw: "fits.HDUList", unpacked: "fits.HDUList", products: dict[int, FrameProduct], history: Sequence[str]
+) -> "fits.HDUList":
+    """The HDUs of a file, with those of the science images replaced and what they lack added."""
+    from astropy.io import fits
+
+    result = fits.HDUList()
+    added: list[fits.ImageHDU] = []
+    replaced = _replaced_companions(unpacked, products)
+    for number, hdu in enumerate(raw):
+        if number in products:
+            result.append(_science_hdu(unpacked[number], number, products[number], history))
+        elif number in replaced:
+            result.append(replaced[number])
+        else:
+            result.append(hdu)
+    for number, product in products.items():
+        added += _added_companions(unpacked, number, product, replaced)
+    result.extend(added)
+    if added and "EXTEND" not in result[0].header:
+        result[0].header["EXTEND"] = True
+    return result
 
 
 def _science_hdu(hdu: "fits.ImageHDU", number: int, product: FrameProduct, history: Sequence[str]) -> "fits.ImageHDU":
