@@ -9,7 +9,6 @@ import datetime
 import getpass
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
+from pipeline.files import write_text_atomically
 
 _CHUNK_BYTES = 1 << 20
 
@@ -111,10 +111,7 @@ def write_sidecar(product: str | Path, stamped: Mapping[str, Any], **facts: Any)
         ),
     }
     record |= facts
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    temporary.write_text(json.dumps(record, indent=2, sort_keys=True, default=str) + "\n")
-    temporary.replace(target)
-    return target
+    return write_text_atomically(target, json.dumps(record, indent=2, sort_keys=True, default=str) + "\n")
 
 
 def _user() -> str | None:
