@@ -1,5 +1,6 @@
 """The same work in one process or in several: results in order, few at a time."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -8,16 +9,24 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from logging.handlers import QueueHandler
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from types import FrameType
 from typing import Any, TypeVar
 
 from pipeline.errors import UserError
+from pipeline.logs import ROOT
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AHEAD = 3  # items per process that are in work or wait to be taken: enough to keep all busy
 
-_worker: Callable[[Any], Any] | None = None  # of this process, once it has made one
+# Of a process that works: what it has made to work with, whether it is at work, and whether it is to stop.
+_worker: Callable[[Any], Any] | None = None
+_working = _stopping = False
+_records: SimpleQueue[logging.LogRecord] = SimpleQueue()  # what it has logged since its last result
 
 
 def in_order(
@@ -25,7 +34,9 @@ def in_order(
 ) -> Iterator[Result]:
     """What a worker makes of each item, in the order of the items.
 
-    Memory is bounded: at most `AHEAD` results per process wait.
+    Memory is bounded: at most `AHEAD` results per process wait. However the work ends, by Ctrl-C, an error, or because
+    no more results are taken, the processes end with it: what they are at is broken off with `KeyboardInterrupt`, so
+    that it can remove its temporary files. What they log is logged here, with the result that it belongs to.
 
     Parameters
     ----------
@@ -48,30 +59,54 @@ def in_order(
         return
     # Spawned, not forked: this process has an HDF5 file open and may have threads of numerical libraries.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start)
-    waiting: deque[Future[Result]] = deque()
+    level = logging.getLogger(ROOT).getEffectiveLevel()
+    # Its other end closes when this process wants an end, or meets its own.
+    lifeline, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(lifeline, level))
+    waiting: deque[Future[tuple[Result, list[logging.LogRecord]]]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(_work, make_worker, arguments, item))
             if len(waiting) == AHEAD * jobs:
-                yield waiting.popleft().result()
+                yield _logged(*waiting.popleft().result())
         while waiting:
-            yield waiting.popleft().result()
+            yield _logged(*waiting.popleft().result())
     except BrokenProcessPool as error:
         raise UserError(
             f"one of {jobs} processes was ended from outside, perhaps for want of memory; try a smaller --jobs"
         ) from error
     finally:
+        held.close()
         pool.shutdown(cancel_futures=True)
+        lifeline.close()
 
 
-def _start() -> None:
-    # Ctrl-C is for the parent, which ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _logged(result: Result, records: Iterable[logging.LogRecord]) -> Result:
+    for record in records:
+        logging.getLogger(record.name).handle(record)
+    return result
 
 
-def _end_with_parent() -> None:
+def _start(lifeline: Connection, level: int) -> None:
+    logger = logging.getLogger(ROOT)
+    logger.setLevel(level)
+    logger.addHandler(QueueHandler(_records))  # which makes records that can be pickled
+    logger.propagate = False
+    # Ctrl-C reaches every process of a terminal: it is for the parent, which ends the others.
+    signal.signal(signal.SIGINT, _break_off)
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+
+
+def _break_off(_signal: int, _frame: FrameType | None) -> None:
+    if _stopping and _working:
+        raise KeyboardInterrupt
+
+
+def _end_with_parent(lifeline: Connection) -> None:
+    global _stopping
+    lifeline.poll(None)  # returns when the other end is closed
+    _stopping = True
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
     # A killed parent cannot say goodbye, and this process would wait for work forever.
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -79,8 +114,17 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(make_worker: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...], item: Any) -> Any:
-    global _worker
-    if _worker is None:
-        _worker = make_worker(*arguments)
-    return _worker(item)
+def _work(
+    make_worker: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...], item: Any
+) -> tuple[Any, list[logging.LogRecord]]:
+    global _worker, _working
+    _working = True
+    try:
+        if _stopping:
+            raise KeyboardInterrupt
+        if _worker is None:
+            _worker = make_worker(*arguments)
+        result = _worker(item)
+        return result, [_records.get() for _ in range(_records.qsize())]
+    finally:
+        _working = False

@@ -18,9 +18,9 @@ from pipeline.camera.showers.validation.rows import Row
 from pipeline.camera.showers.validation.sim_telarray import GAMMA_FILES as TELESCOPE_FILES
 from pipeline.camera.showers.validation.sim_telarray import MUON_FILE, check_muons, check_telescopes
 from pipeline.camera.showers.validation.steps import check_steps, check_time
-from pipeline.camera.showers.workers import in_order
 from pipeline.errors import UserError
 from pipeline.logs import get_logger
+from pipeline.workers import in_order
 
 log = get_logger(__name__)
 
