@@ -33,7 +33,7 @@ def ingest(
 ) -> list[dict[str, Any]]:
     """Write NAME.dl1.h5 or NAME.fits for every file, and status.json about all of them.
 
-    What a file is, is told by its content. A file that cannot be used is logged as an error and does not stop the
+    What a file is follows from its content. A file that cannot be used is logged as an error and does not stop the
     others; one that ends in the middle gives what was whole.
 
     Parameters
