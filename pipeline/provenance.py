@@ -49,13 +49,13 @@ def stamp(stage: str, *, config: Mapping[str, Any] | None = None, **facts: Any) 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:
     """Installed versions of the named distributions, without importing them; missing ones are left out."""
-    found = {}
+    versions = {}
     for name in names:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 @cache

@@ -13,7 +13,7 @@ class Quantity:
 
     Attributes
     ----------
-    kind : str
+    group : str
         Group below ``/dl2/event/telescope`` and ``/dl2/event/subarray``.
     name : str
         Field of ctapipe's container; the column is ``PREFIX_tel_name`` or ``PREFIX_name``.
@@ -23,7 +23,7 @@ class Quantity:
         Column description.
     """
 
-    kind: str
+    group: str
     name: str
     unit: str | None
     description: str
@@ -37,13 +37,13 @@ QUANTITIES = {
     "gammaness": Quantity("classification", "prediction", None, "gammaness: 1 is a gamma ray, 0 a hadron"),
 }
 
-#: The quantity of each kind that decides whether a prediction is valid, and is averaged over telescopes.
+#: The quantity of each group that decides whether a prediction is valid, and is averaged over telescopes.
 VALUE = {"energy": "energy", "classification": "prediction"}
 
 
 @dataclass(frozen=True)
 class Output:
-    """One model's predictions of one kind: the columns of the decoder that it fills, under a prefix of its own."""
+    """One model's predictions in one group: the columns of the decoder that it fills, under a prefix of its own."""
 
     prefix: str
     columns: tuple[str, ...]
@@ -56,19 +56,19 @@ class Output:
         if not self.prefix.isidentifier():
             raise ValueError(f"{self.prefix!r} cannot be the prefix of a column; letters, digits and _ can")
         quantities = tuple(QUANTITIES[column] for column in self.columns)
-        if len({quantity.kind for quantity in quantities}) != 1:
-            raise ValueError(f"columns of one output belong to one kind, got {self.columns}")
+        if len({quantity.group for quantity in quantities}) != 1:
+            raise ValueError(f"columns of one output belong to one group, got {self.columns}")
         object.__setattr__(self, "quantities", quantities)
 
     @property
-    def kind(self) -> str:
+    def group(self) -> str:
         """Group of ctapipe's layout."""
-        return self.quantities[0].kind
+        return self.quantities[0].group
 
     @property
     def value(self) -> str:
         """The decoder's column that decides validity."""
-        return next(c for c, q in zip(self.columns, self.quantities, strict=True) if q.name == VALUE[q.kind])
+        return next(c for c, q in zip(self.columns, self.quantities, strict=True) if q.name == VALUE[q.group])
 
 
 # ---- rows and their attributes ---------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def telescope_rows(
 ) -> np.ndarray:
     """Rows (n,) of one telescope's table; all values are NaN where the deciding one is not finite."""
     prefix = f"{output.prefix}_tel"
-    dtype = [(name, kind) for name, (kind, _) in _KEY_COLUMNS.items()]
+    dtype = [(name, code) for name, (code, _) in _KEY_COLUMNS.items()]
     dtype += [(f"{prefix}_{quantity.name}", "f4") for quantity in output.quantities]
     dtype += [(f"{prefix}_is_valid", "?"), (f"{prefix}_goodness_of_fit", "f4")]
     rows = np.zeros(len(event_id), dtype)

@@ -89,12 +89,12 @@ class DL2Writer:
             str(self._rows_path), "w", filters=tables.Filters(complevel=5, complib="blosc:zstd", fletcher32=True)
         )
         for output in self.outputs:
-            self._rows.create_group(f"/dl2/event/telescope/{output.kind}", output.prefix, createparents=True)
+            self._rows.create_group(f"/dl2/event/telescope/{output.group}", output.prefix, createparents=True)
         self._rows.create_group("/", "weight")
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             if error is None:
@@ -133,7 +133,7 @@ class DL2Writer:
         name = f"tel_{tel_id:03d}"
         for output in self.outputs:
             rows = telescope_rows(output, tel_id, obs_id, event_id, values[output.prefix])
-            group = f"/dl2/event/telescope/{output.kind}/{output.prefix}"
+            group = f"/dl2/event/telescope/{output.group}/{output.prefix}"
             if f"{group}/{name}" in self._rows:
                 self._rows.get_node(f"{group}/{name}").append(rows)
             else:
@@ -212,8 +212,8 @@ class DL2Writer:
         cursors += [shower.cursor] if shower is not None else []
         if not all(cursor.at_end for cursor in cursors):
             raise InputFileError(
-                f"{self.source}: its tables do not list the events in the order of {_TRIGGER}, so rows cannot be told "
-                "apart; write the file again with ctapipe-process or ctapipe-merge"
+                f"{self.source}: its tables do not list the events in the order of {_TRIGGER}, so rows cannot be "
+                "matched; write the file again with ctapipe-process or ctapipe-merge"
             )
 
     def _n_rows(self, tel_id: int) -> int:
@@ -222,7 +222,7 @@ class DL2Writer:
 
     def _read_ids(self, tel_id: int) -> Callable[[int, int], tuple[np.ndarray, np.ndarray]]:
         output = self.outputs[0]
-        path = f"/dl2/event/telescope/{output.kind}/{output.prefix}/tel_{tel_id:03d}"
+        path = f"/dl2/event/telescope/{output.group}/{output.prefix}/tel_{tel_id:03d}"
 
         def read(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
             rows = self._rows.get_node(path).read(start, stop)
@@ -233,7 +233,7 @@ class DL2Writer:
     def _subarray_table(self, output: Output, n_telescopes: int) -> Any:
         rows = np.empty(0, subarray_dtype(output, n_telescopes))
         return create_table(
-            self._rows, f"/dl2/event/subarray/{output.kind}", output.prefix, rows, subarray_attributes(output)
+            self._rows, f"/dl2/event/subarray/{output.group}", output.prefix, rows, subarray_attributes(output)
         )
 
     def _combine(
@@ -247,22 +247,22 @@ class DL2Writer:
     ) -> np.ndarray:
         """Mean over telescopes of one block of events; `place` maps a row of the block to a kept event."""
         n = len(obs_id)
-        mean = TelescopeMean(n, logarithmic=output.kind == "energy")
+        mean = TelescopeMean(n, logarithmic=output.group == "energy")
         serves = np.zeros_like(mask)
         for column, (tel_id, (first, index)) in enumerate(rows.items()):
             if len(index) == 0:
                 continue
-            path = f"/dl2/event/telescope/{output.kind}/{output.prefix}/tel_{tel_id:03d}"
+            path = f"/dl2/event/telescope/{output.group}/{output.prefix}/tel_{tel_id:03d}"
             table = self._rows.get_node(path).read(first, first + len(index))
             weight = self._rows.get_node(f"/weight/tel_{tel_id:03d}").read(first, first + len(index))
             named = {q.name: table[f"{output.prefix}_tel_{q.name}"] for q in output.quantities}
-            valid = mean.add(place[index], named[VALUE[output.kind]], weight, named.get("energy_uncert"))
+            valid = mean.add(place[index], named[VALUE[output.group]], weight, named.get("energy_uncert"))
             serves[place[index], column] = valid
         result = np.zeros(n, subarray_dtype(output, mask.shape[1]))
         result["obs_id"], result["event_id"] = obs_id, event_id
         value, uncertainty = mean.result()
         for quantity in output.quantities:
-            result[f"{output.prefix}_{quantity.name}"] = value if quantity.name == VALUE[output.kind] else uncertainty
+            result[f"{output.prefix}_{quantity.name}"] = value if quantity.name == VALUE[output.group] else uncertainty
         result[f"{output.prefix}_is_valid"] = np.isfinite(value)
         result[f"{output.prefix}_goodness_of_fit"] = np.nan
         result[f"{output.prefix}_telescopes"] = serves

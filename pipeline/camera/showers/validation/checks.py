@@ -108,8 +108,8 @@ def run_checks(data: Path | None, quick: bool = False, jobs: int = 1) -> list[Ou
                 f"{data} lacks {missing[0]}" + (f" and {len(missing) - 1} more files" if missing[1:] else "")
                 + " that the simulation is compared with; leave out --data to compare with published numbers alone"
             )  # fmt: skip
-    found = {}
+    outcomes = {}
     for outcome in in_order(Checker, (data, quick), CHECKS, jobs):
         log.info("%s: %d rows, %.0f s of CPU time", outcome.name, len(outcome.rows), outcome.cpu_s)
-        found[outcome.name] = outcome
-    return [found[name] for name in ORDER]
+        outcomes[outcome.name] = outcome
+    return [outcomes[name] for name in ORDER]
