@@ -9,7 +9,6 @@ import datetime
 import getpass
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
+from pipeline.files import write_text_atomically
 
 _CHUNK_BYTES = 1 << 20
 
@@ -49,13 +49,13 @@ def stamp(stage: str, *, config: Mapping[str, Any] | None = None, **facts: Any) 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:
     """Installed versions of the named distributions, without importing them; missing ones are left out."""
-    found = {}
+    versions = {}
     for name in names:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 @cache
@@ -111,10 +111,7 @@ def write_sidecar(product: str | Path, stamped: Mapping[str, Any], **facts: Any)
         ),
     }
     record |= facts
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    temporary.write_text(json.dumps(record, indent=2, sort_keys=True, default=str) + "\n")
-    temporary.replace(target)
-    return target
+    return write_text_atomically(target, json.dumps(record, indent=2, sort_keys=True, default=str) + "\n")
 
 
 def _user() -> str | None:

@@ -13,7 +13,7 @@ import pipeline
 
 # What every stage uses, but no result depends on.
 _EVERYWHERE = tuple(
-    f"pipeline.{name}" for name in ("errors", "files", "provenance", "config", "device", "logs", "plugins")
+    f"pipeline.{name}" for name in ("errors", "files", "provenance", "config", "device", "logs", "plugins", "workers")
 )
 # The looks of a learning curve must not cost a training.
 _ALSO_LEFT_OUT = {"train": ("pipeline.figures",)}

@@ -137,18 +137,18 @@ def copy_attributes(source: Any, target: Any) -> None:
 
     for name in _attribute_names(source):
         attribute = h5py.h5a.open(source.id, name)
-        kind, space = attribute.get_type(), attribute.get_space()
+        stored_type, space = attribute.get_type(), attribute.get_space()
         if h5py.h5a.exists(target.id, name):
             h5py.h5a.delete(target.id, name)
-        copy = h5py.h5a.create(target.id, name, kind, space)
-        if isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str():
+        copy = h5py.h5a.create(target.id, name, stored_type, space)
+        if isinstance(stored_type, h5py.h5t.TypeStringID) and stored_type.is_variable_str():
             value = np.empty(space.get_simple_extent_dims() or (), h5py.special_dtype(vlen=bytes))
             attribute.read(value)
             copy.write(value)
         elif space.get_simple_extent_type() != h5py.h5s.NULL:
-            value = np.empty(space.get_simple_extent_dims() or (), f"V{kind.get_size()}")
-            attribute.read(value, mtype=kind)
-            copy.write(value, mtype=kind)
+            value = np.empty(space.get_simple_extent_dims() or (), f"V{stored_type.get_size()}")
+            attribute.read(value, mtype=stored_type)
+            copy.write(value, mtype=stored_type)
 
 
 def _attribute_names(node: Any) -> Iterator[bytes]:

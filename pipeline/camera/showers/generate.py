@@ -29,9 +29,9 @@ from pipeline.camera.showers.primaries import (
 )
 from pipeline.camera.showers.tracks import Steps
 from pipeline.camera.showers.transport import follow_shower
-from pipeline.camera.showers.workers import in_order
 from pipeline.config import CleaningConfig, ShowerClass, ShowersConfig
 from pipeline.logs import get_logger
+from pipeline.workers import in_order
 
 log = get_logger(__name__)
 

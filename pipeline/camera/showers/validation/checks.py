@@ -18,9 +18,9 @@ from pipeline.camera.showers.validation.rows import Row
 from pipeline.camera.showers.validation.sim_telarray import GAMMA_FILES as TELESCOPE_FILES
 from pipeline.camera.showers.validation.sim_telarray import MUON_FILE, check_muons, check_telescopes
 from pipeline.camera.showers.validation.steps import check_steps, check_time
-from pipeline.camera.showers.workers import in_order
 from pipeline.errors import UserError
 from pipeline.logs import get_logger
+from pipeline.workers import in_order
 
 log = get_logger(__name__)
 
@@ -108,8 +108,8 @@ def run_checks(data: Path | None, quick: bool = False, jobs: int = 1) -> list[Ou
                 f"{data} lacks {missing[0]}" + (f" and {len(missing) - 1} more files" if missing[1:] else "")
                 + " that the simulation is compared with; leave out --data to compare with published numbers alone"
             )  # fmt: skip
-    found = {}
+    outcomes = {}
     for outcome in in_order(Checker, (data, quick), CHECKS, jobs):
         log.info("%s: %d rows, %.0f s of CPU time", outcome.name, len(outcome.rows), outcome.cpu_s)
-        found[outcome.name] = outcome
-    return [found[name] for name in ORDER]
+        outcomes[outcome.name] = outcome
+    return [outcomes[name] for name in ORDER]

@@ -64,9 +64,9 @@ def check_gammas(n_showers: int, data: Path | None) -> tuple[list[Row], dict]:
         source = f"CORSIKA, {n} showers of {Path(name).name}"
         tables = [shower.longitudinal for _, shower in showers]
         profiles = np.array([table.electrons + table.positrons for table in tables])
-        found = development(profiles, tables[0].step_g_cm2)
+        shape = development(profiles, tables[0].step_g_cm2)
         for key, quantity in (("particles", "sum"), ("maximum", "maximum"), ("depth", "depth")):
-            references[f"{key}_{energy}"] = Reference(*found[quantity], source)
+            references[f"{key}_{energy}"] = Reference(*shape[quantity], source)
         light = np.array([table.photons.sum() for table in tables])
         references[f"light_{energy}"] = Reference(*mean_and_error(light), source)
         curves[f"reference_{energy}"] = {
@@ -81,16 +81,16 @@ def check_gammas(n_showers: int, data: Path | None) -> tuple[list[Row], dict]:
         if data is not None:
             conditions = conditions_of(*next(read_showers(data / GAMMA_FILES[energy])))
         shown = simulate(conditions, photon_world(conditions), range(n_showers), Steps(follow_dark=True))
-        found = development(shown.particles, PROFILE_STEP_G_CM2)
+        shape = development(shown.particles, PROFILE_STEP_G_CM2)
         words = f"{energy} GeV gamma, zenith 40 deg: "
         if f"particles_{energy}" in references:
             rows += [
                 compared(f"particles_{energy}", words + "sum of N(e > 20 MeV) x 20 g/cm2", "g/cm2",
-                         references[f"particles_{energy}"], found["sum"]),
+                         references[f"particles_{energy}"], shape["sum"]),
                 compared(f"maximum_{energy}", words + "largest N(e)", "", references[f"maximum_{energy}"],
-                         found["maximum"]),
+                         shape["maximum"]),
                 compared(f"depth_{energy}", words + "vertical depth of it", "g/cm2", references[f"depth_{energy}"],
-                         found["depth"]),
+                         shape["depth"]),
             ]  # fmt: skip
         rows.append(
             compared(f"light_{energy}", words + "photons 240-1000 nm", "", references[f"light_{energy}"], shown.light)
