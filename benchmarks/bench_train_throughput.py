@@ -68,21 +68,21 @@ def sky_tiles(n: int, size: int, rng: np.random.Generator) -> TileBatch:
         images=np.stack([sci, err], axis=1).astype(np.float32),
         events={"level": np.full(n, level_e), "noise": np.full(n, np.hypot(np.sqrt(level_e), read_noise_e))},
         targets={"clean": clean[:, None].astype(np.float32)},
-        masks=np.where(hit, 8, 0).astype(np.uint8),
+        masks=np.where(hit, 8, 0).astype(np.uint16),
         group=np.arange(n) // 8,
     )
 
 
 def write_tiles(folder: Path, cfg: Config, task: str) -> Path:
     """Shards and a manifest like those of `lightpool tiles`; all in the training split but one shard."""
-    kind = TASK_KINDS[task]
-    size = cfg.tiles.camera.size if kind == "camera" else cfg.tiles.sky.size
-    channels = CAMERA_CHANNELS if kind == "camera" else SKY_CHANNELS
+    wing = TASK_KINDS[task]
+    size = cfg.tiles.camera.size if wing == "camera" else cfg.tiles.sky.size
+    channels = CAMERA_CHANNELS if wing == "camera" else SKY_CHANNELS
     columns = [scalar_column(name) for name in cfg.train.task(task).scalars]
     rng = np.random.default_rng(0)
     shards = []
-    for number in range(N_TILES[kind] // TILES_PER_SHARD + 1):
-        if kind == "camera":
+    for number in range(N_TILES[wing] // TILES_PER_SHARD + 1):
+        if wing == "camera":
             batch = camera_tiles(TILES_PER_SHARD, size, columns, rng)
         else:
             batch = sky_tiles(TILES_PER_SHARD, size, rng)
@@ -92,9 +92,9 @@ def write_tiles(folder: Path, cfg: Config, task: str) -> Path:
             shards[-1],
             channels=[Channel(name, "") for name in channels],
             tile_shape=(size, size),
-            dtype="float16" if kind == "camera" else "float32",
+            dtype="float16" if wing == "camera" else "float32",
             source=f"part_{number:02d}",
-            kind=kind,
+            wing=wing,
             attributes={},
             masks=batch.masks is not None,
         ) as writer:

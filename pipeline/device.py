@@ -3,7 +3,6 @@
 torch is imported inside the functions: prediction asks for its threads only and never loads it.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,12 +28,12 @@ def choose_device(requested: str) -> str:
     has_mps = torch.backends.mps.is_available()
     if requested == "auto":
         return "cuda:0" if n_cuda else "mps" if has_mps else "cpu"
-    found = ["cpu", *(f"cuda:{index}" for index in range(n_cuda)), *(["mps"] if has_mps else [])]
+    available = ["cpu", *(f"cuda:{index}" for index in range(n_cuda)), *(["mps"] if has_mps else [])]
     name = "cuda:0" if requested == "cuda" else requested
-    if name not in found:
+    if name not in available:
         raise UserError(
             f"device {requested!r} is not available to torch {torch.__version__}; "
-            f"accepted here: auto, {', '.join(found)}"
+            f"accepted here: auto, {', '.join(available)}"
         )
     return name
 
@@ -49,8 +48,8 @@ def bfloat16_is_fast(device: str) -> bool:
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == "cpu":
-        found = torch.cpu.get_capabilities()
-        return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
     return False
 
 
@@ -72,8 +71,3 @@ def torch_threads(n_threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def available_cores() -> int:
-    """Cores that this process may run on (a batch system often grants fewer than the machine has)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

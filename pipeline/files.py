@@ -97,3 +97,20 @@ def atomic_output(path: str | Path, *, force: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def write_text_atomically(path: str | Path, text: str) -> Path:
+    """Write a small text file (UTF-8), or replace the one that is there, in one step; parents are made.
+
+    For what is written again and again or belongs to another product: status files, sidecars, logs of a training. A
+    product of its own is made with `atomic_output`, which asks for ``force``.
+
+    Raises
+    ------
+    UserError
+        If the parent is not a directory that can be written.
+    """
+    path = Path(path)
+    with atomic_output(path, force=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path

@@ -1,4 +1,4 @@
-"""What a file is, told by its content: names and suffixes are not always right."""
+"""What a file is, by its content: names and suffixes are not always right."""
 
 import bz2
 import gzip

@@ -9,7 +9,6 @@ import datetime
 import getpass
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
+from pipeline.files import write_text_atomically
+from pipeline.plugins import plugin_files
 
 _CHUNK_BYTES = 1 << 20
 
@@ -39,23 +40,27 @@ def sha256_json(value: Any) -> str:
 
 
 def stamp(stage: str, *, config: Mapping[str, Any] | None = None, **facts: Any) -> dict[str, Any]:
-    """What is equal for equal runs: software, stage, configuration (and its digest), and `facts` (seed, inputs ...)."""
+    """What is equal for equal runs: software, stage, configuration (and its digest), plugins, and `facts`
+    (inputs, run ...).
+    """
     result: dict[str, Any] = {"software": "lightpool", "version": __version__, "stage": stage}
     if config is not None:
         result["config"] = dict(config)
         result["config_sha256"] = sha256_json(config)
+    if files := plugin_files():
+        result["plugins"] = {path.name: sha256_file(path) for path in files}
     return result | facts
 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:
     """Installed versions of the named distributions, without importing them; missing ones are left out."""
-    found = {}
+    versions = {}
     for name in names:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 @cache
@@ -111,10 +116,7 @@ def write_sidecar(product: str | Path, stamped: Mapping[str, Any], **facts: Any)
         ),
     }
     record |= facts
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    temporary.write_text(json.dumps(record, indent=2, sort_keys=True, default=str) + "\n")
-    temporary.replace(target)
-    return target
+    return write_text_atomically(target, json.dumps(record, indent=2, sort_keys=True, default=str) + "\n")
 
 
 def _user() -> str | None:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
+from pipeline.text_tables import Columns
+
 
 class RecordSink(Protocol):
     """Where records go. `wanted` is false when nobody reads them, and they need not be made."""
@@ -28,10 +30,10 @@ class _Nowhere:
     wanted = False
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Nobody asked."""
+        """Discard it."""
 
     def end_of_file(self) -> None:
-        """Nobody asked."""
+        """Nothing was held back."""
 
 
 class _JsonLines:
@@ -48,7 +50,7 @@ class _JsonLines:
 
 
 class _Table:
-    """Aligned columns; widths are settled by the first rows, so that any number of rows can stream through."""
+    """Aligned columns; the first rows fix the widths, so that any number of rows can stream through."""
 
     wanted = True
     _SETTLE_ROWS = 200
@@ -57,7 +59,7 @@ class _Table:
         self._stream = stream
         self._waiting: list[Mapping[str, Any]] = []
         self._names: list[str] = []
-        self._widths: list[int] = []
+        self._columns = Columns("", [])
 
     def write(self, record: Mapping[str, Any]) -> None:
         self._waiting.append(record)
@@ -71,20 +73,19 @@ class _Table:
     def _flush(self) -> None:
         if not self._waiting:
             return
-        # The reason comes last, and may be as long as it likes.
+        # The reason comes last and outside the columns, for it may be of any length.
         names = [name for name in dict.fromkeys(k for record in self._waiting for k in record) if name != "reason"]
         rows = [[_cell(record.get(name)) for name in names] for record in self._waiting]
         if names != self._names:
             self._names = names
-            self._widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+            self._columns = Columns(">" * len(names), [names, *rows])
             self._line([*names, "reason"] if any("reason" in record for record in self._waiting) else names)
         for row, record in zip(rows, self._waiting, strict=True):
             self._line([*row, str(record["reason"])] if "reason" in record else row)
         self._waiting = []
 
     def _line(self, cells: Sequence[str]) -> None:
-        padded = [cell.rjust(width) for cell, width in zip(cells, self._widths, strict=False)]
-        self._stream.write("  ".join([*padded, *cells[len(self._widths) :]]).rstrip() + "\n")
+        self._stream.write(self._columns.line(cells) + "\n")
 
 
 def _cell(value: Any) -> str:

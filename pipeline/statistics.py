@@ -31,11 +31,6 @@ class Estimate:
     low: float
     high: float
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether zero lies outside the interval."""
-        return bool(self.low > 0 or self.high < 0)
-
 
 # ---- classification --------------------------------------------------------------------------------------
 def _passing(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

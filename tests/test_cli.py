@@ -1,23 +1,30 @@
 """The command line: every command in-process, exit codes, and one line for what a user can mend."""
 
 import json
+import logging
+import os
+import shlex
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import typer
 import yaml
 from astropy.io import fits
 from tiny_bundles import camera_bundle, sky_bundle
 from toy_events import FIRST_EVENT, toy_camera, write_toy_dl1
 
-from pipeline import __version__, cli
+from pipeline import __version__, cli, text_tables
+from pipeline.bundle.card import README_FILE
+from pipeline.config import Config
 from pipeline.errors import InputFileError, UserError
+from pipeline.logs import get_logger
 
 COMMANDS = [
     ["simulate", "showers"], ["simulate", "sky"], ["ingest"], ["tiles"], ["manifest"], ["train"], ["evaluate"],
-    ["predict"], ["report"], ["models", "list"], ["models", "describe"],
-    ["models", "explain"], ["models", "compare"], ["bundles", "list"], ["info"],
+    ["predict"], ["explain"], ["report"], ["compare"], ["validate", "showers"], ["models", "list"],
+    ["models", "describe"], ["bundles", "list"], ["bundles", "show"], ["info"],
 ]  # fmt: skip
 
 
@@ -46,19 +53,58 @@ def _fails(capsys, argv, *words):
 
 
 # ---- help ------------------------------------------------------------------------------------------------------------
+def _leaves(command, path=()):
+    """Every command that is no group: its words and the command itself."""
+    if not hasattr(command, "commands"):
+        return [(list(path), command)]
+    return [leaf for name, child in command.commands.items() for leaf in _leaves(child, (*path, name))]
+
+
+LEAVES = _leaves(typer.main.get_command(cli.app))
+
+
+def test_the_commands_are_those_of_the_contract():
+    assert sorted(path for path, _ in LEAVES) == sorted(COMMANDS)
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_has_help(command, capsys):
     assert cli.main([*command, "--help"]) == 0
-    assert f"lightpool {' '.join(command)} [OPTIONS]" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"lightpool {' '.join(command)} [OPTIONS]" in text
+    assert "--quiet" in text
+    assert "--verbose" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), LEAVES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_the_example_in_the_help_is_accepted(path, command):
+    (line,) = command.epilog.removeprefix("\b\n").splitlines()
+    words = shlex.split(line.removeprefix("Example: "))
+    assert words[: len(path) + 1] == ["lightpool", *path]
+    command.make_context("example", words[len(path) + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("option", "commands"),
+    [
+        ("device", ["evaluate", "train"]),
+        ("threads", ["evaluate", "explain", "predict", "train"]),
+        ("jobs", ["ingest", "predict", "simulate showers", "validate showers"]),
+    ],
+)
+def test_options_are_only_where_they_have_an_effect(option, commands):
+    having = [" ".join(path) for path, command in LEAVES if option in {p.name for p in command.params}]
+    assert sorted(having) == commands
 
 
 def test_without_arguments_the_help_lists_the_work_in_its_order(capsys):
     assert cli.main([]) == 0
     text = capsys.readouterr().out
-    places = [
-        text.index(f"\n  {command[0]} ") for command in COMMANDS if command[0] not in ("models", "bundles", "info")
-    ]
+    places = [text.index(f"\n  {command[0]} ") for command in COMMANDS]
     assert places == sorted(places)
+    assert "..." not in text.partition("Commands:")[2]  # no description is cut
 
 
 def test_version(capsys):
@@ -189,7 +235,7 @@ def test_tables_of_architectures_fit_the_terminal(columns, command, capsys, monk
 
     whole = table()
     assert "…" not in "".join(whole)  # nothing is cut for another program
-    monkeypatch.setattr(cli, "_columns", lambda: columns)
+    monkeypatch.setattr(text_tables, "terminal_columns", lambda: columns)
     fitted = table()
     assert len(fitted) == len(whole)
     assert max(map(len, fitted)) <= columns
@@ -197,10 +243,21 @@ def test_tables_of_architectures_fit_the_terminal(columns, command, capsys, monk
 
 def test_shipped_bundles(folder, capsys, monkeypatch):
     assert cli.main(["bundles", "list"]) == 0
-    assert "none ships" in capsys.readouterr().out
+    assert "no trained model ships" in capsys.readouterr().out
     monkeypatch.setattr("pipeline.bundle.card.bundles_directory", lambda: folder)
     assert cli.main(["bundles", "list"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["denoise", "energy"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["name", "denoise", "energy"]
+
+
+def test_model_card(folder, capsys, monkeypatch):
+    (folder / "energy" / README_FILE).write_text("# Energies\n\nFor images of one telescope.\n")
+    assert cli.main(["bundles", "show", str(folder / "energy")]) == 0
+    assert capsys.readouterr().out == "# Energies\n\nFor images of one telescope.\n"
+    monkeypatch.setattr("pipeline.bundle.card.bundles_directory", lambda: folder)
+    assert cli.main(["bundles", "show", "energy"]) == 0
+    assert capsys.readouterr().out.startswith("# Energies")
+    _fails(capsys, ["bundles", "show", folder], "has no readable MODEL_CARD.md", "lightpool bundles list")
+    _fails(capsys, ["bundles", "show", "energie"], "there is no bundle 'energie'", "denoise, energy")
 
 
 # ---- arguments reach the stage, and its answer the exit code ---------------------------------------------------------
@@ -218,9 +275,14 @@ def test_shipped_bundles(folder, capsys, monkeypatch):
             {"seed": None, "jobs": 4},
         ),
         (["simulate", "sky", "--out", "o.fits", "--run", "3", "--seed", "5"], "simulate_sky.simulate_sky", {"seed": 5}),
-        (["ingest", "a", "b", "--out", "o", "--keep-going"], "ingest.ingest", {}),
-        (["train", "--task", "energy", "--tiles", "a", "b", "--out", "o", "--resume"], "train.train", {"resume": True}),
-        (["evaluate", "--bundle", "energy", "--tiles", "a", "b", "--out", "o"], "evaluate.evaluate", {}),
+        (["ingest", "a", "b", "--out", "o", "--keep-going", "--jobs", "2"], "ingest.ingest", {"jobs": 2}),
+        (["train", "a", "b", "--network", "energy", "--out", "o", "--resume"], "train.train", {"resume": True}),
+        (["evaluate", "a", "b", "--bundle", "energy", "--out", "o"], "evaluate.evaluate", {}),
+        (
+            ["explain", "a", "--bundle", "energy", "--event", "7", "--show", "features"],
+            "explain.explain",
+            {"event": 7, "telescope": None, "out": None, "show": "features"},
+        ),
     ],
 )
 def test_arguments_reach_the_stage(folder, monkeypatch, argv, stage, expected):
@@ -229,27 +291,39 @@ def test_arguments_reach_the_stage(folder, monkeypatch, argv, stage, expected):
     calls = []
     monkeypatch.setattr(f"pipeline.stages.{module}.{function}", lambda *args, **kwargs: calls.append((args, kwargs)))
     monkeypatch.chdir(folder)
-    argv = [*argv, "--config", "run.yaml", "--threads", "3", "--force"]
-    assert cli.main(argv) == 0
+    monkeypatch.setattr(Config, "network", lambda cfg, name: None, raising=False)
+    threads = ["--threads", "3"] if argv[0] in ("train", "evaluate", "explain") else []
+    assert cli.main([*argv, "--config", "run.yaml", "--force", *threads]) == 0
     ((args, kwargs),) = calls
     assert kwargs == {"force": True} | expected
-    cfg = next(argument for argument in args if hasattr(argument, "threads"))
-    assert (cfg.name, cfg.threads) == ("cli", 3)
-    if "--tiles" in argv:
+    cfg = next(argument for argument in args if isinstance(argument, Config))
+    assert (cfg.name, cfg.threads) == ("cli", 3 if threads else 1)
+    if "b" in argv:
         assert [str(path) for path in next(a for a in args if isinstance(a, list))] == ["a", "b"]
 
 
 def test_device_is_checked(folder, capsys):
-    argv = ["train", "--config", folder / "run.yaml", "--task", "energy", "--tiles", "a", "--out", "o"]
+    argv = ["train", "a", "--config", folder / "run.yaml", "--network", "energy", "--out", "o"]
     _fails(capsys, [*argv, "--device", "tpu"], "device", "tpu")
 
 
-def test_report_reaches_its_stage(monkeypatch, tmp_path):
-    pytest.importorskip("pipeline.stages.report")
+@pytest.mark.parametrize("stage", ["report", "compare"])
+def test_pages_reach_their_stage(monkeypatch, tmp_path, stage):
     calls = []
-    monkeypatch.setattr("pipeline.stages.report.report", lambda *args, **kwargs: calls.append((args, kwargs)))
-    assert cli.main(["report", str(tmp_path), "--out", str(tmp_path / "r.html")]) == 0
+    monkeypatch.setattr(f"pipeline.stages.{stage}.{stage}", lambda *args, **kwargs: calls.append((args, kwargs)))
+    assert cli.main([stage, str(tmp_path), "--out", str(tmp_path / "r.html")]) == 0
     assert calls == [((tmp_path, tmp_path / "r.html"), {"force": False})]
+
+
+def test_threads_limit_the_numerical_libraries(folder, monkeypatch):
+    monkeypatch.setattr("pipeline.stages.predict.predict", lambda *args, **kwargs: [])
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert cli.main(["predict", "a", "--bundle", "b"]) == 0
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        monkeypatch.setenv(name, "5")
+    assert cli.main(["predict", "a", "--bundle", "b", "--threads", "2"]) == 0
+    assert os.environ["OMP_NUM_THREADS"] == os.environ["NUMBA_NUM_THREADS"] == "2"
 
 
 @pytest.mark.parametrize(("keep_going", "code"), [([], 2), (["--keep-going"], 0)])
@@ -270,7 +344,11 @@ def test_a_failed_input_decides_the_exit_code(folder, monkeypatch, keep_going, c
         (["predict", "x", "--bundle"], ["--bundle", "argument"]),
         (["predict", "x", "--bundle", "nothing"], ["there is no bundle 'nothing'", "(none)"]),
         (["predict", "x", "--threads", "0", "--bundle", "b"], ["--threads"]),
-        (["train", "--config", "nowhere.yaml", "--task", "energy", "--tiles", "a", "--out", "o"], ["nowhere.yaml"]),
+        (["train", "a", "--config", "nowhere.yaml", "--network", "energy", "--out", "o"], ["nowhere.yaml"]),
+        (["train", "--config", "c.yaml", "--network", "energy", "--out", "o"], ["Missing argument 'MANIFEST'"]),
+        (["evaluate", "a", "--out", "o"], ["Missing option '--bundle'", "lightpool evaluate --help"]),
+        (["explain", "a", "--bundle", "b"], ["Missing option '--event'"]),
+        (["bundles", "show"], ["Missing argument 'NAME'"]),
         (["info", "nowhere"], ["nowhere", "No such file"]),
         (["simulate", "sky", "--config", "c", "--out", "o", "--run", "x"], ["--run", "integer"]),
     ],
@@ -279,11 +357,28 @@ def test_usage(capsys, argv, words):
     _fails(capsys, argv, *words)
 
 
-def test_unknown_key_and_task(folder, tmp_path, capsys, checkout):
+def test_unknown_key(tmp_path, capsys, checkout):
     unknown = checkout / "tests" / "conf" / "unknown_key.yaml"
     _fails(capsys, ["tiles", "x", "--config", unknown, "--out", tmp_path], "unknown key")
-    argv = ["train", "--config", folder / "run.yaml", "--task", "energie", "--tiles", "a", "--out", tmp_path / "o"]
-    _fails(capsys, argv, "unknown task 'energie'", "energy")
+
+
+def test_an_unknown_network_is_answered_without_torch(folder):
+    code = f"""
+import sys
+from pipeline.cli import main
+from pipeline.config import Config
+from pipeline.errors import UserError
+
+def network(self, name):
+    raise UserError(f"no network {{name!r}}")
+
+Config.network = network
+code = main(["train", "a", "--config", {str(folder / "run.yaml")!r}, "--network", "energie", "--out", "o"])
+assert "torch" not in sys.modules
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: no network 'energie'\n")
 
 
 def test_an_output_in_the_way(folder, capsys):
@@ -323,8 +418,17 @@ sys.exit(main(["predict", {str(folder / "run.dl1.h5")!r}, "--bundle", {str(folde
     assert (process.wait(timeout=60), error) == (141, b"")
 
 
-@pytest.mark.parametrize(("option", "quiet"), [("-q", True), ("-v", False)])
-def test_quiet_and_verbose(folder, tmp_path, capsys, option, quiet):
-    argv = ["predict", folder / "run.dl1.h5", "--bundle", folder / "energy", "--out", tmp_path / "o.h5", option]
-    assert cli.main([str(argument) for argument in argv]) == 0
-    assert (capsys.readouterr().err == "") == quiet
+@pytest.mark.parametrize(("option", "logged"), [("-q", []), (None, ["wrote 7"]), ("-v", ["wrote 7", "debug: in 3 s"])])
+def test_quiet_and_verbose(monkeypatch, capsys, option, logged):
+    def stage(path):
+        log = get_logger("pipeline.stages.info")
+        log.info("wrote %d", 7)
+        log.debug("in 3 s")
+        logging.getLogger("numba").info("details of a library")
+        return []
+
+    monkeypatch.setattr("pipeline.stages.info.describe_file", stage)
+    levels = [logging.getLogger(name).level for name in ("", "lightpool")]
+    assert cli.main(["info", "x", *([option] if option else [])]) == 0
+    assert capsys.readouterr().err.splitlines() == logged
+    assert [logging.getLogger(name).level for name in ("", "lightpool")] == levels

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.files import atomic_output, check_free, source_name
+from pipeline.files import atomic_output, check_free, source_name, write_text_atomically
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,28 @@ def test_parent_must_be_writable(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="no permission to write"):
         check_free(tmp_path / "table.csv")
+
+
+def test_text_is_written_and_replaced_in_one_step(tmp_path, monkeypatch):
+    target = tmp_path / "new" / "status.json"
+    assert write_text_atomically(target, "first é") == target
+    write_text_atomically(target, "second")
+    assert target.read_text() == "second"
+    assert list(target.parent.iterdir()) == [target]
+
+    def power_cut(path, text, encoding):
+        with open(path, "w") as stream:
+            stream.write(text[:2])
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr("pathlib.Path.write_text", power_cut)
+    with pytest.raises(RuntimeError, match="power cut"):
+        write_text_atomically(target, "third")
+    assert target.read_text() == "second"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_text_needs_a_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*status.json: .*file is not a directory"):
+        write_text_atomically(tmp_path / "file" / "status.json", "")

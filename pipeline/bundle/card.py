@@ -1,17 +1,18 @@
 """`card.json`: everything that is known of a trained model, and all that its use needs besides the network."""
 
 import hashlib
+import json
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
 
 from pipeline.errors import InputFileError, UserError
-from pipeline.preparation import Preparation
+from pipeline.inputs import Input, restore_input
 
 FORMAT_NAME = "lightpool-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -46,18 +47,30 @@ class CameraSection(CardSection):
 class InputSection(CardSection):
     """What goes in, from the raw image on.
 
-    `tile` is what made the tiles (mapping, cleaning, cuts, tile size), as the shards state it: prediction repeats it.
+    Attributes
+    ----------
+    channels, units : tuple of str
+        Of the raw tiles.
+    tile_shape : (int, int)
+        Of the training tiles (H, W).
+    recipe : dict
+        What made the tiles, as the shards say it: a format of its own with a version, see `pipeline.inputs`.
+        Prediction repeats it.
+    unit : str, optional
+        Of a frame's pixels.
+    preparation : Input
+        From raw tiles to the network's arrays, as it was fitted.
+    size_multiple : int, optional
+        Height and width of a frame must be multiples of it; None where the tile shape is fixed.
     """
 
-    layout: Literal["grid"] = "grid"
     channels: tuple[str, ...]
     units: tuple[str, ...]
     tile_shape: tuple[int, int]
-    tile: Any = None
+    recipe: dict[str, Any] | None = None
     unit: str | None = None
-    preparation: Preparation
-    stride: int | None = None
-    """Height and width of a frame must be multiples of it; None where the tile shape is fixed."""
+    preparation: Annotated[SerializeAsAny[Input], BeforeValidator(restore_input)]
+    size_multiple: int | None = None
 
 
 class OutputColumn(CardSection):
@@ -68,10 +81,25 @@ class OutputColumn(CardSection):
     description: str = ""
 
 
-class OutputSection(CardSection):
-    """What comes out: the network's outputs by name, and the columns that the task's decoder makes of them."""
+class HeadSection(CardSection):
+    """One head: its task, which of the network's outputs are its own, and the columns that the decoder makes of them.
 
+    Attributes
+    ----------
+    task : str
+    first : int
+        Number of its first output among those of the network.
+    outputs : tuple of str
+    options : dict
+        Of the head, as in the experiment.
+    transform : str
+    columns : tuple of OutputColumn
+    """
+
+    task: str
+    first: int
     outputs: tuple[str, ...]
+    options: dict[str, Any] = {}
     transform: str
     columns: tuple[OutputColumn, ...]
 
@@ -120,14 +148,14 @@ class Card(CardSection):
     """
 
     format: Literal["lightpool-bundle"] = FORMAT_NAME
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     name: str
-    tasks: tuple[str, ...]
-    kind: Literal["camera", "sky"]
+    network: str
+    wing: Literal["camera", "sky"]
     model: ModelSection
     cameras: tuple[CameraSection, ...] = ()
     input: InputSection
-    output: OutputSection
+    heads: tuple[HeadSection, ...]
     training: TrainingSection
     validation: dict[str, float | None]
     limits: tuple[str, ...] = ()
@@ -136,9 +164,27 @@ class Card(CardSection):
     bundle_sha256: str = ""
 
     @property
-    def task(self) -> str:
-        """The task, where there is one (all models of this version)."""
-        return self.tasks[0]
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks of the heads, in their order."""
+        return tuple(head.task for head in self.heads)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """All outputs of the network, as TASK.OUTPUT."""
+        return tuple(f"{head.task}.{name}" for head in self.heads for name in head.outputs)
+
+    def head(self, task: str | None = None) -> HeadSection:
+        """The head for `task`; the first one where none is named.
+
+        Raises
+        ------
+        UserError
+            If there is none.
+        """
+        found = [head for head in self.heads if task in (None, head.task)]
+        if not found:
+            raise UserError(f"{self.name} has no head {task!r}; it has {', '.join(self.tasks)}")
+        return found[0]
 
 
 def bundles_directory() -> Path:
@@ -172,7 +218,7 @@ def resolve_bundle(name_or_path: str | Path) -> Path:
 
 
 def bundle_weights(path: str | Path) -> Path:
-    """File of a bundle's weights: what training goes on from, and prediction does not need.
+    """File of a bundle's weights: what another training can start from; prediction does not need them.
 
     Raises
     ------
@@ -183,7 +229,7 @@ def bundle_weights(path: str | Path) -> Path:
     """
     file = resolve_bundle(path) / WEIGHTS_FILE
     if not file.is_file():
-        raise InputFileError(f"the bundle {file.parent} has no {WEIGHTS_FILE}; copy it anew, or train it again")
+        raise InputFileError(f"the bundle {file.parent} has no {WEIGHTS_FILE}; copy it again, or train it again")
     return file
 
 
@@ -205,6 +251,7 @@ def load_bundle_card(path: str | Path) -> Card:
         raise InputFileError(
             f"{directory} is not a bundle: it has no readable {CARD_FILE}; give a directory made by `lightpool train`"
         ) from error
+    _check_version(file, content)
     try:
         return Card.model_validate_json(content)
     except ValidationError as error:
@@ -212,8 +259,19 @@ def load_bundle_card(path: str | Path) -> Card:
         where = ".".join(str(part) for part in problem["loc"])
         raise InputFileError(
             f"{file} cannot be read by this version of lightpool ({where}: {problem['msg']}); "
-            "train the model anew or use the version that made it"
+            "train the model again or use the version that made it"
         ) from error
+
+
+def _check_version(file: Path, content: str) -> None:
+    """Refuse a bundle of an older or newer format in words of its own, before its keys are looked at."""
+    try:
+        version = json.loads(content)["format_version"]
+    except (ValueError, KeyError, TypeError):
+        return  # not a card at all: the schema says what is wrong
+    if version != FORMAT_VERSION:
+        advice = "train it again with `lightpool train`" if version < FORMAT_VERSION else "install a newer lightpool"
+        raise InputFileError(f"{file} has bundle format {version}, and this version reads {FORMAT_VERSION}; {advice}")
 
 
 def bundle_sha256(path: str | Path) -> str:
@@ -227,43 +285,65 @@ def bundle_sha256(path: str | Path) -> str:
 
 def card_markdown(card: Card) -> str:
     """The card for human readers."""
-    training, model = card.training, card.model
-    metrics = [
-        f"| {name} | {'not defined' if value is None else f'{value:.4g}'} |" for name, value in card.validation.items()
-    ]
-    columns = [f"| `{c.name}` | {c.unit or '-'} | {c.description} |" for c in card.output.columns]
-    scalars = [entry.name for entry in card.input.preparation.scalar_statistics]
+    return (
+        "\n".join(
+            [
+                f"# {card.name}",
+                "",
+                f"Network {card.network}; task{'s' * (len(card.tasks) > 1)}: {', '.join(card.tasks)} ({card.wing}). "
+                f"Bundle sha256: `{card.bundle_sha256}`.",
+                "",
+                *_network_and_input(card),
+                *_output(card),
+                *_training(card),
+                *_validation_and_limits(card),
+            ]
+        ).rstrip()
+        + "\n"
+    )
+
+
+def _network_and_input(card: Card) -> list[str]:
+    model, given = card.model, card.input
+    channels = ", ".join(f"{n} [{u or '-'}]" for n, u in zip(given.channels, given.units, strict=True))
+    scalars = given.preparation.scalar_names
     cameras = [f"- {camera.name} ({camera.identity})" for camera in card.cameras]
-    data = [
-        f"- {m.name} (sha256 {m.sha256[:16]}): "
-        + "; ".join(f"{split} {sum(counts.values())}" for split, counts in m.counts.items())
-        for m in training.manifests
-    ]
-    lines = [
-        f"# {card.name}",
-        "",
-        f"Task: {', '.join(card.tasks)} ({card.kind}). Bundle sha256: `{card.bundle_sha256}`.",
-        "",
+    return [
         "## Network",
         "",
         f"`{model.name}` with {model.kwargs or 'its default arguments'}, {model.n_parameters:,} parameters.",
         "",
         "## Input",
         "",
-        f"Tiles of {card.input.tile_shape[0]} x {card.input.tile_shape[1]} px, channels "
-        + ", ".join(f"{n} [{u or '-'}]" for n, u in zip(card.input.channels, card.input.units, strict=True))
-        + ".",
+        f"Tiles of {given.tile_shape[0]} x {given.tile_shape[1]} px, channels {channels}.",
         *(["Scalars joined to the image features: " + ", ".join(scalars) + "."] if scalars else []),
         *(["", "Cameras served:", "", *cameras] if cameras else []),
         "",
-        "## Output",
-        "",
-        f"{card.output.transform}",
-        "",
-        "| column | unit | meaning |",
-        "| --- | --- | --- |",
-        *columns,
-        "",
+    ]
+
+
+def _output(card: Card) -> list[str]:
+    lines = ["## Output", ""]
+    for head in card.heads:
+        lines += [
+            f"{head.transform}",
+            "",
+            "| column | unit | meaning |",
+            "| --- | --- | --- |",
+            *(f"| `{c.name}` | {c.unit or '-'} | {c.description} |" for c in head.columns),
+            "",
+        ]
+    return lines
+
+
+def _training(card: Card) -> list[str]:
+    training = card.training
+    data = [
+        f"- {m.name} (sha256 {m.sha256[:16]}): "
+        + "; ".join(f"{split} {sum(counts.values())}" for split, counts in m.counts.items())
+        for m in training.manifests
+    ]
+    return [
         "## Training",
         "",
         *(f"Started from the weights of {o.name} (sha256 {o.sha256[:16]}).\n" for o in [training.origin] if o),
@@ -273,13 +353,18 @@ def card_markdown(card: Card) -> str:
         "",
         *data,
         "",
+    ]
+
+
+def _validation_and_limits(card: Card) -> list[str]:
+    return [
         "## Validation",
         "",
         "On the split that chose the best epoch; test results come from `lightpool evaluate`.",
         "",
         "| metric | value |",
         "| --- | --- |",
-        *metrics,
+        *(f"| {n} | {'not defined' if v is None else f'{v:.4g}'} |" for n, v in card.validation.items()),
         "",
         "## Limits",
         "",
@@ -289,4 +374,3 @@ def card_markdown(card: Card) -> str:
         "",
         f"{card.licence}. {card.citation}",
     ]
-    return "\n".join(lines).rstrip() + "\n"

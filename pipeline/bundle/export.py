@@ -1,6 +1,7 @@
 """Write a trained network as a bundle (torch)."""
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -69,25 +70,25 @@ def export_bundle(network: nn.Module, card: Card, directory: str | Path) -> Card
 
 
 def export_onnx(network: nn.Module, card: Card, path: Path) -> None:
-    """The graph, with any number of tiles at once, and for frames any size that fits the stride."""
+    """The graph, with any number of tiles at once, and for frames any size that the network takes."""
     inputs = example_inputs(card, n_tiles=2)
-    shapes: dict[str, Any] = {"x": {0: torch.export.Dim("n")}}
-    if card.input.stride:
-        # Named as multiples of the stride, for that is what the reductions can divide.
-        stride = card.input.stride
-        shapes["x"] |= {2: stride * torch.export.Dim("rows", min=2), 3: stride * torch.export.Dim("columns", min=2)}
-    if "scalars" in inputs:
-        shapes["scalars"] = {0: shapes["x"][0]}
-    names = ["images", *(["scalars"] if "scalars" in inputs else [])]
+    n_tiles = torch.export.Dim("n")
+    shapes: dict[str, Any] = {name: {0: n_tiles} for name in inputs}
+    if multiple := card.input.size_multiple:
+        # Named as multiples, for that is what the reductions can divide.
+        rows, columns = (multiple * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
+        shapes["images"] |= {2: rows, 3: columns}
+    # The exporter wants the names of forward's own arguments, the graph has those of the arrays.
+    arguments = dict(zip(inputs, inspect.signature(network.forward).parameters, strict=False))
     with _quiet():
         program = torch.onnx.export(
             network,
             (),
-            kwargs={"x": inputs["images"], **{k: v for k, v in inputs.items() if k != "images"}},
+            kwargs={arguments[name]: tensor for name, tensor in inputs.items()},
             dynamo=True,
-            input_names=names,
+            input_names=list(inputs),
             output_names=["outputs"],
-            dynamic_shapes=shapes,
+            dynamic_shapes={arguments[name]: shape for name, shape in shapes.items()},
             verbose=False,
         )
     onnx.save(_without_traces(program.model_proto), path)
@@ -105,13 +106,10 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def example_inputs(card: Card, n_tiles: int) -> dict[str, Tensor]:
-    """Seeded noise of the shapes that the network takes."""
+    """Seeded noise of the shapes that the network takes, in the order of its arguments."""
     generator = torch.Generator().manual_seed(0)
-    height, width = card.input.tile_shape
-    found = {"images": torch.randn(n_tiles, card.model.in_chans, height, width, generator=generator)}
-    if card.model.n_scalars:
-        found["scalars"] = torch.randn(n_tiles, card.model.n_scalars, generator=generator)
-    return found
+    shapes = card.input.preparation.shapes(n_tiles, card.input.tile_shape)
+    return {name: torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
 
 
 @torch.no_grad()
@@ -126,7 +124,7 @@ def check_onnx(network: nn.Module, card: Card, path: Path) -> None:
     import onnxruntime
 
     inputs = example_inputs(card, n_tiles=3)
-    expected = network(inputs["images"], inputs.get("scalars")).numpy()
+    expected = network(*inputs.values()).numpy()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     got = session.run(["outputs"], {name: tensor.numpy() for name, tensor in inputs.items()})[0]
     difference = float(np.abs(got - expected).max()) / max(1.0, float(np.abs(expected).max()))
@@ -166,7 +164,7 @@ def create_network(name: str, kwargs: Mapping[str, Any], in_chans: int, num_outp
     try:
         if n_scalars and "n_scalars" not in model_entry(name).arguments:
             raise UserError(
-                f"the model {name!r} takes no scalars: set scalars: [] in the task's section, or use another"
+                f"the model {name!r} takes no scalars: set scalars: [] in the network's section, or use another"
             )
         return create_model(name, in_chans=in_chans, num_outputs=num_outputs, n_scalars=n_scalars, **kwargs)
     except UserError:

@@ -1,5 +1,7 @@
 """Use of a trained model: onnxruntime and numpy, no torch."""
 
+from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -14,7 +16,8 @@ from pipeline.bundle.card import (
     resolve_bundle,
 )
 from pipeline.errors import InputFileError, UserError
-from pipeline.tasks import get_decoder
+from pipeline.tasks import get_decoder, get_spec
+from pipeline.tasks.spec import Column
 from pipeline.tiles.shards import TileBatch
 
 if TYPE_CHECKING:
@@ -25,20 +28,22 @@ _MAX_IMAGES = 256
 
 
 class Predictor:
-    """A bundle's network in onnxruntime, with the preparation before it and the decoder after it.
+    """A bundle's network in onnxruntime, with the preparation before it and the decoders of its heads after it.
 
     Attributes
     ----------
     card : Card
-    task : str
+    specs : tuple of TaskSpec
+        Of the heads, in their order.
     cameras : tuple of str
         Identities of the cameras that the model serves; empty for the sky.
     """
 
     def __init__(self, card: Card, session: "onnxruntime.InferenceSession") -> None:
         self.card = card
+        self.specs = tuple(get_spec(task) for task in card.tasks)
         self._session = session
-        self._decoder = get_decoder(card.task)
+        self._decoders = {head.task: get_decoder(head.task) for head in card.heads}
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 2) -> Self:
@@ -57,10 +62,10 @@ class Predictor:
         card = load_bundle_card(directory)
         for name in (WEIGHTS_FILE, ONNX_FILE):
             if not (directory / name).is_file():
-                raise InputFileError(f"the bundle {directory} is not whole: it has no {name}; copy it anew")
+                raise InputFileError(f"the bundle {directory} is not whole: it has no {name}; copy it again")
         if bundle_sha256(directory) != card.bundle_sha256:
             raise InputFileError(
-                f"the weights of the bundle {directory} are not those that its card was written for; copy it anew"
+                f"the weights of the bundle {directory} are not those that its card was written for; copy it again"
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -72,9 +77,14 @@ class Predictor:
         return cls(card, session)
 
     @property
-    def task(self) -> str:
-        """What is predicted."""
-        return self.card.task
+    def columns(self) -> tuple[Column, ...]:
+        """Columns of all heads."""
+        return tuple(column for spec in self.specs for column in spec.columns)
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width of a frame must be multiples of it."""
+        return self.card.input.size_multiple or 1
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -92,27 +102,22 @@ class Predictor:
             self._run(batch.select(slice(start, start + _MAX_IMAGES))) for start in range(0, len(batch), _MAX_IMAGES)
         ]
         if not parts:
-            maps = batch.images.shape[2:] if self.card.input.stride else ()
+            maps = batch.images.shape[2:] if self.specs[0].gives == "map" else ()
             return np.empty((0, self.card.model.num_outputs, *maps), np.float32)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _run(self, batch: TileBatch) -> np.ndarray:
-        preparation = self.card.input.preparation
-        feed = {"images": preparation.images(batch.images, batch.events, batch.masks, self.card.input.channels)}
-        scalars = preparation.scalars(batch.events)
-        if scalars is not None:
-            feed["scalars"] = scalars
-        return self._session.run(["outputs"], feed)[0]
+        return self._session.run(["outputs"], self.card.input.preparation.arrays(batch, self.card.input.channels))[0]
 
     def predict(self, batch: TileBatch) -> dict[str, np.ndarray]:
-        """Physical values of the task's columns.
+        """Physical values of the columns of all heads.
 
         Parameters
         ----------
         batch : TileBatch
             Tiles as `lightpool tiles` makes them. Camera: the event columns that `card.input.preparation.columns`
             names. Sky: columns `level` and `noise`, masks where there are any; height and width may be any
-            multiples of `card.input.stride`.
+            multiples of `card.input.size_multiple`.
 
         Returns
         -------
@@ -124,7 +129,16 @@ class Predictor:
         UserError
             If the tiles do not fit the model.
         """
-        return self._decoder.decode(self.outputs(batch), batch)
+        outputs = self.outputs(batch)
+        decoded: dict[str, np.ndarray] = {}
+        for head in self.card.heads:
+            own = outputs[:, head.first : head.first + len(head.outputs)]
+            decoded |= self._decoders[head.task].decode(own, batch)
+        return decoded
+
+    def flags(self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float) -> np.ndarray:
+        """DQ bits that the heads add to a frame, uint16; see `pipeline.tasks.interfaces.Decoder.flags`."""
+        return reduce(np.bitwise_or, (decoder.flags(planes, dq, noise) for decoder in self._decoders.values()))
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         card = self.card.input
@@ -134,12 +148,12 @@ class Predictor:
                 f"got {shape[1]}"
             )
         height, width = shape[2:]
-        if card.stride is None:
+        if card.size_multiple is None:
             if (height, width) != card.tile_shape:
                 expected = f"{card.tile_shape[0]} x {card.tile_shape[1]} px"
                 raise UserError(f"{self.card.name} takes tiles of {expected}, got {height} x {width}")
-        elif height % card.stride or width % card.stride or not (height and width):
+        elif height % card.size_multiple or width % card.size_multiple or not (height and width):
             raise UserError(
-                f"{self.card.name} takes frames whose height and width are multiples of {card.stride} px, "
+                f"{self.card.name} takes frames whose height and width are multiples of {card.size_multiple} px, "
                 f"got {height} x {width}; pad the frame"
             )

@@ -8,22 +8,28 @@ References
 .. [1] Abe, K. et al. (2023), ApJ 956, 80 (arXiv:2309.11315), sect. 3.4 and table 2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from pipeline import statistics
 from pipeline.errors import TooFewEventsError
+from pipeline.inputs.image import scalar_columns, scalar_value
+
+#: Scalars of an image that the forest sees: signs are relative to the camera's centre, positive skewness and time slope
+#: point away from it.
+FEATURES = (
+    "log10_hillas_intensity", "hillas_length", "hillas_width", "hillas_width_over_length", "log10_hillas_density",
+    "hillas_r", "hillas_miss", "hillas_skewness_outward", "hillas_kurtosis", "timing_slope_outward",
+    "concentration_cog", "concentration_core", "concentration_pixel", "leakage_intensity_width_2", "n_islands",
+    "n_pixels",
+)  # fmt: skip
 
 #: Event columns of a camera shard that `forest_features` reads.
-FOREST_COLUMNS = (
-    "hillas_intensity", "hillas_length", "hillas_width", "hillas_r", "hillas_psi", "hillas_phi", "hillas_skewness",
-    "hillas_kurtosis", "timing_slope", "concentration_cog", "concentration_core", "concentration_pixel",
-    "leakage_intensity_width_2", "n_islands", "n_pixels",
-)  # fmt: skip
+FOREST_COLUMNS = tuple(dict.fromkeys(column for name in FEATURES for column in scalar_columns(name)))
 
 #: Tried on the validation split; the best one is trained again with all trees.
 GRID = {"min_samples_leaf": (2, 5, 10, 20), "max_features": ("sqrt", 0.6)}
@@ -31,55 +37,46 @@ _TREES_WHILE_TUNING = 50
 _FEWEST_IMAGES = 20
 
 
-def forest_features(events: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Hillas parameters as the forest sees them.
+def forest_features(events: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Image parameters as the forest sees them: `FEATURES`, shape (N, n_features), float32; NaN where undefined.
 
     Parameters
     ----------
     events : mapping
         Arrays of shape (N,) under the names of `FOREST_COLUMNS`; angles in degrees.
-
-    Returns
-    -------
-    dict of ndarray, shape (N,), float32
-        Signs that depend on which end of the image axis is called its head are made relative to the camera's centre:
-        positive skewness and time slope point away from it.
     """
-    delta_rad = np.deg2rad(events["hillas_psi"].astype(float) - events["hillas_phi"])
-    outward = np.where(np.cos(delta_rad) >= 0, 1.0, -1.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        features = {
-            "log10_size": np.log10(events["hillas_intensity"]),
-            "length_deg": events["hillas_length"],
-            "width_deg": events["hillas_width"],
-            "width_over_length": events["hillas_width"] / events["hillas_length"],
-            "log10_density": np.log10(events["hillas_intensity"] / (events["hillas_length"] * events["hillas_width"])),
-            "r_deg": events["hillas_r"],
-            "miss_deg": events["hillas_r"] * np.abs(np.sin(delta_rad)),
-            "skewness_outward": events["hillas_skewness"] * outward,
-            "kurtosis": events["hillas_kurtosis"],
-            "time_slope_outward": events["timing_slope"] * outward,
-            "concentration_cog": events["concentration_cog"],
-            "concentration_core": events["concentration_core"],
-            "concentration_pixel": events["concentration_pixel"],
-            "leakage": events["leakage_intensity_width_2"],
-            "n_islands": events["n_islands"],
-            "n_pixels": events["n_pixels"],
-        }
-    # scikit-learn's trees take NaN (an undefined parameter) but not infinity.
-    return {name: np.where(np.isfinite(value), value, np.nan).astype(np.float32) for name, value in features.items()}
+    return np.column_stack([scalar_value(name, events) for name in FEATURES]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Estimand:
+    """What a forest estimates.
+
+    Attributes
+    ----------
+    target : callable
+        Event columns -> what is to be estimated, shape (N,).
+    columns : tuple of str
+        Event columns with the truth that `target` reads.
+    classes : mapping, optional
+        Value of the target -> name of the class, for a classification, judged by its AUC (the score is the share of
+        class 1); without, a regression, judged by its rms.
+    """
+
+    target: Callable[[Mapping[str, np.ndarray]], np.ndarray]
+    columns: tuple[str, ...]
+    classes: Mapping[int, str] | None = None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Images of one split: Hillas parameters, what is to be estimated, and weights.
+    """Images of one split: their parameters, what is to be estimated, and weights.
 
     Attributes
     ----------
     events : mapping of ndarray, shape (N,)
         See `FOREST_COLUMNS`.
     target : ndarray, shape (N,)
-        log10(energy / TeV), or 1 for gamma and 0 for hadron.
     weights : ndarray, shape (N,)
     """
 
@@ -87,16 +84,13 @@ class Sample:
     target: np.ndarray
     weights: np.ndarray
 
-    def matrix(self) -> np.ndarray:
-        """Features, shape (N, n_features)."""
-        return np.column_stack(list(forest_features(self.events).values()))
-
-    def check(self, split: str, kind: str) -> None:
+    def check(self, split: str, classes: Mapping[int, str] | None) -> None:
         """Refuse a split with too few images (of each class) with weight."""
         target = self.target[self.weights > 0]
-        classes = {1: "gammas", 0: "hadrons"} if kind == "gammaness" else {None: "images"}
-        for value, name in classes.items():
-            n = len(target) if value is None else int((target == value).sum())
+        counts = {"images": len(target)}
+        if classes is not None:
+            counts = {name: int((target == value).sum()) for value, name in classes.items()}
+        for name, n in counts.items():
             if n < _FEWEST_IMAGES:
                 raise TooFewEventsError(
                     f"the {split} split has {n} {name} with weight; the forest needs at least {_FEWEST_IMAGES}: "
@@ -108,23 +102,19 @@ class Sample:
 class Forest:
     """A trained forest and how it was chosen."""
 
-    kind: Literal["energy", "gammaness"]
     estimator: Any
     settings: dict[str, Any]
 
     def predict(self, events: Mapping[str, np.ndarray]) -> np.ndarray:
-        """log10(energy / TeV) or gammaness, shape (N,)."""
-        matrix = np.column_stack(list(forest_features(events).values()))
-        if self.kind == "energy":
-            return self.estimator.predict(matrix)
-        return self.estimator.predict_proba(matrix)[:, 1]
+        """The estimated target, or the score of class 1; shape (N,)."""
+        return _answers(self.estimator, forest_features(events))
 
 
 def train_forest(
-    kind: Literal["energy", "gammaness"],
     train: Sample,
     validation: Sample,
     *,
+    classes: Mapping[int, str] | None = None,
     n_trees: int = 200,
     seed: int = 0,
     threads: int = 1,
@@ -133,9 +123,9 @@ def train_forest(
 
     Parameters
     ----------
-    kind : {"energy", "gammaness"}
-        Regression of log10 energy, judged by its rms; or classification, judged by its AUC.
     train, validation : Sample
+    classes : mapping, optional
+        As `Estimand` has them: a classification; without, a regression.
     n_trees, seed, threads : int
 
     Returns
@@ -148,20 +138,19 @@ def train_forest(
     TooFewEventsError
         If a split has fewer than 20 images (of each class).
     """
-    train.check("training", kind)
-    validation.check("validation", kind)
-    features, held_out = train.matrix(), validation.matrix()
+    train.check("training", classes)
+    validation.check("validation", classes)
+    features, held_out = forest_features(train.events), forest_features(validation.events)
     trials = []
     for values in product(*GRID.values()):
         chosen = dict(zip(GRID, values, strict=True))
-        estimator = _estimator(kind, min(n_trees, _TREES_WHILE_TUNING), seed, threads, chosen)
+        estimator = _estimator(classes, min(n_trees, _TREES_WHILE_TUNING), seed, threads, chosen)
         _fit(estimator, features, train)
-        trials.append((_score(kind, estimator, held_out, validation), chosen))
+        trials.append((_score(_answers(estimator, held_out), validation, classes), chosen))
     best_score, best = max(trials, key=lambda trial: trial[0])
-    estimator = _estimator(kind, n_trees, seed, threads, best)
+    estimator = _estimator(classes, n_trees, seed, threads, best)
     _fit(estimator, features, train)
-    score_name = "auc" if kind == "gammaness" else "minus_log10_energy_rms"
-    names = list(forest_features(train.events))
+    score_name = "minus_rms" if classes is None else "auc"
     settings = {
         "estimator": type(estimator).__name__,
         "n_trees": n_trees,
@@ -171,16 +160,18 @@ def train_forest(
         f"validation_{score_name}": float(best_score),
         "tried": [{**chosen, score_name: float(score)} for score, chosen in trials],
         "feature_importance": {
-            name: round(float(value), 4) for name, value in zip(names, estimator.feature_importances_, strict=True)
+            name: round(float(value), 4) for name, value in zip(FEATURES, estimator.feature_importances_, strict=True)
         },
     }
-    return Forest(kind, estimator, settings)
+    return Forest(estimator, settings)
 
 
-def _estimator(kind: str, n_trees: int, seed: int, threads: int, chosen: Mapping[str, Any]) -> Any:
+def _estimator(
+    classes: Mapping[int, str] | None, n_trees: int, seed: int, threads: int, chosen: Mapping[str, Any]
+) -> Any:
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-    family = RandomForestRegressor if kind == "energy" else RandomForestClassifier
+    family = RandomForestRegressor if classes is None else RandomForestClassifier
     return family(n_trees, random_state=seed, n_jobs=threads, **chosen)
 
 
@@ -190,9 +181,14 @@ def _fit(estimator: Any, features: np.ndarray, sample: Sample) -> None:
     estimator.set_params(n_jobs=1)
 
 
-def _score(kind: str, estimator: Any, matrix: np.ndarray, sample: Sample) -> float:
+def _answers(estimator: Any, features: np.ndarray) -> np.ndarray:
+    if hasattr(estimator, "predict_proba"):
+        return estimator.predict_proba(features)[:, 1]
+    return estimator.predict(features)
+
+
+def _score(answers: np.ndarray, sample: Sample, classes: Mapping[int, str] | None) -> float:
     """The higher, the better."""
-    if kind == "energy":
-        return -float(statistics.rms(estimator.predict(matrix) - sample.target, sample.weights))
-    gammaness = estimator.predict_proba(matrix)[:, 1]
-    return float(statistics.auc(gammaness, sample.target == 1, sample.weights))
+    if classes is None:
+        return -float(statistics.rms(answers - sample.target, sample.weights))
+    return float(statistics.auc(answers, sample.target == 1, sample.weights))

@@ -48,8 +48,8 @@ class ShowerImage(NamedTuple):
 
 def typical_class(telescope: str, particle: str, showers_per_run: int = _MAX_SHOWERS) -> ShowerClass:
     """Showers from about the threshold of a telescope type to ten times that, as `particle` and cheap to simulate."""
-    kind = get_telescope(telescope)
-    energy_tev = _ENERGY_TIMES_AREA_TEV_M2 / kind.mirror_area_m2
+    telescope_type = get_telescope(telescope)
+    energy_tev = _ENERGY_TIMES_AREA_TEV_M2 / telescope_type.mirror_area_m2
     if particle not in ("gamma", "electron"):
         energy_tev /= _PROTON_TO_GAMMA_LIGHT
     return ShowerClass(
@@ -59,7 +59,7 @@ def typical_class(telescope: str, particle: str, showers_per_run: int = _MAX_SHO
         energy_min_tev=energy_tev,
         energy_max_tev=_ENERGY_DECADE * energy_tev,
         scatter_radius_m=_SCATTER_RADIUS_M,
-        viewcone_deg=0.4 * math.degrees(kind.field_of_view_rad),
+        viewcone_deg=0.4 * math.degrees(telescope_type.field_of_view_rad),
     )
 
 

@@ -11,7 +11,6 @@ References
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -82,11 +81,6 @@ class Camera:
     def n_pixels(self) -> int:
         """Number of pixels."""
         return len(self.pix_x_m)
-
-    @property
-    def n_channels(self) -> int:
-        """Number of gain channels."""
-        return len(self.reference_pulse)
 
     @property
     def size_type(self) -> str:
@@ -213,53 +207,6 @@ class Camera:
         shape = "hexagon" if self.hexagonal else "square"
         return f"{shape}-{self.n_pixels}-{60 * self.pitch_deg:.3g}arcmin-{angle_deg}deg-r{radius}"
 
-    def to_ctapipe(self) -> Any:
-        """The same telescope as ctapipe's ``TelescopeDescription`` (camera frame, equivalent focal length)."""
-        import astropy.units as u
-        from ctapipe.coordinates import CameraFrame
-        from ctapipe.instrument import (
-            CameraDescription,
-            CameraGeometry,
-            CameraReadout,
-            OpticsDescription,
-            TelescopeDescription,
-        )
-        from ctapipe.instrument.optics import ReflectorShape, SizeType
-
-        geometry = CameraGeometry(
-            name=self.name,
-            pix_id=np.arange(self.n_pixels),
-            pix_x=self.pix_x_m * u.m,
-            pix_y=self.pix_y_m * u.m,
-            pix_area=self.pix_area_m2 * u.m**2,
-            pix_type="hexagon" if self.hexagonal else "square",
-            pix_rotation=self.pix_rotation_deg * u.deg,
-            cam_rotation=self.cam_rotation_deg * u.deg,
-            frame=CameraFrame(focal_length=self.focal_length_m * u.m),
-        )
-        readout = CameraReadout(
-            name=self.name,
-            sampling_rate=u.Quantity(self.sampling_rate_ghz, u.GHz),
-            reference_pulse_shape=self.reference_pulse,
-            reference_pulse_sample_width=u.Quantity(self.reference_pulse_step_ns, u.ns),
-            n_channels=self.n_channels,
-            n_pixels=self.n_pixels,
-            n_samples=self.n_samples,
-        )
-        effective_m = self.effective_focal_length_m
-        optics = OpticsDescription(
-            name=self.optics_name,
-            size_type=SizeType(self.size_type),
-            reflector_shape=ReflectorShape[self.reflector_shape],
-            n_mirrors=self.n_mirrors,
-            equivalent_focal_length=self.focal_length_m * u.m,
-            effective_focal_length=(self.focal_length_m if math.isnan(effective_m) else effective_m) * u.m,
-            mirror_area=self.mirror_area_m2 * u.m**2,
-            n_mirror_tiles=self.n_mirror_tiles,
-        )
-        camera = CameraDescription(name=self.name, geometry=geometry, readout=readout)
-        return TelescopeDescription(name=self.optics_name, optics=optics, camera=camera)
-
 
 def _pairs(x: np.ndarray, y: np.ndarray, reach: float) -> tuple[np.ndarray, ...]:
     """All pairs of points nearer than `reach` in both coordinates, in both orders, and their differences.
@@ -280,16 +227,3 @@ def _pairs(x: np.ndarray, y: np.ndarray, reach: float) -> tuple[np.ndarray, ...]
     i, j = np.concatenate(first), np.concatenate(second)
     i, j = np.concatenate([i, j]), np.concatenate([j, i])
     return order[i], order[j], x[j] - x[i], y[j] - y[i]
-
-
-def same_camera(a: Camera, b: Camera) -> bool:
-    """Whether two cameras have the same pixels on the sky, to a tenth of a pixel, in whatever order."""
-    if a is b:
-        return True
-    if a.n_pixels != b.n_pixels or a.hexagonal != b.hexagonal:
-        return False
-    from scipy.spatial import cKDTree
-
-    tree = cKDTree(np.column_stack([a.pix_x_deg, a.pix_y_deg]))
-    distance, index = tree.query(np.column_stack([b.pix_x_deg, b.pix_y_deg]))
-    return bool(distance.max() < 0.1 * a.pitch_deg and len(np.unique(index)) == a.n_pixels)

@@ -10,12 +10,33 @@ import numpy as np
 from pipeline.bundle.runtime import Predictor
 from pipeline.camera.dl1 import DL1File, ImageChunk
 from pipeline.camera.tiling import CameraTiles, camera_tile_chunk
-from pipeline.config import CameraTilesConfig
 from pipeline.errors import UserError
+from pipeline.inputs.image import ImageRecipe
+from pipeline.tasks.spec import TaskSpec
 
 _CHUNK_BYTES = 32 << 20  # of the pixels of one chunk: cameras of 40,000 pixels go in smaller chunks
 
 _NOT_FINITE = "the model gave no finite value"
+
+
+@dataclass(frozen=True)
+class HeadOfModel:
+    """One head of a bundle: its columns, under a prefix of their own.
+
+    Attributes
+    ----------
+    prefix : str
+        Of the columns in DL2: letters, digits and underscores.
+    spec : TaskSpec
+    """
+
+    prefix: str
+    spec: TaskSpec
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What it predicts; the first decides whether a prediction is valid."""
+        return tuple(column.name for column in self.spec.columns)
 
 
 @dataclass(frozen=True)
@@ -26,30 +47,28 @@ class CameraModel:
     ----------
     name : str
         As the card has it.
-    prefix : str
-        The name as a column prefix: letters, digits and underscores.
-    columns : tuple of str
-        What it predicts; the first decides whether a prediction is valid.
-    tiles : CameraTilesConfig
+    predictor : Predictor
+    heads : tuple of HeadOfModel
+    recipe : ImageRecipe
         How images become tiles: cleaning, cuts, size.
     """
 
     name: str
-    prefix: str
     predictor: Predictor
-    columns: tuple[str, ...]
-    tiles: CameraTilesConfig
+    heads: tuple[HeadOfModel, ...]
+    recipe: ImageRecipe
 
     @classmethod
     def of(cls, predictor: Predictor) -> "CameraModel":
         """Wrap an opened bundle."""
         card = predictor.card
+        prefix = column_prefix(card.name)
+        single = len(predictor.specs) == 1
         return cls(
             name=card.name,
-            prefix=column_prefix(card.name),
             predictor=predictor,
-            columns=tuple(column.name for column in card.output.columns),
-            tiles=CameraTilesConfig.model_validate(card.input.tile),
+            heads=tuple(HeadOfModel(prefix if single else f"{prefix}_{spec.name}", spec) for spec in predictor.specs),
+            recipe=ImageRecipe.model_validate(card.input.recipe),
         )
 
 
@@ -71,9 +90,9 @@ class ImagePredictions:
     size_pe : ndarray, shape (n,)
         Charge of the cleaned image [p.e.], the weight of the image among telescopes; NaN where no model took it.
     values : dict
-        Prefix of a model -> column -> ndarray, shape (n,); NaN where it has no value.
+        Prefix of a head -> column -> ndarray, shape (n,); NaN where it has no value.
     reasons : dict
-        Prefix of a model -> ndarray of str, shape (n,): why there is no value; empty where there is one.
+        Prefix of a head -> ndarray of str, shape (n,): why there is no value; empty where there is one.
     served : bool
         Whether at least one model is for this camera.
     """
@@ -159,25 +178,27 @@ def predict_chunk(chunk: ImageChunk, models: Sequence[CameraModel]) -> ImagePred
     identity = chunk.camera.identity
     size_pe = np.full(n, np.nan)
     values, reasons = {}, {}
-    prepared: dict[CameraTilesConfig, CameraTiles] = {}
+    prepared: dict[ImageRecipe, CameraTiles] = {}
     for model in models:
-        values[model.prefix] = {column: np.full(n, np.nan) for column in model.columns}
-        if not model.predictor.serves(identity):
-            reasons[model.prefix] = np.full(n, f"{model.name} does not serve the camera {chunk.camera.name}", object)
-            continue
-        if model.tiles not in prepared:
-            prepared[model.tiles] = camera_tile_chunk(chunk, model.tiles)
-        batch, _, reason = prepared[model.tiles]
-        kept = np.flatnonzero(reason == "")
-        size_pe[kept] = batch.events["hillas_intensity"]
-        reasons[model.prefix] = reason.copy()
-        if len(kept) == 0:
-            continue
-        predicted = model.predictor.predict(batch)
-        for column in model.columns:
-            values[model.prefix][column][kept] = predicted[column]
-        lost = kept[~np.isfinite(predicted[model.columns[0]])]
-        reasons[model.prefix][lost] = _NOT_FINITE
+        served = model.predictor.serves(identity)
+        if served and model.recipe not in prepared:
+            prepared[model.recipe] = camera_tile_chunk(chunk, model.recipe)
+        predicted: dict[str, np.ndarray] = {}
+        if served:
+            batch, _, reason = prepared[model.recipe]
+            kept = np.flatnonzero(reason == "")
+            size_pe[kept] = batch.events["hillas_intensity"]
+            predicted = model.predictor.predict(batch) if len(kept) else {}
+        else:
+            reason, kept = np.full(n, f"{model.name} does not serve the camera {chunk.camera.name}", object), []
+        for head in model.heads:
+            values[head.prefix] = {column: np.full(n, np.nan) for column in head.columns}
+            reasons[head.prefix] = reason.copy()
+            if predicted:
+                for column in head.columns:
+                    values[head.prefix][column][kept] = predicted[column]
+                lost = kept[~np.isfinite(predicted[head.columns[0]])]
+                reasons[head.prefix][lost] = _NOT_FINITE
     return ImagePredictions(
         camera=chunk.camera.name,
         tel_id=chunk.tel_id,
@@ -216,7 +237,10 @@ def distinct(models: Sequence[CameraModel]) -> list[CameraModel]:
     seen: Counter[str] = Counter()
     result = []
     for model in models:
-        seen[model.prefix] += 1
-        again = seen[model.prefix]
-        result.append(model if again == 1 else replace(model, prefix=f"{model.prefix}_{again}"))
+        heads = []
+        for head in model.heads:
+            seen[head.prefix] += 1
+            again = seen[head.prefix]
+            heads.append(head if again == 1 else replace(head, prefix=f"{head.prefix}_{again}"))
+        result.append(replace(model, heads=tuple(heads)))
     return result

@@ -5,7 +5,6 @@ imported where it is used.
 """
 
 import json
-import logging
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -21,13 +20,14 @@ from pipeline.camera.geometry import Camera
 from pipeline.config import CameraIngestConfig
 from pipeline.errors import InputFileError
 from pipeline.files import atomic_output, check_free
+from pipeline.logs import get_logger
 
 if TYPE_CHECKING:
     from ctapipe.containers import ArrayEventContainer
     from ctapipe.instrument import TelescopeDescription
     from ctapipe.io import SimTelEventSource
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # ctapipe's Hillas parameters make a square matrix of the cleaned pixels, its borders one of all pixels: gigabytes for
 # more than this. Tiles are cleaned and parametrised without such matrices.

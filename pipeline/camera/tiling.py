@@ -9,8 +9,9 @@ from pipeline.camera.cleaning import dilate, tailcuts
 from pipeline.camera.dl1 import DL1File, ImageChunk
 from pipeline.camera.hillas import PARAMETERS, image_parameters
 from pipeline.camera.mapping import tile_mapper
-from pipeline.config import CameraTilesConfig, CutsConfig
 from pipeline.errors import InputFileError
+from pipeline.inputs.image import ImageRecipe
+from pipeline.tasks import get_targets, specs_of
 from pipeline.tiles.shards import Channel, TileBatch
 
 CHANNELS = (Channel("charge", "p.e."), Channel("peak_time", "ns"), Channel("mask", ""))
@@ -25,7 +26,6 @@ REJECTION_REASONS = (
 )
 
 _MAX_CHARGE_PE = 60_000  # float16 ends at 65,504
-_GAMMA = 0
 _CHUNK_BYTES = 96 << 20  # of float32 tiles and images that one chunk works on
 # Columns of the events whose names leave ctapipe's prefix out.
 _SHORT_NAMES = {"morphology_n_pixels": "n_pixels", "morphology_n_islands": "n_islands"}
@@ -53,7 +53,7 @@ class CameraTiles(NamedTuple):
     reason: np.ndarray
 
 
-def camera_tile_chunk(chunk: ImageChunk, cfg: CameraTilesConfig) -> CameraTiles:
+def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     """Clean, cut and map the images of one telescope.
 
     Channels of a tile: charge [p.e.], of all pixels; peak time [ns] relative to the charge-weighted mean of the cleaned
@@ -62,14 +62,13 @@ def camera_tile_chunk(chunk: ImageChunk, cfg: CameraTilesConfig) -> CameraTiles:
     """
     camera = chunk.camera
     image = np.where(np.isfinite(chunk.image), chunk.image, np.float32(np.nan))
-    cleaning = cfg.cleaning
-    mask = tailcuts(image, camera, cleaning.picture_pe, cleaning.boundary_pe, cleaning.min_picture_neighbors)
+    mask = tailcuts(image, camera, recipe.picture_pe, recipe.boundary_pe, recipe.min_picture_neighbors)
     parameters = image_parameters(image, chunk.peak_time, mask, camera)
-    reason = _reasons(chunk.is_valid, parameters, cfg.cuts)
+    reason = _reasons(chunk.is_valid, parameters, recipe)
     keep = reason == ""
     image, mask, time = image[keep], mask[keep], chunk.peak_time[keep]
-    mapper = tile_mapper(camera, cfg.size)
-    tiles = np.empty((len(image), len(CHANNELS), cfg.size, cfg.size), np.float16)
+    mapper = tile_mapper(camera, recipe.size_px)
+    tiles = np.empty((len(image), len(CHANNELS), recipe.size_px, recipe.size_px), np.float16)
     tiles[:, 0] = np.minimum(mapper.charge(image), _MAX_CHARGE_PE)
     tiles[:, 1] = mapper.average(_relative_time(image, time, mask), dilate(mask, camera))
     tiles[:, 2] = mapper.average(mask)
@@ -84,8 +83,10 @@ def camera_tile_chunk(chunk: ImageChunk, cfg: CameraTilesConfig) -> CameraTiles:
         images=tiles,
         events={name: events[name].astype(dtype) for name, dtype in types.items()},
         group=events["shower_id"],
-        targets=_targets(truth),
     )
+    if truth:
+        for spec in specs_of("camera"):
+            batch.targets |= get_targets(spec.name).of_truth(batch)
     return CameraTiles(batch, {text: count for text, count in counts.items() if count}, reason)
 
 
@@ -96,28 +97,20 @@ def column_types(*, truth: bool) -> dict[str, str]:
     return types | (dict.fromkeys(_TRUTH, "f8") | {"true_primary_id": "i8"} if truth else {})
 
 
-def target_types(*, truth: bool) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Targets of camera tiles: shape of one and type."""
-    return {"energy": ((1,), "f4"), "gammaness": ((1,), "f4")} if truth else {}
+def target_types(tile_shape: tuple[int, int], *, truth: bool) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Targets of camera tiles, those of all camera tasks: shape of one and type."""
+    stored = [target for spec in specs_of("camera") for target in get_targets(spec.name).stored] if truth else []
+    return {target.name: (target.shape(tile_shape), "f4") for target in stored}
 
 
-def _targets(truth: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    if not truth:
-        return {}
-    return {
-        "energy": np.log10(truth["true_energy_tev"])[:, None].astype(np.float32),
-        "gammaness": (truth["true_primary_id"] == _GAMMA)[:, None].astype(np.float32),
-    }
-
-
-def _reasons(is_valid: np.ndarray, parameters: dict[str, np.ndarray], cuts: CutsConfig) -> np.ndarray:
+def _reasons(is_valid: np.ndarray, parameters: dict[str, np.ndarray], recipe: ImageRecipe) -> np.ndarray:
     n_pixels = parameters["morphology_n_pixels"]
     fails = (
         ~is_valid,
         n_pixels == 0,
-        n_pixels < cuts.n_pixels_min,
-        ~(parameters["hillas_intensity"] >= cuts.size_min_pe),
-        ~(parameters["leakage_intensity_width_1"] <= cuts.leakage_max),
+        n_pixels < recipe.n_pixels_min,
+        ~(parameters["hillas_intensity"] >= recipe.size_min_pe),
+        ~(parameters["leakage_intensity_width_1"] <= recipe.leakage_max),
     )
     return np.select(fails, [np.array(text, dtype=object) for text in REJECTION_REASONS], default="")
 
@@ -152,7 +145,7 @@ def chosen_camera(file: DL1File, wanted: str | None) -> str:
     return max(fitting, key=lambda identity: images[identity])
 
 
-def tile_file(file: DL1File, cfg: CameraTilesConfig, identity: str) -> Iterator[tuple[TileBatch, dict[str, int]]]:
+def tile_file(file: DL1File, recipe: ImageRecipe, identity: str) -> Iterator[tuple[TileBatch, dict[str, int]]]:
     """Tiles of all images of one kind of camera, batch by batch; the images of one shower stand together.
 
     Yields
@@ -166,7 +159,7 @@ def tile_file(file: DL1File, cfg: CameraTilesConfig, identity: str) -> Iterator[
     if not tel_ids:
         return
     rows = _rows_by_shower(file, tel_ids)
-    size = _chunk_images(file.telescopes[tel_ids[0]].n_pixels, cfg.size)
+    size = _chunk_images(file.telescopes[tel_ids[0]].n_pixels, recipe.size_px)
     for start, stop in _blocks(rows["group"], size):
         parts, rejected = [], {}
         for tel_id in tel_ids:
@@ -175,7 +168,7 @@ def tile_file(file: DL1File, cfg: CameraTilesConfig, identity: str) -> Iterator[
             here = here[np.argsort(rows["row"][here], kind="stable")]
             for first in range(0, len(here), size):
                 part = here[first : first + size]
-                tiles = camera_tile_chunk(file.read(tel_id, rows["row"][part]), cfg)
+                tiles = camera_tile_chunk(file.read(tel_id, rows["row"][part]), recipe)
                 tiles.batch.group = rows["group"][part][tiles.reason == ""]
                 parts.append((tiles.batch, part[tiles.reason == ""]))
                 for text, count in tiles.rejected.items():
@@ -222,15 +215,15 @@ def _chunk_images(n_pixels: int, tile_size: int) -> int:
     return int(np.clip(_CHUNK_BYTES // bytes_per_image, 16, 1024))
 
 
-def shard_attributes(file: DL1File, cfg: CameraTilesConfig, identity: str) -> dict[str, Any]:
-    """What a shard says about how its tiles were made; `tile` is all that prediction needs to make them alike."""
+def shard_attributes(file: DL1File, recipe: ImageRecipe, identity: str) -> dict[str, Any]:
+    """What a shard says about how its tiles were made; `recipe` is all that prediction needs to make them alike."""
     camera = next(camera for camera in file.telescopes.values() if camera.identity == identity)
-    mapper = tile_mapper(camera, cfg.size)
+    mapper = tile_mapper(camera, recipe.size_px)
     return {
         "camera_identity": identity,
         "camera_name": camera.name,
         "focal_length_m": camera.focal_length_m,
-        "tile": cfg.model_dump(mode="json", exclude={"camera"}),
+        "recipe": recipe.model_dump(mode="json"),
         "tile_pixel_deg": mapper.pixel_deg,
         "pointing_deg": file.pointing,
         "data_model": file.data_model_version,

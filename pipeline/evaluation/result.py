@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from pipeline.config import Config
 from pipeline.evaluation.comparison import Comparison
 from pipeline.figures.comparison import Series
 from pipeline.statistics import Estimate
@@ -21,6 +22,14 @@ class Predicts(Protocol):
 
     def predict(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """Physical values of raw tiles, by name."""
+        ...
+
+
+class Judge(Protocol):
+    """The function `judge` of a task: its predictions compared with the baselines on the test split."""
+
+    def __call__(self, predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> "Result":
+        """Judge one head of a network; `predictor` gives its columns, maybe among others."""
         ...
 
 

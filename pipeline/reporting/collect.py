@@ -1,21 +1,22 @@
 """Read what a run has left in its folder. A part that is missing or damaged is said, never fatal.
 
-Layout: config.yaml, status/ingest_WING.json, tiles/WING.manifest.json, bundles/TASK/, evaluation/TASK/,
-predictions/{camera,sky}/, validation/showers/, benchmarks/.
+Layout: config.yaml, status/ingest_WING.json, tiles/WING.manifest.json, bundles/NETWORK/, evaluation/NETWORK/TASK/,
+predictions/WING/NAME/, validation/showers/, benchmarks/.
 """
 
 import csv
 import json
-import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.logs import get_logger
+from pipeline.tasks import specs_of, task_names
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 PARTS = ("config.yaml", "status", "tiles", "bundles", "evaluation", "predictions", "validation", "benchmarks")
 FIRST_EVENTS = 12
 
@@ -33,12 +34,29 @@ class InputFile:
 
 
 @dataclass(frozen=True)
-class TaskResult:
-    """One task: its evaluation (content of metrics.json) and its bundle, as far as they are there."""
+class HeadResult:
+    """One head of a network: its evaluation (content of metrics.json), as far as it is there.
 
+    Attributes
+    ----------
+    network, task : str
+    metrics : dict or None
+    evaluation : Path or None
+        Folder of the evaluation of this head.
+    """
+
+    network: str
     task: str
     metrics: dict[str, Any] | None
     evaluation: Path | None
+
+
+@dataclass(frozen=True)
+class NetworkResult:
+    """One network: its bundle and its heads, as far as they are there."""
+
+    name: str
+    heads: tuple[HeadResult, ...]
     card: dict[str, Any] | None
     bundle: Path | None
     model_card: str = ""
@@ -87,13 +105,18 @@ class Run:
     config: dict[str, Any] | None = None
     inputs: list[InputFile] = field(default_factory=list)
     manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
-    tasks: list[TaskResult] = field(default_factory=list)
+    networks: list[NetworkResult] = field(default_factory=list)
     predicted: list[PredictedFile] = field(default_factory=list)
     camera_predictions: list[CameraPredictions] = field(default_factory=list)
     shower_validation: dict[str, Any] | None = None  # content of validation/showers/validation.json
     times: list[RuleTime] = field(default_factory=list)
     sidecars: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def heads(self) -> list[HeadResult]:
+        """Heads of all networks."""
+        return [head for network in self.networks for head in network.heads]
 
     @property
     def failed_inputs(self) -> list[InputFile]:
@@ -106,8 +129,8 @@ class Run:
         found = {
             "the experiment's configuration (config.yaml)": self.config,
             "tiles (tiles/*.manifest.json)": self.manifests,
-            "trained models (bundles/)": [t for t in self.tasks if t.card],
-            "evaluations (evaluation/)": [t for t in self.tasks if t.metrics],
+            "trained models (bundles/)": [n for n in self.networks if n.card],
+            "evaluations (evaluation/)": [head for head in self.heads if head.metrics],
             "predictions (predictions/)": self.predicted or self.camera_predictions,
             "times of the rules (benchmarks/)": self.times,
         }
@@ -134,7 +157,7 @@ def collect(folder: str | Path) -> Run:
     for path in sorted((folder / "tiles").glob("*.manifest.json")):
         if content := _read_json(run, path):
             run.manifests[path.name.removesuffix(".manifest.json")] = content
-    run.tasks = _tasks(run)
+    run.networks = _networks(run)
     _collect_predictions(run)
     validation = folder / "validation" / "showers" / "validation.json"
     run.shower_validation = _read_json(run, validation) if validation.is_file() else None
@@ -195,27 +218,40 @@ def _reason(record: Mapping[str, Any], name: str) -> str:
     return re.sub(rf"\S*/{re.escape(name)}", name, str(record.get("reason") or ""))
 
 
-def _tasks(run: Run) -> list[TaskResult]:
-    names = {path.parent.name for path in (run.folder / "evaluation").glob("*/metrics.json")}
+def _networks(run: Run) -> list[NetworkResult]:
+    """Networks with a bundle or an evaluation, in the order of the tasks of their first heads."""
+    names = {path.parent.parent.name for path in (run.folder / "evaluation").glob("*/*/metrics.json")}
     names |= {path.parent.name for path in (run.folder / "bundles").glob("*/card.json")}
-    order = ("gammaness", "energy", "direction", "denoise", "defects")
     results = []
-    for name in sorted(names, key=lambda task: (order.index(task) if task in order else len(order), task)):
-        evaluation, bundle = run.folder / "evaluation" / name, run.folder / "bundles" / name
-        metrics = _read_json(run, evaluation / "metrics.json") if (evaluation / "metrics.json").exists() else None
+    for name in sorted(names):
+        bundle = run.folder / "bundles" / name
         card = _read_json(run, bundle / "card.json") if (bundle / "card.json").exists() else None
         readme = bundle / "MODEL_CARD.md"
         results.append(
-            TaskResult(
-                task=name,
-                metrics=metrics,
-                evaluation=evaluation if evaluation.is_dir() else None,
+            NetworkResult(
+                name=name,
+                heads=tuple(_heads(run, name, card)),
                 card=card,
                 bundle=bundle if bundle.is_dir() else None,
                 model_card=readme.read_text(errors="replace") if readme.is_file() else "",
             )
         )
-    return results
+    return sorted(results, key=lambda result: (_rank(result.heads[0].task if result.heads else ""), result.name))
+
+
+def _heads(run: Run, network: str, card: dict[str, Any] | None) -> Iterator[HeadResult]:
+    folder = run.folder / "evaluation" / network
+    trained = [str(head.get("task")) for head in (card or {}).get("heads", ())]
+    judged = sorted((path.parent.name for path in folder.glob("*/metrics.json")), key=_rank)
+    for task in dict.fromkeys([*trained, *judged]):
+        path = folder / task / "metrics.json"
+        metrics = _read_json(run, path) if path.exists() else None
+        yield HeadResult(network, task, metrics, path.parent if path.parent.is_dir() else None)
+
+
+def _rank(task: str) -> int:
+    """Place of a task in a report; unknown ones come last."""
+    return task_names().index(task) if task in task_names() else len(task_names())
 
 
 # ---- predictions ---------------------------------------------------------------------------------------------
@@ -229,7 +265,7 @@ def _collect_predictions(run: Run) -> None:
     for path in sorted(folder.rglob("status.json")):
         for name, record in (_read_json(run, path) or {}).items():
             if isinstance(record, Mapping):
-                run.predicted.append(_predicted_file(name, path.parent.name, record))
+                run.predicted.append(_predicted_file(name, path.relative_to(folder).parts[0], record))
 
 
 def _predicted_file(name: str, wing: str, record: Mapping[str, Any]) -> PredictedFile:
@@ -279,7 +315,9 @@ def _camera_predictions(path: Path) -> CameraPredictions:
 
 
 def _wanted(prefix: str) -> tuple[str, ...]:
-    return tuple(f"{prefix}_tel_{quantity}" for quantity in ("energy", "energy_uncert", "prediction"))
+    """Columns of predicted quantities: those that a task of the camera places in DL2."""
+    places = [column.dl2 for spec in specs_of("camera") for column in spec.columns if column.dl2]
+    return tuple(f"{prefix}_tel_{place.name}" for place in places)
 
 
 def _unit(table: Any, name: str) -> str:

@@ -7,16 +7,11 @@ from typing import Any
 
 from pipeline.camera.showers.validation.rows import table as validation_table
 from pipeline.reporting import words
-from pipeline.reporting.collect import CameraPredictions, PredictedFile, Run, TaskResult
+from pipeline.reporting.collect import CameraPredictions, HeadResult, NetworkResult, PredictedFile, Run
 from pipeline.reporting.pictures import Picture, picture, restored_frames
 from pipeline.reporting.templates import render_page
+from pipeline.tasks import get_spec, task_names
 
-#: Metrics of the summary, in this order; the others stand with their task.
-HEADLINES = {
-    "gammaness": ("auc", "background_at_80"),
-    "energy": ("energy_resolution", "log10_energy_rms"),
-    "denoise": ("psnr_db", "psnr_clean_pixels_db", "flux_bias", "n2n_rms_e", "n2n_rms_adu"),
-}
 _PARTICLES = {"0": "gamma", "1": "electron", "101": "proton", "all": "tiles"}
 _GROUPS = {"camera": "shower", "sky": "field"}
 _BIN_TITLES = {
@@ -35,16 +30,16 @@ def _content(run: Run) -> dict[str, Any]:
     config = run.config or {}
     name = str(config.get("name") or run.folder.resolve().name)
     title = (config.get("report") or {}).get("title") or "lightpool report"
-    judged = [task for task in run.tasks if task.metrics]
-    kinds = {task.metrics["data"].get("kind", _kind(task.task)) for task in judged}
+    judged = [head for head in run.heads if head.metrics]
+    wings = {_wing(head.task) for head in judged}
     return {
         "title": f"{title}: {name}" if name not in title else title,
         "name": name,
         "description": " ".join(str(config.get("description") or "").split()),
         "finished": max((_time_text(s["made_at"]) for s in run.sidecars if s.get("made_at")), default=""),
-        "groups": " or ".join(f"{_GROUPS[kind]}s" for kind in sorted(kinds)) or "groups",
+        "groups": " or ".join(f"{_GROUPS[wing]}s" for wing in sorted(wings)) or "groups",
         "summary": [
-            {"task": task.task, "title": words.task_title(task.task), "rows": _summary_rows(task)} for task in judged
+            {"id": _anchor(head), "title": _head_title(run, head), "rows": _summary_rows(head)} for head in judged
         ],
         "missing": run.missing,
         "problems": run.problems,
@@ -54,7 +49,7 @@ def _content(run: Run) -> dict[str, Any]:
         "inputs": run.inputs,
         "failed": run.failed_inputs,
         "used": [(e.name, e.wing, e.kind, _counts(e.counts)) for e in run.inputs if e.ok],
-        "tasks": [_task(task) for task in run.tasks],
+        "networks": [_network(run, network) for network in run.networks],
         "camera_files": [_camera_file(f) for f in run.predicted if f.ok and f.wing != "sky"],
         "valid_values": [(p.name, _valid(p)) for p in run.camera_predictions],
         "first_events": [_first_events(p) for p in run.camera_predictions if p.first_rows][:3],
@@ -69,8 +64,20 @@ def _content(run: Run) -> dict[str, Any]:
     }
 
 
-def _kind(task: str) -> str:
-    return "sky" if task in ("denoise", "defects") else "camera"
+def _wing(task: str) -> str:
+    """Whose tiles a task is judged on; the camera's, where this installation does not have the task."""
+    return get_spec(task).wing if task in task_names() else "camera"
+
+
+def _anchor(head: HeadResult) -> str:
+    return f"{head.network}-{head.task}"
+
+
+def _head_title(run: Run, head: HeadResult) -> str:
+    """The task; with the network's name where several networks have it, or it is called otherwise."""
+    title = words.task_title(head.task)
+    others = [other for other in run.heads if other.task == head.task]
+    return title if len(others) == 1 and head.network == head.task else f"{title} (network {head.network})"
 
 
 # ---- what was run --------------------------------------------------------------------------------------------
@@ -95,10 +102,10 @@ def _experiment(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     if sky.get("runs"):
         rows, columns = sky["shape"]
         facts.append(("simulated frames", f"{sky['runs']} of {rows} × {columns} px, exposure {sky['exposure_s']:g} s"))
-    for task in config.get("tasks") or ():
-        section = (config.get("train") or {}).get(task)
-        if section:
-            facts.append((f"network for {task}", f"{section['model']['name']} {_arguments(section['model'])}"))
+    for name, section in (config.get("networks") or {}).items():
+        heads = ", ".join(section["heads"])
+        model = section["model"]
+        facts.append((f"network {name}", f"{model['name']} {_arguments(model)} for {heads}"))
     for key in ("seed", "threads", "device"):
         if key in config:
             facts.append((key, str(config[key])))
@@ -121,7 +128,7 @@ def _dataset(wing: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     classes = sorted({name for split in counts.values() for name in split}, key=lambda c: (len(c), c))
     shards = manifest.get("shards") or []
     n_groups = sum(shard.get("n_groups", 0) for shard in shards)
-    group = _GROUPS.get(manifest.get("kind", wing), "group")
+    group = _GROUPS.get(manifest.get("wing", wing), "group")
     order = {"train": 0, "validation": 1, "test": 2}
     splits = sorted(counts, key=lambda split: (order.get(split, 3), split))
     size = " × ".join(str(n) for n in manifest.get("tile_shape") or ())
@@ -173,16 +180,16 @@ def _shower_validation(run: Run) -> dict[str, Any] | None:
 
 
 # ---- how good it is ------------------------------------------------------------------------------------------
-def _summary_rows(task: TaskResult) -> list[dict[str, Any]]:
-    metrics, rows = task.metrics["metrics"], []
-    for name in HEADLINES.get(task.task, tuple(metrics)):
+def _summary_rows(head: HeadResult) -> list[dict[str, Any]]:
+    metrics, rows = head.metrics["metrics"], []
+    for name in words.headline_of(head.task, metrics):
         if name not in metrics:
             continue
         text = words.metric_text(name)
-        for baseline, values in task.metrics.get("baselines", {}).items():
+        for baseline, values in head.metrics.get("baselines", {}).items():
             if name not in values:
                 continue
-            difference = task.metrics["differences"].get(baseline, {}).get(name)
+            difference = head.metrics["differences"].get(baseline, {}).get(name)
             rows.append(
                 {
                     "metric": text.label,
@@ -196,29 +203,37 @@ def _summary_rows(task: TaskResult) -> list[dict[str, Any]]:
     return rows
 
 
-def _task(task: TaskResult) -> dict[str, Any]:
-    content = task.metrics or {}
+def _network(run: Run, network: NetworkResult) -> dict[str, Any]:
     return {
-        "name": task.task,
-        "title": words.task_title(task.task),
-        "model": _model_text(task),
-        "data": _data_text(task),
+        "name": network.name,
+        "model": _model_text(network),
+        "heads": [_head(run, head) for head in network.heads],
+        "learning": _learning(network),
+        "model_card": _markdown(network.model_card),
+    }
+
+
+def _head(run: Run, head: HeadResult) -> dict[str, Any]:
+    content = head.metrics or {}
+    return {
+        "id": _anchor(head),
+        "title": _head_title(run, head),
+        "judged": bool(head.metrics),
+        "data": _data_text(head),
         "methods": _methods(content),
         "metrics": _metric_rows(content),
         "differences": _difference_rows(content),
         "calibration": _calibration(content.get("calibration") or {}),
-        "figures": _figures(task),
+        "figures": _figures(head),
         "bins": _bins(content),
         "settings": json.dumps(content["baseline_settings"], indent=1) if content.get("baseline_settings") else "",
-        "learning": _learning(task),
-        "model_card": _markdown(task.model_card),
     }
 
 
-def _model_text(task: TaskResult) -> str:
-    if not task.card:
+def _model_text(network: NetworkResult) -> str:
+    if not network.card:
         return ""
-    model, training = task.card["model"], task.card["training"]
+    model, training = network.card["model"], network.card["training"]
     return (
         f"A {model['name']} {_arguments(model)} of {words.count_text(model.get('n_parameters'))} parameters, trained "
         f"on {words.count_text(training.get('n_images'))} tiles for {training['epochs']} epochs (best: epoch "
@@ -226,14 +241,16 @@ def _model_text(task: TaskResult) -> str:
     )
 
 
-def _data_text(task: TaskResult) -> str:
-    data = (task.metrics or {}).get("data")
+def _data_text(head: HeadResult) -> str:
+    data = (head.metrics or {}).get("data")
     if not data:
         return ""
-    group = _GROUPS[_kind(task.task)]
-    what = "images" if _kind(task.task) == "camera" else "tiles"
-    text = f"Judged on {words.count_text(data['n'])} {what} of {words.count_text(data['n_groups'])} {group}s of the "
-    text += f"{data['split']} split."
+    wing = _wing(head.task)
+    what = "images" if wing == "camera" else "tiles"
+    text = (
+        f"Judged on {words.count_text(data['n'])} {what} of {words.count_text(data['n_groups'])} {_GROUPS[wing]}s of "
+    )
+    text += f"the {data['split']} split."
     weighted = data.get("n_weighted")
     if weighted is not None and weighted != data["n"]:
         text += (
@@ -325,19 +342,19 @@ def _range(entry: Mapping[str, Any]) -> str:
 
 
 # ---- pictures and text ---------------------------------------------------------------------------------------
-def _figures(task: TaskResult) -> list[Picture]:
-    if not task.metrics or task.evaluation is None:
+def _figures(head: HeadResult) -> list[Picture]:
+    if not head.metrics or head.evaluation is None:
         return []
     found = []
-    for entry in task.metrics.get("figures", ()):
-        path = task.evaluation / Path(entry["file"]).name
+    for entry in head.metrics.get("figures", ()):
+        path = head.evaluation / Path(entry["file"]).name
         if path.is_file():
             found.append(picture(path, entry["title"], entry["caption"]))
     return found
 
 
-def _learning(task: TaskResult) -> Picture | None:
-    path = task.bundle / "learning_curves.png" if task.bundle else None
+def _learning(network: NetworkResult) -> Picture | None:
+    path = network.bundle / "learning_curves.png" if network.bundle else None
     if path is None or not path.is_file():
         return None
     caption = (
@@ -416,13 +433,13 @@ def _made(sidecars: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 def _hashes(run: Run) -> list[tuple[str, str]]:
     rows = [
-        (f"bundle {task.task}", str(task.card["bundle_sha256"]))
-        for task in run.tasks
-        if task.card and task.card.get("bundle_sha256")
+        (f"bundle {network.name}", str(network.card["bundle_sha256"]))
+        for network in run.networks
+        if network.card and network.card.get("bundle_sha256")
     ]
-    for task in run.tasks:
-        digests = (task.metrics or {}).get("data", {}).get("manifests_sha256", ())
-        rows += [(f"tiles that {task.task} was judged on", digest) for digest in digests]
+    for head in run.heads:
+        digests = (head.metrics or {}).get("data", {}).get("manifests_sha256", ())
+        rows += [(f"tiles that {head.task} of {head.network} was judged on", digest) for digest in digests]
     return rows
 
 

@@ -2,87 +2,48 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+from pipeline.tasks import get_spec, specs_of, task_names
+from pipeline.tasks.spec import MetricText
 
-@dataclass(frozen=True)
-class MetricText:
-    """How a metric is called, and what it means in one sentence."""
-
-    label: str
-    meaning: str
-    percent: bool = False
-
-
-METRICS = {
-    "auc": MetricText("area under the ROC curve", "chance that a gamma is ranked above a hadron; 0.5 is guessing"),
-    "background_at_80": MetricText(
-        "hadrons kept at 80 % of the gammas",
-        "share of the background that is left by the cut that keeps 80 % of the gammas",
-        percent=True,
-    ),
-    "energy_resolution": MetricText(
-        "energy resolution", "68 % of the gammas have |E_reco/E_true − 1| below this", percent=True
-    ),
-    "energy_bias": MetricText("energy bias", "median of E_reco/E_true − 1", percent=True),
-    "log10_energy_rms": MetricText("rms of log10 energy", "root mean square of log10(E_reco/E_true)"),
-    "angular_resolution_deg": MetricText("angular resolution [deg]", "68 % of the gammas lie within this angle"),
-    "psnr_db": MetricText("PSNR [dB]", "peak signal to noise over all pixels with data, defects included"),
-    "psnr_clean_pixels_db": MetricText("PSNR of clean pixels [dB]", "the same over pixels without a defect"),
-    "ssim": MetricText("SSIM", "structural similarity of the arcsinh-stretched frames; 1 is equal"),
-    "flux_bias": MetricText("flux bias of stars", "median relative error of the aperture flux", percent=True),
-    "flux_scatter": MetricText(
-        "flux scatter of stars", "68 % of the stars have a relative flux error below this", percent=True
-    ),
-    "defect_rmse_e": MetricText("error on defect pixels [e−]", "rms error on cosmic rays, hot and dead pixels, trails"),
-    "defect_rmse_adu": MetricText(
-        "error on defect pixels [ADU]", "rms error on cosmic rays, hot and dead pixels, trails"
-    ),
-    "sky_rms_sigma": MetricText("error on empty sky [σ]", "rms error in units of the frame's background noise"),
-    "tpr_at_fpr_0.0005": MetricText(
-        "defect pixels found", "at a false-alarm rate of 0.05 % of the good pixels", percent=True
-    ),
-    "n2n_rms_e": MetricText("rms against the other exposure [e−]", "rms of (this frame − the raw partner frame)"),
-    "n2n_rms_adu": MetricText("rms against the other exposure [ADU]", "rms of (this frame − the raw partner frame)"),
-    "n2n_sky_rms_e": MetricText(
-        "rms against the other exposure, empty sky [e−]", "where the partner is within 5 σ of the background"
-    ),
-    "n2n_sky_rms_adu": MetricText(
-        "rms against the other exposure, empty sky [ADU]", "where the partner is within 5 σ of the background"
-    ),
-}  # fmt: skip
-
-METHODS = {
+#: Methods that judges of several tasks compare with; a task names its own baselines.
+_METHODS = {
     "network": "network",
     "forest": "forest on Hillas parameters",
     "combined": "mean of network and forest",
-    "noisy": "as recorded",
-    "astroscrappy_median": "astroscrappy + median",
 }
 
-TASKS = {
-    "energy": "Energy of gamma rays",
-    "gammaness": "Gamma ray or hadron",
-    "direction": "Direction of gamma rays",
-    "denoise": "Restoring sky frames",
-    "defects": "Finding defects",
-}
+
+@cache
+def _metrics() -> dict[str, MetricText]:
+    return {name: text for spec in specs_of() for name, text in spec.metrics.items()}
+
+
+@cache
+def _methods() -> dict[str, str]:
+    return _METHODS | {name: label for spec in specs_of() for name, label in spec.methods.items()}
 
 
 def metric_text(name: str) -> MetricText:
     """What to call a metric; its own name where it is not known."""
-    return METRICS.get(name, MetricText(name.replace("_", " "), ""))
+    return _metrics().get(name, MetricText(name.replace("_", " "), ""))
 
 
 def method_label(name: str) -> str:
     """What to call a method."""
-    return METHODS.get(name, name.replace("_", " "))
+    return _methods().get(name, name.replace("_", " "))
 
 
 def task_title(name: str) -> str:
-    """Heading of a task."""
-    return TASKS.get(name, name)
+    """Heading of a task; its name where this installation does not have it."""
+    return get_spec(name).title if name in task_names() else name
+
+
+def headline_of(task: str, metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """Metrics of the summary for a task; all that there are where this installation does not have it."""
+    return get_spec(task).headline if task in task_names() else tuple(metrics)
 
 
 def value_text(entry: Mapping[str, Any] | None, *, percent: bool = False, signed: bool = False) -> str:

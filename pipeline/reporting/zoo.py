@@ -14,12 +14,9 @@ from typing import Any
 from pipeline.config import load_config
 from pipeline.errors import InputFileError, UserError
 from pipeline.reporting import words
-from pipeline.reporting.page import HEADLINES
 from pipeline.reporting.pictures import Picture
 from pipeline.reporting.templates import render_page
-
-#: Metric of the validation split that chooses the best networks, and which way is better: as in training.
-CHOSEN_BY = {"gammaness": ("auc", "higher"), "energy": ("log10_energy_rms", "lower")}
+from pipeline.tasks import get_spec
 
 FAILED_FILE = "failed.txt"
 BEST_FILE = "best.json"
@@ -132,7 +129,7 @@ def _trainings(folder: Path, repeats: int) -> list[Training] | str:
         return failed.read_text().strip().removeprefix("error: ")
     found = []
     for run in (folder / f"run_{repeat}" for repeat in range(repeats)):
-        card, metrics = run / "bundle" / "card.json", run / "evaluation" / "metrics.json"
+        card, metrics = run / "bundle" / "card.json", next(run.glob("evaluation/*/metrics.json"), run / "evaluation")
         if card.is_file() and metrics.is_file():
             found.append(Training(_read_json(card), _read_json(metrics)))
         elif run.name == "run_0":
@@ -161,7 +158,7 @@ def _differing(task: str, trainings: Mapping[str, list[Training]]) -> list[str]:
 
 def best_of(task: str, cards: Mapping[str, Mapping[str, Any]], n: int) -> list[str]:
     """Labels of the `n` best networks by the validation split (test results must not choose)."""
-    metric, better = CHOSEN_BY[task]
+    metric, better = get_spec(task).monitor
     sign = -1 if better == "higher" else 1
     known = {label: card["validation"][metric] for label, card in cards.items()}
     ranked = sorted((sign * value, label) for label, value in known.items() if value is not None)
@@ -190,14 +187,14 @@ def _row(task: str, label: str, found: Sequence[Training], costs: Mapping[tuple[
         "trained_per_cpu_s": cost.trained_per_cpu_s,
         "predicted_per_cpu_s": cost.predicted_per_cpu_s,
         "epochs": first.card["training"]["epochs"],
-        "metrics": {name: first.metrics["metrics"][name] for name in HEADLINES[task]},
-        "minus_forest": {name: first.metrics["differences"][_FOREST][name] for name in HEADLINES[task]},
-        "by_seed": {name: [t.metrics["metrics"][name]["value"] for t in found] for name in HEADLINES[task]},
+        "metrics": {name: first.metrics["metrics"][name] for name in get_spec(task).headline},
+        "minus_forest": {name: first.metrics["differences"][_FOREST][name] for name in get_spec(task).headline},
+        "by_seed": {name: [t.metrics["metrics"][name]["value"] for t in found] for name in get_spec(task).headline},
     }
 
 
 def _rank(task: str) -> Any:
-    name = HEADLINES[task][0]
+    name = get_spec(task).headline[0]
 
     def key(row: Mapping[str, Any]) -> float:
         entry = row["metrics"][name]
@@ -211,7 +208,7 @@ def _rank(task: str) -> Any:
 def forest_of(zoo: Zoo, task: str) -> dict[str, Any]:
     """Headline metrics of the forest, the same beside every network."""
     first = next(iter(zoo.trainings[task].values()))[0]
-    return {name: first.metrics["baselines"][_FOREST][name] for name in HEADLINES[task]}
+    return {name: first.metrics["baselines"][_FOREST][name] for name in get_spec(task).headline}
 
 
 # ---- page ------------------------------------------------------------------------------------------------------------
@@ -235,10 +232,10 @@ def render_zoo(zoo: Zoo, rows: Mapping[str, Sequence[Mapping[str, Any]]], pictur
 
 
 def _task(zoo: Zoo, task: str, rows: Sequence[Mapping[str, Any]], picture: Picture | None) -> dict[str, Any]:
-    names = HEADLINES[task]
+    names = get_spec(task).headline
     forest = forest_of(zoo, task)
     data = next(iter(zoo.trainings[task].values()))[0]
-    metric, better = CHOSEN_BY[task]
+    metric, better = get_spec(task).monitor
     repeated = [row for row in rows if len(row["by_seed"][names[0]]) > _NO_INTERVAL]
     numbers = sorted({len(row["by_seed"][names[0]]) for row in repeated})
     return {

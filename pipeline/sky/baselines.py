@@ -6,10 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from pipeline.sky.dq import DQ
-
-# What a defect is replaced from, and what the filter fills missing pixels with.
-_KNOWN_BAD = DQ.BAD | DQ.HOT | DQ.MISSING
+from pipeline.sky.dq import DETECTOR, DQ, has
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ def astroscrappy_median(
     sci_e, err_e : ndarray, shape (H, W)
         Frame and its one sigma, in electrons or any other unit: the variance is given, gain and read noise are not
         needed.
-    dq : ndarray of uint8, shape (H, W)
+    dq : ndarray of uint16, shape (H, W)
         What is known before: bad, hot, saturated and missing pixels.
 
     Returns
@@ -60,10 +57,10 @@ def astroscrappy_median(
     from scipy.ndimage import median_filter
 
     settings = settings or Settings()
-    missing = ~np.isfinite(sci_e) | ((dq & _KNOWN_BAD) != 0)
+    missing = ~np.isfinite(sci_e) | has(dq, DETECTOR)
     filled = _filled(np.where(missing, np.nan, sci_e))
     variance = np.where(np.isfinite(err_e) & ~missing, err_e, np.nanmedian(err_e)).astype(np.float32) ** 2
-    saturated = (dq & DQ.SATURATED) != 0
+    saturated = has(dq, DQ.SATURATED)
     defects, cleaned = astroscrappy.detect_cosmics(
         filled,
         inmask=missing | saturated,

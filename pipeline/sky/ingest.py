@@ -1,10 +1,9 @@
 """Calibrate one FITS frame into SCI, ERR and DQ; everything else in the file stays as it came."""
 
-import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,22 +11,20 @@ from pipeline import provenance
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError
 from pipeline.files import check_free
-from pipeline.sky.background import measured_background
-from pipeline.sky.dq import DESCRIPTIONS
-from pipeline.sky.frames import Answer, Frame, read_frames, write_answers
+from pipeline.logs import get_logger
+from pipeline.sky import cards
+from pipeline.sky.background import robust_background
+from pipeline.sky.dq import DESCRIPTIONS, DQ, has
+from pipeline.sky.frames import Frame, FrameProduct, read_frames, write_products
 from pipeline.sky.truth import truth_path
 
-if TYPE_CHECKING:
-    pass
-
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force: bool = False) -> dict[str, Any]:
     """Read, calibrate and write one frame.
 
-    Bias, dark and flat are applied where configured (ccdproc); the background is measured by photutils. The truth of
-    a simulated frame is copied along.
+    Bias, dark and flat are applied where configured (ccdproc). The truth of a simulated frame is copied along.
 
     Parameters
     ----------
@@ -53,14 +50,11 @@ def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force:
     path, out = Path(path), check_free(out, force=force)
     frames = read_frames(path, cfg)
     if cfg.bias or cfg.dark or cfg.flat:
-        from pipeline.sky.calibration import calibrate
-
-        frames = [calibrate(frame, cfg) for frame in frames]
-    frames = [_with_measured_background(frame, cfg) for frame in frames]
+        frames = [_calibrated(frame, cfg) for frame in frames]
     stamped = provenance.stamp("ingest", config=cfg.model_dump(mode="json"), input=path.name)
     history = [f"lightpool {stamped['version']} ingest of {path.name}"]
     history += [f"lightpool: {note}" for note in frames[0].notes]
-    write_answers(path, out, [_answer(frame) for frame in frames], history, force=force)
+    write_products(path, out, [_product(frame) for frame in frames], history, force=force)
     truth = truth_path(path)
     if truth.is_file():
         shutil.copyfile(truth, truth_path(out))
@@ -70,33 +64,32 @@ def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force:
     return _summary(frames)
 
 
-def _with_measured_background(frame: Frame, cfg: SkyIngestConfig) -> Frame:
-    """Photutils' level and noise in place of the light estimate, where it can measure (it needs valid boxes)."""
+def _calibrated(frame: Frame, cfg: SkyIngestConfig) -> Frame:
+    """Bias, dark and flat applied, and the background measured again."""
+    from pipeline.sky.calibration import calibrate
+
+    frame = calibrate(frame, cfg)
     part = frame.exposed
-    try:
-        level, noise = measured_background(frame.sci[part], frame.dq[part] != 0, cfg.background_box_px)
-    except ValueError as error:
-        note = f"background from the sigma-clipped frame: photutils has no usable box ({error})"
-        return replace(frame, notes=(*frame.notes, note))
-    if noise <= 0:
+    level, noise = robust_background(frame.sci[part], has(frame.dq[part], ~DQ(0)), cfg.background_box_px)
+    if not noise > 0:
         raise InputFileError(f"{frame.path}: the background noise measured is {noise:g}; is this a sky frame?")
     return replace(frame, level=level, noise=noise)
 
 
-def _answer(frame: Frame) -> Answer:
-    cards = [
-        ("BUNIT", frame.unit, "unit of the pixel values"),
-        ("LPLEVEL", frame.level, "background level"),
-        ("LPNOISE", frame.noise, "background rms"),
-        ("LPGAIN", frame.gain_e_per_adu, "[electron/adu] gain applied"),
-        ("LPRDN", frame.read_noise_e, "[electron] read noise"),
-        ("LPBIAS", frame.bias_level, "bias level subtracted, in the unit as it came"),
-        ("LPZERO", frame.zero_known, "whether zero means no light"),
-        ("LPSATUR", _saturation(frame), "saturation level"),
-        ("LPSECT", str(frame.section) if frame.section else None, "exposed section"),
-    ]
-    known = [card for card in cards if card[1] is not None]
-    return Answer(frame.science_hdu, frame.sci, frame.err, frame.dq, known)
+def _product(frame: Frame) -> FrameProduct:
+    values = {
+        cards.LEVEL: frame.level,
+        cards.NOISE: frame.noise,
+        cards.GAIN: frame.gain_e_per_adu,
+        cards.READ_NOISE: frame.read_noise_e,
+        cards.BIAS: frame.bias_level,
+        cards.ZERO_KNOWN: frame.zero_known,
+        cards.SATURATION: _saturation(frame),
+        cards.SECTION: str(frame.section) if frame.section else None,
+    }
+    known = [("BUNIT", frame.unit, "unit of the pixel values")]
+    known += [card.with_value(value) for card, value in values.items() if value is not None]
+    return FrameProduct(frame.science_hdu, frame.sci, frame.err, frame.dq, known)
 
 
 def _saturation(frame: Frame) -> float | None:
@@ -108,7 +101,7 @@ def _saturation(frame: Frame) -> float | None:
 def _summary(frames: list[Frame]) -> dict[str, Any]:
     first = frames[0]
     flagged = {
-        text: sum(int(np.count_nonzero(frame.dq & int(bit))) for frame in frames) for bit, text in DESCRIPTIONS.items()
+        text: sum(int(np.count_nonzero(has(frame.dq, bit))) for frame in frames) for bit, text in DESCRIPTIONS.items()
     }
     return {
         "unit": first.unit,

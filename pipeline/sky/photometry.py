@@ -1,8 +1,6 @@
-"""Stars and their fluxes, by photutils: detection, aperture photometry, and flux bias against magnitude."""
+"""Stars and their fluxes, by photutils: detection, aperture photometry, and widths."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -164,44 +162,3 @@ def isolated(x: np.ndarray, y: np.ndarray, flux: np.ndarray, radius_px: float, s
         alone[first] &= flux[second] < share * flux[first]
         alone[second] &= flux[first] < share * flux[second]
     return alone
-
-
-def flux_bias_table(
-    magnitude: np.ndarray, relative_error: np.ndarray, edges: Sequence[float]
-) -> list[dict[str, float | int]]:
-    """Flux bias and scatter in bins of magnitude.
-
-    Parameters
-    ----------
-    magnitude : ndarray, shape (n,)
-    relative_error : ndarray, shape (n,)
-        ``flux / true flux - 1`` of each star.
-    edges : sequence of float
-        Edges of the bins.
-
-    Returns
-    -------
-    list of dict
-        Per bin that has stars: low, high, n, bias (median), bias_err (its standard error, from the median absolute
-        deviation), scatter (half the central 68 %).
-    """
-    rows = []
-    for low, high in pairwise(edges):
-        values = relative_error[(magnitude >= low) & (magnitude < high) & np.isfinite(relative_error)]
-        if values.size == 0:
-            continue
-        median = float(np.median(values))
-        spread = 1.4826 * float(np.median(np.abs(values - median)))
-        sixteenth, eighty_fourth = np.percentile(values, [15.87, 84.13])
-        rows.append(
-            {
-                "low": float(low),
-                "high": float(high),
-                "n": int(values.size),
-                "bias": median,
-                # The median of a normal sample scatters by sqrt(pi / 2) more than its mean.
-                "bias_err": 1.2533 * spread / np.sqrt(values.size),
-                "scatter": float(eighty_fourth - sixteenth) / 2,
-            }
-        )
-    return rows

@@ -4,17 +4,17 @@ No frame is ever interpolated: partners for Noise2Noise are found where the drif
 that the noise of each stays its own.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.sky.dq import DQ
+from pipeline.logs import get_logger
+from pipeline.sky.dq import DETECTOR, has
 from pipeline.sky.frames import Frame
 from pipeline.sky.photometry import detect_stars
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _MATCH_RADIUS_PX = 3.0
 _MIN_MATCHES = 6
@@ -91,7 +91,7 @@ def static_hot_pixels(frames: Sequence[Frame]) -> np.ndarray:
 
 def star_catalogue(frame: Frame, fwhm_px: float = 3.0) -> dict[str, np.ndarray]:
     """Bright stars of a frame whose bad pixels are left out."""
-    bad = (frame.dq & (DQ.BAD | DQ.HOT | DQ.MISSING)) != 0
+    bad = has(frame.dq, DETECTOR)
     return detect_stars(
         frame.sci, frame.level, frame.noise, fwhm_px, threshold_sigma=15.0, mask=bad, brightest=_STARS_PER_FRAME
     )
@@ -170,7 +170,7 @@ def _coarse_shift(frame: Frame, reference: Frame) -> np.ndarray:
 def _star_image(frame: Frame) -> np.ndarray:
     """Only what stands above the noise, compressed: neither sky gradients nor one bright star rule the correlation."""
     signal = np.nan_to_num((frame.sci - frame.level) / frame.noise)
-    signal[(frame.dq & (DQ.BAD | DQ.HOT | DQ.MISSING)) != 0] = 0
+    signal[has(frame.dq, DETECTOR)] = 0
     return np.arcsinh(np.maximum(signal - 4, 0))
 
 

@@ -1,153 +1,152 @@
-"""Restore a frame of any size with a denoising model: overlapping tiles, feathered, a row of tiles at a time."""
+"""Apply a network to a frame of any size: overlapping tiles, feathered, a row of tiles at a time."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from pipeline.sky.dq import DQ
-from pipeline.sky.frames import Answer, Frame, read_frames, write_answers
+from pipeline.sky import cards
+from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, has
+from pipeline.sky.frames import Frame, FrameProduct
+from pipeline.tasks.spec import Column
 from pipeline.tiles.shards import TileBatch
 
-if TYPE_CHECKING:
-    from pipeline.config import SkyIngestConfig
-
-#: Defect probability from which a pixel counts as restored.
-DEFECT_THRESHOLD = 0.5
-# Pixels that are known to be bad before the model looks: it paints over them instead of trusting them.
-_KNOWN_BAD = DQ.BAD | DQ.HOT | DQ.COSMIC_RAY | DQ.TRAIL | DQ.MISSING
 _TILES_PER_CALL = 16
 
 
-class Denoiser(Protocol):
-    """What `pipeline.bundle.runtime.Predictor` offers here."""
+class FramePredictor(Protocol):
+    """What `pipeline.bundle.runtime.Predictor` offers here.
+
+    Attributes
+    ----------
+    columns : sequence of Column
+        Planes that it predicts.
+    size_multiple : int
+        Height and width of its tiles are multiples of it.
+    """
+
+    columns: Sequence[Column]
+    size_multiple: int
 
     def predict(self, batch: TileBatch) -> dict[str, np.ndarray]:
-        """`restored`, `restored_err`, `defect_probability`, each (N, H, W)."""
+        """Every column, shape (N, H, W)."""
+
+    def flags(self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float) -> np.ndarray:
+        """DQ bits that the result adds, shape (H, W), uint16."""
 
 
-def restore_frame(
-    frame: Frame, predictor: Denoiser, tile_px: int = 512, overlap_px: int = 96
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Denoise a frame and paint over its defects and holes.
+@dataclass(frozen=True)
+class FrameResult:
+    """What a network makes of a frame, in the frame's unit.
+
+    Attributes
+    ----------
+    sci, err : ndarray of float32, shape (H, W)
+        As they were where the network has no plane for them.
+    dq : ndarray of uint16, shape (H, W)
+        The frame's bits, and those that the network's tasks add.
+    planes : mapping
+        Extension name -> further planes, shape (H, W), float32, NaN outside the exposed part; with their unit.
+    """
+
+    sci: np.ndarray
+    err: np.ndarray
+    dq: np.ndarray
+    planes: Mapping[str, tuple[np.ndarray, str]]
+
+
+def restore_frame(frame: Frame, predictor: FramePredictor, tile_px: int = 512, overlap_px: int = 96) -> FrameResult:
+    """Apply a network to all pixels of a frame; with a denoising task, its defects and holes are replaced.
 
     Parameters
     ----------
     frame : Frame
-        Of any size; the exposed part is restored, an overscan stays as it is.
-    predictor : Predictor
-        A denoising bundle.
+        Of any size; the exposed part is worked on, an overscan stays as it is.
+    predictor : FramePredictor
     tile_px : int
-        Side of the tiles, rounded up to the model's stride; the whole frame is one tile where it is smaller.
+        Side of the tiles, rounded up to what the model takes; the whole frame is one tile where it is smaller.
     overlap_px : int
-        Overlap of neighbouring tiles, rounded up to the model's stride. Three eighths at either side are discarded,
-        across the quarter between them the tiles are blended: from 1.4 times the model's receptive field on, no
-        pixel that is used has seen a tile's edge.
-
-    Returns
-    -------
-    restored, err : ndarray, shape (H, W), float32
-        In `frame.unit`.
-    dq : ndarray, shape (H, W), uint8
-        The frame's bits; 64 added where a defect or hole was painted over, 128 where the result is less certain than
-        the background noise although it was painted, or where the pixel is saturated.
+        Overlap of neighbouring tiles, rounded up likewise. Three eighths at either side are discarded, across the
+        quarter between them the tiles are blended: from 1.4 times the model's receptive field on, no pixel that is
+        used has seen a tile's edge.
 
     Raises
     ------
     ValueError
         If `overlap_px` is negative or not smaller than `tile_px`.
     """
-    restored, err, dq = frame.sci.copy(), frame.err.copy(), frame.dq.copy()
+    written = {column.name: column for column in predictor.columns if column.hdu}
+    whole = {"SCI": frame.sci.copy(), "ERR": frame.err.copy()}
+    for column in written.values():
+        whole.setdefault(column.hdu, np.full(frame.shape, np.nan, np.float32))
+    dq = frame.dq.copy()
     first = frame.exposed[0].start or 0
     for start, planes in restore_rows(frame, predictor, tile_px, overlap_px):
-        rows = slice(first + start, first + start + len(planes["restored"]))
-        part = (rows, frame.exposed[1])
-        restored[part], err[part] = planes["restored"], planes["restored_err"]
-        dq[part] |= _flags(frame, part, planes)
-    return restored, err, dq
+        n_rows = len(next(iter(planes.values())))
+        part = (slice(first + start, first + start + n_rows), frame.exposed[1])
+        for name, column in written.items():
+            whole[column.hdu][part] = planes[name]
+        dq[part] |= predictor.flags(planes, dq[part], frame.noise)
+    extra = {column.hdu: column.unit for column in written.values() if column.hdu not in ("SCI", "ERR")}
+    return FrameResult(whole["SCI"], whole["ERR"], dq, {name: (whole[name], unit) for name, unit in extra.items()})
 
 
-def restore_file(
-    path: str | Path,
-    out: str | Path,
-    predictor: Denoiser,
-    *,
-    cfg: "SkyIngestConfig | None" = None,
-    tile_px: int = 512,
-    overlap_px: int = 96,
-    history: tuple[str, ...] = (),
-    force: bool = False,
-) -> list[Frame]:
-    """Restore every science image of a FITS file into a copy of it, in the unit that it came in.
-
-    Returns
-    -------
-    list of Frame
-        The frames as they were read, for what their notes say.
-    """
-    frames = read_frames(path, cfg)
-    answers = []
-    for frame in frames:
-        restored, err, dq = restore_frame(frame, predictor, tile_px, overlap_px)
-        answers.append(answer_of(frame, restored, err, dq))
-    lines = [*history, *(f"lightpool: {note}" for note in frames[0].notes)]
-    write_answers(path, out, answers, lines, force=force)
-    return frames
-
-
-def answer_of(frame: Frame, restored: np.ndarray, err: np.ndarray, dq: np.ndarray) -> Answer:
-    """What `restore_frame` gave, in the unit and with the zero point that the frame came in."""
-    return Answer(frame.science_hdu, frame.to_stored(restored), err / np.float32(frame.factor), dq, _cards(frame))
-
-
-def _cards(frame: Frame) -> list[tuple[str, object, str]]:
-    return [
-        ("LPBKG", frame.level / frame.factor + frame.bias_level, "background level of the frame as it came"),
-        ("LPRMS", frame.noise / frame.factor, "background rms of the frame as it came"),
+def product_of(frame: Frame, result: FrameResult) -> FrameProduct:
+    """What `restore_frame` gave, in the unit and with the zero point of its file."""
+    before = [
+        cards.LEVEL_BEFORE.with_value(frame.level / frame.factor + frame.bias_level),
+        cards.NOISE_BEFORE.with_value(frame.noise / frame.factor),
     ]
+    factor = np.float32(frame.factor)
+    planes = {
+        name: (plane / factor, frame.stored_unit) if unit == "sci" else (plane, unit)
+        for name, (plane, unit) in result.planes.items()
+    }
+    return FrameProduct(frame.science_hdu, frame.to_stored(result.sci), result.err / factor, result.dq, before, planes)
 
 
 def restore_rows(
-    frame: Frame, predictor: Denoiser, tile_px: int, overlap_px: int
+    frame: Frame, predictor: FramePredictor, tile_px: int, overlap_px: int
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Restored strips of the exposed part, from its first row on; memory beside the frame is one row of tiles.
+    """Strips of the exposed part, from its first row on; memory beside the frame is one row of tiles.
 
     Yields
     ------
     start : int
         First row of the strip, counted from the exposed part's.
     planes : dict of ndarray, shape (n_rows, W)
-        `restored`, `restored_err`, `defect_probability`.
+        All columns of the predictor.
     """
-    stride = _stride(predictor)
+    multiple = predictor.size_multiple
     if not 0 <= overlap_px < tile_px:
         raise ValueError(f"overlap_px {overlap_px} must be at least 0 and below tile_px {tile_px}")
     height, width = frame.sci[frame.exposed].shape
-    across = _Axis(width, tile_px, overlap_px, stride)
-    down = _Axis(height, tile_px, overlap_px, stride)
-    sums = np.zeros((3, down.tile, width), np.float32)
+    across = _Axis(width, tile_px, overlap_px, multiple)
+    down = _Axis(height, tile_px, overlap_px, multiple)
+    names = [column.name for column in predictor.columns]
+    sums = np.zeros((len(names), down.tile, width), np.float32)
     for number, top in enumerate(down.starts):
-        row = _restored_row(frame, predictor, top, down.tile, across)
+        row = _row_of_tiles(frame, predictor, names, top, down.tile, across)
         weight = down.weights(number)
         sums[:, : weight.size] += row[:, : weight.size] * weight[:, None]
         # Rows above the next tile are complete.
         done = (down.starts[number + 1] if number + 1 < len(down.starts) else height) - top
-        yield top, dict(zip(("restored", "restored_err", "defect_probability"), sums[:, :done].copy(), strict=True))
-        sums = np.concatenate([sums[:, done:], np.zeros((3, done, width), np.float32)], axis=1)
+        yield top, dict(zip(names, sums[:, :done].copy(), strict=True))
+        sums = np.concatenate([sums[:, done:], np.zeros((len(names), done, width), np.float32)], axis=1)
 
 
 class _Axis:
     """Where tiles lie along one axis, and how they are blended.
 
-    Tile starts are multiples of the model's stride: a strided network answers a shifted frame equally only then.
+    Tile starts are multiples of the model's stride: only then does a strided network give the same for a shifted frame.
     """
 
-    def __init__(self, length: int, tile_px: int, overlap_px: int, stride: int) -> None:
+    def __init__(self, length: int, tile_px: int, overlap_px: int, multiple: int) -> None:
         self.length = length
-        self.tile = min(_round_up(tile_px, stride), _round_up(length, stride))
-        overlap = max(min(_round_up(overlap_px, stride), self.tile - stride), 0)
-        last = max(_round_up(length - self.tile, stride), 0)
+        self.tile = min(_round_up(tile_px, multiple), _round_up(length, multiple))
+        overlap = max(min(_round_up(overlap_px, multiple), self.tile - multiple), 0)
+        last = max(_round_up(length - self.tile, multiple), 0)
         self.starts = [*range(0, last, self.tile - overlap), last]
         shapes = [self._shape(number, overlap) for number in range(len(self.starts))]
         total = np.zeros(last + self.tile, np.float32)
@@ -181,20 +180,17 @@ def _round_up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
-def _stride(predictor: Denoiser) -> int:
-    card = getattr(predictor, "card", None)
-    return (card.input.stride or 1) if card is not None else 1
-
-
-def _restored_row(frame: Frame, predictor: Denoiser, top: int, tile_rows: int, across: _Axis) -> np.ndarray:
-    """One row of tiles, blended: shape (3, tile_rows, W)."""
+def _row_of_tiles(
+    frame: Frame, predictor: FramePredictor, names: Sequence[str], top: int, tile_rows: int, across: _Axis
+) -> np.ndarray:
+    """One row of tiles, blended: shape (n_columns, tile_rows, W)."""
     section = frame.exposed
     rows = slice(top, top + tile_rows)
     sci, err, dq = (plane[section][rows] for plane in (frame.sci, frame.err, frame.dq))
-    known_bad = (dq & _KNOWN_BAD) != 0
+    known_bad = has(dq, UNTRUSTED)
     sci = np.where(known_bad, np.float32(np.nan), sci)
-    masks = np.where(known_bad, np.uint8(DQ.MISSING), dq & np.uint8(DQ.SATURATED))
-    total = np.zeros((3, tile_rows, across.length), np.float32)
+    masks = np.where(known_bad, DQ_DTYPE(DQ.MISSING), dq & DQ_DTYPE(DQ.SATURATED))
+    total = np.zeros((len(names), tile_rows, across.length), np.float32)
     for first in range(0, len(across.starts), _TILES_PER_CALL):
         numbers = range(first, min(first + _TILES_PER_CALL, len(across.starts)))
         parts = [slice(across.starts[n], across.starts[n] + across.tile) for n in numbers]
@@ -208,8 +204,8 @@ def _restored_row(frame: Frame, predictor: Denoiser, top: int, tile_rows: int, a
             group=np.zeros(len(parts), np.int64),
             masks=np.stack([_padded(masks[:, p], shape) for p in parts]),
         )
-        answer = predictor.predict(batch)
-        planes = np.stack([answer[name] for name in ("restored", "restored_err", "defect_probability")])
+        predicted = predictor.predict(batch)
+        planes = np.stack([predicted[name] for name in names])
         for place, number in enumerate(numbers):
             weight = across.weights(number)
             start = across.starts[number]
@@ -223,14 +219,3 @@ def _padded(tile: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     if not any(after for _, after in missing):
         return tile
     return np.pad(tile, missing, mode="symmetric")
-
-
-def _flags(frame: Frame, part: tuple[slice, slice], planes: dict[str, np.ndarray]) -> np.ndarray:
-    dq = frame.dq[part]
-    saturated = (dq & DQ.SATURATED) != 0
-    known_bad = (dq & _KNOWN_BAD) != 0
-    painted = (known_bad | (planes["defect_probability"] >= DEFECT_THRESHOLD)) & ~(saturated & ~known_bad)
-    uncertain = saturated | (painted & (planes["restored_err"] > frame.noise))
-    return np.where(painted, np.uint8(DQ.RESTORED), 0) | np.where(uncertain, np.uint8(DQ.LOW_CONFIDENCE), 0).astype(
-        np.uint8
-    )

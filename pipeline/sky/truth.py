@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.errors import InputFileError
 from pipeline.files import source_name
+from pipeline.sky.dq import DQ_DTYPE
 
 
 def truth_path(frame: str | Path) -> Path:
@@ -22,7 +23,7 @@ class Truth:
     ----------
     clean_e : ndarray, shape (H, W), float32
         Scene, sky and mean dark current [electron].
-    dq : ndarray, shape (H, W), uint8
+    dq : ndarray, shape (H, W), uint16
         What is wrong with each pixel of the frame.
     stars : dict of ndarray
         x, y [px], flux_e [electron], mag.
@@ -51,7 +52,7 @@ def read_truth(path: str | Path) -> Truth:
             table = hdus["STARS"].data
             return Truth(
                 clean_e=hdus["CLEAN"].data.astype(np.float32),
-                dq=hdus["DQ"].data.astype(np.uint8),
+                dq=hdus["DQ"].data.astype(DQ_DTYPE),
                 stars={name: np.asarray(table[name], dtype=float) for name in table.names},
                 parameters={
                     key: value for key, value in hdus[0].header.items() if key not in ("PROVENAN", "COMMENT", "HISTORY")

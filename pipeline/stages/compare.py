@@ -1,8 +1,7 @@
-"""`lightpool models compare`: one page about all networks of an experiment's zoo, beside the forest."""
+"""`lightpool models compare`: one page about all networks of an experiment's zoo, compared with the forest."""
 
 import io
 import json
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,16 +12,17 @@ import numpy as np
 from pipeline import provenance
 from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
-from pipeline.reporting.page import HEADLINES
+from pipeline.logs import get_logger
 from pipeline.reporting.pictures import Picture, picture
 from pipeline.reporting.words import metric_text
 from pipeline.reporting.zoo import Cost, Zoo, collect_zoo, forest_of, render_zoo, rows_of
 from pipeline.statistics import Estimate
+from pipeline.tasks import get_spec
 
 if TYPE_CHECKING:
     from pipeline.bundle.runtime import Predictor
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _TIMED_IMAGES = 256
 _TIMED_REPEATS = 3
@@ -110,7 +110,7 @@ def _picture(zoo: Zoo, task: str, rows: Sequence[Mapping[str, Any]]) -> Picture:
     from pipeline.figures.style import PIXELS_PER_INCH
     from pipeline.figures.zoo import ZooPoint, zoo_figure
 
-    name = HEADLINES[task][0]
+    name = get_spec(task).headline[0]
     text = metric_text(name)
     scale = 100.0 if text.percent else 1.0
     points = [

@@ -1,29 +1,33 @@
-"""`lightpool evaluate`: how good a bundle is on the test split, beside its baselines."""
+"""Stage `evaluate`: what a trained model is worth on the test split, compared with its baselines."""
 
 import json
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import provenance
-from pipeline.config import Config
+from pipeline.config import Config, sections_of
 from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
+from pipeline.logs import get_logger
+from pipeline.tasks import get_judge
 from pipeline.tiles.manifest import Manifest
 
 if TYPE_CHECKING:
     from pipeline.evaluation.result import Predicts, Result
 
-LOG = logging.getLogger(__name__)
+log = get_logger(__name__)
 METRICS_FILE = "metrics.json"
+
+#: Sections of the configuration that decide an evaluation; frames are predicted in the tiles of `predict`.
+READS = ("evaluate", "predict.tile_px", "predict.overlap_px", "seed")
 
 
 def evaluate(
     cfg: Config | None, bundle: str | Path, manifests: Sequence[str | Path], out: str | Path, force: bool = False
 ) -> Path:
-    """Judge a bundle on the test split of `manifests`.
+    """Judge every head of a bundle on the test split of `manifests`.
 
     Parameters
     ----------
@@ -34,7 +38,7 @@ def evaluate(
     manifests : sequence of path
         Made by `lightpool manifest`; the baselines are trained on their training split and tuned on validation.
     out : path
-        Directory to make: metrics.json, tables (ECSV), figures (PNG).
+        Directory to make; in it one directory per head: metrics.json, tables (ECSV), figures (PNG).
     force : bool
         Replace `out`.
 
@@ -54,8 +58,9 @@ def evaluate(
     directory = resolve_bundle(bundle)
     predictor = Predictor.load(directory, threads=cfg.threads)
     _check_camera(predictor.cameras, manifests)
-    facts = {"model": predictor.card.model.name, "bundle_sha256": bundle_sha256(directory)}
-    return evaluate_predictor(cfg, predictor, predictor.task, facts, manifests, out, force=force)
+    card = predictor.card
+    facts = {"network": card.network, "model": card.model.name, "bundle_sha256": bundle_sha256(directory)}
+    return evaluate_predictor(cfg, predictor, card.tasks, facts, manifests, out, force=force)
 
 
 def _check_camera(served: Sequence[str], manifests: Sequence[str | Path]) -> None:
@@ -71,42 +76,32 @@ def _check_camera(served: Sequence[str], manifests: Sequence[str | Path]) -> Non
 def evaluate_predictor(
     cfg: Config,
     predictor: "Predicts",
-    task: str,
+    tasks: Sequence[str],
     facts: Mapping[str, Any],
     manifests: Sequence[str | Path],
     out: str | Path,
     *,
     force: bool = False,
 ) -> Path:
-    """Judge anything that predicts `task`; `facts` (model, bundle_sha256) go into metrics.json as they are."""
+    """Judge anything that predicts `tasks`; `facts` (network, model, bundle_sha256) go into metrics.json unchanged."""
     check_free(out, force=force)
     started = time.monotonic()
     loaded = [Manifest.load(path) for path in manifests]
-    result = _judge(task, predictor, loaded, cfg)
-    content = _metrics_json(result, task, facts, loaded, cfg)
+    stamped = provenance.stamp("evaluate", config=sections_of(cfg, READS), **facts)
     with atomic_output(out, force=force) as temporary:
         temporary.mkdir()
-        _write(result, content, temporary)
-    provenance.write_sidecar(out, content["provenance"], wall_s=round(time.monotonic() - started, 1))
-    for name, entry in content["metrics"].items():
-        LOG.info("%s %s: %s [%s, %s]", task, name, entry["value"], entry["low"], entry["high"])
+        for task in tasks:
+            result = get_judge(task)(predictor, loaded, cfg)
+            content = _metrics_json(result, task, facts, loaded) | {"provenance": stamped}
+            _write(result, content, temporary / task)
+            for name, entry in content["metrics"].items():
+                log.info("%s %s: %s [%s, %s]", task, name, entry["value"], entry["low"], entry["high"])
+    provenance.write_sidecar(out, stamped, wall_s=round(time.monotonic() - started, 1))
     return Path(out)
 
 
-def _judge(task: str, predictor: "Predicts", manifests: Sequence[Manifest], cfg: Config) -> "Result":
-    if task in ("energy", "gammaness"):
-        from pipeline.evaluation.camera import evaluate_camera
-
-        return evaluate_camera(task, predictor, manifests, cfg)
-    if task == "denoise":
-        from pipeline.evaluation.sky import evaluate_sky
-
-        return evaluate_sky(predictor, manifests, cfg)
-    raise UserError(f"cannot evaluate task {task!r}; accepted: energy, gammaness, denoise")
-
-
 def _metrics_json(
-    result: "Result", task: str, facts: Mapping[str, Any], manifests: Sequence[Manifest], cfg: Config
+    result: "Result", task: str, facts: Mapping[str, Any], manifests: Sequence[Manifest]
 ) -> dict[str, Any]:
     content = dict(result.content)
     data = {
@@ -123,13 +118,13 @@ def _metrics_json(
         "baseline_settings": dict(result.baseline_settings),
         "figures": [{"file": f.file, "title": f.title, "caption": f.caption} for f in result.figures],
         "tables": [f"{name}.ecsv" for name in result.tables],
-        "provenance": provenance.stamp("evaluate", config=cfg.evaluate.model_dump(mode="json"), seed=cfg.seed, **facts),
     }
 
 
 def _write(result: "Result", content: Mapping[str, Any], directory: Path) -> None:
     from pipeline.figures.style import save_figure
 
+    directory.mkdir()
     (directory / METRICS_FILE).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     for name, table in result.tables.items():
         table.write(directory / f"{name}.ecsv", format="ascii.ecsv")

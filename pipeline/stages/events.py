@@ -1,6 +1,5 @@
 """Event files of any accepted kind, read as DL1."""
 
-import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +8,9 @@ from pathlib import Path
 from pipeline.config import Config
 from pipeline.files import source_name
 from pipeline.filetypes import Kind
+from pipeline.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @contextmanager

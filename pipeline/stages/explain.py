@@ -1,19 +1,19 @@
 """`lightpool models explain`: one event, and what a trained network's answer for it came from."""
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipeline.bundle.card import Card, load_bundle_card, resolve_bundle
-from pipeline.config import CameraTilesConfig, Config
+from pipeline.bundle.card import Card, HeadSection, load_bundle_card, resolve_bundle
+from pipeline.config import Config
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import atomic_output, check_free, source_name
 from pipeline.filetypes import file_kind
+from pipeline.logs import get_logger
 from pipeline.stages.events import as_dl1
-from pipeline.tasks import get_decoder
+from pipeline.tasks import get_decoder, get_spec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,14 +22,13 @@ if TYPE_CHECKING:
     from pipeline.camera.dl1 import ImageChunk
     from pipeline.tiles.shards import TileBatch
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 Picture = Literal["attribution", "features"]
 PICTURES: tuple[Picture, ...] = ("attribution", "features")
 
 _CAMERA_FILES = ("simtel", "dl1", "lstchain")
 _PARTICLES = {0: "gamma", 1: "electron", 101: "proton"}
-_QUANTITIES = {"energy": "log10(E / TeV)", "gammaness": "the logit of gammaness"}
 
 
 def explain(
@@ -39,6 +38,7 @@ def explain(
     *,
     event: int,
     telescope: int | None = None,
+    head: str | None = None,
     out: Path | None = None,
     show: str = "attribution",
     force: bool = False,
@@ -56,6 +56,8 @@ def explain(
     event : int
     telescope : int, optional
         The telescope with the brightest image of the event where left out.
+    head : str, optional
+        Task of the head whose first output is explained; the first head where left out.
     out : path, optional
         PNG file; by default named after file, event, telescope and task, in the working directory.
     show : {"attribution", "features"}
@@ -78,26 +80,46 @@ def explain(
     if out is not None:
         _check_name(check_free(out, force=force))
     card = load_bundle_card(bundle)
-    if card.kind != "camera":
+    if card.wing != "camera":
         raise UserError(f"{card.name} restores frames; only networks with one answer per camera image are explained")
+    chosen = card.head(head)
     chunk, batch = _image(cfg, card, Path(file), event, telescope)
-    target = out or Path(f"{source_name(file)}_event{event}_tel{chunk.tel_id}_{card.task}_{show}.png")
+    target = out or Path(f"{source_name(file)}_event{event}_tel{chunk.tel_id}_{chosen.task}_{show}.png")
     check_free(target, force=force)
+    figure = _draw(cfg, bundle, card, chosen, _which(file, chunk, card), chunk, batch, show)
 
-    from pipeline.bundle.export import load_network
-    from pipeline.device import torch_threads
     from pipeline.figures.style import save_figure
 
-    with torch_threads(cfg.threads):
-        network, _ = load_network(resolve_bundle(bundle))
-        images, scalars = _inputs(card, batch)
-        title = f"{_answer(card, network, images, scalars, batch)}\n{_which(file, chunk, card)}"
-        draw = _attribution_figure if show == "attribution" else _features_figure
-        figure = draw(title, card, network, images, scalars, chunk, batch)
     with atomic_output(target, force=force) as temporary:
         save_figure(figure, temporary)
     log.info("wrote %s", target)
     return target
+
+
+def _draw(
+    cfg: Config,
+    bundle: str | Path,
+    card: Card,
+    head: HeadSection,
+    which: str,
+    chunk: "ImageChunk",
+    batch: "TileBatch",
+    show: str,
+) -> "Figure":
+    import torch
+
+    from pipeline.bundle.export import load_network
+    from pipeline.device import torch_threads
+
+    with torch_threads(cfg.threads):
+        network, _ = load_network(resolve_bundle(bundle))
+        arrays = card.input.preparation.arrays(batch, card.input.channels)
+        images = torch.from_numpy(arrays["images"])
+        scalars = torch.from_numpy(arrays["scalars"]) if "scalars" in arrays else None
+        title = f"{_answer(head, network, images, scalars, batch)}\n{which}"
+        if show == "features":
+            return _features_figure(title, card, network, images, scalars)
+        return _attribution_figure(title, card, head, network, images, scalars, chunk, batch)
 
 
 def _check_name(path: Path) -> None:
@@ -111,6 +133,7 @@ def _image(cfg: Config, card: Card, path: Path, event: int, telescope: int | Non
     from pipeline.camera.dl1 import DL1File
     from pipeline.camera.predictions import chosen_images
     from pipeline.camera.tiling import camera_tile_chunk
+    from pipeline.inputs.image import ImageRecipe
 
     kind = file_kind(path)
     if kind not in _CAMERA_FILES:
@@ -131,40 +154,35 @@ def _image(cfg: Config, card: Card, path: Path, event: int, telescope: int | Non
         others = ", ".join(str(other.tel_id) for other in taken)
         log.info("event %d has %d images (telescopes %s); the brightest is telescope %d's; --telescope takes another",
                  event, len(taken), others, chunk.tel_id)  # fmt: skip
-    batch, _, reason = camera_tile_chunk(chunk, CameraTilesConfig.model_validate(card.input.tile))
+    batch, _, reason = camera_tile_chunk(chunk, ImageRecipe.model_validate(card.input.recipe))
     if reason[0]:
         raise UserError(f"{card.name} does not take event {event} of telescope {chunk.tel_id}: {reason[0]}")
     return chunk, batch
 
 
-def _inputs(card: Card, batch: "TileBatch") -> "tuple[Tensor, Tensor | None]":
-    """What the network gets."""
-    import torch
-
-    preparation = card.input.preparation
-    scalars = preparation.scalars(batch.events)
-    images = preparation.images(batch.images, batch.events, batch.masks, card.input.channels)
-    return torch.from_numpy(images), None if scalars is None else torch.from_numpy(scalars)
-
-
 # ---- words -----------------------------------------------------------------------------------------------------------
-def _answer(card: Card, network: "nn.Module", images: "Tensor", scalars: "Tensor | None", batch: "TileBatch") -> str:
-    """Prediction, and truth where the file knows it."""
+def _answer(
+    head: HeadSection, network: "nn.Module", images: "Tensor", scalars: "Tensor | None", batch: "TileBatch"
+) -> str:
+    """What the head predicts, and the truth where the file has it."""
     import torch
 
     with torch.no_grad():
-        outputs = network(images, scalars).numpy()
-    found = {name: float(values[0]) for name, values in get_decoder(card.task).decode(outputs, batch).items()}
+        outputs = network(images, scalars).numpy()[:, head.first : head.first + len(head.outputs)]
+    decoded = {name: float(values[0]) for name, values in get_decoder(head.task).decode(outputs, batch).items()}
+    predicted = ", ".join(
+        f"{column.name} {_value(decoded[column.name], column.unit)}"
+        for column in head.columns
+        if np.isfinite(decoded[column.name])
+    )
     truth = {name: column[0] for name, column in batch.events.items() if name.startswith("true_")}
-    if card.task == "energy":
-        said = f"energy {_tev(found['reco_energy_tev'], found['reco_energy_uncert_tev'])}"
-        return said + (f" (true: {_tev(truth['true_energy_tev'])}, {_particle(truth)})" if truth else "")
-    said = f"gammaness {found['gammaness']:.3f}"
-    return said + (f" (true: {_particle(truth)} of {_tev(truth['true_energy_tev'])})" if truth else "")
+    if not truth:
+        return predicted
+    return f"{predicted} (true: {_particle(truth)} of {_value(truth['true_energy_tev'], 'TeV')})"
 
 
-def _tev(energy: float, uncertainty: float = np.nan) -> str:
-    return f"{energy:.3g} TeV" if not np.isfinite(uncertainty) else f"{energy:.3g} ± {uncertainty:.2g} TeV"
+def _value(number: float, unit: str) -> str:
+    return f"{number:.3g} {unit}".rstrip()
 
 
 def _particle(truth: Mapping[str, Any]) -> str:
@@ -183,6 +201,7 @@ def _which(file: Path, chunk: "ImageChunk", card: Card) -> str:
 def _attribution_figure(
     title: str,
     card: Card,
+    head: HeadSection,
     network: "nn.Module",
     images: "Tensor",
     scalars: "Tensor | None",
@@ -193,24 +212,24 @@ def _attribution_figure(
     from pipeline.camera.mapping import tile_mapper
     from pipeline.figures.explanation import ChannelPicture, explanation
 
-    found = attribute(network, images, scalars)
-    quantity = _QUANTITIES[card.task]
-    names = [entry.name for entry in card.input.preparation.scalar_statistics]
+    parts = attribute(network, images, scalars, output=head.first)
+    quantity = get_spec(head.task).quantity
+    names = card.input.preparation.scalar_names
     sums = (
-        f"{quantity} is {found.output:.3g}, of an empty image {found.empty_output:.3g}; the parts below add up to the "
-        f"difference but for {abs(found.missing):.1g}"
+        f"{quantity} is {parts.output:.3g}, of an empty image {parts.empty_output:.3g}; the parts below add up to the "
+        f"difference but for {abs(parts.missing):.1g}"
     ).replace("-", "−")
     return explanation(
         f"{title}\n{sums}",
         [
-            ChannelPicture(name, unit, batch.images[0, k].astype(float), found.images[k])
+            ChannelPicture(name, unit, batch.images[0, k].astype(float), parts.images[k])
             for k, (name, unit) in enumerate(zip(card.input.channels, card.input.units, strict=True))
         ],
         half_width_deg=tile_mapper(chunk.camera, card.input.tile_shape[0]).half_width_deg,
         quantity=quantity,
-        location=found.location,
-        location_layer=found.location_layer,
-        scalars=list(zip(names, found.scalars.tolist(), strict=True)),
+        location=parts.location,
+        location_layer=parts.location_layer,
+        scalars=list(zip(names, parts.scalars.tolist(), strict=True)),
     )
 
 
@@ -220,8 +239,6 @@ def _features_figure(
     network: "nn.Module",
     images: "Tensor",
     scalars: "Tensor | None",
-    chunk: "ImageChunk",
-    batch: "TileBatch",
 ) -> "Figure":
     from pipeline.bundle.attribution import features
     from pipeline.figures.explanation import LevelPicture, feature_maps

@@ -1,4 +1,4 @@
-"""Stage `info`: what is in a file, on one screen, told by its content and in a second or two."""
+"""Stage `info`: what is in a file, on one screen and within a few seconds; its content says what it is."""
 
 import json
 import time
@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.errors import InputFileError
 from pipeline.filetypes import Kind, file_kind
+from pipeline.text_tables import format_table
 
 # Longer than this nobody waits for an overview; what was counted until then is given as "at least".
 _MAX_SECONDS = 3.0
@@ -27,7 +28,7 @@ def describe_file(path: str | Path) -> list[str]:
     kind = file_kind(path)
     title, rows = _DESCRIBERS[kind](path)
     size = sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size
-    return [f"{path.name}: {title}, {_bytes(size)}", *_aligned(rows)]
+    return [f"{path.name}: {title}, {_bytes(size)}", *format_table(rows, "<<", indent="  ")]
 
 
 Row = tuple[str, str]
@@ -211,7 +212,7 @@ def _tiles(path: Path) -> Description:
         ("targets", ", ".join(shard.targets) or "none"),
         ("columns", ", ".join(shard.columns)),
     ]
-    return f"tile shard ({shard.kind})", rows
+    return f"tile shard ({shard.wing})", rows
 
 
 def _manifest(path: Path) -> Description:
@@ -226,7 +227,7 @@ def _manifest(path: Path) -> Description:
     for split, classes in manifest.counts.items():
         parts = ", ".join(f"{name} {count}" for name, count in classes.items() if name != "all")
         rows.append((split, f"{sum(classes.values())}" + (f" ({parts})" if parts else "")))
-    return f"manifest of tiles ({manifest.kind})", rows
+    return f"manifest of tiles ({manifest.wing})", rows
 
 
 def _bundle(path: Path) -> Description:
@@ -278,12 +279,6 @@ _DESCRIBERS: dict[Kind, Callable[[Path], Description]] = {
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------
-def _aligned(rows: Iterable[Row]) -> list[str]:
-    rows = list(rows)
-    width = max((len(name) for name, _ in rows), default=0)
-    return [f"  {name.ljust(width)}  {text}" for name, text in rows]
-
-
 def _bytes(n: int) -> str:
     power = min(len(f"{n:.0f}") - 1, 14) // 3
     return f"{n / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"

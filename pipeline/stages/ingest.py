@@ -1,22 +1,27 @@
 """Stage `ingest`: event files of any origin to DL1 HDF5, FITS frames to calibrated FITS."""
 
 import json
-import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline import provenance
 from pipeline.config import Config
 from pipeline.errors import InputFileError, UserError
-from pipeline.files import atomic_output
+from pipeline.files import atomic_output, write_text_atomically
 from pipeline.filetypes import Kind, file_kind
+from pipeline.logs import get_logger
 from pipeline.stages.inputs import check_names, failed, planned_outputs
+from pipeline.workers import in_order
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
+
+#: Sections of the configuration that decide what is read from each wing's files.
+READS_CAMERA = ("ingest.camera",)
+READS_SKY = ("ingest.sky",)
 
 _REFUSED: dict[str, str] = {
     "corsika": "holds photon bunches of CORSIKA, not camera images; run sim_telarray on it first",
@@ -27,10 +32,12 @@ _REFUSED: dict[str, str] = {
 }
 
 
-def ingest(files: Sequence[str | Path], cfg: Config, out: str | Path, *, force: bool = False) -> list[dict[str, Any]]:
+def ingest(
+    files: Sequence[str | Path], cfg: Config, out: str | Path, *, force: bool = False, jobs: int = 1
+) -> list[dict[str, Any]]:
     """Write NAME.dl1.h5 or NAME.fits for every file, and status.json about all of them.
 
-    What a file is, is told by its content. A file that cannot be used is logged as an error and does not stop the
+    What a file is follows from its content. A file that cannot be used is logged as an error and does not stop the
     others; one that ends in the middle gives what was whole.
 
     Parameters
@@ -43,6 +50,8 @@ def ingest(files: Sequence[str | Path], cfg: Config, out: str | Path, *, force: 
         Directory; made if missing.
     force : bool
         Replace products that exist.
+    jobs : int
+        Number of processes; products and status are the same for any, except for the times.
 
     Returns
     -------
@@ -53,7 +62,7 @@ def ingest(files: Sequence[str | Path], cfg: Config, out: str | Path, *, force: 
     Raises
     ------
     UserError
-        If two inputs have the same name, or an output is in the way.
+        If two inputs have the same name, an output is in the way, or one of several processes was ended from outside.
     """
     out = Path(out)
     paths = [Path(path) for path in files]
@@ -62,15 +71,10 @@ def ingest(files: Sequence[str | Path], cfg: Config, out: str | Path, *, force: 
     events = [path for path in paths if kinds[path] != "fits"]
     check_names(paths)
     targets = planned_outputs(frames, out, ".fits", force=force) | planned_outputs(events, out, ".dl1.h5", force=force)
-    statuses = []
-    for path in paths:
-        status: dict[str, Any] = {"file": str(path), "status": "ok"}
-        try:
-            status |= _ingest_one(path, kinds[path], targets[path], cfg, force)
-        except UserError as error:
-            status |= failed(path, error)
-        statuses.append(status)
-    _write_status(out, statuses)
+    plan = ((path, kinds[path], targets[path]) for path in paths)
+    statuses = list(in_order(partial, (_status_of, cfg, force), plan, max(1, min(jobs, len(paths)))))
+    content = {Path(status["file"]).name: status for status in statuses}
+    write_text_atomically(out / "status.json", json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
     return statuses
 
 
@@ -79,6 +83,15 @@ def _kind(path: Path) -> Kind | InputFileError:
         return file_kind(path)
     except InputFileError as error:
         return error
+
+
+def _status_of(cfg: Config, force: bool, planned: tuple[Path, Kind | InputFileError, Path]) -> dict[str, Any]:
+    path, kind, target = planned
+    status: dict[str, Any] = {"file": str(path), "status": "ok"}
+    try:
+        return status | _ingest_one(path, kind, target, cfg, force)
+    except UserError as error:
+        return status | failed(path, error)
 
 
 def _ingest_one(path: Path, kind: Kind | InputFileError, target: Path, cfg: Config, force: bool) -> dict[str, Any]:
@@ -137,11 +150,3 @@ _INGEST: dict[str, Callable[[Path, Path, Config, bool], dict[str, Any]]] = {
     "dl2": _dl1,
     "fits": _fits,
 }
-
-
-def _write_status(out: Path, statuses: Sequence[dict[str, Any]]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    content = {Path(status["file"]).name: status for status in statuses}
-    temporary = out / f".status.{os.getpid()}.part"
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
-    temporary.replace(out / "status.json")

@@ -1,6 +1,5 @@
 """What stages with several inputs share: where products go, and how a bad input is told of."""
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.files import check_free, source_name
+from pipeline.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def check_names(paths: Sequence[Path]) -> None:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import provenance
-from pipeline.config import Config
+from pipeline.config import Config, sections_of
 from pipeline.tiles.manifest import Manifest, write_manifest
 
+#: Sections of the configuration that decide a manifest.
+READS = ("tiles.weighting",)
 CLASS_COLUMN = "true_primary_id"
 
 
@@ -19,7 +21,7 @@ def make_manifest(shards: Sequence[Path], cfg: Config, out: Path, *, force: bool
         If the shards do not belong together or hold no tile.
     """
     weighting = cfg.tiles.weighting
-    stamped = provenance.stamp("manifest", config=weighting.model_dump(mode="json"))
+    stamped = provenance.stamp("manifest", config=sections_of(cfg, READS))
     manifest = write_manifest(
         shards,
         out,

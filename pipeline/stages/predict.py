@@ -1,9 +1,7 @@
 """Stage `predict`: trained models on whole files or single images. No torch; ctapipe only to read simtel."""
 
 import json
-import logging
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,17 +14,25 @@ import numpy as np
 
 from pipeline import provenance
 from pipeline.bundle.runtime import Predictor
-from pipeline.config import Config
+from pipeline.config import Config, sections_of
 from pipeline.errors import InputFileError, UserError
-from pipeline.files import check_free, source_name
+from pipeline.files import atomic_output, check_free, source_name
 from pipeline.filetypes import Kind, file_kind
+from pipeline.logs import get_logger
 from pipeline.records import RecordSink, record_sink
 from pipeline.stages.events import as_dl1
 
 if TYPE_CHECKING:
+    from pipeline.bundle.card import Card
     from pipeline.camera.predictions import CameraModel, ImagePredictions
+    from pipeline.sky.frames import Frame, FrameProduct
+    from pipeline.sky.restore import FrameResult
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
+
+#: Sections of the configuration that decide predictions from each wing's files.
+READS_CAMERA = ("predict.batch_size", "ingest.camera")
+READS_SKY = ("predict.tile_px", "predict.overlap_px", "ingest.sky")
 
 _WING: dict[Kind, str] = {"simtel": "camera", "dl1": "camera", "lstchain": "camera", "fits": "sky"}
 _SUFFIX = {"camera": ".dl2.h5", "sky": ".fits"}
@@ -93,14 +99,14 @@ def predict(
         done = (_predict_one(job, settings, models, sink) for job in todo)
     statuses = []
     for status in done:
-        _tell(status)
+        _log_status(status)
         statuses.append(status)
     if out is not None and not _is_file(out, files):
         _write_status(out, statuses)
     return statuses
 
 
-def _tell(status: Mapping[str, Any]) -> None:
+def _log_status(status: Mapping[str, Any]) -> None:
     if status["status"] == "failed":
         log.error("%s", status["reason"])
     elif "output" in status:
@@ -185,8 +191,8 @@ class _Models:
     @classmethod
     def load(cls, bundles: Sequence[str | Path], threads: int) -> "_Models":
         predictors = [Predictor.load(bundle, threads=threads) for bundle in bundles]
-        camera = [predictor for predictor in predictors if predictor.card.kind == "camera"]
-        models = cls(sky=[predictor for predictor in predictors if predictor.card.kind == "sky"])
+        camera = [predictor for predictor in predictors if predictor.card.wing == "camera"]
+        models = cls(sky=[predictor for predictor in predictors if predictor.card.wing == "sky"])
         if camera:
             from pipeline.camera.predictions import CameraModel, distinct
 
@@ -250,11 +256,9 @@ def _product(path: Path, kind: Kind, out: Path | None, files: Sequence[Path]) ->
 
 def _write_status(folder: Path, statuses: Sequence[Mapping[str, Any]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / "status.json"
-    temporary = folder / f".status.{os.getpid()}.part"
     content = {Path(status["file"]).name: status for status in statuses}
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    temporary.replace(target)
+    with atomic_output(folder / "status.json", force=True) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 # ---- camera ----------------------------------------------------------------------------------------------------------
@@ -270,7 +274,7 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
     with ExitStack() as stack:
         dl1_path = stack.enter_context(as_dl1(job.path, job.kind, settings.cfg))
         file = stack.enter_context(DL1File(dl1_path))
-        product = stack.enter_context(_dl2_product(job, dl1_path, models.camera, settings.force)) if job.out else None
+        product = stack.enter_context(_dl2_product(job, dl1_path, models.camera, settings)) if job.out else None
         chunks = predict_images(
             file,
             models.camera,
@@ -299,8 +303,8 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
 class _DL2Product:
     """Predictions of one file on their way into DL2."""
 
-    def __init__(self, job: _Job, writer: Any, outputs: Mapping[str, Any], stamp: dict[str, Any]) -> None:
-        self._job, self._writer, self._outputs, self.stamp = job, writer, outputs, stamp
+    def __init__(self, writer: Any, stamp: dict[str, Any]) -> None:
+        self._writer, self.stamp = writer, stamp
 
     def add(self, predictions: "ImagePredictions") -> None:
         if predictions.served:
@@ -314,22 +318,24 @@ class _DL2Product:
 
 
 @contextmanager
-def _dl2_product(job: _Job, dl1_path: Path, models: "Sequence[CameraModel]", force: bool) -> Iterator[_DL2Product]:
+def _dl2_product(
+    job: _Job, dl1_path: Path, models: "Sequence[CameraModel]", settings: _Settings
+) -> Iterator[_DL2Product]:
     from pipeline.camera.dl2 import DL2Writer, Output
-    from pipeline.files import atomic_output
 
-    outputs = {model.prefix: Output(model.prefix, model.columns) for model in models}
+    outputs = [Output(head.prefix, head.spec.columns) for model in models for head in model.heads]
     stamp = provenance.stamp(
         "predict",
+        config=sections_of(settings.cfg, READS_CAMERA),
         input=job.path.name,
         input_sha256=provenance.sha256_file(job.path),
-        bundles={model.prefix: model.predictor.card.bundle_sha256 for model in models},
+        bundles={model.name: model.predictor.card.bundle_sha256 for model in models},
     )
     with (
-        atomic_output(job.out, force=force) as temporary,
-        DL2Writer(temporary, dl1_path, list(outputs.values()), provenance=stamp) as writer,
+        atomic_output(job.out, force=settings.force) as temporary,
+        DL2Writer(temporary, dl1_path, outputs, provenance=stamp) as writer,
     ):
-        yield _DL2Product(job, writer, outputs, stamp)
+        yield _DL2Product(writer, stamp)
 
 
 def image_records(
@@ -339,11 +345,12 @@ def image_records(
 
     A column that several models predict is called PREFIX_COLUMN.
     """
-    times = Counter(column for model in models for column in model.columns)
+    heads = [head for model in models for head in model.heads]
+    times = Counter(column for head in heads for column in head.columns)
     names = {
-        (model.prefix, column): column if times[column] == 1 else f"{model.prefix}_{column}"
-        for model in models
-        for column in model.columns
+        (head.prefix, column): column if times[column] == 1 else f"{head.prefix}_{column}"
+        for head in heads
+        for column in head.columns
     }
     for place in range(len(predictions)):
         reasons = sorted({text for reason in predictions.reasons.values() if (text := reason[place])})
@@ -374,57 +381,62 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
         raise UserError(f"{job.path} is a FITS frame, and no bundle given is for those: {models.named()}")
     if len(models.sky) > 1 and job.out is not None:
         names = ", ".join(predictor.card.name for predictor in models.sky)
-        raise UserError(f"one frame can be answered by one bundle, got {names}; give them one by one")
+        raise UserError(f"one frame can be given to one bundle, got {names}; give them one by one")
     if settings.selects:
         raise UserError(f"{job.path} is a FITS frame: --event and --telescope choose camera images")
-    from pipeline.sky.frames import read_frames, write_answers
-    from pipeline.sky.restore import answer_of, restore_frame
+    from pipeline.sky.frames import read_frames
+    from pipeline.sky.restore import product_of, restore_frame
 
     started = time.monotonic()
     cfg = settings.cfg
     frames = read_frames(job.path, cfg.ingest.sky)
+    products = []
     for predictor in models.sky:
-        answers = []
         for frame in frames:
             for note in frame.notes:
                 log.debug("%s: %s", job.path.name, note)
-            restored, err, dq = restore_frame(frame, predictor, cfg.predict.tile_px, cfg.predict.overlap_px)
+            result = restore_frame(frame, predictor, cfg.predict.tile_px, cfg.predict.overlap_px)
             if sink.wanted:
-                sink.write(_frame_record(job.path.name, frame, predictor.card.name, restored, err, dq))
+                sink.write(_frame_record(job.path.name, frame, predictor.card.name, result))
             if job.out is not None:
-                answers.append(answer_of(frame, restored, err, dq))
+                products.append(product_of(frame, result))
     sink.end_of_file()
-    result: dict[str, Any] = {"n_images": len(frames), "n_valid": len(frames), "left_out": {}}
+    status: dict[str, Any] = {"n_images": len(frames), "n_valid": len(frames), "left_out": {}}
     if job.out is not None:
-        card = models.sky[0].card
-        history = [
-            f"lightpool {provenance.stamp('predict')['version']}: {card.task} by {card.name}",
-            f"bundle sha256 {card.bundle_sha256}",
-            f"tiles of {cfg.predict.tile_px} px, overlap {cfg.predict.overlap_px} px",
-        ]
-        write_answers(job.path, job.out, answers, history, force=settings.force)
-        stamp = provenance.stamp(
-            "predict",
-            input=job.path.name,
-            input_sha256=provenance.sha256_file(job.path),
-            bundles={card.name: card.bundle_sha256},
-            tile_px=cfg.predict.tile_px,
-            overlap_px=cfg.predict.overlap_px,
-        )
-        provenance.write_sidecar(job.out, stamp, wall_time_s=round(time.monotonic() - started, 3))
-        result["output"] = str(job.out)
-    return result
+        _write_frames(job, settings, models.sky[0].card, products, started)
+        status["output"] = str(job.out)
+    return status
 
 
-def _frame_record(
-    file: str, frame: Any, model: str, restored: np.ndarray, err: np.ndarray, dq: np.ndarray
-) -> dict[str, Any]:
+def _write_frames(
+    job: _Job, settings: _Settings, card: "Card", products: "Sequence[FrameProduct]", started: float
+) -> None:
+    from pipeline.sky.frames import write_products
+
+    cfg = settings.cfg
+    history = [
+        f"lightpool {provenance.stamp('predict')['version']}: {', '.join(card.tasks)} by {card.name}",
+        f"bundle sha256 {card.bundle_sha256}",
+        f"tiles of {cfg.predict.tile_px} px, overlap {cfg.predict.overlap_px} px",
+    ]
+    write_products(job.path, job.out, products, history, force=settings.force)
+    stamp = provenance.stamp(
+        "predict",
+        config=sections_of(cfg, READS_SKY),
+        input=job.path.name,
+        input_sha256=provenance.sha256_file(job.path),
+        bundles={card.name: card.bundle_sha256},
+    )
+    provenance.write_sidecar(job.out, stamp, wall_time_s=round(time.monotonic() - started, 3))
+
+
+def _frame_record(file: str, frame: "Frame", model: str, result: "FrameResult") -> dict[str, Any]:
     """What happened to a frame, in numbers."""
     from pipeline.sky.background import robust_background
-    from pipeline.sky.dq import DQ
+    from pipeline.sky.dq import DQ, has
 
     part = frame.exposed
-    level, noise = robust_background(restored[part], (dq[part] & ~np.uint8(DQ.RESTORED)) != 0)
+    level, noise = robust_background(result.sci[part], (result.dq[part] & ~np.uint16(DQ.RESTORED)) != 0)
     height, width = frame.shape
     return {
         "file": file,
@@ -439,8 +451,9 @@ def _frame_record(
         "noise_before": _number(frame.noise),
         "noise_after": _number(noise),
         "median_err_before": _number(np.nanmedian(frame.err)),
-        "median_err_after": _number(np.nanmedian(err)),
-        "n_restored": int(np.count_nonzero(dq & np.uint8(DQ.RESTORED))),
-        "n_saturated": int(np.count_nonzero(dq & np.uint8(DQ.SATURATED))),
-        "n_missing": int(np.count_nonzero(dq & np.uint8(DQ.MISSING))),
+        "median_err_after": _number(np.nanmedian(result.err)),
+        **{f"median_{name.lower()}": _number(np.nanmedian(plane[part])) for name, (plane, _) in result.planes.items()},
+        "n_restored": int(np.count_nonzero(has(result.dq, DQ.RESTORED))),
+        "n_saturated": int(np.count_nonzero(has(result.dq, DQ.SATURATED))),
+        "n_missing": int(np.count_nonzero(has(result.dq, DQ.MISSING))),
     }

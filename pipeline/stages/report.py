@@ -1,14 +1,14 @@
 """`lightpool report`: one self-contained page about a run, readable top to bottom, with nothing to load."""
 
-import logging
 from pathlib import Path
 
 from pipeline import provenance
 from pipeline.files import atomic_output, check_free
+from pipeline.logs import get_logger
 from pipeline.reporting.collect import collect
 from pipeline.reporting.page import render
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 
 def report(run_dir: str | Path, out: str | Path, force: bool = False) -> Path:

@@ -1,14 +1,18 @@
 """`lightpool simulate showers`: one run of showers of one kind as DL1 HDF5, with truth."""
 
-import logging
 import time
 from pathlib import Path
+from typing import Any
 
 from pipeline import provenance
-from pipeline.config import Config
+from pipeline.config import Config, sections_of
 from pipeline.files import atomic_output, check_free
+from pipeline.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
+
+#: Sections of the configuration that decide a run: DL1 holds image masks and parameters, so the cleaning is one.
+READS = ("showers", "tiles.camera.cleaning", "seed")
 
 
 def simulate_showers(
@@ -48,33 +52,17 @@ def simulate_showers(
     from pipeline.camera.dl1 import DL1Writer
     from pipeline.camera.showers.array import subarray
     from pipeline.camera.showers.generate import run_showers, simulation_run
-    from pipeline.camera.showers.particles import PRIMARIES
     from pipeline.camera.showers.primaries import pointing
 
-    seed = cfg.seed if seed is None else seed
+    cfg = cfg if seed is None else cfg.model_copy(update={"seed": seed})
     alt_rad, az_rad = pointing(cfg.showers)
-    cleaning = cfg.tiles.camera.cleaning
-    array = subarray(cfg.showers)
-    facts = {
-        "geometry_sha256": {kind: provenance.sha256_file(path) for kind, path in cfg.showers.geometry_files.items()}
-    }
-    nucleons, _ = PRIMARIES[shower_class.particle]
-    if len(nucleons) > 1:
-        facts["nucleus"] = f"superposition: {len(nucleons)} independent nucleons with equal shares of the energy"
-    stamped = provenance.stamp(
-        "simulate showers",
-        config=cfg.showers.model_dump(mode="json"),
-        cleaning=cleaning.model_dump(mode="json"),
-        seed=seed,
-        run=run,
-        **facts,
-    )
+    stamped = _stamped(cfg, run)
     began = time.perf_counter()
     with (
         atomic_output(out, force=force) as temporary,
         DL1Writer(
             temporary,
-            array,
+            subarray(cfg.showers),
             obs_id=run,
             pointing_alt_rad=alt_rad,
             pointing_az_rad=az_rad,
@@ -82,15 +70,28 @@ def simulate_showers(
             provenance=stamped,
         ) as writer,
     ):
-        run_showers(cfg.showers, run, seed, writer, cleaning, jobs)
+        run_showers(cfg.showers, run, cfg.seed, writer, cfg.tiles.camera.cleaning, jobs)
     wall_s = time.perf_counter() - began
     provenance.write_sidecar(out, stamped, wall_s=round(wall_s, 3), n_images=writer.n_images)
     log.info(
         "simulated %s: %d %s showers, %d images in %.1f s",
-        out,
-        shower_class.showers_per_run,
-        shower_class.particle,
-        writer.n_images,
-        wall_s,
-    )
+        out, shower_class.showers_per_run, shower_class.particle, writer.n_images, wall_s,
+    )  # fmt: skip
     return out
+
+
+def _stamped(cfg: Config, run: int) -> dict[str, Any]:
+    """What is equal for equal runs."""
+    from pipeline.camera.showers.particles import PRIMARIES
+
+    files = cfg.showers.geometry_files
+    facts: dict[str, Any] = {"geometry_sha256": {name: provenance.sha256_file(path) for name, path in files.items()}}
+    nucleons, _ = PRIMARIES[cfg.showers.class_of_run(run).particle]
+    if len(nucleons) > 1:
+        facts["nucleus"] = f"superposition: {len(nucleons)} independent nucleons with equal shares of the energy"
+    return provenance.stamp(
+        "simulate showers",
+        config=sections_of(cfg, READS),
+        run=run,
+        **facts,
+    )

@@ -1,8 +1,9 @@
 """`lightpool simulate sky`: one raw long-exposure frame as a camera writes it, and its truth beside it."""
 
 import datetime
-import logging
 import zlib
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,23 +11,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline import provenance
-from pipeline.config import Config, SkySimulationConfig
+from pipeline.config import Config, SkySimulationConfig, sections_of
 from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
-from pipeline.sky import defects, scenes
-from pipeline.sky.dq import DESCRIPTIONS, DQ
+from pipeline.logs import get_logger
+from pipeline.sky import cards, defects, scenes
+from pipeline.sky.dq import DESCRIPTIONS, DQ, DQ_DTYPE, flag
 from pipeline.sky.truth import truth_path
 
 if TYPE_CHECKING:
     from astropy.io import fits
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # Kept free for missing pixels (FITS BLANK): the stored integer -32768 is 0 ADU under BZERO 32768.
 _BLANK_ADU = 0
 _BZERO = 32_768
 _MJD_EPOCH = datetime.datetime(1858, 11, 17)
 _FIRST_NIGHT = datetime.datetime(2020, 1, 1, 2, 0, 0)
+
+#: Sections of the configuration that decide a frame.
+READS = ("sky", "seed")
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Exposure:
         As read out; 0 marks missing pixels.
     clean_e : ndarray, shape (H, W), float32
         Scene, sky and mean dark current [electron]: what a perfect restoration of the calibrated frame gives.
-    dq : ndarray, shape (H, W), uint8
+    dq : ndarray, shape (H, W), uint16
         What is wrong with each pixel.
     """
 
@@ -84,19 +89,19 @@ def simulate_sky(cfg: Config, run: int, out: str | Path, seed: int | None = None
     Raises
     ------
     UserError
-        If `run` is below 1, or an output exists and `force` is false.
+        If `run` is below 1, an output exists and `force` is false, or `sky.defects` has an entry that cannot be made.
     """
     if run < 1:
         raise UserError(f"--run {run} is not a run number; runs are counted from 1")
-    seed = cfg.seed if seed is None else seed
+    cfg = cfg if seed is None else cfg.model_copy(update={"seed": seed})
     out = check_free(out, force=force)
     truth = check_free(truth_path(out), force=force)
-    exposure = expose(cfg.sky, seed, run)
-    stamped = provenance.stamp("simulate sky", config=cfg.sky.model_dump(mode="json"), seed=seed, run=run)
+    exposure = expose(cfg.sky, cfg.seed, run)
+    stamped = provenance.stamp("simulate sky", config=sections_of(cfg, READS), run=run)
     with atomic_output(truth, force=force) as temporary:
         _truth_hdus(exposure, cfg.sky, run, stamped).writeto(temporary)
     with atomic_output(out, force=force) as temporary:
-        _raw_hdu(exposure, cfg.sky, run, seed, truth.name).writeto(temporary)
+        _raw_hdu(exposure, cfg.sky, run, cfg.seed, truth.name).writeto(temporary)
     for product in (truth, out):
         provenance.write_sidecar(product, stamped)
     log.info("simulated %s: %d stars, %s", out, exposure.scene.stars["x"].size, exposure.scene.psf)
@@ -113,6 +118,7 @@ def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
     def stream(purpose: str) -> np.random.Generator:
         return np.random.default_rng([seed, run, zlib.crc32(purpose.encode())])
 
+    further = _FurtherDefects(cfg)
     scene = scenes.draw_scene(cfg, stream("scene"))
     camera = _draw_camera(cfg, stream("camera"))
     dark = defects.DarkCurrent(cfg.dark_e_per_s, cfg.exposure_s)
@@ -127,6 +133,8 @@ def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
 
     light_e = defects.ShotNoise().sample(stream("shot noise"), response * (scene.expected_e + trails_e))
     charge_e = light_e + dark.sample(stream("dark"), cfg.shape) + hot_e + np.rint(response * rays_e)
+    further_e = further.sample(stream)
+    charge_e = sum((np.rint(part_e) for part_e, _ in further_e), charge_e)
     charge_e = defects.bloom(charge_e, cfg.full_well_e)
     read_e = charge_e + defects.ReadNoise(camera.read_noise_e).sample(stream("read noise"), cfg.shape)
     converter = defects.Digitisation(camera.gain_e_per_adu, cfg.bias_adu, cfg.adc_max_adu)
@@ -135,7 +143,7 @@ def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
 
     saturation_adu = min(cfg.full_well_e / camera.gain_e_per_adu + cfg.bias_adu, cfg.adc_max_adu)
     threshold_e = defects.FLAG_SIGMA * np.sqrt(clean_e + camera.read_noise_e**2)
-    dq = np.zeros(cfg.shape, np.uint8)
+    dq = np.zeros(cfg.shape, DQ_DTYPE)
     for where, bit in (
         (response < 1, DQ.BAD),
         (hot_e > threshold_e, DQ.HOT),
@@ -143,9 +151,41 @@ def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
         (trails_e > threshold_e, DQ.TRAIL),
         (charge_e / camera.gain_e_per_adu + cfg.bias_adu >= saturation_adu, DQ.SATURATED),
         (missing, DQ.MISSING),
+        *((np.abs(part_e) > threshold_e, bit) for part_e, bit in further_e),
     ):
-        defects.flag(dq, where, bit)
+        flag(dq, where, bit)
     return Exposure(adu.astype(np.uint16), clean_e.astype(np.float32), dq, scene, camera, saturation_adu)
+
+
+class _FurtherDefects:
+    """The entries of `sky.defects`, made before anything is drawn, so that a wrong one fails at once."""
+
+    def __init__(self, cfg: SkySimulationConfig) -> None:
+        self._shape = cfg.shape
+        self._defects = [(entry, defects.create_defect(entry.name, entry.kwargs)) for entry in cfg.defects]
+
+    def sample(self, stream: Callable[[str], np.random.Generator]) -> list[tuple[np.ndarray, DQ]]:
+        """Charge [electron] and truth bit of each entry; the stream's key is the name, and the count of a repeated one.
+
+        Raises
+        ------
+        UserError
+            If a defect does not give one finite charge per pixel.
+        """
+        seen: Counter[str] = Counter()
+        drawn = []
+        for entry, defect in self._defects:
+            seen[entry.name] += 1
+            repeat = f" {seen[entry.name]}" if seen[entry.name] > 1 else ""
+            charge_e = np.asarray(defect.sample(stream(f"defect {entry.name}{repeat}"), self._shape), dtype=float)
+            if charge_e.shape != self._shape or not np.isfinite(charge_e).all():
+                raise UserError(
+                    f"the defect {entry.name!r} gave an array of shape {charge_e.shape} with "
+                    f"{np.count_nonzero(~np.isfinite(charge_e))} values that are not finite; its sample must return "
+                    f"one finite charge for each pixel of {self._shape}"
+                )
+            drawn.append((charge_e, DQ[entry.bit.upper()]))
+        return drawn
 
 
 def _draw_camera(cfg: SkySimulationConfig, rng: np.random.Generator) -> Camera:
@@ -178,7 +218,7 @@ def _raw_hdu(exposure: Exposure, cfg: SkySimulationConfig, run: int, seed: int, 
     header["BLANK"] = (_BLANK_ADU - _BZERO, "stored value of missing pixels")
     for key, value, comment in _camera_cards(exposure, cfg, run, seed) + _wcs_cards(cfg, run, seed):
         header[key] = (value, comment)
-    header["LPTRUTH"] = (truth_name, "truth of this simulated frame")
+    header[cards.TRUTH.keyword] = (truth_name, cards.TRUTH.comment)
     return hdu
 
 

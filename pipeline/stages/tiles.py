@@ -1,6 +1,5 @@
 """Stage `tiles`: ingested event files and frames to training tiles, one shard per input."""
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -10,13 +9,18 @@ from typing import Any
 import numpy as np
 
 from pipeline import provenance
-from pipeline.config import Config
+from pipeline.config import Config, sections_of
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import atomic_output
 from pipeline.filetypes import file_kind
+from pipeline.logs import get_logger
 from pipeline.stages.inputs import failed, planned_outputs
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
+
+#: Sections of the configuration that decide the tiles of each wing.
+READS_CAMERA = ("tiles.camera", "tiles.splits", "seed")
+READS_SKY = ("tiles.sky", "tiles.splits", "seed")
 
 
 def make_tiles(
@@ -73,18 +77,18 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
     """Tiles of one DL1 file: counts of images taken and left out, by reason."""
     from pipeline.camera.dl1 import DL1File
     from pipeline.camera.tiling import CHANNELS, chosen_camera, column_types, shard_attributes, target_types, tile_file
+    from pipeline.inputs.image import ImageRecipe
     from pipeline.tiles.shards import ShardWriter
 
     started = time.monotonic()
-    tiles = cfg.tiles.camera
+    recipe = ImageRecipe.of(cfg.tiles.camera)
     rejected: Counter[str] = Counter()
     with DL1File(path) as file:
-        identity = chosen_camera(file, tiles.camera)
+        identity = chosen_camera(file, cfg.tiles.camera.camera)
         other = sum(file.n_images_of(t) for t in file.tel_ids if file.telescopes[t].identity != identity)
         stamped = provenance.stamp(
             "tiles",
-            config=cfg.tiles.model_dump(mode="json", include={"camera", "splits"}),
-            seed=cfg.seed,
+            config=sections_of(cfg, READS_CAMERA),
             input=path.name,
             input_sha256=provenance.sha256_file(path),
         )
@@ -93,15 +97,15 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
             ShardWriter(
                 temporary,
                 channels=CHANNELS,
-                tile_shape=(tiles.size, tiles.size),
+                tile_shape=(recipe.size_px, recipe.size_px),
                 source=file.source,
-                kind="camera",
-                attributes=shard_attributes(file, tiles, identity) | {"provenance": stamped},
+                wing="camera",
+                attributes=shard_attributes(file, recipe, identity) | {"provenance": stamped},
                 columns=column_types(truth=file.has_truth),
-                targets=target_types(truth=file.has_truth),
+                targets=target_types((recipe.size_px, recipe.size_px), truth=file.has_truth),
             ) as writer,
         ):
-            for batch, left_out in tile_file(file, tiles, identity):
+            for batch, left_out in tile_file(file, recipe, identity):
                 batch.split = _splits(file.source, file.obs_ids, batch.events, cfg)
                 writer.append(batch)
                 rejected.update(left_out)
@@ -139,7 +143,8 @@ def _tile_frames(
     """Tiles of calibrated frames, one by one, or all together when they are each other's targets."""
     if not frames:
         return {}
-    from pipeline.sky.tiling import tile_frame, tile_pairs
+    from pipeline.sky.pairs import tile_pairs
+    from pipeline.sky.tiling import tile_frame
 
     if cfg.tiles.sky.target == "noise2noise":
         try:

@@ -1,20 +1,23 @@
-"""`lightpool validate showers`: the shower simulation beside CORSIKA, sim_telarray and published numbers."""
+"""`lightpool validate showers`: the shower simulation compared with CORSIKA, sim_telarray and published numbers."""
 
 import json
-import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import provenance
 from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
+from pipeline.logs import get_logger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-log = logging.getLogger(__name__)
+    from pipeline.camera.showers.validation.checks import Outcome
+
+log = get_logger(__name__)
 
 
 def validate_showers(
@@ -53,7 +56,6 @@ def validate_showers(
         raise UserError(f"{data} is not a directory; --data takes the folder of the reference files")
     # Numba, matplotlib and scikit-learn are imported from here on.
     from pipeline.camera.showers.validation import checks
-    from pipeline.camera.showers.validation.rows import markdown
 
     there = [] if data is None else [name for name in checks.DATA_FILES if (data / name).is_file()]
     inputs = {name: provenance.sha256_file(data / name) for name in there}
@@ -61,25 +63,12 @@ def validate_showers(
     began = time.perf_counter()
     outcomes = checks.run_checks(data, quick, jobs)
     rows = [row.to_json() for outcome in outcomes for row in outcome.rows]
-    curves: dict[str, Any] = {}
-    for outcome in outcomes:
-        curves |= outcome.curves
-    verdicts = [row["verdict"] for row in rows]
-    counts = {verdict: verdicts.count(verdict) for verdict in ("agrees", "bounded", "differs")}
+    verdicts = Counter(row["verdict"] for row in rows)
+    counts = {verdict: verdicts[verdict] for verdict in ("agrees", "bounded", "differs")}
+    facts = {"with_data": data is not None, "quick": quick, "counts": counts}
     with atomic_output(out, force=force) as temporary:
         temporary.mkdir()
-        content = {
-            "with_data": data is not None,
-            "quick": quick,
-            "counts": counts,
-            "rows": rows,
-            "figures": _draw(curves, temporary),
-            "curves": curves,
-            "cpu_s": {outcome.name: round(outcome.cpu_s, 1) for outcome in outcomes},
-        }
-        (temporary / "validation.json").write_text(json.dumps(content, indent=1, allow_nan=True) + "\n")
-        (temporary / "validation.md").write_text(markdown(rows), encoding="utf-8")
-        _write_table(rows, temporary / "validation.ecsv")
+        _write(outcomes, rows, facts, temporary)
     provenance.write_sidecar(out / "validation.json", stamped, wall_s=round(time.perf_counter() - began, 1))
     for row in rows:
         if row["verdict"] == "differs":
@@ -89,6 +78,25 @@ def validate_showers(
         out, counts["agrees"], counts["bounded"], counts["differs"],
     )  # fmt: skip
     return out
+
+
+def _write(outcomes: Sequence["Outcome"], rows: list[dict[str, Any]], facts: Mapping[str, Any], folder: Path) -> None:
+    """Rows as JSON, Markdown and ECSV, and the figures."""
+    from pipeline.camera.showers.validation.rows import markdown
+
+    curves: dict[str, Any] = {}
+    for outcome in outcomes:
+        curves |= outcome.curves
+    content = {
+        **facts,
+        "rows": rows,
+        "figures": _draw(curves, folder),
+        "curves": curves,
+        "cpu_s": {outcome.name: round(outcome.cpu_s, 1) for outcome in outcomes},
+    }
+    (folder / "validation.json").write_text(json.dumps(content, indent=1, allow_nan=True) + "\n")
+    (folder / "validation.md").write_text(markdown(rows), encoding="utf-8")
+    _write_table(rows, folder / "validation.ecsv")
 
 
 def _write_table(rows: list[dict[str, Any]], path: Path) -> None:

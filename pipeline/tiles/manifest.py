@@ -1,7 +1,7 @@
 """`manifest.json`: what training reads. Any number of shards, nothing merged.
 
-It holds the shards' paths (relative to itself), sizes and sha256, counts per split and class, the training split's
-mean and standard deviation of each event column, and the table that equalises the classes.
+It holds the shards' paths (relative to itself), sizes and sha256, counts per split and class, and the table that
+equalises the classes.
 """
 
 import json
@@ -21,10 +21,10 @@ from pipeline.tiles.splits import SPLITS
 from pipeline.tiles.weighting import Weighting, equalise
 
 FORMAT_NAME = "lightpool-manifest"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 #: Facts in a shard's attributes that all shards of a manifest must share.
-SHARED_ATTRIBUTES = ("camera_identity", "tile", "unit", "target")
+SHARED_ATTRIBUTES = ("camera_identity", "recipe", "unit", "target")
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,15 @@ class Manifest:
         `path` (relative to the manifest), `sha256`, `source`, `n_tiles`, `n_groups`.
     counts : dict
         split -> class -> number of tiles ("all" where there are no classes).
-    totals : dict
-        column -> {"n", "mean", "std"} over finite values of the training split.
     """
 
     path: Path
-    kind: str
+    wing: str
     channels: list[Channel]
     tile_shape: tuple[int, int]
     attributes: dict[str, Any]
     shards: list[dict[str, Any]]
     counts: dict[str, dict[str, int]]
-    totals: dict[str, dict[str, float]]
     weighting: Weighting | None
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -60,7 +57,7 @@ class Manifest:
         Raises
         ------
         InputFileError
-            If the file is missing, not a manifest, of a newer version, or names a shard that is not there.
+            If the file is missing, not a manifest, of another version, or names a shard that is not there.
         """
         path = Path(path)
         try:
@@ -73,24 +70,23 @@ class Manifest:
             ) from error
         if not isinstance(content, dict) or content.get("format") != FORMAT_NAME:
             raise InputFileError(f"{path} is not a manifest; make one with `lightpool manifest SHARD... --out {path}`")
-        if content["format_version"] > FORMAT_VERSION:
+        version = content["format_version"]
+        if version != FORMAT_VERSION:
+            advice = "remake it with `lightpool manifest`" if version < FORMAT_VERSION else "update lightpool"
             raise InputFileError(
-                f"{path} has manifest version {content['format_version']}; this lightpool reads up to {FORMAT_VERSION}"
+                f"{path} has manifest version {version}; this lightpool reads version {FORMAT_VERSION}: {advice}"
             )
         for shard in content["shards"]:
             if not (path.parent / shard["path"]).exists():
-                raise InputFileError(
-                    f"{path} names the shard {shard['path']}, which is not there; make the manifest anew"
-                )
+                raise InputFileError(f"{path} names the shard {shard['path']}, which is not there; remake the manifest")
         return cls(
             path=path,
-            kind=content["kind"],
+            wing=content["wing"],
             channels=[Channel(**channel) for channel in content["channels"]],
             tile_shape=tuple(content["tile_shape"]),
             attributes=content["attributes"],
             shards=content["shards"],
             counts=content["counts"],
-            totals=content["totals"],
             weighting=Weighting.from_json(content["weighting"]) if content["weighting"] else None,
             provenance=content["provenance"],
         )
@@ -120,7 +116,7 @@ def write_manifest(
     Parameters
     ----------
     shards : sequence of path
-        Shards with tiles of one kind; empty ones are listed and count nothing.
+        Shards with tiles of one wing and shape; empty ones are listed and count nothing.
     out : path
     class_column : str, optional
         Integer event column that tells the classes apart, where the shards have it.
@@ -144,45 +140,21 @@ def write_manifest(
     twice = {str(path) for path in paths if paths.count(path) > 1}
     if twice:
         raise UserError(f"shards are named twice: {', '.join(sorted(twice))}")
-    entries, events = [], []
-    first: Shard | None = None
     with atomic_output(out, force=force) as temporary:
-        for path in paths:
-            with Shard(path) as shard:
-                first = first or shard
-                _check_alike(first, shard)
-                entries.append(
-                    {
-                        "path": os.path.relpath(path.resolve(), out.resolve().parent),
-                        "sha256": sha256_file(path),
-                        "source": shard.source,
-                        "n_tiles": shard.n_tiles,
-                        "n_groups": shard.n_groups,
-                    }
-                )
-                if shard.n_tiles:
-                    events.append(shard.read_columns([*shard.columns, "split"]))
+        common, entries, events = _read_shards(paths, out.resolve().parent)
         if not events:
             raise UserError(f"none of the {len(paths)} shards has a tile; loosen the cuts (tiles.*.cuts) or add runs")
-        common = set.intersection(*(set(columns) for columns in events))
-        merged = {name: np.concatenate([columns[name] for columns in events]) for name in sorted(common)}
+        names = set.intersection(*(set(columns) for columns in events))
+        merged = {name: np.concatenate([columns[name] for columns in events]) for name in sorted(names)}
         split = merged.pop("split")
         has_classes = class_column in merged
-        weighting = None
-        if has_classes and equalised and all(np.isfinite(merged[name]).all() for name in equalised if name in merged):
-            weighting = equalise(
-                merged, class_column, {name: n for name, n in equalised.items() if name in merged}, max_weight
-            )
+        weighting = _weighting(merged, class_column, equalised or {}, max_weight) if has_classes else None
         content = {
             "format": FORMAT_NAME,
             "format_version": FORMAT_VERSION,
-            "kind": first.kind,
-            "channels": [{"name": channel.name, "unit": channel.unit} for channel in first.channels],
-            "tile_shape": list(first.tile_shape),
-            "attributes": {key: value for key, value in first.attributes.items() if key in SHARED_ATTRIBUTES},
+            **common,
             "shards": entries,
             "counts": _counts(split, merged[class_column] if has_classes else None),
-            "totals": _totals(merged, split == SPLITS["train"]),
             "weighting": weighting.to_json() if weighting else None,
             "provenance": dict(provenance or {}),
         }
@@ -190,9 +162,49 @@ def write_manifest(
     return Manifest.load(out)
 
 
+def _read_shards(
+    paths: Sequence[Path], folder: Path
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, np.ndarray]]]:
+    """What all shards have in common, an entry for each of them, and the event columns of those with tiles."""
+    entries, events = [], []
+    first: Shard | None = None
+    for path in paths:
+        with Shard(path) as shard:
+            first = first or shard
+            _check_alike(first, shard)
+            entries.append(
+                {
+                    "path": os.path.relpath(path.resolve(), folder),
+                    "sha256": sha256_file(path),
+                    "source": shard.source,
+                    "n_tiles": shard.n_tiles,
+                    "n_groups": shard.n_groups,
+                }
+            )
+            if shard.n_tiles:
+                events.append(shard.read_columns([*shard.columns, "split"]))
+    common = {
+        "wing": first.wing,
+        "channels": [{"name": channel.name, "unit": channel.unit} for channel in first.channels],
+        "tile_shape": list(first.tile_shape),
+        "attributes": {key: value for key, value in first.attributes.items() if key in SHARED_ATTRIBUTES},
+    }
+    return common, entries, events
+
+
+def _weighting(
+    columns: Mapping[str, np.ndarray], class_column: str, equalised: Mapping[str, int], max_weight: float
+) -> Weighting | None:
+    """The table that equalises the classes, from those of the columns that the shards have; None without any."""
+    n_bins = {name: n for name, n in equalised.items() if name in columns}
+    if not equalised or not all(np.isfinite(columns[name]).all() for name in n_bins):
+        return None
+    return equalise(columns, class_column, n_bins, max_weight)
+
+
 def _check_alike(first: Shard, other: Shard) -> None:
     facts = [
-        ("kind", first.kind, other.kind),
+        ("wing", first.wing, other.wing),
         ("channels", [c.name for c in first.channels], [c.name for c in other.channels]),
         ("tile shape", first.tile_shape, other.tile_shape),
     ]
@@ -213,16 +225,3 @@ def _counts(split: np.ndarray, classes: np.ndarray | None) -> dict[str, dict[str
             continue
         counts[name] = {str(c): int((classes[inside] == c).sum()) for c in np.unique(classes).tolist()}
     return counts
-
-
-def _totals(columns: Mapping[str, np.ndarray], train: np.ndarray) -> dict[str, dict[str, float]]:
-    totals = {}
-    for name, column in columns.items():
-        values = column[train].astype(np.float64)
-        values = values[np.isfinite(values)]
-        totals[name] = {
-            "n": len(values),
-            "mean": float(values.mean()) if len(values) else 0.0,
-            "std": float(values.std()) if len(values) else 0.0,
-        }
-    return totals

@@ -26,8 +26,8 @@ class TileReader:
     where : mapping, optional
         Event column -> value or values that a tile must have to be read: `{"true_primary_id": 0}` reads gammas only.
     equalise : bool
-        Whether `weights` include the manifest's class equalisation. Switch it off where only one class is used (the
-        energy of gammas): the factors would bend its spectrum towards the other class.
+        Whether `weights` include the manifest's class equalisation (`base_weights` never do). Switch it off where
+        only one class is used (the energy of gammas): the factors would bend its spectrum towards the other class.
 
     Raises
     ------
@@ -60,7 +60,7 @@ class TileReader:
 
     def _check_alike(self, manifest: Manifest) -> None:
         first = self.manifests[0]
-        for name in ("kind", "channels", "tile_shape", "attributes"):
+        for name in ("wing", "channels", "tile_shape", "attributes"):
             if getattr(manifest, name) != getattr(first, name):
                 got, expected = getattr(manifest, name), getattr(first, name)
                 raise UserError(
@@ -95,9 +95,9 @@ class TileReader:
         return self.n_tiles
 
     @property
-    def kind(self) -> str:
+    def wing(self) -> str:
         """Camera or sky."""
-        return self.manifests[0].kind
+        return self.manifests[0].wing
 
     @property
     def channels(self) -> list[Channel]:
@@ -224,6 +224,7 @@ class TileReader:
         wanted = shard.columns if columns is None else list(columns)
         extra = manifest.weighting.needs if manifest.weighting is not None and self._equalise else []
         batch = shard.chunk(chunk, {*wanted, *extra})
+        batch.base_weights = batch.weights
         batch.weights = (batch.weights * self._class_weights(manifest, lambda _: batch.events)).astype(np.float32)
         batch.events = {name: batch.events[name] for name in wanted}
         batch.group = batch.group + self._first_group[number]

@@ -20,8 +20,10 @@ import numpy as np
 from pipeline.errors import InputFileError
 
 FORMAT_NAME = "lightpool-tiles"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CHUNK_TILES = 64
+#: Flags per tile pixel: sixteen bits.
+MASK_DTYPE = np.uint16
 _COLUMN_CHUNK = 4096
 _COMPRESSION = hdf5plugin.Bitshuffle()  # lz4 after bit transposition; lossless
 
@@ -45,11 +47,14 @@ class TileBatch:
         Event columns; names carry their unit.
     targets : dict of ndarray, shape (N, ...)
     weights : ndarray of float32, shape (N,)
+        How much each tile counts; as a reader gives them, with the manifest's class equalisation where asked for.
+    base_weights : ndarray of float32, shape (N,)
+        The same without equalisation.
     split : ndarray of uint8, shape (N,)
         Values of `pipeline.tiles.SPLITS`.
     group : ndarray of int64, shape (N,)
         Tiles with equal numbers (one shower, one field) are contiguous.
-    masks : ndarray of uint8, shape (N, H, W), optional
+    masks : ndarray of uint16, shape (N, H, W), optional
         Bit flags per tile pixel.
     """
 
@@ -58,6 +63,7 @@ class TileBatch:
     group: np.ndarray
     targets: dict[str, np.ndarray] = field(default_factory=dict)
     weights: np.ndarray | None = None
+    base_weights: np.ndarray | None = None
     split: np.ndarray | None = None
     masks: np.ndarray | None = None
 
@@ -65,6 +71,8 @@ class TileBatch:
         n = len(self.images)
         if self.weights is None:
             self.weights = np.ones(n, np.float32)
+        if self.base_weights is None:
+            self.base_weights = self.weights
         if self.split is None:
             self.split = np.zeros(n, np.uint8)
         lengths = {name: len(array) for name, array in self._arrays()}
@@ -73,7 +81,12 @@ class TileBatch:
             raise ValueError(f"a batch of {n} images has columns of other lengths: {wrong}")
 
     def _arrays(self) -> Iterable[tuple[str, np.ndarray]]:
-        yield from (("weights", self.weights), ("split", self.split), ("group", self.group))
+        yield from (
+            ("weights", self.weights),
+            ("base_weights", self.base_weights),
+            ("split", self.split),
+            ("group", self.group),
+        )
         yield from self.events.items()
         yield from self.targets.items()
         if self.masks is not None:
@@ -90,6 +103,7 @@ class TileBatch:
             group=self.group[index],
             targets={name: target[index] for name, target in self.targets.items()},
             weights=self.weights[index],
+            base_weights=self.base_weights[index],
             split=self.split[index],
             masks=None if self.masks is None else self.masks[index],
         )
@@ -106,6 +120,7 @@ class TileBatch:
             group=np.concatenate([b.group for b in batches]),
             targets={name: np.concatenate([b.targets[name] for b in batches]) for name in first.targets},
             weights=np.concatenate([b.weights for b in batches]),
+            base_weights=np.concatenate([b.base_weights for b in batches]),
             split=np.concatenate([b.split for b in batches]),
             masks=None if first.masks is None else np.concatenate([b.masks for b in batches]),
         )
@@ -125,7 +140,7 @@ class ShardWriter:
         float16 for camera images, float32 for sky frames (float16 ends at 65,504).
     source : str
         Name of the run or field: with the group it decides the split.
-    kind : {"camera", "sky"}
+    wing : {"camera", "sky"}
     attributes : mapping
         JSON-able facts of the whole shard: camera identity, cleaning, provenance ...
     columns, targets : mapping, optional
@@ -143,7 +158,7 @@ class ShardWriter:
         tile_shape: tuple[int, int],
         dtype: str = "float16",
         source: str,
-        kind: str,
+        wing: str,
         attributes: Mapping[str, Any],
         columns: Mapping[str, Any] | None = None,
         targets: Mapping[str, tuple[tuple[int, ...], Any]] | None = None,
@@ -157,7 +172,7 @@ class ShardWriter:
         self.n_tiles = 0
         attrs = self._file.attrs
         attrs["format"], attrs["format_version"] = FORMAT_NAME, FORMAT_VERSION
-        attrs["source"], attrs["kind"] = source, kind
+        attrs["source"], attrs["wing"] = source, wing
         attrs["channel_names"] = [channel.name for channel in channels]
         attrs["channel_units"] = [channel.unit for channel in channels]
         attrs["attributes"] = json.dumps(dict(attributes), sort_keys=True, default=str)
@@ -165,7 +180,7 @@ class ShardWriter:
         self._create("weights", (), np.float32, _COLUMN_CHUNK)
         self._create("split", (), np.uint8, _COLUMN_CHUNK)
         if masks:
-            self._create("masks", self._tile_shape, np.uint8, CHUNK_TILES)
+            self._create("masks", self._tile_shape, MASK_DTYPE, CHUNK_TILES)
         self._file.create_group("events")
         self._file.create_group("targets")
         for name, column_dtype in (columns or {}).items():
@@ -189,7 +204,8 @@ class ShardWriter:
         Raises
         ------
         ValueError
-            If columns or targets differ from the first batch's, the tile shape is another, or a group comes back.
+            If columns or targets differ from the first batch's, the tile shape is another, masks have more than sixteen
+            bits, or a group comes back.
         """
         if len(batch) == 0:
             return
@@ -201,6 +217,8 @@ class ShardWriter:
         self._check_names("targets", batch.targets)
         if ("masks" in self._file) != (batch.masks is not None):
             raise ValueError("masks must come with every batch or with none, as declared")
+        if batch.masks is not None and not np.can_cast(batch.masks.dtype, MASK_DTYPE):
+            raise ValueError(f"masks of {batch.masks.dtype} could lose bits; give them as {np.dtype(MASK_DTYPE)}")
         self._note_groups(batch.group)
         extended = {"images": batch.images, "weights": batch.weights, "split": batch.split}
         extended |= {f"events/{name}": column for name, column in batch.events.items()}
@@ -264,7 +282,7 @@ class Shard:
     Raises
     ------
     InputFileError
-        If the file is missing, is not a shard, or is of a newer format version.
+        If the file is missing, is not a shard, or is of another format version.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -279,14 +297,16 @@ class Shard:
         if attrs.get("format") != FORMAT_NAME or "groups" not in self._file:
             self._file.close()
             raise InputFileError(f"{self.path} is not a tile shard; give a file made by `lightpool tiles`")
-        if attrs["format_version"] > FORMAT_VERSION:
-            version = attrs["format_version"]
+        version = attrs["format_version"]
+        if version != FORMAT_VERSION:
             self._file.close()
+            advice = "remake it with `lightpool tiles`" if version < FORMAT_VERSION else "update lightpool"
             raise InputFileError(
-                f"{self.path} has shard format version {version}; this lightpool reads up to {FORMAT_VERSION}"
+                f"{self.path} has shard format version {version}; this lightpool reads version {FORMAT_VERSION}: "
+                f"{advice}"
             )
         self.source: str = attrs["source"]
-        self.kind: str = attrs["kind"]
+        self.wing: str = attrs["wing"]
         self.attributes: dict[str, Any] = json.loads(attrs["attributes"])
         self.channels = [
             Channel(str(name), str(unit))

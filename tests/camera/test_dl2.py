@@ -213,7 +213,7 @@ def test_no_image_left_still_makes_a_file(tmp_path, ctapipe_io):
 
 def test_blocks_of_events_do_not_show(dl2, tmp_path, monkeypatch):
     path, _ = dl2
-    monkeypatch.setattr("pipeline.camera.dl2._BLOCK_EVENTS", 7)
+    monkeypatch.setattr("pipeline.camera.dl2.writer._BLOCK_EVENTS", 7)
     events = write_dl1(tmp_path / "run.dl1.h5")
     write_dl2(tmp_path / "run.dl2.h5", tmp_path / "run.dl1.h5", events)
     assert _rows(tmp_path / "run.dl2.h5") == _rows(path)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from ctapipe_cameras import to_ctapipe
 
-from pipeline.camera.geometry import Camera, same_camera
+from pipeline.camera.geometry import Camera
 
 
 def hexagonal_positions(rings, pitch_m, angle_deg=0.0):
@@ -51,7 +52,6 @@ def test_identity_ignores_name_order_and_micrometres():
         "Other", camera.pix_x_m[order] + 7e-6, camera.pix_y_m[order] - 3e-6, camera.pix_area_m2, True, 28.0
     )
     assert shifted.identity == camera.identity
-    assert same_camera(camera, shifted)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,6 @@ def test_identity_ignores_name_order_and_micrometres():
 def test_identity_tells_cameras_apart(other):
     camera = hexagonal_camera(angle_deg=40.893)
     assert other.identity != camera.identity
-    assert not same_camera(camera, other)
 
 
 def test_camera_rotation_is_undone():
@@ -89,7 +88,7 @@ def test_wrong_arguments():
 def test_equal_to_ctapipe(camera):
     from ctapipe.coordinates import TelescopeFrame
 
-    geometry = camera.to_ctapipe().camera.geometry
+    geometry = to_ctapipe(camera).camera.geometry
     sky = geometry.transform_to(TelescopeFrame())
     assert camera.pix_x_deg == pytest.approx(sky.pix_x.to_value("deg"), abs=1e-12)
     assert camera.pix_y_deg == pytest.approx(sky.pix_y.to_value("deg"), abs=1e-12)

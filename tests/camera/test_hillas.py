@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from ctapipe_cameras import to_ctapipe
 
 from pipeline.camera.cleaning import dilate, tailcuts
 from pipeline.camera.geometry import Camera
@@ -49,7 +50,7 @@ def test_tailcuts_equal_ctapipe(name, neighbors):
     from ctapipe.image import tailcuts_clean
 
     camera = CAMERAS[name]
-    geometry = camera.to_ctapipe().camera.geometry
+    geometry = to_ctapipe(camera).camera.geometry
     image, _ = showers(camera, noise_pe=2.5)
     image[:, ::50] = np.nan
     image[:, 7::50] = 6.0  # exactly on the threshold
@@ -71,7 +72,7 @@ def test_parameters_equal_ctapipe(name):
     )
 
     camera = CAMERAS[name]
-    geometry = camera.to_ctapipe().camera.geometry.transform_to(TelescopeFrame())
+    geometry = to_ctapipe(camera).camera.geometry.transform_to(TelescopeFrame())
     image, time = showers(camera)
     mask = tailcuts(image, camera, 6, 3, 1)
     keep = mask.sum(axis=1) >= 3

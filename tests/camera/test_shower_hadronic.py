@@ -28,7 +28,6 @@ from pipeline.camera.showers.particles import (
     MU_MINUS,
     MU_PLUS,
     MUON_MASS_GEV,
-    N_KINDS,
     NEUTRON,
     PARTICLE,
     PHOTON,
@@ -75,7 +74,7 @@ def test_library_is_sound(library):
     assert len(library.first_particle) == 3 * n_nodes * library.n_events + 1
     assert library.first_particle[-1] == len(library.kind) == len(library.px) == len(library.pz)
     assert library.kind.min() >= 0
-    assert library.kind.max() < N_KINDS
+    assert library.kind.max() < len(MASS_GEV)
     assert np.all(library.pz > 0)
     # transverse momenta of a few hundred MeV
     assert 0.2 < np.hypot(library.px, library.py).mean() < 0.6

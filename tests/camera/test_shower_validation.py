@@ -12,7 +12,7 @@ import pytest
 from pipeline.camera.corsika import GAMMA, PROTON, read_showers
 from pipeline.camera.showers.cherenkov import PROFILE_STEP_G_CM2
 from pipeline.camera.showers.tracks import Steps
-from pipeline.camera.showers.validation import images, light, noise, sim_telarray
+from pipeline.camera.showers.validation import gammas, images, light, noise, pool, protons, sim_telarray, steps
 from pipeline.camera.showers.validation.checks import CHECKS, ORDER, run_checks
 from pipeline.camera.showers.validation.rows import Reference, Row, compared, mean_and_error, table, with_error
 from pipeline.camera.telescopes import get_telescope
@@ -79,7 +79,7 @@ def test_mean_and_error():
 def test_development_of_a_known_profile():
     level = PROFILE_STEP_G_CM2 * np.arange(40)
     shape = np.exp(-((level - 213.0) ** 2) / (2 * 90.0**2))
-    found = light.development(np.array([9.0, 10.0, 11.0])[:, None] * shape, PROFILE_STEP_G_CM2)
+    found = gammas.development(np.array([9.0, 10.0, 11.0])[:, None] * shape, PROFILE_STEP_G_CM2)
     assert found["depth"][0] == pytest.approx(213.0, abs=0.5)
     assert found["maximum"] == pytest.approx((10.0, 1 / math.sqrt(3)), rel=0.01)
     assert found["sum"][0] == pytest.approx(10 * 90.0 * math.sqrt(2 * math.pi), rel=0.01)
@@ -88,9 +88,9 @@ def test_development_of_a_known_profile():
 @pytest.mark.parametrize("zenith_deg", [0.0, 40.0])
 def test_rings_are_at_their_impact_and_on_the_ground(zenith_deg):
     direction = light.inclined_gamma(100.0, zenith_deg).direction
-    places = light.rings(np.array([50.0, 120.0]), direction)
+    places = pool.rings(np.array([50.0, 120.0]), direction)
     impact = np.linalg.norm(np.cross(places, direction), axis=-1)
-    np.testing.assert_allclose(impact, [[50.0] * light.POOL_AZIMUTHS, [120.0] * light.POOL_AZIMUTHS])
+    np.testing.assert_allclose(impact, [[50.0] * pool.POOL_AZIMUTHS, [120.0] * pool.POOL_AZIMUTHS])
     np.testing.assert_allclose(places[..., 2], 0.0, atol=1e-9)
 
 
@@ -98,7 +98,7 @@ def test_photons_of_a_shower_are_those_of_its_pool():
     """Photons on spheres everywhere on the ground add up to the light of the shower, but for what misses the ring."""
     conditions = light.inclined_gamma(20.0, 0.0)
     radii = np.arange(10.0, 1500.0, 20.0)
-    world = light.photon_world(conditions, light.rings(radii, conditions.direction).reshape(-1, 3), 8.0)
+    world = light.photon_world(conditions, pool.rings(radii, conditions.direction).reshape(-1, 3), 8.0)
     found = light.simulate(conditions, world, range(12))
     density = found.photons.reshape(12, len(radii), -1).mean(axis=2) / (math.pi * 8.0**2)
     total = (density * 2 * math.pi * radii * 20.0).sum(axis=1)
@@ -112,7 +112,7 @@ def test_the_same_seed_gives_the_same_shower():
 
 
 def test_halved_steps_are_half_as_long():
-    halved = light.replace_steps(Steps(), 0.5)
+    halved = steps.replace_steps(Steps(), 0.5)
     assert halved.max_radiation_lengths == Steps().max_radiation_lengths / 2
     assert halved.cut_gev == Steps().cut_gev
 
@@ -167,14 +167,14 @@ def test_weights_make_energies_alike_at_every_impact(rng):
 def test_the_power_of_a_power_law_is_found(rng):
     n = 2000
     energy = 0.1 * 60 ** rng.random(n)
-    gammas = {
+    images_of_gammas = {
         "true_energy_tev": energy,
         "true_pe": rng.poisson(3000 * energy**1.06),
         "true_impact_m": np.full(n, 80.0),
         "offset_deg": np.zeros(n),
         "shower_id": np.arange(n) // 4,
     }
-    power, error, _ = images.size_power(gammas)
+    power, error, _ = images.size_power(images_of_gammas)
     assert power == pytest.approx(1.06, abs=max(3 * error, 0.01))
 
 
@@ -186,7 +186,7 @@ def test_pixels_without_light_have_no_charge_in_the_mean():
 
 # ---- against numbers -------------------------------------------------------------------------------------------------
 def test_gammas_against_published_numbers():
-    rows, curves = light.check_gammas(150, None)
+    rows, curves = gammas.check_gammas(150, None)
     assert [row.name for row in rows] == ["particles_100", "maximum_100", "depth_100", "light_100", "light_50"]
     assert all(row.passed for row in rows), table([row.to_json() for row in rows])
     assert set(curves["profile"]) == {"ours_100", "ours_50"}
@@ -266,17 +266,17 @@ def test_photons_arrive_from_the_shower(data_dir):
 
 
 def test_the_4000_protons_are_200_showers(data_dir):
-    showers = [shower for _, shower in read_showers(data_dir / light.PROTON_FILE)]
+    showers = [shower for _, shower in read_showers(data_dir / protons.PROTON_FILE)]
     assert len(showers) == 200
     assert {len(shower.uses) for shower in showers} == {20}
     assert {shower.primary for shower in showers} == {PROTON}
     energy = np.array([shower.energy_gev for shower in showers])
-    counts, _ = np.histogram(energy, light.PROTON_BINS_GEV)
+    counts, _ = np.histogram(energy, protons.PROTON_BINS_GEV)
     assert counts.tolist() == [88, 66, 24, 13, 9]
 
 
 def test_proton_light_against_corsika(data_dir):
-    rows, curves = light.check_protons(6, data_dir)
+    rows, curves = protons.check_protons(6, data_dir)
     assert [row.passed for row in rows] == [True] * 5, table([row.to_json() for row in rows])
     assert len(curves["protons"]["energy_gev"]) == 5
     # The first two bins hold three quarters of the showers: there the comparison is sharp.

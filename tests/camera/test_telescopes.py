@@ -1,21 +1,29 @@
 """Telescope types: pixels against known positions of the real cameras, cameras from files, and the registry."""
 
 import dataclasses
+import json
 import math
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from ctapipe_cameras import to_ctapipe
 from toy_events import toy_camera
 
-from pipeline.camera.dl1 import DL1Writer, Subarray
-from pipeline.camera.geometry import Camera, same_camera
+from pipeline.camera.dl1 import DL1File, DL1Writer, Subarray
+from pipeline.camera.geometry import Camera
 from pipeline.camera.showers.conditions import make_conditions
 from pipeline.camera.showers.electronics import make_electronics, noise_peaks
 from pipeline.camera.showers.optics import pixel_map
-from pipeline.camera.telescopes import get_telescope, list_telescopes, register_telescope, seven_pixel_modules
-from pipeline.camera.telescopes.layouts import hexagonal_disc, square_modules, twelve_pixel_modules
+from pipeline.camera.telescopes import get_telescope, list_telescopes, register_telescope
+from pipeline.camera.telescopes.layouts import (
+    hexagonal_disc,
+    seven_pixel_modules,
+    square_modules,
+    twelve_pixel_modules,
+)
 from pipeline.camera.telescopes.night_sky import dark_sky_pe_per_ns
 from pipeline.camera.telescopes.telescope import davies_cotton_focal_length
 from pipeline.config import CameraConditions
@@ -60,7 +68,7 @@ def test_number_and_distance_of_pixels(name):
 @every_type
 def test_ctapipe_takes_the_camera_and_finds_the_same_neighbors(name):
     camera = get_telescope(name).camera
-    description = camera.to_ctapipe()
+    description = to_ctapipe(camera)
     geometry = description.camera.geometry
     assert len(geometry.neighbors) == N_PIXELS[name]
     for theirs, ours in zip(geometry.neighbors, camera.neighbors, strict=True):
@@ -369,7 +377,7 @@ def test_generated_pixels_are_those_of_simtel_files(data_dir, name, file, tolera
     assert distance.max() < tolerance_m
     assert len(np.unique(index)) == camera.n_pixels == generated.n_pixels
     if name != "SST-CHEC":  # another focal length there
-        assert same_camera(generated, camera)
+        assert generated.identity == camera.identity
 
 
 # ---- the registry ----------------------------------------------------------------------------------------------------
@@ -381,8 +389,44 @@ def test_unknown_telescope_lists_the_known():
 
 
 def test_a_name_is_taken_once():
-    with pytest.raises(ValueError, match="'LST' is already registered"):
+    with pytest.raises(
+        UserError,
+        match=r"two modules register a telescope named 'LST': .*telescopes.lst and .*; rename one of them",
+    ):
         register_telescope("LST")(lambda: None)
+
+
+TOY_TELESCOPE = """
+import dataclasses
+
+from pipeline.camera.telescopes.registry import build_telescope, register_telescope
+
+
+@register_telescope("Toy")
+def _toy():
+    return dataclasses.replace(build_telescope("VERITAS"), name="Toy", sources=("made up",))
+"""
+
+
+def test_a_file_in_a_plugin_folder_is_a_telescope(tmp_path):
+    (tmp_path / "telescopes").mkdir()
+    (tmp_path / "telescopes" / "toy.py").write_text(TOY_TELESCOPE)
+    showers = {"particle": "gamma", "runs": 1, "showers_per_run": 3, "energy_min_tev": 1.0, "energy_max_tev": 2.0}
+    config = {"name": "toy", "showers": {"telescope": "Toy", "classes": [showers | {"scatter_radius_m": 60.0}]}}
+    (tmp_path / "toy.yaml").write_text(json.dumps(config))
+    out = tmp_path / "run.dl1.h5"
+    code = "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = ["simulate", "showers", "--config", str(tmp_path / "toy.yaml"), "--run", "1", "--out", str(out)]
+    # Two processes: those that simulate find the folder as well.
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command, "--jobs", "2"],
+        capture_output=True, text=True, check=False, env=os.environ | {"LIGHTPOOL_PLUGINS": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with DL1File(out) as file:
+        assert file.n_images > 0
+        assert [camera.n_pixels for camera in file.telescopes.values()] == [499]
+    assert "Toy" not in list_telescopes()
 
 
 def test_telescopes_need_neither_ctapipe_nor_numba():

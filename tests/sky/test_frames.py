@@ -7,9 +7,10 @@ from astropy.io import fits
 
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError, UserError
-from pipeline.sky.background import measured_background, robust_background
+from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DQ
-from pipeline.sky.frames import read_frame, read_frames, write_like
+from pipeline.sky.frames import read_frame, read_frames, write_products
+from pipeline.sky.restore import product_of
 
 
 def same(a, b):
@@ -24,6 +25,11 @@ def test_every_number_type(dtype, write_fits, rng):
     assert same(frame.sci, pixels.astype(np.float32))
     assert frame.unit == "adu"
     assert any("gain unknown" in note for note in frame.notes)
+
+
+def write_back(frame, out, sci, err, dq, history=()):
+    """Pixels in the frame's unit into a copy of its file."""
+    return write_products(frame.path, out, [product_of(frame, sci, err, dq)], history)
 
 
 def test_scaled_and_blank_integers(tmp_path, rng):
@@ -49,7 +55,7 @@ def test_tile_compressed(compression, tmp_path, rng):
     fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(pixels, compression_type=compression)]).writeto(path)
     frame = read_frame(path)
     assert same(frame.sci, pixels.astype(np.float32))
-    out = write_like(frame, path.with_name("out.fits"), frame.sci, frame.err, frame.dq)
+    out = write_back(frame, path.with_name("out.fits"), frame.sci, frame.err, frame.dq)
     with fits.open(out) as hdus:
         assert same(hdus[1].data, pixels.astype(np.float32))
 
@@ -123,6 +129,43 @@ def test_companion_extensions(rng, write_fits):
     assert frame.dq[6, 7] == DQ.COSMIC_RAY
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.float64])
+def test_no_bit_of_a_foreign_mask_is_lost(dtype, compressed, write_fits):
+    """In float32, which pixels are read into, 2^30 + 1 is 2^30."""
+    if compressed and np.dtype(dtype).itemsize == 8:
+        pytest.skip("FITS does not compress integers of 64 bits")
+    top = 1 << min(8 * np.dtype(dtype).itemsize - 2, 50)
+    mask = np.zeros((80, 100), dtype)
+    mask[3, 4], mask[5, 6], mask[7, 8] = top | 1, top, 1
+    hdu = (fits.CompImageHDU if compressed else fits.ImageHDU)(mask, name="MASK")
+    frame = read_frame(write_fits(extra=[hdu]), SkyIngestConfig(dq_bits={1: DQ.GHOST, top: DQ.BLEED}))
+    assert (frame.dq[3, 4], frame.dq[5, 6], frame.dq[7, 8]) == (DQ.GHOST | DQ.BLEED, DQ.BLEED, DQ.GHOST)
+    assert np.count_nonzero(frame.dq) == 3
+    assert frame.dq.dtype == np.uint16
+
+
+def test_the_highest_bit_of_a_signed_mask(write_fits):
+    mask = np.zeros((80, 100), np.int16)
+    mask[3, 4] = np.iinfo(np.int16).min
+    path = write_fits(extra=[fits.ImageHDU(mask, name="DQ")])
+    assert read_frame(path, SkyIngestConfig(dq_bits={1 << 15: DQ.HOT})).dq[3, 4] == DQ.HOT
+
+
+@pytest.mark.parametrize("bit", [0, -1, 1024])
+def test_a_foreign_bit_must_become_one_of_ours(write_fits, bit):
+    path = write_fits(extra=[fits.ImageHDU(np.zeros((80, 100), np.int16), name="DQ")])
+    with pytest.raises(UserError, match=rf"dq_bits has {bit}, which is no sum of our bits; accepted: 1 \(bad or dead"):
+        read_frame(path, SkyIngestConfig(dq_bits={4: bit}))
+
+
+def test_a_mask_that_calls_itself_ours_has_sixteen_bits(write_fits):
+    hdu = fits.ImageHDU(np.full((80, 100), 1 << 16, np.int32), name="DQ")
+    hdu.header["LPDQ"] = True
+    with pytest.raises(InputFileError, match="says that its bits are lightpool's, but has more than sixteen"):
+        read_frame(write_fits(extra=[hdu]))
+
+
 def test_mask_and_weight_files_beside(rng, tmp_path):
     pixels = rng.normal(100, 5, (50, 50)).astype(np.float32)
     weight = np.full((50, 50), 0.04, np.float32)
@@ -155,20 +198,57 @@ def test_background_ignores_gradient_and_stars(rng):
     image = rng.normal(0, 4, (256, 256)) + 200 + 0.2 * x
     image[np.hypot(x - 100, y - 80) < 6] += 5000
     image[:, 200:206] = np.nan
-    for estimate in (robust_background, measured_background):
-        level, noise = estimate(image)
-        assert level == pytest.approx(200 + 0.2 * 127.5, abs=1.5)
-        assert noise == pytest.approx(5.5, abs=0.6)  # 4 and the gradient within a box
+    level, noise = robust_background(image)
+    assert level == pytest.approx(200 + 0.2 * 127.5, abs=1.5)
+    assert noise == pytest.approx(5.5, abs=0.6)  # 4 and the gradient within a box
 
 
-def test_light_and_measured_background_agree(ingested, simulated):
-    light, measured = read_frame(simulated), read_frame(ingested)
-    assert light.level == pytest.approx(measured.level, abs=0.15 * measured.noise)
-    assert light.noise == pytest.approx(measured.noise, rel=0.05)
+@pytest.mark.parametrize(
+    ("shape", "gap", "rtol"),
+    [
+        ((192, 256), np.s_[:0], 1e-12),  # whole boxes
+        ((200, 300), np.s_[:0], 1e-12),  # boxes that the edges cut
+        ((50, 90), np.s_[:0], 1e-12),  # less than a box high
+        ((256, 320), np.s_[:128], 2e-3),  # empty boxes: equally near neighbours are chosen in another order
+    ],
+)
+def test_background_is_that_of_photutils(shape, gap, rtol, rng):
+    from astropy.stats import SigmaClip
+    from photutils.background import Background2D, MedianBackground, StdBackgroundRMS
+
+    image = rng.normal(200, 10, shape) + 0.05 * np.arange(shape[1])
+    image[rng.random(shape) < 0.01] += 3000
+    mask = rng.random(shape) < 0.05
+    mask[gap] = True
+    mesh = Background2D(
+        image,
+        (min(64, shape[0]), 64),
+        mask=mask,
+        exclude_percentile=90.0,
+        sigma_clip=SigmaClip(3.0, maxiters=10),
+        bkg_estimator=MedianBackground(),
+        bkg_rms_estimator=StdBackgroundRMS(),
+    )
+    expected = (mesh.background_median, mesh.background_rms_median)
+    np.testing.assert_allclose(robust_background(image, mask), expected, rtol=rtol)
+
+
+def test_background_of_few_pixels(rng):
+    image = np.full((100, 100), np.nan)
+    assert np.isnan(robust_background(image)).all()
+    image[3, 4:40] = rng.normal(7, 1, 36)  # less than a tenth of any box
+    level, noise = robust_background(image)
+    assert level == pytest.approx(np.median(image[3, 4:40]), abs=0.5)
+    assert noise == pytest.approx(1, abs=0.4)
+
+
+def test_a_raw_frame_has_the_background_that_ingest_writes(ingested, simulated):
+    raw, calibrated = read_frame(simulated), read_frame(ingested)
+    assert (raw.level, raw.noise) == (calibrated.level, calibrated.noise)
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
-def test_answer_keeps_everything_else(tmp_path, rng):
+def test_product_keeps_everything_else(tmp_path, rng):
     pixels = rng.integers(900, 1100, (50, 60)).astype(np.uint16)
     primary = fits.PrimaryHDU(pixels)
     cards = {"OBJECT": "M 51", "GAIN": 2.0, "BIASLVL": 100.0, "CRVAL1": 202.5}
@@ -182,7 +262,7 @@ def test_answer_keeps_everything_else(tmp_path, rng):
     fits.HDUList([primary, table, squeezed]).writeto(path)
     frame = read_frame(path)
     restored = frame.sci + np.float32(10)
-    out = write_like(frame, tmp_path / "out.fits", restored, frame.err, frame.dq, ["made by a test"])
+    out = write_back(frame, tmp_path / "out.fits", restored, frame.err, frame.dq, ["made by a test"])
 
     with fits.open(path) as before, fits.open(out) as after:
         assert [hdu.name for hdu in after] == ["SCI", "CAT", "PACKED", "ERR", "DQ"]
@@ -195,7 +275,7 @@ def test_answer_keeps_everything_else(tmp_path, rng):
         assert list(kept["HISTORY"]) == ["made by a test"]
         assert np.allclose(after[0].data, pixels + 5.0)  # 10 electron are 5 ADU
         assert np.allclose(after["ERR"].data, frame.err / 2)
-        assert after["DQ"].data.dtype == np.uint8
+        assert after["DQ"].data.dtype == np.uint16
     with (
         fits.open(path, disable_image_compression=True) as before,
         fits.open(out, disable_image_compression=True) as after,
@@ -205,16 +285,21 @@ def test_answer_keeps_everything_else(tmp_path, rng):
             assert before[number].data.tobytes() == after[number].data.tobytes()
 
 
-def test_answers_of_answers_update_err_and_dq(write_fits, tmp_path):
+def test_products_of_products_update_err_and_dq(write_fits, tmp_path):
     frame = read_frame(write_fits())
-    first = write_like(frame, tmp_path / "one.fits", frame.sci, frame.err, frame.dq)
+    first = write_back(frame, tmp_path / "one.fits", frame.sci, frame.err, frame.dq)
     again = read_frame(first)
     dq = again.dq.copy()
     dq[1, 1] = DQ.RESTORED
-    second = write_like(again, tmp_path / "two.fits", again.sci, again.err * 2, dq)
+    dq[2, 2] = 1 << 15 | DQ.GHOST | DQ.BAD
+    second = write_back(again, tmp_path / "two.fits", again.sci, again.err * 2, dq)
     with fits.open(second) as hdus:
         assert [hdu.name for hdu in hdus] == ["SCI", "ERR", "DQ"]
-        assert hdus["DQ"].data[1, 1] == DQ.RESTORED
+        assert hdus["DQ"].data.dtype == np.uint16
+        assert hdus["DQ"].header["BZERO"] == 32768
+        assert hdus["DQ"].header["LPBIT512"] == "ghost or persistence"
+        np.testing.assert_array_equal(hdus["DQ"].data, dq)
+    np.testing.assert_array_equal(read_frame(second).dq, dq)
     assert np.allclose(read_frame(second).err, frame.err * 2)
 
 
@@ -222,7 +307,7 @@ def test_foreign_mask_keeps_its_bits(write_fits, tmp_path):
     mask = np.zeros((80, 100), np.int16)
     mask[3, 3] = 4096
     frame = read_frame(write_fits(extra=[fits.ImageHDU(mask, name="DQ")]))
-    out = write_like(frame, tmp_path / "out.fits", frame.sci, frame.err, frame.dq)
+    out = write_back(frame, tmp_path / "out.fits", frame.sci, frame.err, frame.dq)
     with fits.open(out) as hdus:
         assert hdus["DQ"].data[3, 3] == 4096
         assert hdus["LPDQ"].data[3, 3] == DQ.BAD
@@ -232,7 +317,7 @@ def test_foreign_mask_keeps_its_bits(write_fits, tmp_path):
 def test_refuses_to_overwrite(write_fits, tmp_path):
     frame = read_frame(write_fits())
     with pytest.raises(UserError, match=r"frame\.fits exists"):
-        write_like(frame, frame.path, frame.sci, frame.err, frame.dq)
+        write_back(frame, frame.path, frame.sci, frame.err, frame.dq)
 
 
 # ---- files that cannot be used ---------------------------------------------------------------------------------------

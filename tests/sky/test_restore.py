@@ -8,8 +8,8 @@ from astropy.io import fits
 from scipy.ndimage import gaussian_filter
 
 from pipeline.sky.dq import DQ
-from pipeline.sky.frames import read_frame
-from pipeline.sky.restore import _Axis, restore_file, restore_frame
+from pipeline.sky.frames import read_frame, write_products
+from pipeline.sky.restore import _Axis, product_of, restore_frame
 
 STRIDE = 8
 
@@ -100,7 +100,9 @@ def test_file_comes_back_in_its_unit_with_its_overscan(rng, write_fits, tmp_path
     adu[:, 20:] += rng.normal(200, 10, (80, 80))
     raw = np.rint(adu).astype(np.uint16)
     path = write_fits(pixels=raw, GAIN=2.0, RDNOISE=6.0, TRIMSEC="[21:100,1:80]", BIASSEC="[1:20,1:80]", OBJECT="field")
-    restore_file(path, tmp_path / "out.fits", Smoother(), tile_px=64, overlap_px=32, history=("a model",))
+    frame = read_frame(path)
+    product = product_of(frame, *restore_frame(frame, Smoother(), tile_px=64, overlap_px=32))
+    write_products(path, tmp_path / "out.fits", [product], ["a model"])
     with fits.open(tmp_path / "out.fits") as hdus:
         sci = hdus["SCI"].data
         assert np.array_equal(sci[:, :20], raw[:, :20])

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from pipeline.errors import UserError
 from pipeline.sky.defects import (
     DarkCurrent,
     DeadPixels,
@@ -12,9 +13,12 @@ from pipeline.sky.defects import (
     ShotNoise,
     Trails,
     Worms,
-    _most_probable_loss_ev,
     bloom,
+    create_defect,
+    list_defects,
+    register_defect,
 )
+from pipeline.sky.defects.particles import _most_probable_loss_ev
 
 SHAPE = (96, 128)
 
@@ -120,3 +124,46 @@ def test_bloom_conserves_charge_and_respects_the_well():
     assert np.array_equal(spilled[:, [0, 1, 3, 4]], charge[:, [0, 1, 3, 4]])
     assert spilled[15:26, 2].min() > 90  # to both sides alike
     assert spilled[25, 2] == pytest.approx(spilled[15, 2])
+
+
+# ---- the registry ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", list_defects())
+def test_registered_defects_have_samples_and_moments(name, rng):
+    kwargs = {"hot_pixels": {"fraction": 0.01, "exposure_s": 60.0}}.get(name, {"per_mpix": 1000.0})
+    defect = create_defect(name, kwargs)
+    charge_e = defect.sample(rng, SHAPE)
+    assert charge_e.shape == SHAPE
+    assert (charge_e >= 0).all()
+    assert defect.mean() > 0
+    assert defect.variance() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "message"),
+    [
+        (
+            "muon",
+            {},
+            r"unknown defect 'muon' in sky\.defects; did you mean muons\? \(accepted: hot_pixels, muons, worms",
+        ),
+        ("flying saucer", {}, r"unknown defect 'flying saucer' in sky\.defects \(accepted: hot_pixels"),
+        (
+            "muons",
+            {"per_mpix": 1, "size": 3},
+            r"kwargs of the defect 'muons' .* unexpected keyword argument 'size'; it takes per_m",
+        ),
+        (
+            "hot_pixels",
+            {},
+            r"kwargs of the defect 'hot_pixels' in sky\.defects: missing a required argument: 'fraction'",
+        ),
+    ],
+)
+def test_an_entry_that_cannot_be_made_is_refused(name, kwargs, message):
+    with pytest.raises(UserError, match=message):
+        create_defect(name, kwargs)
+
+
+def test_a_name_is_taken_once():
+    with pytest.raises(UserError, match=r"two modules register a defect named 'muons': .*particles and .*; rename one"):
+        register_defect("muons")(type("Other", (), {}))

@@ -4,7 +4,7 @@ import pytest
 from pipeline.sky.baselines import GRID, Settings, astroscrappy_median, psnr_db, tune
 from pipeline.sky.dq import DQ
 from pipeline.sky.frames import read_frame
-from pipeline.sky.photometry import aperture_photometry, detect_stars, flux_bias_table, isolated, measure_fwhm
+from pipeline.sky.photometry import aperture_photometry, detect_stars, isolated, measure_fwhm
 from pipeline.sky.truth import read_truth, truth_path
 
 SIGMA_PX = 1.5
@@ -70,17 +70,6 @@ def test_isolation():
     x, y = np.array([0.0, 3.0, 50.0]), np.zeros(3)
     assert isolated(x, y, np.array([100.0, 1.0, 100.0]), 10.0).tolist() == [True, False, True]
     assert isolated(x[:1], y[:1], np.ones(1), 10.0).tolist() == [True]
-
-
-def test_bias_table(rng):
-    magnitude = np.repeat([18.2, 19.5], 400)
-    error = np.where(magnitude < 19, 0.01, -0.02) + rng.normal(0, 0.05, 800)
-    first, second = flux_bias_table(magnitude, error, (17, 18, 19, 20))
-    assert (first["n"], second["low"]) == (400, 19)
-    assert abs(first["bias"] - 0.01) < 5 * first["bias_err"]
-    assert abs(second["bias"] + 0.02) < 5 * second["bias_err"]
-    assert second["scatter"] == pytest.approx(0.05, rel=0.15)
-    assert second["bias_err"] == pytest.approx(1.2533 * 0.05 / 20, rel=0.15)
 
 
 # ---- baseline --------------------------------------------------------------------------------------------------------

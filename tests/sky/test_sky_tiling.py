@@ -8,9 +8,10 @@ from pipeline.config import parse_config
 from pipeline.errors import InputFileError, TooFewEventsError, UserError
 from pipeline.sky.dq import DQ
 from pipeline.sky.frames import read_frame
+from pipeline.sky.pairs import tile_pairs
 from pipeline.sky.photometry import detect_stars
 from pipeline.sky.registration import place, star_catalogue, static_hot_pixels
-from pipeline.sky.tiling import tile_frame, tile_pairs, tile_positions, untile
+from pipeline.sky.tiling import tile_frame, tile_positions, untile
 from pipeline.sky.truth import read_truth, truth_path
 from pipeline.tiles.shards import Shard, TileBatch
 

@@ -346,7 +346,7 @@ def test_a_comparison_of_which_nothing_is_done(tmp_path):
 
 def test_command(run, page, capsys, monkeypatch):
     monkeypatch.setattr("pipeline.stages.compare._cost", lambda *_: zoo_page.Cost(1.0, 2.0, None))
-    argv = ["models", "compare", str(run), "--out", str(page)]
+    argv = ["compare", str(run), "--out", str(page)]
     assert cli.main(argv) == 2
     assert "exists; choose another name or add --force" in capsys.readouterr().err
     assert cli.main([*argv, "--force"]) == 0

@@ -55,7 +55,7 @@ def manifest(tmp_path_factory):
             channels=[Channel("charge", "p.e.")],
             tile_shape=(4, 4),
             source=f"run_{run}",
-            kind="camera",
+            wing="camera",
             attributes={},
         ) as writer:
             writer.append(made_up_batch(300, 3, rng))
@@ -207,7 +207,7 @@ def test_tiles_without_truth_are_refused(tmp_path, cfg):
         channels=[Channel("charge", "p.e.")],
         tile_shape=(4, 4),
         source="a",
-        kind="camera",
+        wing="camera",
         attributes={},
     ) as writer:
         writer.append(batch)
@@ -235,7 +235,7 @@ def test_too_small_a_test_split_is_refused(n_test, message, tmp_path, cfg):
         channels=[Channel("charge", "p.e.")],
         tile_shape=(4, 4),
         source="a",
-        kind="camera",
+        wing="camera",
         attributes={},
     ) as writer:
         writer.append(batch)

@@ -7,9 +7,9 @@ from scipy.ndimage import binary_dilation, gaussian_filter, median_filter
 
 from pipeline.config import parse_config
 from pipeline.errors import TooFewEventsError, UserError
-from pipeline.evaluation.sky import fields, restore
+from pipeline.evaluation.sky import frames_of, restore
 from pipeline.sky.baselines import Settings
-from pipeline.sky.dq import DQ
+from pipeline.sky.dq import DQ, DQ_DTYPE, flag, has
 from pipeline.stages.evaluate import evaluate_predictor
 from pipeline.tiles.manifest import write_manifest
 from pipeline.tiles.reader import TileReader
@@ -55,14 +55,14 @@ def tiles_of(frame, targets, columns):
 def recorded(clean, rng, *, defects=True):
     """Noise, cosmic rays, a saturated star and missing columns."""
     sci = clean + rng.normal(0, NOISE, clean.shape)
-    dq = np.zeros(clean.shape, np.uint8)
+    dq = np.zeros(clean.shape, DQ_DTYPE)
     if defects:
         hit = rng.random(clean.shape) < 0.01
         sci[hit] += rng.uniform(300, 3000, hit.sum())
-        dq[hit] |= np.uint8(DQ.COSMIC_RAY)
-        dq[:, -3:] |= np.uint8(DQ.MISSING)
-        dq[4:8, 4:8] |= np.uint8(DQ.SATURATED)
-    missing = (dq & DQ.MISSING) != 0
+        flag(dq, hit, DQ.COSMIC_RAY)
+        flag(dq, np.s_[:, -3:], DQ.MISSING)
+        flag(dq, np.s_[4:8, 4:8], DQ.SATURATED)
+    missing = has(dq, DQ.MISSING)
     return {"sci": np.where(missing, np.nan, sci), "err": np.full(clean.shape, NOISE), "dq": dq}
 
 
@@ -74,7 +74,7 @@ def write_shard(path, batch, source, split, attributes):
         tile_shape=(TILE, TILE),
         dtype="float32",
         source=source,
-        kind="sky",
+        wing="sky",
         attributes=attributes,
         masks=True,
     ) as writer:
@@ -156,15 +156,15 @@ def read(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
-def test_fields_are_put_together(with_truth):
+def test_frames_are_put_together(with_truth):
     reader = TileReader([with_truth], "test")
-    found = list(fields(reader))
-    assert [frame.name for frame in found] == [f"field_{n}" for n in range(6)]
-    assert all(frame.sci.shape == (SIZE, SIZE) for frame in found)
-    assert found[0].fwhm_px == FWHM
-    assert len(found[0].stars["x"]) == 16
-    assert np.isfinite(found[0].clean).all()
-    assert found[0].has(DQ.MISSING).sum() == 3 * SIZE
+    frames = list(frames_of(reader))
+    assert [frame.name for frame in frames] == [f"field_{n}" for n in range(6)]
+    assert all(frame.sci.shape == (SIZE, SIZE) for frame in frames)
+    assert frames[0].fwhm_px == FWHM
+    assert len(frames[0].stars["x"]) == 16
+    assert np.isfinite(frames[0].clean).all()
+    assert frames[0].has(DQ.MISSING).sum() == 3 * SIZE
 
 
 def test_metrics_keep_the_contract(judged):
@@ -208,7 +208,7 @@ def test_eaten_light_is_seen(with_truth, cfg, tmp_path):
     assert set(rows["by"]) == {"magnitude"}
 
 
-def test_true_defects_are_not_told_to_anyone(with_truth, cfg):
+def test_nobody_sees_the_true_defects(with_truth, cfg):
     seen = []
 
     class Spy(Smooth):
@@ -216,7 +216,7 @@ def test_true_defects_are_not_told_to_anyone(with_truth, cfg):
             seen.append(batch.masks)
             return super().predict(batch)
 
-    frame = next(fields(TileReader([with_truth], "test")))
+    frame = next(frames_of(TileReader([with_truth], "test")))
     assert frame.has(DQ.COSMIC_RAY).any()
     restored = restore(frame, Spy(), Settings(), cfg)
     bits = np.bitwise_or.reduce(np.concatenate([masks.ravel() for masks in seen]))

@@ -165,7 +165,7 @@ def test_a_file_that_holds_no_images(folder, tmp_path):
 
 
 def test_command(folder, tmp_path, capsys):
-    argv = ["models", "explain", folder / "energy", folder / "run.dl1.h5", "--event", EVENT, "--telescope", 1,
+    argv = ["explain", folder / "run.dl1.h5", "--bundle", folder / "energy", "--event", EVENT, "--telescope", 1,
             "--out", tmp_path / "a.png", "--threads", 1]  # fmt: skip
     assert cli.main([str(argument) for argument in argv]) == 0
     assert "wrote " in capsys.readouterr().err

@@ -3,6 +3,7 @@ import json
 import h5py
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from pipeline.camera.dl1 import DL1File, DL1Writer, EventChunk, Subarray
 from pipeline.camera.geometry import Camera
@@ -56,6 +57,30 @@ def test_bad_files_are_told_of_and_skipped(tmp_path, caplog):
         assert reason in caplog.text
     assert set(json.loads((tmp_path / "out" / "status.json").read_text())) == set(names)
     assert DL1File(tmp_path / "out" / "good.dl1.h5").n_images == 5
+
+
+def test_any_number_of_processes_gives_the_same(tmp_path, rng, caplog):
+    files = [write_dl1(tmp_path / f"run{number}.dl1.h5", n=5 + number) for number in range(2)]
+    (tmp_path / "text.simtel").write_text("hello")
+    fits.PrimaryHDU(rng.normal(1000, 10, (80, 100)).astype("f4")).writeto(tmp_path / "frame.fits")
+    files[1:1] = [tmp_path / "text.simtel", tmp_path / "frame.fits", tmp_path / "missing.simtel.gz"]
+    made = {}
+    for jobs in (1, 2):
+        caplog.clear()
+        out = tmp_path / "out"
+        with caplog.at_level("INFO", logger="lightpool"):
+            statuses = ingest(files, Config(), out, jobs=jobs)
+        content = json.loads((out / "status.json").read_text())
+        assert list(content.values()) == sorted(statuses, key=lambda status: status["file"])
+        assert [status["status"] for status in statuses] == ["ok", "failed", "ok", "failed", "ok"]
+        for status in statuses:
+            status.pop("wall_time_s", None)
+        products = {path.name: path.read_bytes() for path in out.iterdir() if path.suffix in (".h5", ".fits")}
+        made[jobs] = statuses, products, caplog.messages
+        out.rename(tmp_path / f"out{jobs}")
+    assert len(made[1][1]) == 3
+    assert any("is no format that lightpool reads" in message for message in made[1][2])
+    assert made[1] == made[2]
 
 
 def test_outputs_in_the_way(tmp_path):

@@ -106,7 +106,7 @@ def run_dir(tmp_path):
     }
     (run / "status/ingest_sky.json").write_text(json.dumps(status))
     manifest = {
-        "kind": "camera", "tile_shape": [56, 56], "channels": [{"name": "charge", "unit": "p.e."}],
+        "wing": "camera", "tile_shape": [56, 56], "channels": [{"name": "charge", "unit": "p.e."}],
         "shards": [{"n_tiles": 20_000, "n_groups": 4000}],
         "counts": {"train": {"0": 6000, "101": 6000}, "test": {"0": 3250, "101": 3250}},
     }  # fmt: skip

@@ -1,13 +1,18 @@
 import hashlib
+import json
+import os
+import subprocess
+import sys
+from typing import get_args
 
 import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from pipeline.config import parse_config
+from pipeline.config import SkyDefect, parse_config
 from pipeline.errors import UserError
-from pipeline.sky.dq import DQ
+from pipeline.sky.dq import DEFECTS, DQ, has
 from pipeline.sky.truth import read_truth, truth_path
 from pipeline.stages.simulate_sky import expose, simulate_sky
 
@@ -37,6 +42,7 @@ def test_frame_is_what_a_camera_writes(config, tmp_path):
     truth = read_truth(truth_path(path))
     assert truth.clean_e.shape == (96, 128)
     assert np.array_equal(adu == 0, (truth.dq & DQ.MISSING) != 0)
+    assert truth.dq.dtype == np.uint16
     assert set(truth.stars) == {"x", "y", "flux_e", "mag"}
     assert truth.parameters["DARKMEAN"] == pytest.approx(6.0)
     assert (path.parent / "sky_run_0003.fits.provenance.json").is_file()
@@ -90,3 +96,99 @@ def test_refuses_to_overwrite_and_odd_runs(config, tmp_path):
     with pytest.raises(UserError, match="--run 0 is not a run number"):
         simulate_sky(config, 0, tmp_path / "other.fits")
     assert simulate_sky(config, 2, path, force=True) == path
+
+
+# ---- further defects -------------------------------------------------------------------------------------------------
+TOY_DEFECT = """
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.sky.defects import register_defect
+
+
+@register_defect("toy_ghost")
+@dataclass(frozen=True)
+class ToyGhost:
+    charge_e: float
+    side_px: int = 20
+
+    def sample(self, rng, shape):
+        y, x = (int(rng.integers(n - self.side_px)) for n in shape)
+        image = np.zeros(shape)
+        image[y : y + self.side_px, x : x + self.side_px] = self.charge_e
+        return image
+"""
+
+
+def with_defects(config, *entries):
+    return config.sky.model_copy(update={"defects": tuple(SkyDefect(**entry) for entry in entries)})
+
+
+def test_a_file_in_a_plugin_folder_is_a_defect(config, tmp_path):
+    (tmp_path / "defects").mkdir()
+    (tmp_path / "defects" / "toy.py").write_text(TOY_DEFECT)
+    sky = config.sky.model_dump(mode="json")
+    sky["defects"] = [{"name": "toy_ghost", "bit": "ghost", "kwargs": {"charge_e": 5000.0}}]
+    (tmp_path / "toy.yaml").write_text(json.dumps({"name": "toy", "sky": sky}))
+    code = "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [
+        "simulate",
+        "sky",
+        "--config",
+        str(tmp_path / "toy.yaml"),
+        "--run",
+        "1",
+        "--out",
+        str(tmp_path / "a.fits"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        capture_output=True, text=True, check=False, env=os.environ | {"LIGHTPOOL_PLUGINS": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    plain = simulate_sky(config, 1, tmp_path / "b.fits")
+    truth, plain_truth = (read_truth(truth_path(tmp_path / name)) for name in ("a.fits", "b.fits"))
+    ghost = has(truth.dq, DQ.GHOST)
+    assert ghost.sum() == 20 * 20
+    np.testing.assert_array_equal(truth.clean_e, plain_truth.clean_e)  # it is no light of the sky
+    assert not has(plain_truth.dq, DQ.GHOST).any()
+    gain = truth.parameters["GAIN"]
+    difference = fits.getdata(tmp_path / "a.fits").astype(float) - fits.getdata(plain).astype(float)
+    seen = ~has(truth.dq, DQ.SATURATED | DQ.MISSING)
+    assert np.abs(difference[ghost & seen] * gain - 5000).max() < 3 * gain
+    assert not difference[~ghost & seen].any()
+
+
+def test_further_defects_draw_from_streams_of_their_own(config):
+    rays = {"name": "muons", "bit": "cosmic_ray", "kwargs": {"per_mpix": 500.0}}
+    once, twice = (expose(with_defects(config, *[rays] * n), seed=3, run=1) for n in (1, 2))
+    plain = expose(config.sky, seed=3, run=1)
+    flagged = [np.count_nonzero(has(exposure.dq, DQ.COSMIC_RAY)) for exposure in (plain, once, twice)]
+    assert flagged[0] < flagged[1] < flagged[2]  # the second draw is not the first again
+    np.testing.assert_array_equal(plain.clean_e, twice.clean_e)
+    alone = has(once.dq, DQ.COSMIC_RAY)
+    assert has(twice.dq, DQ.COSMIC_RAY)[alone].all()
+
+
+def test_a_defect_that_cannot_be_made_fails_before_anything_is_drawn(config, tmp_path):
+    wrong = config.model_copy(update={"sky": with_defects(config, {"name": "muon", "bit": "cosmic_ray"})})
+    with pytest.raises(UserError, match=r"unknown defect 'muon' in sky\.defects; did you mean muons\?"):
+        simulate_sky(wrong, 1, tmp_path / "sky.fits")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sample", [np.zeros((3, 4)), np.full((96, 128), np.nan)])
+def test_a_defect_gives_one_finite_charge_per_pixel(config, sample, monkeypatch):
+    monkeypatch.setattr("pipeline.sky.defects.Muons.sample", lambda self, rng, shape: sample)
+    monkeypatch.setattr("pipeline.stages.simulate_sky._particles", lambda cfg, camera, rng: np.zeros(cfg.shape))
+    sky = with_defects(config, {"name": "muons", "bit": "cosmic_ray", "kwargs": {"per_mpix": 1.0}})
+    with pytest.raises(UserError, match=r"the defect 'muons' gave .* one finite charge for each pixel of \(96, 128\)"):
+        expose(sky, seed=1, run=1)
+
+
+def test_bits_of_further_defects_are_those_of_defects():
+    names = get_args(SkyDefect.model_fields["bit"].annotation)
+    assert {DQ[name.upper()] for name in names} == set(DEFECTS)
+    with pytest.raises(UserError, match=r"sky\.defects\.0\.bit: Input should be 'bad', .*, got 'saturated'"):
+        parse_config({"sky": {"defects": [{"name": "muons", "bit": "saturated"}]}})

@@ -57,7 +57,7 @@ def test_one_shard_per_run(tmp_path):
     assert statuses[0]["n_tiles"] == statuses[0]["n_images"] == 60
     assert statuses[0]["rejected"] == {}
     with Shard(tmp_path / "tiles" / "run_1.tiles.h5") as shard:
-        assert (shard.source, shard.kind, shard.n_tiles, shard.n_groups) == ("run_1", "camera", 60, 30)
+        assert (shard.source, shard.wing, shard.n_tiles, shard.n_groups) == ("run_1", "camera", 60, 30)
         assert [channel.unit for channel in shard.channels] == ["p.e.", "ns", ""]
         assert shard.targets == ["energy", "gammaness"]
         assert shard.attributes["camera_identity"] == camera().identity

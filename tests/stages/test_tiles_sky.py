@@ -35,12 +35,12 @@ def test_frames_one_by_one(frames, tmp_path, monkeypatch):
 def test_pairs_are_made_together(frames, tmp_path, monkeypatch):
     cfg = parse_config({"tiles": {"sky": {"target": "noise2noise"}}})
     shards = [tmp_path / "frame_1.tiles.h5", tmp_path / "frame_2.tiles.h5"]
-    monkeypatch.setattr("pipeline.sky.tiling.tile_pairs", lambda paths, out, cfg, force: shards)
+    monkeypatch.setattr("pipeline.sky.pairs.tile_pairs", lambda paths, out, cfg, force: shards)
     statuses = make_tiles(frames, cfg, tmp_path)
     assert [(status["status"], status["output"]) for status in statuses] == [("ok", str(shard)) for shard in shards]
 
     def refuse(paths, out, cfg, force):
         raise TooFewEventsError("no two frames fit")
 
-    monkeypatch.setattr("pipeline.sky.tiling.tile_pairs", refuse)
+    monkeypatch.setattr("pipeline.sky.pairs.tile_pairs", refuse)
     assert [status["reason"] for status in make_tiles(frames, cfg, tmp_path)] == ["no two frames fit"] * 2

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import SplitsConfig
+from pipeline.sky.dq import DQ, DQ_DTYPE, LOST, flag
 from pipeline.tiles import Channel, Manifest, ShardWriter, TileBatch, split_of, write_manifest
 
 CAMERA_IDENTITY = "hexagon-1855-test"
@@ -67,14 +68,14 @@ def sky_batch(n: int, size: int = 32, seed: int = 0, *, noise2noise: bool = Fals
         return rng.poisson(clean) + rng.normal(0, read_noise, clean.shape)
 
     sci = expose()
-    masks = np.zeros(sci.shape, np.uint8)
+    masks = np.zeros(sci.shape, DQ_DTYPE)
     hit = rng.random(sci.shape) < 0.01
     sci[hit] += rng.uniform(200, 5000, hit.sum())
-    masks[hit] |= 8
+    flag(masks, hit, DQ.COSMIC_RAY)
     full = sci > 5000
     sci[full] = 5000
-    masks[full] = 4
-    masks[:, :2, :2] = 32
+    masks[full] = DQ.SATURATED
+    masks[:, :2, :2] = DQ.MISSING
     sci[:, :2, :2] = np.nan
     err = np.sqrt(np.maximum(sci, 0) + read_noise**2)
     targets = {"clean": clean[:, None].astype(np.float32)}
@@ -83,7 +84,7 @@ def sky_batch(n: int, size: int = 32, seed: int = 0, *, noise2noise: bool = Fals
         partner[rng.random(sci.shape) < 0.01] = np.nan  # bad pixels of the partner
         targets["clean"] = partner[:, None].astype(np.float32)
         targets["clean_err"] = np.sqrt(np.maximum(partner, 0) + read_noise**2)[:, None].astype(np.float32)
-        masks &= 4 | 32
+        masks &= DQ_DTYPE(LOST)
     events = {
         "field": np.zeros(n, np.int64),
         "level": np.full(n, level),
@@ -121,7 +122,7 @@ def write_tiles(
         tile_shape=batch.images.shape[2:],
         dtype="float16" if camera else "float32",
         source=name,
-        kind="camera" if camera else "sky",
+        wing="camera" if camera else "sky",
         attributes=attributes,
         masks=batch.masks is not None,
     ) as writer:

@@ -274,7 +274,7 @@ def test_a_second_run_has_nothing_to_do(finished):
     [
         ("pipeline/stages/evaluate.py", {"evaluate": 2, "report": 1, "all": 1}),
         ("pipeline/stages/report.py", {"report": 1, "all": 1}),
-        ("pipeline/cli.py", {}),
+        ("pipeline/cli/networks.py", {}),
     ],
 )
 def test_an_edited_module_reruns_its_stage_and_what_follows(finished, module, rules):

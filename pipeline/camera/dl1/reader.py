@@ -178,16 +178,13 @@ class DL1File:
         ``order`` is the place of the event among the array events of the file.
         """
         obs_id, event_id = self._image_ids(tel_id)
-        order, found = self._trigger_index.find(obs_id, event_id)
-        if not found.all():
-            raise InputFileError(f"{self.path}: event {event_id[~found][0]} has an image but is not among the triggers")
+        order, is_known = self._trigger_index.find(obs_id, event_id)
+        if not is_known.all():
+            raise InputFileError(
+                f"{self.path}: event {event_id[~is_known][0]} has an image but is not among the triggers"
+            )
         shower_id = self._shower_id(obs_id, event_id)
         return {"obs_id": obs_id, "event_id": event_id, "shower_id": shower_id, "order": order}
-
-    def event_id_range(self) -> tuple[int, int] | None:
-        """Lowest and highest event id; None without events."""
-        ids = self._file[schema.TRIGGER]["event_id"]
-        return (int(ids.min()), int(ids.max())) if len(ids) else None
 
     def _image_ids(self, tel_id: int) -> tuple[np.ndarray, np.ndarray]:
         """obs_id and event_id of every image of a telescope.
@@ -264,8 +261,8 @@ class DL1File:
         return seconds_of_high_resolution(time) if time.ndim == 2 else seconds_of_mjd(time)
 
     def _times(self, obs_id: np.ndarray, event_id: np.ndarray) -> np.ndarray:
-        row, found = self._trigger_index.find(obs_id, event_id)
-        return np.where(found, self._trigger_time_s[row], math.nan) if len(self._trigger_time_s) else np.zeros(0)
+        row, is_known = self._trigger_index.find(obs_id, event_id)
+        return np.where(is_known, self._trigger_time_s[row], math.nan) if len(self._trigger_time_s) else np.zeros(0)
 
     @cached_property
     def _showers(self) -> "tuple[_EventIndex, dict[str, np.ndarray]]":
@@ -290,14 +287,14 @@ class DL1File:
         if not self.has_truth:
             return event_id
         index, columns = self._showers
-        row, found = index.find(obs_id, event_id)
-        return np.where(found, columns["shower_id"][row], event_id) if len(columns["shower_id"]) else event_id
+        row, is_known = index.find(obs_id, event_id)
+        return np.where(is_known, columns["shower_id"][row], event_id) if len(columns["shower_id"]) else event_id
 
     def _truth_of(self, tel_id: int, obs_id: np.ndarray, event_id: np.ndarray) -> dict[str, np.ndarray]:
         index, columns = self._showers
-        row, found = index.find(obs_id, event_id)
-        if not found.all():
-            raise InputFileError(f"{self.path}: event {event_id[~found][0]} has an image but no simulated shower")
+        row, is_known = index.find(obs_id, event_id)
+        if not is_known.all():
+            raise InputFileError(f"{self.path}: event {event_id[~is_known][0]} has an image but no simulated shower")
         truth = {name: column[row] for name, column in columns.items() if name != "shower_id"}
         # Computed from the axis, not read: the table of distances is optional, and the shower is not.
         truth["true_impact_m"] = impact_distance_m(truth, self.positions_m[tel_id])
@@ -333,7 +330,7 @@ class DL1File:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
 
@@ -357,14 +354,14 @@ class _EventIndex:
 
     def find(self, obs_id: np.ndarray, event_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Row of each pair, and whether there is one (0 and False where there is none)."""
-        row, found = np.zeros(len(event_id), np.int64), np.zeros(len(event_id), bool)
+        row, is_known = np.zeros(len(event_id), np.int64), np.zeros(len(event_id), bool)
         for number, run in enumerate(self._runs.tolist()):
             here = np.flatnonzero(obs_id == run)
             start, stop = self._starts[number], self._starts[number + 1]
             place = np.minimum(start + np.searchsorted(self._event[start:stop], event_id[here]), stop - 1)
             row[here] = self._order[place]
-            found[here] = self._event[place] == event_id[here]
-        return row, found
+            is_known[here] = self._event[place] == event_id[here]
+        return row, is_known
 
 
 def _first_line(error: BaseException) -> str:

@@ -57,10 +57,10 @@ def _copy_attributes(
         if skip and name in skip:
             continue
         source = h5py.h5a.open(old.id, name.encode())
-        kind, space = source.get_type(), source.get_space()
-        copy = h5py.h5a.create(new.id, name.encode(), kind, space)
+        stored_type, space = source.get_type(), source.get_space()
+        copy = h5py.h5a.create(new.id, name.encode(), stored_type, space)
         if space.get_simple_extent_type() == h5py.h5s.NULL:
             continue
         data = np.empty(source.shape, source.dtype)
-        source.read(data, mtype=kind)
-        copy.write(data, mtype=kind)
+        source.read(data, mtype=stored_type)
+        copy.write(data, mtype=stored_type)

@@ -1,4 +1,4 @@
-"""Tables and columns of ctapipe's DL1 data model v7.1.0, and how PyTables is told about them.
+"""Tables and columns of ctapipe's DL1 data model v7.1.0, and how they are described to PyTables.
 
 Names, order, types and units were taken from what ``ctapipe.io.DataWriter`` 0.28 writes; a test compares them column by
 column with a file that it made.

@@ -1,8 +1,6 @@
 """Write DL1 with PyTables, chunk by chunk."""
 
-import json
 import math
-import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from pipeline.camera.dl1 import schema
-from pipeline.camera.dl1.coordinates import high_resolution_time, impact_distance_m, mjd
+from pipeline.camera.dl1 import run_tables, schema
+from pipeline.camera.dl1.coordinates import high_resolution_time, impact_distance_m
 from pipeline.camera.dl1.model import EventChunk, ShowerDistribution, SimulationRun, Subarray
 from pipeline.camera.dl1.schema import Column
 from pipeline.camera.geometry import Camera
@@ -73,7 +71,8 @@ class DL1Writer:
         self._file.create_group(*schema.IMAGES.rsplit("/", 1), createparents=True)
         self._write_pointing()
         if simulation is not None:
-            self._write_simulation_run(simulation)
+            run = run_tables.simulation_run_row(obs_id, simulation)
+            self._write(schema.SIMULATION_RUN, schema.SIMULATION_RUN_COLUMNS, [run])
             self._table(schema.SHOWER, schema.SHOWER_COLUMNS)
 
     def append(self, *chunks: EventChunk) -> None:
@@ -134,7 +133,7 @@ class DL1Writer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
             self.close()
@@ -270,14 +269,18 @@ class DL1Writer:
         return self._tables[path]
 
     def _write(
-        self, path: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], **attributes: Any
+        self,
+        path: str,
+        columns: Sequence[Column],
+        entries: Sequence[Mapping[str, Any]],
+        attributes: Mapping[str, Any] | None = None,
     ) -> None:
         table = self._table(path, columns)
-        record = np.zeros(len(rows), schema.row_dtype(columns))
+        record = np.zeros(len(entries), schema.row_dtype(columns))
         for column in columns:
-            record[column.name] = [row[column.name] for row in rows]
+            record[column.name] = [entry[column.name] for entry in entries]
         table.append(record)
-        for key, value in attributes.items():
+        for key, value in (attributes or {}).items():
             table.attrs[key] = value
 
     # ---- what does not change from event to event --------------------------------------------------------------------
@@ -290,31 +293,10 @@ class DL1Writer:
         return levels
 
     def _write_root(self, provenance: Mapping[str, Any]) -> None:
-        text = json.dumps(dict(provenance), sort_keys=True, default=str)
         simulated = self._simulation is not None
-        # Times and random identifiers are left out here: they stand in the sidecar, and equal runs give equal bytes.
-        attributes = {
-            "CTA REFERENCE VERSION": "1",
-            "CTA PRODUCT DESCRIPTION": "lightpool DL1",
-            "CTA PRODUCT ID": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._obs_id} {text}")),
-            "CTA PRODUCT DATA CATEGORY": "Sim" if simulated else "Other",
-            "CTA PRODUCT DATA LEVELS": "DL1_IMAGES",
-            "CTA PRODUCT DATA ASSOCIATION": "Subarray",
-            "CTA PRODUCT DATA MODEL NAME": "ASWG",
-            "CTA PRODUCT DATA MODEL VERSION": schema.DATA_MODEL_VERSION,
-            "CTA PRODUCT FORMAT": "hdf5",
-            "CTA PROCESS TYPE": "Simulation" if simulated else "Observation",
-            "CTA PROCESS ID": str(self._obs_id),
-            "CTA ACTIVITY NAME": str(provenance.get("stage", "lightpool")),
-            "CTA ACTIVITY TYPE": "software",
-            "CTA ACTIVITY SOFTWARE NAME": "lightpool",
-            "CTA ACTIVITY SOFTWARE VERSION": str(provenance.get("version", "unknown")),
-            "CTA INSTRUMENT SITE": "Other",
-            "CTA INSTRUMENT CLASS": "Subarray",
-            "CTA INSTRUMENT ID": self._subarray.name,
-            "LIGHTPOOL PROVENANCE": text,
-        }
-        self._set_root_attributes(attributes)
+        self._set_root_attributes(
+            run_tables.root_attributes(self._obs_id, self._subarray.name, provenance, simulated=simulated)
+        )
 
     def _set_root_attributes(self, attributes: Mapping[str, str]) -> None:
         import tables
@@ -328,70 +310,42 @@ class DL1Writer:
     def _write_instrument(self) -> None:
         cameras = list({id(camera): camera for camera in self._subarray.telescopes.values()}.values())
         width = max(len(name.encode()) for camera in cameras for name in (camera.name, camera.optics_name))
-        index = {id(camera): number for number, camera in enumerate(cameras)}
-        rows = []
-        for tel_id, camera in self._subarray.telescopes.items():
-            x, y, z = self._subarray.positions_m[tel_id]
-            rows.append(
-                {
-                    "tel_id": tel_id, "name": camera.optics_name, "type": camera.size_type, "pos_x": x, "pos_y": y,
-                    "pos_z": z, "camera_name": camera.name, "optics_name": camera.optics_name,
-                    "camera_index": index[id(camera)], "optics_index": index[id(camera)],
-                    "tel_description": f"{camera.size_type}_{camera.optics_name}_{camera.name}",
-                }
-            )  # fmt: skip
         name = self._subarray.name
         common = {"ORIGIN": "ctapipe.instrument.SubarrayDescription", "SOFT_VER": "0.28.0", "SUBARRAY": name}
-        itrs = dict(zip(("reference_itrs_x", "reference_itrs_y", "reference_itrs_z"), self._itrs_m(), strict=True))
-        attributes = {"TAB_TYPE": "subarray", "TAB_VER": "2.0", "name": name}
-        self._write(schema.LAYOUT, schema.layout_columns(width), rows, **common, **attributes, **itrs)
-        optics = [_optics_row(camera) for camera in cameras]
-        attributes = {"TAB_TYPE": "optics", "TAB_VER": "4.0"}
-        self._write(schema.OPTICS, schema.optics_columns(width), optics, **common, **attributes)
+        attributes = common | {"TAB_TYPE": "subarray", "TAB_VER": "2.0", "name": name}
+        attributes |= run_tables.itrs_attributes(self._subarray)
+        self._write(
+            schema.LAYOUT, schema.layout_columns(width), run_tables.layout_rows(self._subarray, cameras), attributes
+        )
+        attributes = common | {"TAB_TYPE": "optics", "TAB_VER": "4.0"}
+        self._write(schema.OPTICS, schema.optics_columns(width), list(map(run_tables.optics_row, cameras)), attributes)
         for number, camera in enumerate(cameras):
             self._write_camera(number, camera)
 
-    def _itrs_m(self) -> tuple[float, float, float]:
-        from astropy.coordinates import EarthLocation
-
-        where = self._subarray
-        location = EarthLocation.from_geodetic(where.lon_deg, where.lat_deg, where.altitude_m)
-        return tuple(float(axis.to_value("m")) for axis in (location.x, location.y, location.z))
-
     def _write_camera(self, number: int, camera: Camera) -> None:
-        pixels = zip(range(camera.n_pixels), camera.pix_x_m, camera.pix_y_m, camera.pix_area_m2, strict=True)
-        names = [column.name for column in schema.GEOMETRY_COLUMNS]
-        self._write(
-            f"{schema.CAMERA}/geometry_{number}",
-            schema.GEOMETRY_COLUMNS,
-            [dict(zip(names, pixel, strict=True)) for pixel in pixels],
-            PIX_TYPE="hexagon" if camera.hexagonal else "square",
-            TAB_TYPE="ctapipe.instrument.CameraGeometry",
-            TAB_VER="2.0",
-            CAM_ID=camera.name,
-            PIX_ROT=float(camera.pix_rotation_deg),
-            CAM_ROT=float(camera.cam_rotation_deg),
-        )
-        pulse = np.atleast_2d(camera.reference_pulse)
-        columns = schema.readout_columns(len(pulse))
-        times = camera.reference_pulse_step_ns * np.arange(pulse.shape[1])
-        rows = [
-            dict(zip([c.name for c in columns], (*shape, t), strict=True))
-            for shape, t in zip(pulse.T, times, strict=True)
-        ]
-        self._write(
-            f"{schema.CAMERA}/readout_{number}",
-            columns,
-            rows,
-            TAB_TYPE="ctapipe.instrument.CameraReadout",
-            TAB_VER="3.0",
-            CAM_ID=camera.name,
-            NCHAN=len(pulse),
-            NPIXELS=camera.n_pixels,
-            NSAMPLES=int(camera.n_samples),
-            SAMPFREQ=float(camera.sampling_rate_ghz),
-            REFWIDTH=float(camera.reference_pulse_step_ns),
-        )
+        attributes = {
+            "PIX_TYPE": "hexagon" if camera.hexagonal else "square",
+            "TAB_TYPE": "ctapipe.instrument.CameraGeometry",
+            "TAB_VER": "2.0",
+            "CAM_ID": camera.name,
+            "PIX_ROT": float(camera.pix_rotation_deg),
+            "CAM_ROT": float(camera.cam_rotation_deg),
+        }
+        path = f"{schema.CAMERA}/geometry_{number}"
+        self._write(path, schema.GEOMETRY_COLUMNS, run_tables.geometry_rows(camera), attributes)
+        n_channels = len(np.atleast_2d(camera.reference_pulse))
+        attributes = {
+            "TAB_TYPE": "ctapipe.instrument.CameraReadout",
+            "TAB_VER": "3.0",
+            "CAM_ID": camera.name,
+            "NCHAN": n_channels,
+            "NPIXELS": camera.n_pixels,
+            "NSAMPLES": int(camera.n_samples),
+            "SAMPFREQ": float(camera.sampling_rate_ghz),
+            "REFWIDTH": float(camera.reference_pulse_step_ns),
+        }
+        path = f"{schema.CAMERA}/readout_{number}"
+        self._write(path, schema.readout_columns(n_channels), run_tables.readout_rows(camera), attributes)
 
     def _write_pointing(self) -> None:
         alt, az = self._pointing
@@ -401,53 +355,9 @@ class DL1Writer:
             self._write(f"{schema.FIXED_POINTING}/tel_{tel_id:03d}", schema.POINTING_COLUMNS, [row])
 
     def _write_observation(self) -> None:
-        producer = "simulation" if self._simulation is not None else "unknown"
-        scheduling = {
-            "sb_id": self._obs_id, "sb_type": 0, "producer_id": producer, "observing_mode": -1, "pointing_mode": 1,
-        }  # fmt: skip
-        first_s, last_s = self._time_range_s if self.n_images else (math.nan, math.nan)
-        observation = {
-            "obs_id": self._obs_id, "sb_id": self._obs_id, "producer_id": producer,
-            "state": 1 if self.n_images else 2,  # completed, or cancelled
-            "subarray_pointing_lat": math.degrees(self._pointing[0]),
-            "subarray_pointing_lon": math.degrees(self._pointing[1]),
-            "subarray_pointing_frame": 0,  # ALTAZ
-            "scheduled_duration": math.nan, "scheduled_start_time": mjd(first_s), "actual_start_time": mjd(first_s),
-            "actual_duration": (last_s - first_s) / 60,
-        }  # fmt: skip
+        simulated = self._simulation is not None
+        time_range_s = self._time_range_s if self.n_images else None
+        scheduling = run_tables.scheduling_row(self._obs_id, simulated=simulated)
+        observation = run_tables.observation_row(self._obs_id, self._pointing, time_range_s, simulated=simulated)
         self._write(schema.SCHEDULING_BLOCK, schema.SCHEDULING_COLUMNS, [scheduling])
         self._write(schema.OBSERVATION_BLOCK, schema.OBSERVATION_COLUMNS, [observation])
-
-    def _write_simulation_run(self, run: SimulationRun) -> None:
-        row = {column.name: -1 for column in schema.SIMULATION_RUN_COLUMNS}
-        row |= {
-            "obs_id": self._obs_id, "run_number": self._obs_id, "corsika_version": run.corsika_version,
-            "simtel_version": run.simtel_version, "energy_range_min": run.energy_range_min_tev,
-            "energy_range_max": run.energy_range_max_tev, "prod_site_B_total": run.prod_site_b_total_ut,
-            "prod_site_B_declination": run.prod_site_b_declination_rad,
-            "prod_site_B_inclination": run.prod_site_b_inclination_rad, "prod_site_alt": run.prod_site_alt_m,
-            "spectral_index": run.spectral_index, "shower_prog_id": run.shower_prog_id,
-            "detector_prog_id": run.detector_prog_id, "n_showers": run.n_showers, "shower_reuse": run.shower_reuse,
-            "max_alt": run.max_alt_rad, "min_alt": run.min_alt_rad, "max_az": run.max_az_rad, "min_az": run.min_az_rad,
-            "diffuse": int(run.max_viewcone_radius_deg > 0), "max_viewcone_radius": run.max_viewcone_radius_deg,
-            "min_viewcone_radius": run.min_viewcone_radius_deg, "max_scatter_range": run.max_scatter_range_m,
-            "min_scatter_range": run.min_scatter_range_m, "core_pos_mode": 0, "atmosphere": run.atmosphere,
-            "corsika_bunchsize": run.corsika_bunchsize, "corsika_wlen_min": run.corsika_wlen_min_nm,
-            "corsika_wlen_max": run.corsika_wlen_max_nm,
-        }  # fmt: skip
-        self._write(schema.SIMULATION_RUN, schema.SIMULATION_RUN_COLUMNS, [row])
-
-
-def _optics_row(camera: Camera) -> dict[str, Any]:
-    effective_m = camera.effective_focal_length_m
-    return {
-        "optics_name": camera.optics_name,
-        "size_type": camera.size_type,
-        "reflector_shape": camera.reflector_shape,
-        "mirror_area": camera.mirror_area_m2,
-        "n_mirrors": camera.n_mirrors,
-        "n_mirror_tiles": camera.n_mirror_tiles,
-        "equivalent_focal_length": camera.focal_length_m,
-        # ctapipe's readers ask for the effective one by default and refuse a file without it.
-        "effective_focal_length": camera.focal_length_m if math.isnan(effective_m) else effective_m,
-    }

@@ -5,7 +5,6 @@ in how many processes. Each use of a shower, that is each place of the array aro
 number 100 times that of the shower plus that of the use, as CORSIKA and sim_telarray number them.
 """
 
-import logging
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -30,10 +29,11 @@ from pipeline.camera.showers.primaries import (
 )
 from pipeline.camera.showers.tracks import Steps
 from pipeline.camera.showers.transport import follow_shower
-from pipeline.camera.showers.workers import in_order
 from pipeline.config import CleaningConfig, ShowerClass, ShowersConfig
+from pipeline.logs import get_logger
+from pipeline.workers import in_order
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 EVENTS_PER_SHOWER = 100
 BLOCK_IMAGES = 256

@@ -38,14 +38,14 @@ def with_camera_of(telescope: Telescope, path: str | Path) -> Telescope:
     """
     path = Path(path)
     cameras = read_cameras(path)
-    found = _of_the_same_kind(telescope.camera, cameras)
-    if found is None:
+    tel_id = _of_the_same_kind(telescope.camera, cameras)
+    if tel_id is None:
         kinds = Counter(_describe(camera) for camera in cameras.values())
         there = ", ".join(f"{n} x {text}" for text, n in kinds.items())
         raise UserError(
             f"{path} has no camera for the telescope {telescope.name} ({_describe(telescope.camera)}); it has {there}"
         )
-    own, camera = telescope.camera, cameras[found]
+    own, camera = telescope.camera, cameras[tel_id]
     effective_m = camera.effective_focal_length_m
     # Writers that know none put NaN or the equivalent one there; there is no telescope whose two focal lengths agree.
     if math.isnan(effective_m) or effective_m == camera.focal_length_m:
@@ -58,7 +58,7 @@ def with_camera_of(telescope: Telescope, path: str | Path) -> Telescope:
         camera=new,
         # By the pitch, as the areas in some files are wrong
         night_sky_pe_per_ns=telescope.night_sky_pe_per_ns * (new.pitch_deg / own.pitch_deg) ** 2,
-        sources=(*telescope.sources, f"Pixels and focal lengths: telescope {found} ({camera.name}) of {path.name}"),
+        sources=(*telescope.sources, f"Pixels and focal lengths: telescope {tel_id} ({camera.name}) of {path.name}"),
     )
 
 

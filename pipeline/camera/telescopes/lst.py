@@ -6,8 +6,9 @@ import numpy as np
 
 from pipeline.camera.geometry import Camera
 from pipeline.camera.telescopes.layouts import MODULE_TURN_RAD, hexagon_area, seven_pixel_modules
+from pipeline.camera.telescopes.registry import register_telescope
 from pipeline.camera.telescopes.sensors import PMT_WAVELENGTH_NM, SUPER_BIALKALI
-from pipeline.camera.telescopes.telescope import Telescope, register_telescope
+from pipeline.camera.telescopes.telescope import Telescope
 
 _MIRROR_REFLECTIVITY, _WINDOW_TRANSMISSION, _FUNNEL_AND_SHADOW = 0.90, 0.93, 0.90
 

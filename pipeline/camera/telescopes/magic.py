@@ -7,13 +7,9 @@ import numpy as np
 from pipeline.camera.geometry import Camera
 from pipeline.camera.telescopes.layouts import MODULE_TURN_RAD, hexagon_area, hexagonal_disc
 from pipeline.camera.telescopes.night_sky import dark_sky_pe_per_ns
+from pipeline.camera.telescopes.registry import register_telescope
 from pipeline.camera.telescopes.sensors import PMT_WAVELENGTH_NM, SUPER_BIALKALI
-from pipeline.camera.telescopes.telescope import (
-    DEFAULT_THROUGHPUT,
-    Telescope,
-    readout_of_camera,
-    register_telescope,
-)
+from pipeline.camera.telescopes.telescope import DEFAULT_THROUGHPUT, Telescope, readout_of_camera
 
 _PITCH_M = 0.03
 _QUANTUM_EFFICIENCY = SUPER_BIALKALI * 0.33 / SUPER_BIALKALI.max()

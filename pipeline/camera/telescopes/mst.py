@@ -12,8 +12,9 @@ from pipeline.camera.telescopes.layouts import (
     seven_pixel_modules,
     twelve_pixel_modules,
 )
+from pipeline.camera.telescopes.registry import register_telescope
 from pipeline.camera.telescopes.sensors import PMT_WAVELENGTH_NM, SUPER_BIALKALI
-from pipeline.camera.telescopes.telescope import Telescope, readout_of_camera, register_telescope
+from pipeline.camera.telescopes.telescope import Telescope, readout_of_camera
 
 _PITCH_M = 0.05
 _MIRROR_AREA_M2 = 106.24

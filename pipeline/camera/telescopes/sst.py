@@ -5,13 +5,9 @@ import numpy as np
 from pipeline.camera.geometry import Camera
 from pipeline.camera.telescopes.layouts import hexagon_area, square_modules
 from pipeline.camera.telescopes.night_sky import dark_sky_pe_per_ns
+from pipeline.camera.telescopes.registry import register_telescope
 from pipeline.camera.telescopes.sensors import SILICON, SIPM_WAVELENGTH_NM
-from pipeline.camera.telescopes.telescope import (
-    DEFAULT_THROUGHPUT,
-    Telescope,
-    readout_of_camera,
-    register_telescope,
-)
+from pipeline.camera.telescopes.telescope import DEFAULT_THROUGHPUT, Telescope, readout_of_camera
 
 _PITCH_M, _MODULE_STEP_M, _SENSOR_M = 0.0064, 0.0533, 0.006
 _N_FACETS = 18

@@ -7,13 +7,13 @@ import numpy as np
 from pipeline.camera.geometry import Camera
 from pipeline.camera.telescopes.layouts import hexagon_area, hexagonal_disc
 from pipeline.camera.telescopes.night_sky import dark_sky_pe_per_ns
+from pipeline.camera.telescopes.registry import register_telescope
 from pipeline.camera.telescopes.sensors import BIALKALI, PMT_WAVELENGTH_NM
 from pipeline.camera.telescopes.telescope import (
     DEFAULT_THROUGHPUT,
     Telescope,
     davies_cotton_focal_length,
     readout_of_camera,
-    register_telescope,
 )
 
 _PITCH_M = 0.03

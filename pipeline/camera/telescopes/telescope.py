@@ -1,17 +1,12 @@
-"""What the simulation knows of a telescope type, and the register of all types."""
+"""What the simulation knows of a telescope type."""
 
-import difflib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.camera.geometry import Camera
-from pipeline.errors import UserError
 
 # What the parts of a telescope that an entry does not list let pass, mirrors and windows that are not new among them:
 # calibrated for the LST, and taken for the other types as long as nothing better is known.
@@ -116,53 +111,3 @@ def davies_cotton_focal_length(focal_length_m: float, diameter_m: float) -> floa
     askew. The mean over a disc of diameter D is f delta (1 + D^2 / (32 f^2)).
     """
     return focal_length_m * (1 + diameter_m**2 / (32 * focal_length_m**2))
-
-
-_BUILDERS: dict[str, Callable[[], Telescope]] = {}
-
-
-def register_telescope(name: str) -> Callable[[Callable[[], Telescope]], Callable[[], Telescope]]:
-    """Decorator: make the telescope that a function builds available under `name`."""
-
-    def register(builder: Callable[[], Telescope]) -> Callable[[], Telescope]:
-        if name in _BUILDERS:
-            raise ValueError(f"a telescope named {name!r} is already registered")
-        _BUILDERS[name] = cache(builder)
-        return builder
-
-    return register
-
-
-def list_telescopes() -> list[str]:
-    """Names of all telescope types."""
-    return sorted(_BUILDERS)
-
-
-def get_telescope(name: str, geometry_file: str | Path | None = None) -> Telescope:
-    """The telescope type called `name`.
-
-    Parameters
-    ----------
-    name : str
-    geometry_file : path, optional
-        A simtel or DL1 file: take the camera (pixels and focal length) of a telescope of this kind from there, see
-        `pipeline.camera.telescopes.from_file.with_camera_of`.
-
-    Raises
-    ------
-    UserError
-        If there is no such type; the message lists the nearest, or all. If no telescope of the file is of this kind.
-    InputFileError
-        If the file cannot be read.
-    """
-    if name not in _BUILDERS:
-        known = {known.casefold(): known for known in list_telescopes()}
-        near = difflib.get_close_matches(name.casefold(), known, n=1)
-        hint = f"; did you mean {known[near[0]]!r}?" if near else ""
-        raise UserError(f"unknown telescope {name!r}{hint} (accepted: {', '.join(list_telescopes())})")
-    telescope = _BUILDERS[name]()
-    if geometry_file is None:
-        return telescope
-    from pipeline.camera.telescopes.from_file import with_camera_of
-
-    return with_camera_of(telescope, geometry_file)

@@ -4,13 +4,9 @@ import numpy as np
 
 from pipeline.camera.geometry import Camera
 from pipeline.camera.telescopes.layouts import hexagon_area, hexagonal_disc
+from pipeline.camera.telescopes.registry import register_telescope
 from pipeline.camera.telescopes.sensors import PMT_WAVELENGTH_NM, VERITAS_PMT
-from pipeline.camera.telescopes.telescope import (
-    Telescope,
-    davies_cotton_focal_length,
-    readout_of_camera,
-    register_telescope,
-)
+from pipeline.camera.telescopes.telescope import Telescope, davies_cotton_focal_length, readout_of_camera
 
 _PITCH_M = 0.0314
 _MIRROR_REFLECTIVITY, _FUNNEL, _SHADOW = 0.82, 0.765, 0.90

@@ -1,6 +1,5 @@
 """Which comparisons are made, on how many showers, and what they leave: rows, and curves for the figures."""
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,25 +8,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.camera.showers.validation.gammas import check_gammas
 from pipeline.camera.showers.validation.images import TABLE_FILE, check_images
-from pipeline.camera.showers.validation.light import (
-    GAMMA_FILES,
-    PROTON_FILE,
-    VERTICAL_FILE,
-    check_gammas,
-    check_pool,
-    check_protons,
-    check_steps,
-    check_time,
-)
+from pipeline.camera.showers.validation.light import GAMMA_FILES
 from pipeline.camera.showers.validation.noise import check_noise
+from pipeline.camera.showers.validation.pool import VERTICAL_FILE, check_pool
+from pipeline.camera.showers.validation.protons import PROTON_FILE, check_protons
 from pipeline.camera.showers.validation.rows import Row
 from pipeline.camera.showers.validation.sim_telarray import GAMMA_FILES as TELESCOPE_FILES
 from pipeline.camera.showers.validation.sim_telarray import MUON_FILE, check_muons, check_telescopes
-from pipeline.camera.showers.workers import in_order
+from pipeline.camera.showers.validation.steps import check_steps, check_time
 from pipeline.errors import UserError
+from pipeline.logs import get_logger
+from pipeline.workers import in_order
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 DATA_FILES = (*GAMMA_FILES.values(), VERTICAL_FILE, PROTON_FILE, *TELESCOPE_FILES, MUON_FILE, TABLE_FILE)
 
@@ -113,8 +108,8 @@ def run_checks(data: Path | None, quick: bool = False, jobs: int = 1) -> list[Ou
                 f"{data} lacks {missing[0]}" + (f" and {len(missing) - 1} more files" if missing[1:] else "")
                 + " that the simulation is compared with; leave out --data to compare with published numbers alone"
             )  # fmt: skip
-    found = {}
+    outcomes = {}
     for outcome in in_order(Checker, (data, quick), CHECKS, jobs):
         log.info("%s: %d rows, %.0f s of CPU time", outcome.name, len(outcome.rows), outcome.cpu_s)
-        found[outcome.name] = outcome
-    return [found[name] for name in ORDER]
+        outcomes[outcome.name] = outcome
+    return [outcomes[name] for name in ORDER]

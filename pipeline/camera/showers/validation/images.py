@@ -178,8 +178,12 @@ def energies_alike(images: dict[str, np.ndarray], others: dict[str, np.ndarray])
 
 
 def _middle_median(images: dict[str, np.ndarray], column: str) -> tuple[float, float]:
-    found = quartiles_against(images, column, "hillas_intensity", np.array(MIDDLE_SIZES_PE, float))
-    return (float(found["median"][0]), float(found["error"][0])) if len(found["median"]) else (math.nan, math.nan)
+    quartiles = quartiles_against(images, column, "hillas_intensity", np.array(MIDDLE_SIZES_PE, float))
+    return (
+        (float(quartiles["median"][0]), float(quartiles["error"][0]))
+        if len(quartiles["median"])
+        else (math.nan, math.nan)
+    )
 
 
 def _bootstrap(images: dict[str, np.ndarray], statistic, seed: int = 0) -> float:

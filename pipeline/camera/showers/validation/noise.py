@@ -51,18 +51,20 @@ def check_noise(n_windows: int, data: Path | None) -> tuple[list[Row], dict]:
     charges = noise_charges(get_telescope("LST"), max(n_windows // 50, 20), 1)
     by_image = charges.std(axis=1)
     error = float(by_image.std(ddof=1) / np.sqrt(len(by_image)))
-    found = (float(charges.std()), error)
+    rms_pe = (float(charges.std()), error)
     words = "LST, no light: rms of pixel charges"
     rows = [
         Row(
-            "noise_rms", words, "p.e.", *found, "dark sky and electronics", low=NOISE_RMS_PE[0], high=NOISE_RMS_PE[1]
+            "noise_rms", words, "p.e.", *rms_pe, "dark sky and electronics", low=NOISE_RMS_PE[0], high=NOISE_RMS_PE[1]
         )
     ]  # fmt: skip
     if data is not None:
         # Files of three productions, which differ more from each other than their images do
         theirs = [float(np.mean(dark_pixel_rms(data / name, "LST"))) for name in GAMMA_FILES]
         reference = Reference(*mean_and_error(theirs), f"sim_telarray, {len(theirs)} productions")
-        rows.append(compared("noise_rms_files", f"{words}, as extracted from sim_telarray's", "p.e.", reference, found))
+        rows.append(
+            compared("noise_rms_files", f"{words}, as extracted from sim_telarray's", "p.e.", reference, rms_pe)
+        )
     for name in list_telescopes():
         telescope = get_telescope(name)
         probability, rate_hz = noise_trigger_probability(telescope, n_windows, 2)

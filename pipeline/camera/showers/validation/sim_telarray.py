@@ -195,7 +195,7 @@ def dark_pixel_rms(path: Path, kind: str) -> list[float]:
 
     telescope = get_telescope(kind)
     window = {"window_width": telescope.window_samples, "window_shift": telescope.window_before_peak}
-    found = []
+    rms_pe = []
     with open_simtel(path) as source:
         calibrate = CameraCalibrator(
             source.subarray,
@@ -210,8 +210,8 @@ def dark_pixel_rms(path: Path, kind: str) -> list[float]:
                 if true_image is not None and _kind_of(description.camera, area_m2) == kind:
                     lit = true_image > 0
                     dark = ~lit & ~(description.camera.geometry.neighbor_matrix @ lit)
-                    found.append(float(camera.image[dark].std()))
-    return found
+                    rms_pe.append(float(camera.image[dark].std()))
+    return rms_pe
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ def check_telescopes(n_showers: int, data: Path | None) -> tuple[list[Row], dict
     """Photo-electrons of gammas in telescopes of sim_telarray's files, after one constant for each type."""
     if data is None:
         return [], {}
-    found: list[dict] = []
+    pairs: list[dict] = []
     for name in GAMMA_FILES:
         for event in read_events(data / name):
             showers = list(true_images(event, PHOTON, range(n_showers)))
@@ -274,15 +274,15 @@ def check_telescopes(n_showers: int, data: Path | None) -> tuple[list[Row], dict
             like = light[order[:n]]
             impact = event.impact_m()
             for i, image in enumerate(event.images):
-                found.append(
+                pairs.append(
                     {
                         "kind": image.kind, "energy_gev": event.energy_gev, "impact_m": impact[i],
                         "reference": float(image.pe.sum()), "ours": like[:, i].mean(), "spread": like[:, i].std(ddof=1),
                     }
                 )  # fmt: skip
     rows, constants = [], {}
-    for kind in dict.fromkeys(entry["kind"] for entry in found):
-        of_kind = [entry for entry in found if entry["kind"] == kind]
+    for kind in dict.fromkeys(entry["kind"] for entry in pairs):
+        of_kind = [entry for entry in pairs if entry["kind"] == kind]
         energies = sorted({entry["energy_gev"] for entry in of_kind})
         groups = {energy: [entry for entry in of_kind if entry["energy_gev"] == energy] for energy in energies}
         ratios = {energy: _ratio(group) for energy, group in groups.items()}
@@ -298,7 +298,7 @@ def check_telescopes(n_showers: int, data: Path | None) -> tuple[list[Row], dict
                     low=LIMIT[0], high=LIMIT[1],
                 )
             )  # fmt: skip
-    return rows, {"telescopes": {"images": found, "constants": constants}}
+    return rows, {"telescopes": {"images": pairs, "constants": constants}}
 
 
 def _ratio(group: list[dict]) -> tuple[float, float]:
@@ -345,7 +345,7 @@ def check_muons(n_repeats: int, data: Path | None) -> tuple[list[Row], dict]:
     lst = get_telescope("LST")
     # Degrees on the sky: images are those of the effective focal length, pixels are given at the equivalent one.
     sky = lst.camera.focal_length_m / lst.camera.effective_focal_length_m
-    found: list[dict] = []
+    rings: list[dict] = []
     for number, event in enumerate(events):
         if not event.images:
             continue
@@ -366,8 +366,8 @@ def check_muons(n_repeats: int, data: Path | None) -> tuple[list[Row], dict]:
                 "reference_deg": ring_radius_deg(image.pe, sky * image.x_deg, sky * image.y_deg),
                 "reference_pe": float(image.pe.sum()),
             }
-        found.append(entry)
-    curves = {key: np.array([entry[key] for entry in found]) for key in found[0]}
+        rings.append(entry)
+    curves = {key: np.array([entry[key] for entry in rings]) for key in rings[0]}
     hits = curves["impact_m"] < lst.sphere_radius_m
     # Slower ones scatter out of their path, and their angle depends on where they shine.
     bright = hits & (curves["energy_gev"] > MUON_MIN_GEV)

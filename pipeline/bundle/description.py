@@ -1,0 +1,139 @@
+"""The card of a network that was just trained (torch)."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.describe import count_params
+from models.registry import model_entry
+from pipeline import __version__
+from pipeline.bundle.card import (
+    CameraSection,
+    Card,
+    HeadSection,
+    InputSection,
+    ManifestSection,
+    ModelSection,
+    OriginSection,
+    OutputColumn,
+    TrainingSection,
+)
+from pipeline.provenance import package_versions
+from pipeline.tiles.reader import TileReader
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipeline.stages.train import TrainingRun
+    from pipeline.training.callbacks import Progress
+    from pipeline.training.heads import Head
+
+_GROUPS = {"camera": "showers", "sky": "fields"}
+_NOT_METRICS = ("epoch", "learning_rate", "train_loss")
+# Event columns whose ranges a card gives: what they are, and their unit (None: that of the frame).
+_RANGES = {
+    "true_energy_tev": ("true energy", "TeV"),
+    "true_offset_deg": ("angle between source and pointing", "deg"),
+    "hillas_intensity": ("image size", "p.e."),
+    "noise": ("background noise", None),
+}
+
+
+def card_of(run: "TrainingRun", network: "nn.Module", progress: "Progress", wall_time_s: float) -> Card:
+    """Everything that is known of a trained network but the digest of its files."""
+    reader, model = run.train_tiles, run.config.model
+    validation = {name: value for name, value in progress.best_row.items() if name not in _NOT_METRICS}
+    return Card(
+        name=f"{run.cfg.name}_{run.network}".replace("-", "_").replace(".", "_"),
+        network=run.network,
+        wing=run.config.wing,
+        model=ModelSection(
+            name=model.name,
+            kwargs=model.kwargs,
+            in_chans=run.input.n_channels,
+            num_outputs=run.heads.num_outputs,
+            n_scalars=len(run.config.scalars),
+            n_parameters=count_params(network),
+        ),
+        cameras=_cameras(reader),
+        input=InputSection(
+            channels=tuple(channel.name for channel in reader.channels),
+            units=tuple(channel.unit for channel in reader.channels),
+            tile_shape=reader.tile_shape,
+            recipe=reader.attributes.get("recipe"),
+            unit=reader.attributes.get("unit"),
+            preparation=run.input,
+            size_multiple=network.size_multiple if model_entry(model.name).gives == "map" else None,
+        ),
+        heads=tuple(_head(head) for head in run.heads.heads),
+        training=_training(run, progress, wall_time_s),
+        # JSON has no NaN: a metric that is not defined is null.
+        validation={name: value if math.isfinite(value) else None for name, value in validation.items()},
+        limits=_limits(run),
+        citation=f"lightpool {__version__}; {model.name}: {model_entry(model.name).paper}.",
+    )
+
+
+def _head(head: "Head") -> HeadSection:
+    spec = head.objective.spec
+    return HeadSection(
+        task=spec.name,
+        first=head.first,
+        outputs=head.objective.outputs,
+        options=head.objective.options.model_dump(mode="json"),
+        transform=spec.transform,
+        columns=tuple(OutputColumn(name=c.name, unit=c.unit, description=c.description) for c in spec.columns),
+    )
+
+
+def _training(run: "TrainingRun", progress: "Progress", wall_time_s: float) -> TrainingSection:
+    reader = run.train_tiles
+    return TrainingSection(
+        config=run.config.model_dump(mode="json"),
+        manifests=tuple(
+            ManifestSection(name=manifest.path.name, sha256=manifest.sha256, counts=manifest.counts)
+            for manifest in reader.manifests
+        ),
+        seed=run.cfg.seed,
+        threads=run.cfg.threads,
+        device=run.device,
+        precision=run.precision,
+        epochs=len(progress.rows),
+        best_epoch=progress.best_epoch,
+        n_images=reader.n_tiles,
+        wall_time_s=round(wall_time_s, 1),
+        images_per_cpu_s=_images_per_cpu_s(run, progress),
+        origin=run.origin and OriginSection(name=run.origin.card.name, sha256=run.origin.card.bundle_sha256),
+        versions={"lightpool": __version__} | package_versions(("torch", "lightning", "numpy", "onnx", "onnxscript")),
+    )
+
+
+def _images_per_cpu_s(run: "TrainingRun", progress: "Progress") -> float | None:
+    """Training images per second of the processor's time; with an accelerator that would say nothing."""
+    if run.device != "cpu" or not progress.cpu_time_s:
+        return None
+    per_epoch = min(run.train_tiles.n_batches(run.config.batch_size) * run.config.batch_size, run.train_tiles.n_tiles)
+    return round(per_epoch * len(progress.rows) / progress.cpu_time_s, 1)
+
+
+def _cameras(reader: TileReader) -> tuple[CameraSection, ...]:
+    identity = reader.attributes.get("camera_identity")
+    if identity is None:
+        return ()
+    names = {attributes.get("camera_name", "") for attributes in reader.shard_attributes()}
+    return (CameraSection(identity=identity, name=", ".join(sorted(filter(None, names)))),)
+
+
+def _limits(run: "TrainingRun") -> tuple[str, ...]:
+    """What the training tiles did not cover, from the tiles themselves."""
+    reader = run.train_tiles
+    limits = [f"trained on {reader.n_tiles:,} images of {reader.n_groups:,} {_GROUPS[run.config.wing]}"]
+    events = reader.events([name for name in _RANGES if name in reader.columns])
+    for name, (words, unit) in _RANGES.items():
+        if name in events:
+            low, high = np.nanquantile(events[name], [0.01, 0.99])
+            unit = unit or reader.attributes.get("unit") or "unit of the frame"
+            limits.append(f"{words} from {low:.3g} to {high:.3g} {unit} (98 % of the training images)")
+    limits.append("no GPU was used or tested" if run.device == "cpu" else f"trained on {run.device}")
+    return tuple(limits)

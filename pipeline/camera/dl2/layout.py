@@ -1,0 +1,142 @@
+"""Where predictions stand in ctapipe's DL2 layout: groups, columns, types and the attributes that describe them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.tasks.spec import Column
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A column of a DL2 table.
+
+    Attributes
+    ----------
+    name : str
+        Field of ctapipe's container; the column is ``PREFIX_tel_name`` or ``PREFIX_name``.
+    unit : str or None
+        Unit as astropy spells it.
+    description : str
+        Column description.
+    """
+
+    name: str
+    unit: str | None
+    description: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """One head's predictions: the columns of its task that have a place in DL2, under a prefix of their own.
+
+    Parameters
+    ----------
+    prefix : str
+    columns : sequence of Column
+        Of one task. One of those with a place is averaged over telescopes and decides validity; a second one, if there
+        is one, is its uncertainty.
+    """
+
+    prefix: str
+    columns: tuple[Column, ...]
+
+    def __post_init__(self) -> None:
+        placed = tuple(column for column in self.columns if column.dl2 is not None)
+        object.__setattr__(self, "columns", placed)
+        if not self.prefix.isidentifier():
+            raise ValueError(f"{self.prefix!r} cannot be the prefix of a column; letters, digits and _ can")
+        if len({column.dl2.group for column in placed}) != 1:
+            raise ValueError(f"columns of one output stand in one group of DL2, got {[c.name for c in self.columns]}")
+        n_averaged = sum(column.dl2.average is not None for column in placed)
+        if n_averaged != 1 or len(placed) > 2:
+            raise ValueError(
+                f"an output has one value that is averaged over telescopes and at most its uncertainty beside it, got "
+                f"{[c.name for c in placed]}"
+            )
+
+    @property
+    def group(self) -> str:
+        """Group below ``/dl2/event/telescope`` and ``/dl2/event/subarray``."""
+        return self.columns[0].dl2.group
+
+    @property
+    def value(self) -> Column:
+        """The column that decides validity and is averaged over telescopes."""
+        return next(column for column in self.columns if column.dl2.average is not None)
+
+    @property
+    def uncertainty(self) -> Column | None:
+        """The uncertainty of the value, where there is one."""
+        return next((column for column in self.columns if column.dl2.average is None), None)
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """Columns of the tables, in the order of `columns`."""
+        return tuple(Quantity(c.dl2.name, c.unit or None, c.description) for c in self.columns)
+
+
+# ---- rows and their attributes ---------------------------------------------------------------------------------------
+_KEY_COLUMNS = {
+    "obs_id": ("i4", "Observation Block ID"),
+    "event_id": ("i8", "Array Event ID"),
+    "tel_id": ("i2", "Telescope ID"),
+}
+_GOODNESS = Quantity("goodness_of_fit", None, "goodness measure of the algorithm; not given by these models")
+_IS_VALID = Quantity("is_valid", None, "true if the prediction is valid")
+_TELESCOPES = Quantity("telescopes", None, "telescopes used for the prediction")
+
+
+def telescope_rows(
+    output: Output, tel_id: int, obs_id: np.ndarray, event_id: np.ndarray, values: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Rows (n,) of one telescope's table; all values are NaN where the deciding one is not finite."""
+    prefix = f"{output.prefix}_tel"
+    dtype = [(name, kind) for name, (kind, _) in _KEY_COLUMNS.items()]
+    dtype += [(f"{prefix}_{quantity.name}", "f4") for quantity in output.quantities]
+    dtype += [(f"{prefix}_is_valid", "?"), (f"{prefix}_goodness_of_fit", "f4")]
+    rows = np.zeros(len(event_id), dtype)
+    rows["obs_id"], rows["event_id"], rows["tel_id"] = obs_id, event_id, tel_id
+    valid = np.isfinite(values[output.value.name])
+    for column, quantity in zip(output.columns, output.quantities, strict=True):
+        rows[f"{prefix}_{quantity.name}"] = np.where(valid, values[column.name], np.nan)
+    rows[f"{prefix}_is_valid"] = valid
+    rows[f"{prefix}_goodness_of_fit"] = np.nan
+    return rows
+
+
+def subarray_dtype(output: Output, n_telescopes: int) -> list[tuple[Any, ...]]:
+    """Columns of the table of events, with a mask of `n_telescopes` for those that counted."""
+    prefix = output.prefix
+    dtype: list[tuple[Any, ...]] = [(name, _KEY_COLUMNS[name][0]) for name in ("obs_id", "event_id")]
+    dtype += [(f"{prefix}_{quantity.name}", "f4") for quantity in output.quantities]
+    return [
+        *dtype,
+        (f"{prefix}_is_valid", "?"),
+        (f"{prefix}_goodness_of_fit", "f4"),
+        (f"{prefix}_telescopes", "?", (n_telescopes,)),
+    ]
+
+
+def telescope_attributes(output: Output) -> list[dict[str, str]]:
+    """What describes each column of `telescope_rows`, in their order."""
+    keys = [{"NAME": name, "DESC": text} for name, (_, text) in _KEY_COLUMNS.items()]
+    return keys + [_attributes(q, f"{output.prefix}_tel") for q in (*output.quantities, _IS_VALID, _GOODNESS)]
+
+
+def subarray_attributes(output: Output) -> list[dict[str, str]]:
+    """What describes each column of `subarray_dtype`, in their order."""
+    keys = [{"NAME": name, "DESC": _KEY_COLUMNS[name][1]} for name in ("obs_id", "event_id")]
+    columns = (*output.quantities, _IS_VALID, _GOODNESS, _TELESCOPES)
+    attributes = keys + [_attributes(quantity, output.prefix) for quantity in columns]
+    attributes[-1]["TRANSFORM"] = "tel_list_to_mask"
+    return attributes
+
+
+def _attributes(quantity: Quantity, prefix: str) -> dict[str, str]:
+    attributes = {"NAME": quantity.name, "PREFIX": prefix, "DESC": quantity.description}
+    if quantity.unit is not None:
+        attributes |= {"UNIT": quantity.unit, "TRANSFORM": "quantity"}
+    return attributes

@@ -1,0 +1,163 @@
+"""Commands around trained networks: train, evaluate, predict, explain, report, compare."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.framework import Bundle, Force, KeepGoing, Manifests, RunDir, app, command, exit_code
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+
+@command(
+    app,
+    "train",
+    example="lightpool train manifest.json --config configs/demo.yaml --network energy --out bundles/energy",
+    config="required",
+    settings=("device", "threads"),
+)
+def train(
+    cfg: "Config",
+    manifests: Manifests,
+    network: Annotated[str, typer.Option(metavar="NAME", help="Network of the configuration, a key of `networks`.")],
+    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Directory for the trained model.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint.")] = False,
+    force: Force = False,
+) -> None:
+    """Train a network and write it as a bundle."""
+    cfg.network(network)  # an unknown name must not cost the import of torch
+    from pipeline.stages.train import train as stage
+
+    stage(cfg, network, manifests, out, resume=resume, force=force)
+
+
+@command(
+    app,
+    "evaluate",
+    example="lightpool evaluate manifest.json --bundle bundles/energy --out evaluation/energy",
+    config="optional",
+    settings=("device", "threads"),
+)
+def evaluate(
+    cfg: "Config",
+    manifests: Manifests,
+    bundle: Bundle,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for metrics.json, tables and figures.")],
+    force: Force = False,
+) -> None:
+    """Measure a trained model on the test split.
+
+    Its baselines are measured on the same images, for comparison.
+    """
+    from pipeline.bundle.card import resolve_bundle
+    from pipeline.stages.evaluate import evaluate as stage
+
+    stage(cfg, resolve_bundle(bundle), manifests, out, force=force)
+
+
+@command(
+    app,
+    "predict",
+    example="lightpool predict run.dl1.h5 --event 12 --bundle results/demo/bundles/energy",
+    config="optional",
+    settings=("threads",),
+)
+def predict(
+    cfg: "Config",
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", show_default=False, help="simtel, DL1, lstchain or FITS files."),
+    ],
+    bundle: Annotated[
+        list[str],
+        typer.Option(
+            metavar="BUNDLE",
+            help="Directory of a trained model, or the name of one that ships; may be given several times.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="DL2 HDF5 or FITS file to write; a directory if there are several inputs."),
+    ] = None,
+    event: Annotated[int | None, typer.Option(metavar="ID", help="Only this event.")] = None,
+    telescope: Annotated[int | None, typer.Option(metavar="ID", help="Only this telescope.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image on stdout.")] = False,
+    keep_going: KeepGoing = False,
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Files processed in parallel, with --out.")] = 1,
+    force: Force = False,
+) -> int:
+    """Apply trained models to files.
+
+    Prints a table, or writes DL2 HDF5 (camera events) and FITS (sky frames) with --out.
+    """
+    from pipeline.stages.predict import predict as stage
+
+    statuses = stage(
+        cfg, files, bundle, out,
+        event=event, telescope=telescope, as_json=as_json, force=force, stream=sys.stdout, jobs=jobs,
+    )  # fmt: skip
+    return exit_code(statuses, keep_going=keep_going)
+
+
+@command(
+    app,
+    "explain",
+    example="lightpool explain run.dl1.h5 --bundle bundles/energy --event 12 --out event_12.png",
+    config="optional",
+    settings=("threads",),
+)
+def explain(
+    cfg: "Config",
+    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="Camera file: simtel or DL1.")],
+    bundle: Bundle,
+    event: Annotated[int, typer.Option(metavar="ID", help="Event to explain.")],
+    telescope: Annotated[
+        int | None, typer.Option(metavar="ID", help="Telescope; by default the one with the brightest image.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Figure to write.")] = None,
+    show: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT",
+            help="attribution: which pixels the prediction rests on; features: first filters and feature maps.",
+        ),
+    ] = "attribution",
+    force: Force = False,
+) -> None:
+    """Show what a network looked at in one event.
+
+    Writes a figure; by default, which pixels the prediction rests on.
+    """
+    from pipeline.stages.explain import explain as stage
+
+    stage(cfg, bundle, file, event=event, telescope=telescope, out=out, show=show, force=force)
+
+
+@command(app, "report", example="lightpool report results/demo --out results/demo/report.html")
+def report(
+    run_dir: RunDir,
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="Page to write.")],
+    force: Force = False,
+) -> None:
+    """Summarise a run in one HTML page."""
+    from pipeline.stages.report import report as stage
+
+    stage(run_dir, out, force=force)
+
+
+@command(app, "compare", example="lightpool compare results/zoo --out results/zoo/compare.html", threads=1)
+def compare(
+    run_dir: RunDir,
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="Page to write; its tables go to FILE.json.")],
+    force: Force = False,
+) -> None:
+    """Compare the networks of a run in one HTML page.
+
+    They are compared with each other and with the random forest.
+    """
+    from pipeline.stages.compare import compare as stage
+
+    stage(run_dir, out, force=force)

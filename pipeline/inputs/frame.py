@@ -1,0 +1,125 @@
+"""Tiles of a sky frame: the image, its uncertainty, and where it cannot be trusted.
+
+The signal is compressed with asinh, which is linear in the noise and logarithmic in the signal (Lupton, Gunn & Szalay
+1999, AJ 118, 1406).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.inputs.base import Input
+from pipeline.sky.dq import DQ, has
+from pipeline.tiles.reader import TileReader
+from pipeline.tiles.shards import TileBatch
+
+
+class FrameInput(Input):
+    """Pixels in units of the frame's background noise."""
+
+    wing: ClassVar[Literal["sky"]] = "sky"
+    takes: ClassVar[Literal["frame"]] = "frame"
+    raw_channels: ClassVar[tuple[str, ...]] = ("sci", "err")
+
+    kind: str = "frame"
+    version: Literal[1] = 1
+
+    @classmethod
+    def fit(cls, reader: TileReader, scalars: Sequence[str] = ()) -> Self:
+        """Nothing is fitted: level and noise of each frame come with its tiles."""
+        if scalars:
+            raise UserError(f"scalars must be empty, got {', '.join(scalars)}: a frame has no parameters")
+        cls.check_channels(reader)
+        return cls()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Background of the frame and its rms."""
+        return ("level", "noise")
+
+    @property
+    def n_channels(self) -> int:
+        """Signal, relative uncertainty, and whether a pixel cannot be trusted."""
+        return 3
+
+    def arrays(self, batch: TileBatch, channels: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """`images`, shape (N, 3, H, W), float32, finite everywhere.
+
+        asinh of the signal in units of the background noise, log of the relative uncertainty, and 1 where the pixel
+        cannot be trusted. Of the masks, only what is known before restoring (saturated, missing) is read.
+        """
+        planes = self.planes(batch.images, channels)
+        known = SkyPixels.of(planes["sci"], planes["err"], batch.events, batch.masks)
+        untrusted = (known.missing | known.saturated).astype(np.float32)
+        signal = np.arcsinh((known.sci - known.level) / known.noise)
+        images = np.stack([signal, np.log(known.err / known.noise), untrusted], axis=1, dtype=np.float32)
+        return {"images": images}
+
+
+INPUT = FrameInput
+
+
+class SkyPixels:
+    """Pixels of sky tiles with every hole filled, and the scales that denoising works in.
+
+    Attributes
+    ----------
+    sci, err : ndarray of float32, shape (N, H, W)
+        Finite; where the pixel is missing, the background level and its noise.
+    level, noise : ndarray of float32, shape (N, 1, 1)
+        Background of the frame, and its rms.
+    missing, saturated : ndarray of bool, shape (N, H, W)
+    """
+
+    def __init__(
+        self,
+        sci: np.ndarray,
+        err: np.ndarray,
+        level: np.ndarray,
+        noise: np.ndarray,
+        missing: np.ndarray,
+        saturated: np.ndarray,
+    ) -> None:
+        self.sci, self.err, self.level, self.noise = sci, err, level, noise
+        self.missing, self.saturated = missing, saturated
+
+    @classmethod
+    def of(
+        cls,
+        sci: np.ndarray,
+        err: np.ndarray,
+        events: Mapping[str, np.ndarray],
+        masks: np.ndarray | None,
+    ) -> Self:
+        """Fill what is not known: NaN or infinite, flagged as missing, or an uncertainty that is none.
+
+        Raises
+        ------
+        UserError
+            If the noise of a frame is not positive: then there is no scale to judge anything by.
+        """
+        level = np.asarray(events["level"], np.float32)[:, None, None]
+        noise = np.asarray(events["noise"], np.float32)[:, None, None]
+        if not (np.isfinite(level).all() and np.isfinite(noise).all() and (noise > 0).all()):
+            raise UserError(
+                "the background level or noise of a frame is not a positive number: "
+                f"level {level.ravel()[:4].tolist()}, noise {noise.ravel()[:4].tolist()}; ingest the frame again"
+            )
+        sci, err = np.asarray(sci, np.float32), np.asarray(err, np.float32)
+        missing = ~np.isfinite(sci)
+        saturated = np.zeros_like(missing)
+        if masks is not None:
+            missing |= has(masks, DQ.MISSING)
+            saturated = has(masks, DQ.SATURATED) & ~missing
+        usable = np.isfinite(err) & (err > 0) & ~missing
+        # A pixel cannot be better known than to a small part of the background noise; the floor keeps the
+        # logarithm of a wrong (far too small) uncertainty from ruling the input.
+        err = np.where(usable, np.maximum(np.nan_to_num(err), 0.05 * noise), noise)
+        return cls(np.where(missing, level, np.nan_to_num(sci)), err, level, noise, missing, saturated)
+
+    @classmethod
+    def of_batch(cls, batch: TileBatch) -> Self:
+        """Pixels of a batch whose channels are `sci` and `err`."""
+        return cls.of(batch.images[:, 0], batch.images[:, 1], batch.events, batch.masks)

@@ -1,0 +1,226 @@
+"""The image of one telescope, and numbers that belong to it.
+
+The charges span a huge range (1 to 10^5), which asinh compresses: it is linear in the noise and logarithmic in the
+signal [1]_.
+
+References
+----------
+.. [1] Lupton, Gunn & Szalay (1999), AJ 118, 1406.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.errors import UserError
+from pipeline.inputs.base import Input
+from pipeline.tiles.reader import TileReader
+from pipeline.tiles.shards import TileBatch
+
+if TYPE_CHECKING:
+    from pipeline.config import CameraTilesConfig
+
+#: Event columns that change when the image is turned or mirrored: of no use beside augmented images. The signs of
+#: skewness and time slope depend on which end of the image axis is called its head.
+ORIENTED_COLUMNS = (
+    "hillas_psi", "hillas_phi", "hillas_fov_lon", "hillas_fov_lat", "hillas_skewness", "timing_slope",
+)  # fmt: skip
+
+#: Scalars made of several event columns. `hillas_miss`: distance of the image axis from the camera's centre, small for
+#: a shower that comes from there; `hillas_density`: charge per area of the ellipse.
+DERIVED_SCALARS: dict[str, tuple[tuple[str, ...], Callable[..., np.ndarray]]] = {
+    "hillas_miss": (
+        ("hillas_r", "hillas_psi", "hillas_phi"),
+        lambda r, psi, phi: r * np.abs(np.sin(np.deg2rad(psi - phi))),
+    ),
+    "hillas_density": (
+        ("hillas_intensity", "hillas_length", "hillas_width"),
+        lambda intensity, length, width: intensity / (length * width),
+    ),
+    "hillas_width_over_length": (("hillas_width", "hillas_length"), lambda width, length: width / length),
+}
+
+# A scalar further out than this many standard deviations tells nothing more, but would drown the other inputs.
+_MAX_DEVIATION = 6.0
+
+
+class ImageRecipe(BaseModel):
+    """How a camera image becomes a tile: what a shard and a card say of it.
+
+    A format of its own, with a version and without defaults: whatever the configuration is called or defaults to
+    later, a model's images are prepared as they were in training.
+
+    Attributes
+    ----------
+    size_px : int
+        Side of the tile.
+    picture_pe, boundary_pe : float
+        Thresholds of the two-level cleaning [p.e.].
+    min_picture_neighbors : int
+    size_min_pe, n_pixels_min, leakage_max : float
+        Cuts on the cleaned image: charge [p.e.], pixels, largest share of the charge in the outermost ring.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1]
+    size_px: int
+    picture_pe: float
+    boundary_pe: float
+    min_picture_neighbors: int
+    size_min_pe: float
+    n_pixels_min: int
+    leakage_max: float
+
+    @classmethod
+    def of(cls, tiles: "CameraTilesConfig") -> Self:
+        """The recipe that a configuration asks for."""
+        cleaning, cuts = tiles.cleaning, tiles.cuts
+        return cls(
+            version=1,
+            size_px=tiles.size,
+            picture_pe=cleaning.picture_pe,
+            boundary_pe=cleaning.boundary_pe,
+            min_picture_neighbors=cleaning.min_picture_neighbors,
+            size_min_pe=cuts.size_min_pe,
+            n_pixels_min=cuts.n_pixels_min,
+            leakage_max=cuts.leakage_max,
+        )
+
+
+class ScalarStatistics(BaseModel):
+    """How one scalar is standardised: mean and standard deviation over the training split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    mean: float
+    std: float
+
+
+class ImageInput(Input):
+    """Charge, time and cleaning mask of one telescope's image, and scalars.
+
+    Attributes
+    ----------
+    charge_scale_pe : float
+        Charge at which the compression turns from linear to logarithmic: about the noise of one pixel.
+    time_scale_ns : float
+        Peak times are divided by this and cut at +-3: a shower crosses a camera within tens of nanoseconds.
+    scalar_statistics : tuple of ScalarStatistics
+        Event quantities joined to the image features.
+    """
+
+    wing: ClassVar[Literal["camera"]] = "camera"
+    takes: ClassVar[Literal["image"]] = "image"
+    raw_channels: ClassVar[tuple[str, ...]] = ("charge", "peak_time", "mask")
+
+    kind: str = "image"
+    version: Literal[1] = 1
+    charge_scale_pe: float = 3.0
+    time_scale_ns: float = 10.0
+    scalar_statistics: tuple[ScalarStatistics, ...] = ()
+
+    @classmethod
+    def fit(cls, reader: TileReader, scalars: Sequence[str] = ()) -> Self:
+        """Take the scalars' statistics from the training split."""
+        cls.check_channels(reader)
+        for name in scalars:
+            lacking = [column for column in scalar_columns(name) if column not in reader.columns]
+            if lacking:
+                raise UserError(
+                    f"unknown scalar {name!r}: the tiles have no event column {', '.join(lacking)}; accepted, also as "
+                    f"log10_NAME, NAME_abs or NAME_outward: {', '.join([*DERIVED_SCALARS, *reader.columns])}"
+                )
+        events = reader.events({column for name in scalars for column in scalar_columns(name)}) if scalars else {}
+        return cls(scalar_statistics=tuple(_statistics(name, scalar_value(name, events)) for name in scalars))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Event columns that the scalars are computed from."""
+        return tuple(sorted({c for entry in self.scalar_statistics for c in scalar_columns(entry.name)}))
+
+    @property
+    def n_channels(self) -> int:
+        """Charge, time, mask."""
+        return len(self.raw_channels)
+
+    @property
+    def scalar_names(self) -> tuple[str, ...]:
+        """Names of the scalars."""
+        return tuple(entry.name for entry in self.scalar_statistics)
+
+    def arrays(self, batch: TileBatch, channels: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """`images`, shape (N, 3, H, W), and `scalars`, shape (N, S), where there are any; float32, finite everywhere.
+
+        Images: asinh charge, scaled time, mask.
+
+        Raises
+        ------
+        UserError
+            If an event column is missing.
+        """
+        found = {"images": self._images(self.planes(batch.images, channels))}
+        if self.scalar_statistics:
+            found["scalars"] = self._scalars(batch.events)
+        return found
+
+    def _images(self, planes: Mapping[str, np.ndarray]) -> np.ndarray:
+        charge = planes["charge"].astype(np.float32) / np.float32(self.charge_scale_pe)
+        time = planes["peak_time"].astype(np.float32) / np.float32(self.time_scale_ns)
+        mask = planes["mask"].astype(np.float32)
+        prepared = np.stack([np.arcsinh(charge), np.clip(time, -3, 3), mask], axis=1)
+        prepared[~np.isfinite(prepared)] = 0
+        return prepared
+
+    def _scalars(self, events: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Standardised; a value that is not finite (a parameter that could not be computed) counts as the mean."""
+        missing = [name for name in self.columns if name not in events]
+        if missing:
+            raise UserError(
+                f"this model also reads the image parameters {', '.join(missing)}, which the images do not have"
+            )
+        columns = [(scalar_value(s.name, events) - s.mean) / s.std for s in self.scalar_statistics]
+        standardised = np.nan_to_num(np.stack(columns, axis=1), nan=0.0)
+        return np.clip(standardised, -_MAX_DEVIATION, _MAX_DEVIATION).astype(np.float32)
+
+
+INPUT = ImageInput
+
+
+def scalar_columns(name: str) -> tuple[str, ...]:
+    """Event columns that the scalar `name` is computed from."""
+    base = name.removeprefix("log10_").removesuffix("_abs").removesuffix("_outward")
+    columns = DERIVED_SCALARS[base][0] if base in DERIVED_SCALARS else (base,)
+    return (*columns, "hillas_psi", "hillas_phi") if name.endswith("_outward") else columns
+
+
+def scalar_value(name: str, events: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Scalar `name` from the event columns, shape (N,), float64; NaN where it is not defined.
+
+    `log10_NAME` is the logarithm and `NAME_abs` the absolute value of a column or of a derived scalar. `NAME_outward`
+    gives a quantity along the image axis (skewness, time slope) the sign that it has when the axis points away from
+    the camera's centre, which is the same however the image is turned.
+    """
+    base = name.removeprefix("log10_").removesuffix("_abs").removesuffix("_outward")
+    columns, function = DERIVED_SCALARS.get(base, ((base,), np.asarray))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = function(*(np.asarray(events[column], np.float64) for column in columns))
+        if name.endswith("_outward"):
+            delta_rad = np.deg2rad(np.asarray(events["hillas_psi"], np.float64) - events["hillas_phi"])
+            values = values * np.where(np.cos(delta_rad) >= 0, 1.0, -1.0)
+        if name.endswith("_abs"):
+            values = np.abs(values)
+        if name.startswith("log10_"):
+            values = np.log10(np.where(values > 0, values, np.nan))
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _statistics(name: str, values: np.ndarray) -> ScalarStatistics:
+    finite = values[np.isfinite(values)]
+    mean = float(finite.mean()) if len(finite) else 0.0
+    std = float(finite.std()) if len(finite) else 0.0
+    # A constant scalar stays constant (0) instead of dividing by nothing.
+    return ScalarStatistics(name=name, mean=mean, std=std if std > 1e-9 * abs(mean) else 1.0)

@@ -1,0 +1,42 @@
+"""The header cards that lightpool writes into FITS files of the sky, and reads again."""
+
+from typing import NamedTuple
+
+from pipeline.sky.dq import DQ
+
+
+class Card(NamedTuple):
+    """A keyword and its comment."""
+
+    keyword: str
+    comment: str
+
+    def with_value(self, value: bool | float | str) -> tuple[str, bool | float | str, str]:
+        """Keyword, value and comment, as the functions that write a header take them."""
+        return self.keyword, value, self.comment
+
+
+# Ingest: the frame as it is in the file. LEVEL marks an image as ingested.
+LEVEL = Card("LPLEVEL", "background level")
+NOISE = Card("LPNOISE", "background rms")
+GAIN = Card("LPGAIN", "[electron/adu] gain applied")
+READ_NOISE = Card("LPRDN", "[electron] read noise")
+BIAS = Card("LPBIAS", "bias level subtracted, in the unit as it came")
+ZERO_KNOWN = Card("LPZERO", "whether zero means no light")
+SATURATION = Card("LPSATUR", "saturation level")
+SECTION = Card("LPSECT", "exposed section")
+
+# Prediction: what was measured before anything was restored.
+LEVEL_BEFORE = Card("LPBKG", "background level of the frame as it came")
+NOISE_BEFORE = Card("LPRMS", "background rms of the frame as it came")
+
+# Simulation.
+TRUTH = Card("LPTRUTH", "truth of this simulated frame")
+
+# DQ extensions. The mark says whose bits they are; where the camera has a DQ of its own, our extension has this name.
+OUR_BITS = Card("LPDQ", "bits as follows")
+
+
+def bit_keyword(bit: DQ) -> str:
+    """Keyword of the card that explains one bit: LPBIT1 to LPBIT512."""
+    return f"LPBIT{int(bit)}"

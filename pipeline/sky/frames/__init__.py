@@ -1,0 +1,28 @@
+"""Reading and writing FITS frames. numpy and astropy.io.fits only: single-image prediction stands on this package.
+
+    frame        one science image with its uncertainty and mask
+    hdus         opening files, choosing the science image, pixels and bits of an HDU
+    companions   masks and uncertainties that come with a frame, in the file or beside it
+    reading      a file's science images as frames
+    writing      new pixels into a copy of the file
+
+A frame is read into electrons where a gain is known (from the configuration, else from the header), else it stays in
+its own unit, and `Frame.notes` says so. New pixels go back into a copy of the file they came from, in the unit they
+came in, with every other HDU, card and the WCS as they were.
+"""
+
+from pipeline.sky.frames.frame import Frame
+from pipeline.sky.frames.hdus import open_fits, science_hdus
+from pipeline.sky.frames.reading import read_frame, read_frames, read_pixels
+from pipeline.sky.frames.writing import FrameProduct, write_products
+
+__all__ = [
+    "Frame",
+    "FrameProduct",
+    "open_fits",
+    "read_frame",
+    "read_frames",
+    "read_pixels",
+    "science_hdus",
+    "write_products",
+]

@@ -1,0 +1,82 @@
+"""One science image of a FITS file, in memory."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.sky import headers
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One science image with its uncertainty and mask.
+
+    Attributes
+    ----------
+    sci : ndarray, shape (H, W), float32
+        In `unit`; NaN where the file has no value.
+    err : ndarray, shape (H, W), float32
+        One sigma, in `unit`.
+    dq : ndarray, shape (H, W), uint16
+        Bits of `pipeline.sky.dq.DQ`.
+    unit : str
+        ``electron``, ``adu``, or the file's own unit as it is written.
+    stored_unit : str
+        The unit that the file's pixels are in.
+    gain_e_per_adu, read_noise_e : float, optional
+        As used; None where unknown.
+    bias_level : float
+        What was subtracted, in `stored_unit`.
+    zero_known : bool
+        Whether zero means no light: the bias is known, or was subtracted before.
+    saturation : float, optional
+        Level from which a pixel counts as saturated, in `stored_unit`, bias included.
+    level, noise : float
+        Median level and rms of the background, in `unit`.
+    section : Section, optional
+        The exposed part of a frame that still has its overscan.
+    notes : tuple of str
+        What was taken from where, and what is not known.
+    """
+
+    path: Path
+    science_hdu: int
+    sci: np.ndarray
+    err: np.ndarray
+    dq: np.ndarray
+    unit: str
+    stored_unit: str
+    level: float
+    noise: float
+    gain_e_per_adu: float | None = None
+    read_noise_e: float | None = None
+    bias_level: float = 0.0
+    zero_known: bool = False
+    saturation: float | None = None
+    section: headers.Section | None = None
+    notes: tuple[str, ...] = ()
+    header: "fits.Header | None" = field(default=None, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.sci.shape
+
+    @property
+    def exposed(self) -> tuple[slice, slice]:
+        """Index of the exposed part: the whole frame, unless it has its overscan still."""
+        return self.section.slices if self.section else (slice(None), slice(None))
+
+    @property
+    def factor(self) -> float:
+        """`unit` per `stored_unit`."""
+        return self.gain_e_per_adu if self.unit == "electron" and self.stored_unit == "adu" else 1.0
+
+    def to_stored(self, values: np.ndarray) -> np.ndarray:
+        """From `unit` back to the pixels' own unit and zero point."""
+        return values / np.float32(self.factor) + np.float32(self.bias_level)

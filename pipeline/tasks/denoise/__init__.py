@@ -1,0 +1,1 @@
+"""Restoring sky frames: noise, defects and missing pixels."""

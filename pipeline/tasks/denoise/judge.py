@@ -1,0 +1,177 @@
+"""From sky tiles to the frames that are judged: put together, restored by the network and by the baselines."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import Config
+from pipeline.errors import TooFewEventsError, UserError
+from pipeline.evaluation.comparison import NETWORK
+from pipeline.evaluation.result import Predicts, Result
+from pipeline.sky.baselines import Settings, astroscrappy_median, tune
+from pipeline.sky.dq import DQ_DTYPE, LOST
+from pipeline.sky.frames import Frame
+from pipeline.sky.restore import restore_rows
+from pipeline.sky.tiling import untile
+from pipeline.tasks.denoise.merit import evaluate_against_exposures, evaluate_against_truth
+from pipeline.tasks.denoise.scores import (
+    NOISY,
+    JudgedFrame,
+    Pair,
+    Score,
+    score_against_exposures,
+    score_against_truth,
+)
+from pipeline.tiles.reader import TileReader
+from pipeline.tiles.shards import TileBatch
+
+BASELINE = "astroscrappy_median"
+FEWEST_FIELDS = 2
+# The baseline tries a dozen settings: about this many pixels of the validation split are enough to choose.
+_TUNING_PIXELS = 600_000
+# A frame that is tuned on is cut to this side: large frames are alike in themselves.
+_TUNING_PX = 512
+
+
+def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
+    """Judge a denoiser on whole frames of the test split, one frame in memory at a time.
+
+    Parameters
+    ----------
+    predictor : Predicts
+    manifests : sequence of path or Manifest
+        Tiles with a truth, or pairs of exposures.
+    cfg : Config
+
+    Raises
+    ------
+    UserError
+        If the tiles are not of the sky.
+    TooFewEventsError
+        If the test split has fewer than two fields or the validation split none.
+    """
+    reader = TileReader(manifests, "test")
+    if reader.wing != "sky":
+        raise UserError(f"the manifests hold {reader.wing} tiles, but denoise is judged on sky tiles")
+    if reader.n_groups < FEWEST_FIELDS:
+        raise TooFewEventsError(
+            f"the test split has {reader.n_groups} fields; at least {FEWEST_FIELDS} are needed: add frames or "
+            "enlarge tiles.splits.test"
+        )
+    paired = reader.attributes.get("target") == "noise2noise"
+    settings, tuned_on = _tune(manifests)
+    scores: list[Score] = []
+    for recorded in frames_of(reader):
+        frame = restore(recorded, predictor, settings, cfg)
+        scores.append(score_against_exposures(frame) if paired else score_against_truth(frame, cfg.seed))
+    evaluate = evaluate_against_exposures if paired else evaluate_against_truth
+    result = evaluate(scores, cfg.evaluate, seed=cfg.seed)
+    facts = {"n": reader.n_tiles, "n_groups": reader.n_groups}
+    return replace(
+        result,
+        content=dict(result.content) | {"data": facts},
+        baseline_settings={BASELINE: settings.as_dict() | tuned_on},
+    )
+
+
+def frames_of(reader: TileReader) -> Iterator[JudgedFrame]:
+    """The frames of a split, put together from their tiles, in the order of the shards."""
+    index = reader.events(["frame"])
+    shard_of = dict(zip(index["group"].tolist(), index["source_index"].tolist(), strict=True))
+    attributes = reader.shard_attributes()
+    parts: list[TileBatch] = []
+    for batch in reader.sequential():
+        starts = np.flatnonzero(np.diff(batch.group, prepend=batch.group[0])).tolist()
+        for low, high in zip([0, *starts], [*starts, len(batch)], strict=True):
+            part = batch.select(slice(low, high))
+            if parts and part.group[0] != parts[-1].group[0]:
+                yield _put_together(parts, reader, shard_of, attributes)
+                parts = []
+            parts.append(part)
+    if parts:
+        yield _put_together(parts, reader, shard_of, attributes)
+
+
+def _put_together(
+    parts: Sequence[TileBatch], reader: TileReader, shard_of: dict[int, int], attributes: Sequence[dict[str, Any]]
+) -> JudgedFrame:
+    batch = TileBatch.concatenate(parts)
+    number = shard_of[int(batch.group[0])]
+    facts = attributes[number]
+    planes = untile(batch)
+    paired = facts.get("target") == "noise2noise"
+    pairs = [
+        Pair(int(x), int(y), image)
+        for x, y, image in zip(batch.events["x0"], batch.events["y0"], batch.targets["clean"][:, 0], strict=True)
+    ]
+    return JudgedFrame(
+        name=reader.sources[number],
+        sci=planes["sci"],
+        err=planes["err"],
+        dq=planes["dq"],
+        level=float(batch.events["level"][0]),
+        noise=float(batch.events["noise"][0]),
+        unit=reader.channels[0].unit,
+        clean=planes["clean"],
+        stars={} if paired else {name: np.asarray(values) for name, values in facts.get("stars", {}).items()},
+        fwhm_px=facts.get("truth", {}).get("PSFFWHM"),
+        pairs=pairs if paired else (),
+    )
+
+
+def restore(frame: JudgedFrame, predictor: Predicts, settings: Settings, cfg: Config) -> JudgedFrame:
+    """What the network and the baselines make of a frame: they see which pixels are lost, never the true defects."""
+    known = frame.dq & DQ_DTYPE(LOST)
+    seen = Frame(
+        path=Path(frame.name),
+        science_hdu=0,
+        sci=frame.sci,
+        err=frame.err,
+        dq=known,
+        unit=frame.unit,
+        stored_unit=frame.unit,
+        level=frame.level,
+        noise=frame.noise,
+    )
+    tile_px, overlap_px = cfg.predict.tile_px, cfg.predict.overlap_px
+    strips = [planes for _, planes in restore_rows(seen, predictor, tile_px, overlap_px)]
+    whole = {name: np.concatenate([strip[name] for strip in strips])[: frame.sci.shape[0]] for name in strips[0]}
+    return replace(
+        frame,
+        restored={
+            NETWORK: whole["restored"],
+            NOISY: frame.sci,
+            BASELINE: astroscrappy_median(frame.sci, frame.err, known, settings)[0],
+        },
+        restored_err=whole["restored_err"],
+        defect_probability=whole["defect_probability"],
+    )
+
+
+def _tune(manifests: Sequence[Any]) -> tuple[Settings, dict[str, float | int]]:
+    """The baseline's settings with the best PSNR on validation frames (against truth, or the other exposure)."""
+    reader = TileReader(manifests, "validation")
+    frames, truths, n_pixels = [], [], 0
+    for frame in frames_of(reader):
+        part = _middle(frame.sci.shape)
+        frames.append((frame.sci[part], frame.err[part], (frame.dq & DQ_DTYPE(LOST))[part]))
+        truths.append(np.where(frame.has(LOST), np.nan, frame.clean)[part])
+        n_pixels += truths[-1].size
+        if n_pixels >= _TUNING_PIXELS:
+            break
+    reader.close()
+    if not frames:
+        raise TooFewEventsError(
+            "the validation split has no field; the baseline is tuned on it: add frames or enlarge "
+            "tiles.splits.validation"
+        )
+    settings, score = tune(frames, truths)
+    return settings, {"validation_psnr_db": score, "n_validation_frames": len(frames)}
+
+
+def _middle(shape: tuple[int, int]) -> tuple[slice, slice]:
+    starts = [max((length - _TUNING_PX) // 2, 0) for length in shape]
+    return slice(starts[0], starts[0] + _TUNING_PX), slice(starts[1], starts[1] + _TUNING_PX)

@@ -1,0 +1,55 @@
+"""Restoring sky frames: what is predicted, from what, and how it is called."""
+
+from pipeline.tasks.spec import Column, MetricText, Monitor, TaskSpec
+
+SPEC = TaskSpec(
+    name="denoise",
+    wing="sky",
+    title="Restoring sky frames",
+    inputs=("frame",),
+    gives="map",
+    outputs=("correction", "replacement", "log_variance", "defect"),
+    transform="The network gives, per pixel, a correction in units of the pixel's uncertainty, a replacement in asinh "
+    "of the background noise, the log variance of the result and the logit of being a defect.",
+    quantity="correction in units of the uncertainty",
+    columns=(
+        Column("restored", "sci", "restored image", hdu="SCI"),
+        Column("restored_err", "sci", "its uncertainty (1 sigma)", hdu="ERR"),
+        Column("defect_probability", "", "probability that the pixel was a defect"),
+    ),
+    monitor=Monitor("loss", "lower"),
+    headline=("psnr_db", "psnr_clean_pixels_db", "flux_bias", "n2n_rms_e", "n2n_rms_adu"),
+    metrics={
+        "psnr_db": MetricText("PSNR [dB]", "peak signal to noise over all pixels with data, defects included"),
+        "psnr_clean_pixels_db": MetricText("PSNR of clean pixels [dB]", "the same over pixels without a defect"),
+        "ssim": MetricText("SSIM", "structural similarity of the arcsinh-stretched frames; 1 is equal"),
+        "flux_bias": MetricText("flux bias of stars", "median relative error of the aperture flux", percent=True),
+        "flux_scatter": MetricText(
+            "flux scatter of stars", "68 % of the stars have a relative flux error below this", percent=True
+        ),
+        "defect_rmse_e": MetricText(
+            "error on defect pixels [e−]", "rms error on cosmic rays, hot and dead pixels, trails"
+        ),
+        "defect_rmse_adu": MetricText(
+            "error on defect pixels [ADU]", "rms error on cosmic rays, hot and dead pixels, trails"
+        ),
+        "sky_rms_sigma": MetricText("error on empty sky [σ]", "rms error in units of the frame's background noise"),
+        "tpr_at_fpr_0.0005": MetricText(
+            "defect pixels found", "at a false-alarm rate of 0.05 % of the good pixels", percent=True
+        ),
+        "n2n_rms_e": MetricText("rms against the other exposure [e−]", "rms of (this frame − the raw partner frame)"),
+        "n2n_rms_adu": MetricText(
+            "rms against the other exposure [ADU]", "rms of (this frame − the raw partner frame)"
+        ),
+        "n2n_sky_rms_e": MetricText(
+            "rms against the other exposure, empty sky [e−]", "where the partner is within 5 σ of the background"
+        ),
+        "n2n_sky_rms_adu": MetricText(
+            "rms against the other exposure, empty sky [ADU]", "where the partner is within 5 σ of the background"
+        ),
+    },
+    methods={"noisy": "as recorded", "astroscrappy_median": "astroscrappy + median"},
+    equalise=True,
+    targets=("clean",),
+    order=30,
+)

@@ -1,0 +1,91 @@
+"""Restoring sky frames: from a tile's truth, or its partner, to what the loss compares with.
+
+Everything is in units of the frame's background noise, above its background level.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+from scipy.ndimage import maximum_filter
+
+from pipeline.inputs.frame import SkyPixels
+from pipeline.sky.dq import DEFECTS, has
+from pipeline.tasks.interfaces import Motion, Targets
+from pipeline.tiles.shards import TileBatch
+
+SOURCE_THRESHOLD = 5.0  # u above which a pixel counts as source
+_SCATTER_PIXELS = 30  # fewer source pixels tell no scatter
+_PARTNER_OUTLIER = 8.0  # sigma of the difference between two exposures: far beyond noise, so that no noise is selected
+_MAPS = ("signal", "uncertainty", "missing", "saturated", "usable", "clean", "clean_variance", "defect")
+
+
+class DenoiseTargets(Targets):
+    """The truth of a simulated frame (`clean`), or another exposure with its uncertainty (`clean`, `clean_err`).
+
+    Both are targets that every sky tile has: nothing else is stored.
+    """
+
+    motions: ClassVar[dict[str, Motion]] = dict.fromkeys(_MAPS, "map")
+
+    def arrays(self, batch: TileBatch) -> dict[str, np.ndarray]:
+        """Planes (N, H, W) in units of the background noise, and the photon noise's slope (N,).
+
+        `clean_variance` and `scatter` (N,) are there for a noisy partner, `defect` where it can be known.
+        """
+        pixels = SkyPixels.of_batch(batch)
+        clean = batch.targets["clean"][:, 0].astype(np.float32)
+        usable = np.isfinite(clean)
+        signal, uncertainty = (pixels.sci - pixels.level) / pixels.noise, pixels.err / pixels.noise
+        found = {
+            "signal": signal,
+            "uncertainty": uncertainty,
+            "missing": pixels.missing,
+            "saturated": pixels.saturated,
+            "photon_slope": _photon_slope(signal, uncertainty, pixels.missing | pixels.saturated),
+        }
+        if "clean_err" in batch.targets:
+            clean_err = batch.targets["clean_err"][:, 0].astype(np.float32) / pixels.noise
+            usable &= np.isfinite(clean_err)
+            found["clean_variance"] = np.where(usable, clean_err**2, 1).astype(np.float32)
+            partner = np.where(usable, (clean - pixels.level) / pixels.noise, np.nan)
+            found["scatter"] = _relative_scatter(signal, partner, pixels.missing | pixels.saturated)
+            difference = np.where(usable, signal - partner, 0)
+            # What stands out of one exposure only, on dark sky: on a star and beside it, changes of its shape do that.
+            outlier = difference > _PARTNER_OUTLIER * np.sqrt(uncertainty**2 + found["clean_variance"])
+            brightest_around = maximum_filter(signal - difference, size=(1, 5, 5))
+            found["defect"] = outlier & (brightest_around < SOURCE_THRESHOLD) & ~pixels.missing
+        elif batch.masks is not None:
+            found["defect"] = has(batch.masks, DEFECTS) & ~pixels.missing
+        # A saturated star cannot be restored, a saturated cosmic ray can.
+        usable &= ~pixels.saturated | found.get("defect", False)
+        found["clean"] = np.where(usable, (clean - pixels.level) / pixels.noise, 0).astype(np.float32)
+        found["usable"] = usable
+        return found
+
+
+def _photon_slope(signal: np.ndarray, uncertainty: np.ndarray, untrusted: np.ndarray) -> np.ndarray:
+    """Slope k of sigma^2 = 1 + k u, per tile, from the frame's own uncertainties; 0 without bright pixels."""
+    bright = (signal > 3) & ~untrusted
+    excess = np.where(bright, uncertainty**2 - 1, 0).sum((1, 2), dtype=np.float64)
+    flux = np.where(bright, signal, 0).sum((1, 2), dtype=np.float64)
+    return (np.maximum(excess, 0) / np.maximum(flux, 1)).astype(np.float32)
+
+
+def _relative_scatter(signal: np.ndarray, partner: np.ndarray, untrusted: np.ndarray) -> np.ndarray:
+    """By what part of their brightness sources differ between two exposures, shape (N,).
+
+    Seeing, guiding and the place of a star on its pixels change from one exposure to the next, in proportion to the
+    flux: in an undersampled field that is a hundred times the noise. Tiles with too few source pixels take the median
+    of the others.
+    """
+    mean = 0.5 * (signal + partner)
+    source = (mean > SOURCE_THRESHOLD) & ~untrusted
+    change = np.divide(np.abs(signal - partner), mean, out=np.full_like(mean, np.nan), where=source)
+    found = np.full(len(signal), np.nan)
+    for tile in np.flatnonzero(source.sum((1, 2)) >= _SCATTER_PIXELS):
+        found[tile] = 1.4826 * np.nanmedian(change[tile])  # standard deviation of a Gaussian from its median deviation
+    typical = np.median(found[np.isfinite(found)]) if np.isfinite(found).any() else 0.0
+    return np.where(np.isfinite(found), found, typical).astype(np.float32)
+
+
+TARGETS = DenoiseTargets()

@@ -1,0 +1,1 @@
+"""Gamma ray or hadron."""

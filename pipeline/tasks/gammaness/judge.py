@@ -1,0 +1,288 @@
+"""Separation of gammas and hadrons: ROC, area under it, background kept; overall, per energy and per size."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline import statistics
+from pipeline.camera.baselines import Estimand
+from pipeline.config import Config, EvaluateConfig
+from pipeline.errors import TooFewEventsError
+from pipeline.evaluation.comparison import NETWORK, Comparison, Metric, compare
+from pipeline.evaluation.images import FOREST, image_sample
+from pipeline.evaluation.result import (
+    Bin,
+    CaptionedFigure,
+    Predicts,
+    Result,
+    bins_table,
+    compare_in_bins,
+    series_of,
+)
+from pipeline.figures import classification, comparison
+from pipeline.tasks.gammaness.spec import SPEC
+from pipeline.tasks.gammaness.targets import GAMMA
+
+#: Fewer than this many of a class say nothing about a bin.
+FEWEST_OF_A_CLASS = 25
+_ESTIMAND = Estimand(
+    lambda events: (events["true_primary_id"] == GAMMA).astype(float),
+    columns=("true_primary_id",),
+    classes={1: "gammas", 0: "hadrons"},
+)
+_ROC_GRID = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, 150)])
+
+
+@dataclass(frozen=True)
+class GammanessSample:
+    """The test split as the methods see it.
+
+    Attributes
+    ----------
+    is_gamma : ndarray of bool, shape (n,)
+    scores : mapping
+        Method -> gammaness, shape (n,).
+    weights : ndarray, shape (n,)
+        Make energy, offset and size alike between the classes.
+    groups : ndarray, shape (n,)
+        Shower of each image.
+    true_energy_tev, size_pe : ndarray, shape (n,)
+    """
+
+    is_gamma: np.ndarray
+    scores: Mapping[str, np.ndarray]
+    weights: np.ndarray
+    groups: np.ndarray
+    true_energy_tev: np.ndarray
+    size_pe: np.ndarray
+
+    def select(self, keep: np.ndarray) -> "GammanessSample":
+        """The images where `keep` is true."""
+        return GammanessSample(
+            self.is_gamma[keep],
+            {method: score[keep] for method, score in self.scores.items()},
+            self.weights[keep],
+            self.groups[keep],
+            self.true_energy_tev[keep],
+            self.size_pe[keep],
+        )
+
+    @property
+    def too_small(self) -> bool:
+        """Whether a class has too few images with weight."""
+        counted = self.is_gamma[self.weights > 0]
+        return min(int(counted.sum()), int((~counted).sum())) < FEWEST_OF_A_CLASS
+
+
+def metrics_of(is_gamma: np.ndarray) -> tuple[Metric, ...]:
+    """Figures of merit of a sample with these labels."""
+    return (
+        Metric("auc", "higher", lambda score, weights: statistics.auc(score, is_gamma, weights)),
+        Metric(
+            "background_at_80",
+            "lower",
+            lambda score, weights: statistics.background_at_efficiency(score, is_gamma, weights, 0.8),
+        ),
+    )
+
+
+def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
+    """Compare network and forest on the test split.
+
+    Raises
+    ------
+    UserError
+        If the tiles carry no truth, or a split has too few images.
+    """
+    images = image_sample(SPEC, _ESTIMAND, predictor, manifests, cfg)
+    scores, events = images.methods(images.predicted["gammaness"]), images.events
+    sample = GammanessSample(
+        events["true_primary_id"] == GAMMA, scores, events["weights"], events["group"],
+        events["true_energy_tev"], events["hillas_intensity"],
+    )  # fmt: skip
+    columns = {f"gammaness_{method}": values for method, values in scores.items()}
+    return images.complete(evaluate_gammaness(sample, cfg.evaluate, seed=cfg.seed), columns, units={})
+
+
+def evaluate_gammaness(sample: GammanessSample, cfg: EvaluateConfig, *, seed: int) -> Result:
+    """Compare the methods on the test split.
+
+    Raises
+    ------
+    TooFewEventsError
+        If a class has fewer than 25 images with weight.
+    """
+    if sample.too_small:
+        counted = sample.is_gamma[sample.weights > 0]
+        raise TooFewEventsError(
+            f"the test split has {int(counted.sum())} gammas and {int((~counted).sum())} hadrons with weight; "
+            f"at least {FEWEST_OF_A_CLASS} of each are needed: simulate more runs or loosen tiles.camera.cuts"
+        )
+
+    def compare_selected(keep: np.ndarray) -> Comparison | None:
+        part = sample.select(keep)
+        return None if part.too_small else _compare(part, cfg, seed)
+
+    energy_bins = compare_in_bins(
+        "true_energy_tev", statistics.bins_of(sample.true_energy_tev, cfg.energy_edges_tev), compare_selected
+    )
+    size_bins = compare_in_bins(
+        "hillas_intensity_pe", [(cut, np.inf, sample.size_pe > cut) for cut in cfg.size_cuts_pe], compare_selected
+    )
+    overall = _compare(sample, cfg, seed)
+    return Result(
+        content=overall.to_json(),
+        bins=[*energy_bins, *size_bins],
+        tables={"bins": bins_table([*energy_bins, *size_bins])},
+        figures=_figures(sample, overall, energy_bins, size_bins, cfg, seed),
+    )
+
+
+def _compare(sample: GammanessSample, cfg: EvaluateConfig, seed: int) -> Comparison:
+    return compare(
+        metrics_of(sample.is_gamma),
+        sample.scores,
+        sample.groups,
+        sample.weights,
+        n_resamples=cfg.bootstrap,
+        seed=seed,
+    )
+
+
+# ---- figures ----------------------------------------------------------------------------------------------
+def _figures(
+    sample: GammanessSample,
+    overall: Comparison,
+    energy_bins: list[Bin],
+    size_bins: list[Bin],
+    cfg: EvaluateConfig,
+    seed: int,
+) -> list[CaptionedFigure]:
+    everything = [("all images", overall, np.ones(len(sample.is_gamma), bool))]
+    return [
+        CaptionedFigure(
+            "roc.png",
+            "ROC curve",
+            "Share of the gammas kept against share of the hadrons kept as the cut on gammaness is loosened; the "
+            "nearer to the upper left corner the better, the dashed diagonal is guessing. Bands: 95 % of the "
+            "resampled showers.",
+            classification.roc([(t, _curves(sample.select(k), c, cfg, seed, band=True)) for t, c, k in everything]),
+        ),
+        CaptionedFigure(
+            "gammaness.png",
+            "Distribution of gammaness",
+            "Gammas belong at 1, hadrons at 0; what overlaps cannot be told apart. Filled with statistical error bars: "
+            "the network; dashed: the forest. Each class has area 1.",
+            classification.gammaness_distributions(
+                [(t, _distributions(sample.select(k), c)) for t, c, k in everything]
+            ),
+        ),
+        *_figures_by_energy(sample, energy_bins, cfg, seed),
+        *_figures_by_size(sample, size_bins, cfg, seed),
+    ]
+
+
+def _figures_by_energy(
+    sample: GammanessSample, bins: list[Bin], cfg: EvaluateConfig, seed: int
+) -> list[CaptionedFigure]:
+    selections = statistics.bins_of(sample.true_energy_tev, cfg.energy_edges_tev)
+    by_energy = [
+        (f"{b.low:g} to {b.high:g} TeV", b.comparison, keep) for b, (_, _, keep) in zip(bins, selections, strict=True)
+    ]
+    return [
+        CaptionedFigure(
+            "roc_by_energy.png",
+            "ROC curves in bands of true energy",
+            "Gammas and hadrons of the same true energy. A hadron gives less light than a gamma of its energy: what an "
+            "observer can select is the image size, further below.",
+            classification.roc([(t, _curves(sample.select(k), c, cfg, seed)) for t, c, k in by_energy]),
+        ),
+        CaptionedFigure(
+            "gammaness_by_energy.png",
+            "Distribution of gammaness in bands of true energy",
+            "As above, per band: separation improves with the light in the image.",
+            classification.gammaness_distributions([(t, _distributions(sample.select(k), c)) for t, c, k in by_energy]),
+        ),
+        CaptionedFigure(
+            "auc_by_energy.png",
+            "Area under the ROC curve and background against true energy",
+            "Above: area under the ROC curve (higher is better) and share of hadrons kept with 80 % of the gammas "
+            "(lower is better), with 95 % intervals over showers. Below: network minus forest on the same images, "
+            "resampled in pairs; an interval that leaves out zero is a real difference.",
+            comparison.in_bins(
+                [
+                    ("area under the ROC curve", series_of(bins, "auc")),
+                    ("hadrons kept at 80 % of the gammas", series_of(bins, "background_at_80")),
+                ]
+            ),
+        ),
+    ]
+
+
+def _figures_by_size(sample: GammanessSample, bins: list[Bin], cfg: EvaluateConfig, seed: int) -> list[CaptionedFigure]:
+    panels = [(f"size > {b.low:g} p.e.", b.comparison, sample.size_pe > b.low) for b in bins]
+    return [
+        CaptionedFigure(
+            "auc_by_size.png",
+            "Area under the ROC curve for images above a size",
+            "The selection that an observer can make. Each point holds all images brighter than the threshold, so that "
+            "the points are not independent.",
+            comparison.by_threshold("area under the ROC curve", "image size [p.e.]", series_of(bins, "auc")),
+        ),
+        CaptionedFigure(
+            "roc_by_size.png",
+            "ROC curves for images above a size",
+            "The same selections as curves.",
+            classification.roc([(t, _curves(sample.select(k), c, cfg, seed)) for t, c, k in panels]),
+        ),
+    ]
+
+
+def _curves(
+    sample: GammanessSample, compared: Comparison | None, cfg: EvaluateConfig, seed: int, *, band: bool = False
+) -> dict[str, classification.RocCurve]:
+    if compared is None:
+        return {}
+    curves = {}
+    for method, score in sample.scores.items():
+        area = compared.estimate(method, "auc")
+        background, signal = statistics.roc_curve(score, sample.is_gamma, sample.weights)
+        if not band:
+            curves[method] = classification.RocCurve(background, signal, area)
+            continue
+        # The curve of each resample at common background efficiencies.
+        estimates = statistics.bootstrap(
+            lambda weights, score=score: _signal_at(score, sample.is_gamma, weights),
+            sample.groups,
+            sample.weights,
+            n_resamples=min(cfg.bootstrap, 200),
+            seed=seed,
+        )
+        curves[method] = classification.RocCurve(
+            _ROC_GRID,
+            np.array([e.value for e in estimates]),
+            area,
+            np.array([e.low for e in estimates]),
+            np.array([e.high for e in estimates]),
+        )
+    return curves
+
+
+def _signal_at(score: np.ndarray, is_gamma: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    backgrounds, signals = statistics.roc_curve(score, is_gamma, weights)
+    return np.stack([np.interp(_ROC_GRID, b, s) for b, s in zip(backgrounds, signals, strict=True)])
+
+
+def _distributions(sample: GammanessSample, compared: Comparison | None) -> dict[str, classification.GammanessSample]:
+    if compared is None:
+        return {}
+    gamma = sample.is_gamma
+    return {
+        method: classification.GammanessSample(
+            score[gamma], sample.weights[gamma], score[~gamma], sample.weights[~gamma]
+        )
+        for method, score in sample.scores.items()
+        if method in (NETWORK, FOREST)
+    }

@@ -1,0 +1,84 @@
+"""What the numpy part of a task provides: targets before training, decoded values after prediction."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from pipeline.tiles.shards import TileBatch
+
+#: How an array moves when its image is turned, mirrored or magnified: not at all; as two coordinates (x, y) in tile
+#: axes, along its last axis; as an angle [rad] from x to y of a line without head, modulo pi; as the image's pixels.
+Motion = Literal["scalar", "vector", "axis", "map"]
+
+
+class StoredTarget(NamedTuple):
+    """A target that tiles hold: `n_values` float32 per tile, or per pixel."""
+
+    name: str
+    n_values: int = 1
+    per_pixel: bool = False
+
+    def shape(self, tile_shape: tuple[int, int]) -> tuple[int, ...]:
+        """Of one tile."""
+        return (self.n_values, *tile_shape) if self.per_pixel else (self.n_values,)
+
+
+class Targets:
+    """From truth to what a loss compares with.
+
+    Attributes
+    ----------
+    stored : tuple of StoredTarget
+        What is written into the tiles, where these have a truth. What can be computed from the event columns, or from
+        the sky's own target `clean`, need not be.
+    motions : mapping
+        Name of an array that `arrays` gives -> how it moves; those without a name here do not move.
+    """
+
+    stored: ClassVar[tuple[StoredTarget, ...]] = ()
+    motions: ClassVar[Mapping[str, Motion]] = {}
+
+    def of_truth(self, batch: TileBatch) -> dict[str, np.ndarray]:
+        """The stored targets of tiles whose truth is known, by name, shape (N, n_values) or (N, n_values, H, W).
+
+        Parameters
+        ----------
+        batch : TileBatch
+            Camera: event columns `true_*`. Sky: the target `clean`, and the truth's DQ bits as masks.
+        """
+        return {}
+
+    def arrays(self, batch: TileBatch) -> dict[str, np.ndarray]:
+        """What the loss compares with, by name; first axis N. Reads `batch.targets`, `batch.events` and masks."""
+        raise NotImplementedError
+
+
+class Decoder:
+    """How the outputs of a task's head are read."""
+
+    def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
+        """Physical values, by the names of the task's columns.
+
+        Parameters
+        ----------
+        outputs : ndarray of float32, shape (N, K) or (N, K, H, W)
+            Of this head alone.
+        batch : TileBatch
+            The raw tiles that the outputs belong to.
+        """
+        raise NotImplementedError
+
+    def flags(self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float) -> np.ndarray:
+        """DQ bits that a result adds to a frame, shape (H, W), uint16; none by default.
+
+        Parameters
+        ----------
+        planes : mapping of ndarray, shape (H, W)
+            Decoded columns of a whole frame, or of some of its rows.
+        dq : ndarray of uint16, shape (H, W)
+            What was known before.
+        noise : float
+            Rms of the frame's background.
+        """
+        return np.zeros(dq.shape, np.uint16)

@@ -1,0 +1,1 @@
+"""Training: the only place that knows lightning. What an objective is; tasks implement it."""

@@ -1,0 +1,213 @@
+"""What happens in a training step, and which optimiser takes it."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
+
+from pipeline.config import NetworkConfig
+from pipeline.errors import UserError
+from pipeline.tiles.reader import TileReader
+from pipeline.training.data import DROPOUT, Batch, Feed, TrainingBatches, ValidationBatches, keyed_seed
+from pipeline.training.relus import ReluWatch
+
+#: What the loss of an auxiliary output counts beside that of the main one: Szegedy et al. (2015), arXiv:1409.4842,
+#: sect. 5.
+AUXILIARY_WEIGHT = 0.3
+
+# Steps between two looks at whether the loss is still a number: a look waits for the device.
+_STEPS_UNCHECKED = 50
+
+
+class TrainingModule(LightningModule):
+    """One network, its optimiser and its running average.
+
+    What is validated and exported is the exponential moving average of the weights over the steps [1]_: it follows the
+    optimiser at a distance, without its noise.
+
+    Parameters
+    ----------
+    network : nn.Module
+    feed : Feed
+        From tiles to batches; its heads have the losses.
+    config : NetworkConfig
+    train, validation : TileReader
+    frozen : sequence of nn.Module
+        Parts of the network that stay as they are: their parameters want no gradient already, and they remain in
+        evaluation mode, so that batch normalisation keeps its statistics, too.
+    name : str
+        Of the network, for messages.
+
+    References
+    ----------
+    .. [1] Tarvainen & Valpola (2017), "Mean teachers", arXiv:1703.01780, sect. 2; warm-up of the decay as in
+       TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        feed: Feed,
+        config: NetworkConfig,
+        train: TileReader,
+        validation: TileReader,
+        *,
+        frozen: Sequence[nn.Module] = (),
+        name: str = "",
+    ) -> None:
+        super().__init__()
+        self._frozen = tuple(frozen)  # a tuple: not registered a second time
+        self.network = network.to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.feed, self.heads, self.config, self._name = feed, feed.heads, config, name
+        self.train_tiles, self.validation_tiles = train, validation
+        self._train_loss, self._validation_loss = (_running_mean() for _ in range(2))
+        self._unchecked: list[Tensor] = []
+        self.train()
+
+    def train(self, mode: bool = True) -> "TrainingModule":
+        """Switch everything but the frozen parts to training mode."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
+
+    # ---- data --------------------------------------------------------------------------------------------------------
+    def train_dataloader(self) -> DataLoader:
+        """Batches of the epoch that begins (asked for again each epoch)."""
+        batches = TrainingBatches(
+            self.train_tiles, self.feed, epoch=self.current_epoch, batch_size=self.config.batch_size
+        )
+        return DataLoader(batches, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader:
+        """The validation tiles."""
+        batches = ValidationBatches(self.validation_tiles, self.feed, batch_size=self.config.batch_size)
+        return DataLoader(batches, batch_size=None)
+
+    # ---- steps -------------------------------------------------------------------------------------------------------
+    def outputs(self, network: nn.Module, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Main and auxiliary outputs of a network in float32, whatever precision computed them.
+
+        Auxiliary ones are there in training only, and only of networks built with them: those give a pair.
+        """
+        inputs = dict(batch["inputs"])
+        inputs["images"] = inputs["images"].contiguous(memory_format=torch.channels_last)
+        given = network(*inputs.values())
+        main, auxiliary = given if isinstance(given, tuple) else (given, ())
+        return main.float(), tuple(output.float() for output in auxiliary)
+
+    def on_train_epoch_start(self) -> None:
+        """Forget the last epoch's loss."""
+        self._train_loss.reset()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Key torch's own random numbers (dropout) by the step, so that a resumed run draws the same."""
+        torch.manual_seed(keyed_seed(self.feed.seed, DROPOUT, self.current_epoch, batch_idx))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch. It stays on the device; every so many steps it is checked."""
+        outputs, auxiliary = self.outputs(self.network, batch)
+        loss = self.heads.loss(outputs, batch["heads"])
+        self._train_loss.update(loss.detach(), len(outputs))
+        self._unchecked.append(loss.detach())
+        if len(self._unchecked) == _STEPS_UNCHECKED:
+            self._check_losses(batch_idx)
+        self.log("loss", loss.detach(), prog_bar=True, batch_size=len(outputs))
+        for output in auxiliary:  # not in the log, whose training loss stands beside that of validation
+            loss = loss + AUXILIARY_WEIGHT * self.heads.loss(output, batch["heads"])
+        return loss
+
+    def _check_losses(self, last_step: int) -> None:
+        losses = torch.stack(self._unchecked).tolist()
+        self._unchecked.clear()
+        first = last_step - len(losses) + 1
+        for step, value in enumerate(losses, start=first):
+            if not math.isfinite(value):
+                raise UserError(
+                    f"the loss became {value} in epoch {self.current_epoch + 1}, step {step + 1}: training has "
+                    f"diverged; lower networks.{self._name}.learning_rate (now {self.config.learning_rate:g}) or "
+                    f"gradient_clip (now {self.config.gradient_clip:g})"
+                )
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Let the average follow; early on it follows closely.
+
+        torch's own update of a moving average, all tensors in one call. Its `AveragedModel` is not used: it keeps the
+        number of updates on the device and reads it at every step.
+        """
+        decay = min(self.config.average_decay, self.global_step / (self.global_step + 10))
+        update = get_ema_multi_avg_fn(decay)
+        current = self.network.state_dict()
+        averaged = self.average.state_dict()
+        floating = [name for name, tensor in averaged.items() if tensor.is_floating_point()]
+        update([averaged[name] for name in floating], [current[name] for name in floating], None)
+        counters = [name for name in averaged if name not in set(floating)]
+        if counters:
+            torch._foreach_copy_([averaged[name] for name in counters], [current[name] for name in counters])
+
+    def on_validation_epoch_start(self) -> None:
+        """Fresh sums, and a look at the ReLUs."""
+        if self._unchecked:
+            self._check_losses(self.train_tiles.n_batches(self.config.batch_size) - 1)
+        self._validation_loss.reset()
+        self._metrics = self.heads.metrics()
+        self._relus = ReluWatch(self.average)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss and metrics of the averaged network."""
+        outputs, _ = self.outputs(self.average, batch)
+        self._validation_loss.update(self.heads.loss(outputs, batch["heads"]), len(outputs))
+        self._metrics.update(outputs, batch["heads"])
+
+    def epoch_summary(self) -> dict[str, float]:
+        """What the log says of the epoch just validated."""
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        losses = {"train_loss": float(self._train_loss.compute()), "loss": float(self._validation_loss.compute())}
+        dead = {"dead_relu_fraction": self._relus.close()}
+        return {"learning_rate": rate, **losses, **self._metrics.compute(), **dead}
+
+    # ---- optimiser ---------------------------------------------------------------------------------------------------
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW or SGD, with a linear warm-up and a half cosine down to a hundredth, by step."""
+        config = self.config
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+            # Biases and normalisation scales are not decayed: they are not what overfits.
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        if config.optimizer == "sgd":
+            # Here the decay is part of the gradient, as in the papers that train with it; AdamW keeps it apart.
+            optimizer = torch.optim.SGD(
+                groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov
+            )
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        total = self.config.epochs * self.train_tiles.n_batches(self.config.batch_size)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate_factor(step, total, self.config.warmup_fraction)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _running_mean() -> MeanMetric:
+    """A mean over tiles that is right over several ranks; without the check for NaN, which waits for the device."""
+    return MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
+
+
+def rate_factor(step: int, total: int, warmup_fraction: float, floor: float = 0.01) -> float:
+    """Learning rate at `step` of `total`, relative to its peak."""
+    warmup = max(1, round(warmup_fraction * total))
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,41 @@
+"""Which ReLU channels of a network are dead (torch)."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ReluWatch:
+    """Which ReLU channels of a network ever pass anything on.
+
+    A channel that is zero for every tile passes no gradient and costs its time for nothing. Leaky ReLUs cannot die and
+    are not counted.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._alive: dict[tuple[str, int], Tensor] = {}
+        self._calls: dict[str, int] = {}
+        self._hooks = [network.register_forward_pre_hook(lambda *_: self._calls.clear())]
+        for name, layer in network.named_modules():
+            if isinstance(layer, nn.ReLU):
+                self._hooks.append(layer.register_forward_hook(self._note(name)))
+
+    def _note(self, name: str) -> Any:
+        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
+            # A ReLU module may be used at several places of a network: each call counts for itself.
+            self._calls[name] = self._calls.get(name, 0) + 1
+            key = (name, self._calls[name])
+            alive = output.detach().transpose(0, 1).flatten(1).amax(1) > 0
+            self._alive[key] = self._alive[key] | alive if key in self._alive else alive
+
+        return hook
+
+    def close(self) -> float:
+        """Stop watching; share of channels that never passed anything, NaN for a network without ReLUs."""
+        for hook in self._hooks:
+            hook.remove()
+        if not self._alive:
+            return math.nan
+        return float((~torch.cat(list(self._alive.values()))).double().mean())

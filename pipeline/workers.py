@@ -1,0 +1,130 @@
+"""The same work in one process or in several: results in order, few at a time."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from logging.handlers import QueueHandler
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any, TypeVar
+
+from pipeline.errors import UserError
+from pipeline.logs import ROOT
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 3  # items per process that are in work or wait to be taken: enough to keep all busy
+
+# Of a process that works: what it has made to work with, whether it is at work, and whether it is to stop.
+_worker: Callable[[Any], Any] | None = None
+_working = _stopping = False
+_records: SimpleQueue[logging.LogRecord] = SimpleQueue()  # what it has logged since its last result
+
+
+def in_order(
+    make_worker: Callable[..., Callable[[Item], Result]], arguments: tuple[Any, ...], items: Iterable[Item], jobs: int
+) -> Iterator[Result]:
+    """What a worker makes of each item, in the order of the items.
+
+    Memory is bounded: at most `AHEAD` results per process wait. However the work ends, by Ctrl-C, an error, or because
+    no more results are taken, the processes end with it: what they are at is broken off with `KeyboardInterrupt`, so
+    that it can remove its temporary files. What they log is logged here, with the result that it belongs to.
+
+    Parameters
+    ----------
+    make_worker, arguments
+        ``make_worker(*arguments)`` is the worker, a function of an item; each process makes its own. All of these can
+        be pickled.
+    items : iterable
+    jobs : int
+        Number of processes; with 1 all is done in this one.
+
+    Raises
+    ------
+    UserError
+        If a process was ended from outside.
+    Exception
+        What a worker raised.
+    """
+    if jobs == 1:
+        yield from map(make_worker(*arguments), items)
+        return
+    # Spawned, not forked: this process has an HDF5 file open and may have threads of numerical libraries.
+    context = multiprocessing.get_context("spawn")
+    level = logging.getLogger(ROOT).getEffectiveLevel()
+    # Its other end closes when this process wants an end, or meets its own.
+    lifeline, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(lifeline, level))
+    waiting: deque[Future[tuple[Result, list[logging.LogRecord]]]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(_work, make_worker, arguments, item))
+            if len(waiting) == AHEAD * jobs:
+                yield _logged(*waiting.popleft().result())
+        while waiting:
+            yield _logged(*waiting.popleft().result())
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"one of {jobs} processes was ended from outside, perhaps for want of memory; try a smaller --jobs"
+        ) from error
+    finally:
+        held.close()
+        pool.shutdown(cancel_futures=True)
+        lifeline.close()
+
+
+def _logged(result: Result, records: Iterable[logging.LogRecord]) -> Result:
+    for record in records:
+        logging.getLogger(record.name).handle(record)
+    return result
+
+
+def _start(lifeline: Connection, level: int) -> None:
+    logger = logging.getLogger(ROOT)
+    logger.setLevel(level)
+    logger.addHandler(QueueHandler(_records))  # which makes records that can be pickled
+    logger.propagate = False
+    # Ctrl-C reaches every process of a terminal: it is for the parent, which ends the others.
+    signal.signal(signal.SIGINT, _break_off)
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+
+
+def _break_off(_signal: int, _frame: FrameType | None) -> None:
+    if _stopping and _working:
+        raise KeyboardInterrupt
+
+
+def _end_with_parent(lifeline: Connection) -> None:
+    global _stopping
+    lifeline.poll(None)  # returns when the other end is closed
+    _stopping = True
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    # A killed parent cannot say goodbye, and this process would wait for work forever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work(
+    make_worker: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...], item: Any
+) -> tuple[Any, list[logging.LogRecord]]:
+    global _worker, _working
+    _working = True
+    try:
+        if _stopping:
+            raise KeyboardInterrupt
+        if _worker is None:
+            _worker = make_worker(*arguments)
+        result = _worker(item)
+        return result, [_records.get() for _ in range(_records.qsize())]
+    finally:
+        _working = False
