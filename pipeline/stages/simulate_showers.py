@@ -53,13 +53,14 @@ def simulate_showers(
 
     seed = cfg.seed if seed is None else seed
     alt_rad, az_rad = pointing(cfg.showers)
+    array = subarray(cfg.showers)
     stamped = _stamped(cfg, run, seed)
     began = time.perf_counter()
     with (
         atomic_output(out, force=force) as temporary,
         DL1Writer(
             temporary,
-            subarray(cfg.showers),
+            array,
             obs_id=run,
             pointing_alt_rad=alt_rad,
             pointing_az_rad=az_rad,
