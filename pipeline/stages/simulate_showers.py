@@ -59,15 +59,10 @@ def simulate_showers(
     with (
         atomic_output(out, force=force) as temporary,
         DL1Writer(
-            temporary,
-            array,
-            obs_id=run,
-            pointing_alt_rad=alt_rad,
-            pointing_az_rad=az_rad,
-            simulation=simulation_run(cfg.showers, run),
-            provenance=stamped,
+            temporary, array, obs_id=run, pointing_alt_rad=alt_rad, pointing_az_rad=az_rad,
+            simulation=simulation_run(cfg.showers, run), provenance=stamped,
         ) as writer,
-    ):
+    ):  # fmt: skip
         run_showers(cfg.showers, run, seed, writer, cfg.tiles.camera.cleaning, jobs)
     wall_s = time.perf_counter() - began
     provenance.write_sidecar(out, stamped, wall_s=round(wall_s, 3), n_images=writer.n_images)
