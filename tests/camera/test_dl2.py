@@ -271,7 +271,7 @@ def test_a_file_without_triggers_is_refused_at_once(tmp_path):
     [
         ("net", ("colour",), "no place in DL2"),
         ("net-e", ("gammaness",), "cannot be the prefix"),
-        ("net", ("gammaness", "reco_energy_tev"), "one kind"),
+        ("net", ("gammaness", "reco_energy_tev"), "one group"),
     ],
 )
 def test_outputs_are_checked(prefix, columns, message):
