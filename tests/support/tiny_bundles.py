@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from pipeline.preparation import Preparation, ScalarStatistics
 
 from pipeline.bundle.card import (
     ONNX_FILE,
@@ -19,7 +20,6 @@ from pipeline.bundle.card import (
     bundle_sha256,
 )
 from pipeline.config import CameraTilesConfig
-from pipeline.preparation import Preparation, ScalarStatistics
 from pipeline.tasks import get_decoder
 
 TILE_PX = 32
