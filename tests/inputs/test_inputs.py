@@ -6,33 +6,48 @@ import numpy as np
 import pytest
 from synthetic_tiles import camera_batch, sky_batch, write_tiles
 
-from pipeline.config import HILLAS_SCALARS
+from pipeline.config import HILLAS_SCALARS, CameraTilesConfig
 from pipeline.errors import UserError
-from pipeline.preparation import Preparation, SkyPixels, scalar_columns, scalar_value
-from pipeline.tiles import TileReader
+from pipeline.inputs import get_input, input_kinds, restore_input
+from pipeline.inputs.frame import FrameInput, SkyPixels
+from pipeline.inputs.image import ImageInput, ImageRecipe, scalar_columns, scalar_value
+from pipeline.tiles import TileBatch, TileReader
 
 SCALARS = ("log10_hillas_intensity", "timing_slope_abs", "hillas_width")
 
 
 @pytest.fixture
-def camera_preparation(tmp_path) -> Preparation:
+def image_input(tmp_path) -> ImageInput:
     manifest = write_tiles(tmp_path, camera_batch(200))
-    return Preparation.fit(TileReader([manifest], "train"), SCALARS)
+    return ImageInput.fit(TileReader([manifest], "train"), SCALARS)
 
 
 @pytest.fixture
-def sky_preparation(tmp_path) -> Preparation:
-    return Preparation.fit(TileReader([write_tiles(tmp_path, sky_batch(20))], "train"))
+def frame_input(tmp_path) -> FrameInput:
+    return FrameInput.fit(TileReader([write_tiles(tmp_path, sky_batch(20), "field")], "train"))
+
+
+def scalars_of(image_input: ImageInput, events: dict[str, np.ndarray]) -> np.ndarray:
+    """Standardised scalars of images that do not matter."""
+    n = len(next(iter(events.values())))
+    tiles = TileBatch(images=np.zeros((n, 3, 4, 4), np.float16), events=dict(events), group=np.arange(n))
+    return image_input.arrays(tiles)["scalars"]
 
 
 def test_scalars_are_standardised_by_the_training_split(tmp_path):
     manifest = write_tiles(tmp_path, camera_batch(400))
     train, validation = TileReader([manifest], "train"), TileReader([manifest], "validation")
-    preparation = Preparation.fit(train, SCALARS[:2])
-    inside = preparation.scalars(train.events())
+    fitted = ImageInput.fit(train, SCALARS[:2])
+    inside = scalars_of(fitted, named(train))
     np.testing.assert_allclose(inside.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(inside.std(0), 1, atol=1e-2)
-    assert np.abs(preparation.scalars(validation.events()).mean(0)).max() > 1e-4
+    assert np.abs(scalars_of(fitted, named(validation)).mean(0)).max() > 1e-4
+
+
+def named(reader: TileReader) -> dict[str, np.ndarray]:
+    """The event columns that the scalars need."""
+    events = reader.events()
+    return {name: events[name] for scalar in SCALARS for name in scalar_columns(scalar)}
 
 
 def test_derived_scalars():
@@ -73,83 +88,100 @@ def test_default_scalars_do_not_turn_with_the_image(angle_deg, mirror, rng):
         np.testing.assert_allclose(other, scalar_value(name, events), rtol=1e-9, atol=1e-9, err_msg=name)
 
 
-def test_scalars_that_could_not_be_computed_count_as_the_mean(camera_preparation):
+def test_scalars_that_could_not_be_computed_count_as_the_mean(image_input):
     events = camera_batch(4).events | {"hillas_intensity": np.array([np.nan, 0, 1e30, 300.0])}
-    scalars = camera_preparation.scalars(events)
+    scalars = scalars_of(image_input, events)
     assert scalars[0, 0] == scalars[1, 0] == 0
     assert scalars[2, 0] == 6  # cut off, not infinite
     np.testing.assert_array_equal(scalars[:, 2], 0)  # a column of NaN
 
 
-def test_the_card_gives_the_same_preparation_back(camera_preparation):
-    batch = camera_batch(5, seed=9)
-    again = Preparation.from_card(json.loads(json.dumps(camera_preparation.to_card())))
-    assert again == camera_preparation
-    np.testing.assert_array_equal(
-        again.images(batch.images, batch.events), camera_preparation.images(batch.images, batch.events)
-    )
-    np.testing.assert_array_equal(again.scalars(batch.events), camera_preparation.scalars(batch.events))
+def test_the_card_gives_the_same_input_back(image_input, frame_input):
+    for fitted, batch in ((image_input, camera_batch(5, seed=9)), (frame_input, sky_batch(2, seed=9))):
+        again = restore_input(json.loads(fitted.model_dump_json()))
+        assert again == fitted
+        expected = fitted.arrays(batch)
+        found = again.arrays(batch)
+        assert list(found) == list(expected)
+        for name in expected:
+            np.testing.assert_array_equal(found[name], expected[name])
 
 
-def test_camera_input_is_finite_and_reads_channels_by_name(camera_preparation):
+def test_camera_input_is_finite_and_reads_channels_by_name(image_input):
     batch = camera_batch(3)
     batch.images[0, 0, 0, 0] = np.nan
     batch.images[1, 1, 2, 2] = np.inf
-    prepared = camera_preparation.images(batch.images, batch.events)
+    prepared = image_input.arrays(batch)["images"]
     assert prepared.shape == batch.images.shape
     assert prepared.dtype == np.float32
     assert np.isfinite(prepared).all()
-    turned = camera_preparation.images(batch.images[:, ::-1], batch.events, channels=("mask", "peak_time", "charge"))
+    batch.images = batch.images[:, ::-1]
+    turned = image_input.arrays(batch, channels=("mask", "peak_time", "charge"))["images"]
     np.testing.assert_array_equal(turned, prepared)
 
 
-def test_sky_input_is_in_units_of_the_noise(sky_preparation):
+def test_shapes_are_those_of_the_arrays(image_input, frame_input):
+    for fitted, batch in ((image_input, camera_batch(3)), (frame_input, sky_batch(3))):
+        arrays = fitted.arrays(batch)
+        assert {name: array.shape for name, array in arrays.items()} == fitted.shapes(3, batch.images.shape[2:])
+        assert arrays["images"].shape[1] == fitted.n_channels
+    assert image_input.scalar_names == SCALARS
+    assert image_input.columns == ("hillas_intensity", "hillas_width", "timing_slope")
+    assert frame_input.columns == ("level", "noise")
+
+
+def test_sky_input_is_in_units_of_the_noise(frame_input):
     batch = sky_batch(2)
-    prepared = sky_preparation.images(batch.images, batch.events, batch.masks)
+    prepared = frame_input.arrays(batch)["images"]
     assert prepared.shape == (2, 3, 32, 32)
     assert np.isfinite(prepared).all()
-    scaled = sky_preparation.images(
-        batch.images * 7, {name: column * 7 for name, column in batch.events.items()}, batch.masks
-    )
+    batch.images = batch.images * 7
+    batch.events = {name: column * 7 for name, column in batch.events.items()}
+    scaled = frame_input.arrays(batch)["images"]
     np.testing.assert_allclose(scaled, prepared, rtol=1e-4, atol=1e-5)
 
 
-def test_missing_pixels_are_filled_with_background_and_flagged(sky_preparation):
+def test_missing_pixels_are_filled_with_background_and_flagged(frame_input):
     batch = sky_batch(1)
     batch.images[0, 0, 5, 5] = np.nan  # not in the mask
     batch.images[0, 1, 6, 6] = np.nan  # no uncertainty
     batch.masks[0, 7, 7] = 32  # flagged, with a number in it
-    prepared = sky_preparation.images(batch.images, batch.events, batch.masks)[0]
+    prepared = frame_input.arrays(batch)["images"][0]
     assert prepared[:, 5, 5].tolist() == [0, 0, 1]
     assert prepared[1, 6, 6] == 0
     assert prepared[:, 7, 7].tolist() == [0, 0, 1]
 
 
-def test_defect_bits_are_not_shown_to_the_network(sky_preparation):
+def test_defect_bits_are_not_shown_to_the_network(frame_input):
     batch = sky_batch(2)
     known = np.where(batch.masks & (4 | 32), batch.masks, 0)
-    np.testing.assert_array_equal(
-        sky_preparation.images(batch.images, batch.events, batch.masks),
-        sky_preparation.images(batch.images, batch.events, known),
-    )
+    expected = frame_input.arrays(batch)["images"]
+    batch.masks = known
+    np.testing.assert_array_equal(frame_input.arrays(batch)["images"], expected)
 
 
 def test_unknown_scalar(tmp_path):
     reader = TileReader([write_tiles(tmp_path, camera_batch(20))], "train")
     with pytest.raises(UserError, match=r"unknown scalar 'log10_size'.*hillas_intensity"):
-        Preparation.fit(reader, ["log10_size"])
+        ImageInput.fit(reader, ["log10_size"])
 
 
 def test_missing_channel(tmp_path, monkeypatch):
     reader = TileReader([write_tiles(tmp_path, camera_batch(20))], "train")
     monkeypatch.setattr(TileReader, "channels", property(lambda _: []))
     with pytest.raises(UserError, match="no channel charge, peak_time, mask"):
-        Preparation.fit(reader)
+        ImageInput.fit(reader)
 
 
-def test_missing_event_column(camera_preparation):
+def test_missing_event_column(image_input):
     with pytest.raises(UserError, match="reads the image parameters timing_slope"):
-        camera_preparation.scalars({"hillas_intensity": np.ones(2), "hillas_width": np.ones(2)})
+        scalars_of(image_input, {"hillas_intensity": np.ones(2), "hillas_width": np.ones(2)})
+
+
+def test_frames_have_no_scalars(tmp_path):
+    reader = TileReader([write_tiles(tmp_path, sky_batch(20))], "train")
+    with pytest.raises(UserError, match="scalars must be empty, got hillas_width: a frame has no parameters"):
+        FrameInput.fit(reader, ("hillas_width",))
 
 
 @pytest.mark.parametrize("noise", [0.0, np.nan, -1.0])
@@ -162,3 +194,39 @@ def test_frame_without_noise(noise):
 def batch_with(batch, noise):
     batch.events["noise"] = np.full(len(batch), noise)
     return batch
+
+
+# ---- kinds and recipes -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", input_kinds())
+def test_every_kind_is_found_by_its_name(kind):
+    assert get_input(kind).model_fields["kind"].default == kind
+
+
+def test_unknown_kind():
+    with pytest.raises(UserError, match=r"unknown kind of input 'frames'; accepted: frame, image"):
+        get_input("frames")
+
+
+def test_input_without_a_kind():
+    with pytest.raises(ValueError, match="Input should be a mapping with the key kind"):
+        restore_input({"charge_scale_pe": 3.0})
+
+
+def test_recipe_says_what_the_configuration_asks_for():
+    tiles = CameraTilesConfig(
+        size=48,
+        cleaning={"picture_pe": 8.0, "boundary_pe": 4.0, "min_picture_neighbors": 2},
+        cuts={"size_min_pe": 70.0, "n_pixels_min": 4, "leakage_max": 0.3},
+    )
+    assert ImageRecipe.of(tiles).model_dump() == {
+        "version": 1, "size_px": 48, "picture_pe": 8.0, "boundary_pe": 4.0, "min_picture_neighbors": 2,
+        "size_min_pe": 70.0, "n_pixels_min": 4, "leakage_max": 0.3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ImageRecipe.model_fields)
+def test_recipe_has_no_defaults(name):
+    content = ImageRecipe.of(CameraTilesConfig()).model_dump()
+    del content[name]
+    with pytest.raises(ValueError, match=f"{name}\n  Field required"):
+        ImageRecipe.model_validate(content)
