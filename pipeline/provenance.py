@@ -20,6 +20,7 @@ from typing import Any
 
 from pipeline import __version__
 from pipeline.files import write_text_atomically
+from pipeline.plugins import plugin_files
 
 _CHUNK_BYTES = 1 << 20
 
@@ -39,11 +40,15 @@ def sha256_json(value: Any) -> str:
 
 
 def stamp(stage: str, *, config: Mapping[str, Any] | None = None, **facts: Any) -> dict[str, Any]:
-    """What is equal for equal runs: software, stage, configuration (and its digest), and `facts` (seed, inputs ...)."""
+    """What is equal for equal runs: software, stage, configuration (and its digest), plugins, and `facts`
+    (inputs, run ...).
+    """
     result: dict[str, Any] = {"software": "lightpool", "version": __version__, "stage": stage}
     if config is not None:
         result["config"] = dict(config)
         result["config_sha256"] = sha256_json(config)
+    if files := plugin_files():
+        result["plugins"] = {path.name: sha256_file(path) for path in files}
     return result | facts
 
 

@@ -10,11 +10,15 @@ import yaml
 
 import models
 import pipeline
+from pipeline.inputs import get_input, input_kinds
+from pipeline.tasks import specs_of
 
 # What every stage uses, but no result depends on.
 _EVERYWHERE = tuple(
     f"pipeline.{name}" for name in ("errors", "files", "provenance", "config", "device", "logs", "plugins", "workers")
 )
+# What the configuration itself imports.
+_OF_THE_CONFIGURATION = {"pipeline.tasks", "pipeline.tasks.spec"}
 # The looks of a learning curve must not cost a training.
 _ALSO_LEFT_OUT = {"train": ("pipeline.figures",)}
 
@@ -63,6 +67,23 @@ def _entry(imports, rule):
     )
 
 
+def _parts(rule):
+    """Modules of tasks and inputs that a stage imports by name, which its import statements do not show."""
+    stage, _, wing = rule.rpartition("_") if rule.endswith(("_camera", "_sky")) else (rule, "", None)
+    parts = {
+        "tiles": ("spec", "targets"),
+        "train": ("spec", "targets", "objective"),
+        "evaluate": ("spec", "decode", "judge"),
+        "predict": ("spec", "decode"),
+        "compare": ("spec", "decode"),
+        "report": ("spec",),
+    }.get(stage, ())
+    tasks = [spec.name for spec in specs_of(wing)]
+    inputs = [f"pipeline.inputs.{kind}" for kind in input_kinds() if wing in (None, get_input(kind).wing)]
+    found = {f"pipeline.tasks.{task}.{part}" for task in tasks for part in parts}
+    return found | (set(inputs) if stage in ("train", "evaluate", "predict", "compare") else set())
+
+
 def _other_wing(rule):
     """The wing that a rule of one wing never runs; a name that fits nothing for a rule of both."""
     return {"camera": "pipeline.sky", "sky": "pipeline.camera"}.get(rule.rpartition("_")[2], "none")
@@ -73,9 +94,10 @@ def test_sources_of_a_rule_cover_what_its_stage_imports(checkout, imports):
     forgotten = {}
     for rule, patterns in yaml.safe_load((checkout / "workflow" / "sources.yaml").read_text()).items():
         listed = _modules(checkout, patterns)
-        entry = _entry(imports, rule)
         ignored = (*_EVERYWHERE, *_ALSO_LEFT_OUT.get(rule, ()), _other_wing(rule))
-        used = {entry} | {module for module in imports.find_upstream_modules(entry) if not module.startswith(ignored)}
+        entries = {_entry(imports, rule)} | _parts(rule)
+        used = entries | {module for entry in entries for module in imports.find_upstream_modules(entry)}
+        used = {module for module in used if not module.startswith(ignored)} - _OF_THE_CONFIGURATION
         # A package's __init__ that only says what the package is decides nothing.
         used = {module for module in used if not _is_only_docstring(checkout, module)}
         if missing := used - listed:

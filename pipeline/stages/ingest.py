@@ -19,6 +19,10 @@ from pipeline.workers import in_order
 
 log = get_logger(__name__)
 
+#: Sections of the configuration that decide what is read from each wing's files.
+READS_CAMERA = ("ingest.camera",)
+READS_SKY = ("ingest.sky",)
+
 _REFUSED: dict[str, str] = {
     "corsika": "holds photon bunches of CORSIKA, not camera images; run sim_telarray on it first",
     "hdf5": "is HDF5 without camera images in ctapipe's or lstchain's layout; tables of parameters cannot be used",

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import provenance
-from pipeline.config import Config
+from pipeline.config import Config, sections_of
 from pipeline.files import atomic_output, check_free
 from pipeline.logs import get_logger
 
 log = get_logger(__name__)
+
+#: Sections of the configuration that decide a run: DL1 holds image masks and parameters, so the cleaning is one.
+READS = ("showers", "tiles.camera.cleaning", "seed")
 
 
 def simulate_showers(
@@ -51,23 +54,19 @@ def simulate_showers(
     from pipeline.camera.showers.generate import run_showers, simulation_run
     from pipeline.camera.showers.primaries import pointing
 
-    seed = cfg.seed if seed is None else seed
+    cfg = cfg if seed is None else cfg.model_copy(update={"seed": seed})
     alt_rad, az_rad = pointing(cfg.showers)
-    stamped = _stamped(cfg, run, seed)
+    array = subarray(cfg.showers)
+    stamped = _stamped(cfg, run)
     began = time.perf_counter()
     with (
         atomic_output(out, force=force) as temporary,
         DL1Writer(
-            temporary,
-            subarray(cfg.showers),
-            obs_id=run,
-            pointing_alt_rad=alt_rad,
-            pointing_az_rad=az_rad,
-            simulation=simulation_run(cfg.showers, run),
-            provenance=stamped,
+            temporary, array, obs_id=run, pointing_alt_rad=alt_rad, pointing_az_rad=az_rad,
+            simulation=simulation_run(cfg.showers, run), provenance=stamped,
         ) as writer,
-    ):
-        run_showers(cfg.showers, run, seed, writer, cfg.tiles.camera.cleaning, jobs)
+    ):  # fmt: skip
+        run_showers(cfg.showers, run, cfg.seed, writer, cfg.tiles.camera.cleaning, jobs)
     wall_s = time.perf_counter() - began
     provenance.write_sidecar(out, stamped, wall_s=round(wall_s, 3), n_images=writer.n_images)
     log.info(
@@ -77,7 +76,7 @@ def simulate_showers(
     return out
 
 
-def _stamped(cfg: Config, run: int, seed: int) -> dict[str, Any]:
+def _stamped(cfg: Config, run: int) -> dict[str, Any]:
     """What is equal for equal runs."""
     from pipeline.camera.showers.particles import PRIMARIES
 
@@ -88,9 +87,7 @@ def _stamped(cfg: Config, run: int, seed: int) -> dict[str, Any]:
         facts["nucleus"] = f"superposition: {len(nucleons)} independent nucleons with equal shares of the energy"
     return provenance.stamp(
         "simulate showers",
-        config=cfg.showers.model_dump(mode="json"),
-        cleaning=cfg.tiles.camera.cleaning.model_dump(mode="json"),
-        seed=seed,
+        config=sections_of(cfg, READS),
         run=run,
         **facts,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline import provenance
-from pipeline.config import Config, SkySimulationConfig
+from pipeline.config import Config, SkySimulationConfig, sections_of
 from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
 from pipeline.logs import get_logger
@@ -29,6 +29,9 @@ _BLANK_ADU = 0
 _BZERO = 32_768
 _MJD_EPOCH = datetime.datetime(1858, 11, 17)
 _FIRST_NIGHT = datetime.datetime(2020, 1, 1, 2, 0, 0)
+
+#: Sections of the configuration that decide a frame.
+READS = ("sky", "seed")
 
 
 @dataclass(frozen=True)
@@ -90,15 +93,15 @@ def simulate_sky(cfg: Config, run: int, out: str | Path, seed: int | None = None
     """
     if run < 1:
         raise UserError(f"--run {run} is not a run number; runs are counted from 1")
-    seed = cfg.seed if seed is None else seed
+    cfg = cfg if seed is None else cfg.model_copy(update={"seed": seed})
     out = check_free(out, force=force)
     truth = check_free(truth_path(out), force=force)
-    exposure = expose(cfg.sky, seed, run)
-    stamped = provenance.stamp("simulate sky", config=cfg.sky.model_dump(mode="json"), seed=seed, run=run)
+    exposure = expose(cfg.sky, cfg.seed, run)
+    stamped = provenance.stamp("simulate sky", config=sections_of(cfg, READS), run=run)
     with atomic_output(truth, force=force) as temporary:
         _truth_hdus(exposure, cfg.sky, run, stamped).writeto(temporary)
     with atomic_output(out, force=force) as temporary:
-        _raw_hdu(exposure, cfg.sky, run, seed, truth.name).writeto(temporary)
+        _raw_hdu(exposure, cfg.sky, run, cfg.seed, truth.name).writeto(temporary)
     for product in (truth, out):
         provenance.write_sidecar(product, stamped)
     log.info("simulated %s: %d stars, %s", out, exposure.scene.stars["x"].size, exposure.scene.psf)

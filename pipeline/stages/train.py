@@ -72,7 +72,7 @@ def train(
     """
     out = check_free(out, force=force)
     cfg.network(network)  # an unknown one is answered before torch is imported
-    run = TrainingRun(cfg, network, manifests)
+    run = TrainingRun(cfg, network, manifests, bundles=out.parent)
     checkpoints = _open_checkpoints(out, run, resume=resume, force=force)
     started = time.monotonic()
     with torch_threads(cfg.threads):
@@ -96,9 +96,18 @@ def train(
 
 
 class TrainingRun:
-    """Everything that defines a run, checked: what cannot be trained fails here, within seconds."""
+    """Everything that defines a run, checked: what cannot be trained fails here, within seconds.
 
-    def __init__(self, cfg: Config, network: str, manifests: Sequence[str | Path]) -> None:
+    Parameters
+    ----------
+    cfg : Config
+    network : str
+    manifests : sequence of path
+    bundles : path
+        Folder of the experiment's bundles, where a network that `start_from` names is sought.
+    """
+
+    def __init__(self, cfg: Config, network: str, manifests: Sequence[str | Path], bundles: Path) -> None:
         from pipeline.training.augmentation import check_augmentation
         from pipeline.training.heads import Heads
 
@@ -117,7 +126,7 @@ class TrainingRun:
             scalars=self.config.scalars,
             motions={head.task: head.objective.targets.motions for head in self.heads.heads},
         )
-        self.origin = self._origin()
+        self.origin = self._origin(bundles)
         self.input = self._fitted_input()
         self.new_network()  # refuses what does not fit
         self.stamped = stamp(
@@ -183,13 +192,14 @@ class TrainingRun:
         learned = self.origin.card.input.preparation.scalar_statistics
         return fitted.model_copy(update={"scalar_statistics": learned})
 
-    def _origin(self) -> "Origin | None":
-        if self.config.start_from is None:
+    def _origin(self, bundles: Path) -> "Origin | None":
+        start_from = self.config.start_from
+        if start_from is None:
             return None
         from pipeline.training.transfer import Origin
 
-        logger.info("starting from the weights of %s", self.config.start_from)
-        return Origin(self.config.start_from)
+        logger.info("starting from the weights of %s", start_from)
+        return Origin(bundles / start_from if start_from in self.cfg.networks else start_from)
 
     def _frozen(self, network: "nn.Module") -> list["nn.Module"]:
         """Freeze what the configuration says; the parts of `network` that must stay in evaluation mode."""

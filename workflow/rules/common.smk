@@ -1,22 +1,23 @@
 # What the rules share: the experiment, the run's folder, and the files that it starts from.
 import json
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from pipeline import provenance
 from pipeline.bundle.card import list_bundles, resolve_bundle
-from pipeline.config import CAMERA_TASKS, SKY_TASKS, load_config, zoo_config
+from pipeline.config import digest_of, load_config, zoo_config
 from pipeline.errors import UserError
 from pipeline.files import source_name
+from pipeline.plugins import plugin_files
+from pipeline.stages import evaluate, ingest, manifest, predict, simulate_showers, simulate_sky, tiles, train
 
 CHECKOUT = Path(os.path.relpath(Path(workflow.main_snakefile).parent.parent))
 CONFIG_FILE = os.path.relpath(config.get("experiment", CHECKOUT / "configs/demo.yaml"))
 SOURCES = yaml.safe_load((CHECKOUT / "workflow/sources.yaml").read_text())
-WING_OF_TASK = dict.fromkeys(CAMERA_TASKS, "camera") | dict.fromkeys(SKY_TASKS, "sky")
 PRODUCT_SUFFIX = {"camera": ".dl1.h5", "sky": ".fits"}
 
 try:
@@ -37,18 +38,12 @@ except UserError as error:
 def sources(rule_name):
     """Source modules of a rule, relative to the working directory: a checkout may move without a rerun."""
     found = {path for pattern in SOURCES[rule_name] for path in CHECKOUT.glob(pattern)}
-    return sorted(str(path) for path in found)
+    return sorted(str(path) for path in found | set(plugin_files()))
 
 
-def settings(*sections):
-    """Digest of the parts of the experiment that decide a product; other keys change without a rerun."""
-    chosen = {}
-    for section in sections:
-        value = CFG
-        for key in section.split("."):
-            value = getattr(value, key)
-        chosen[section] = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-    return provenance.sha256_json(chosen)
+def settings(sections):
+    """Digest of the sections that a stage declares to read: other keys change without a rerun."""
+    return digest_of(CFG, sections)
 
 
 def named(paths):
@@ -95,12 +90,13 @@ if ZOO and not HAS_SOURCES["camera"]:
         f"{CONFIG_FILE} has zoo.entries, which are trained on camera tiles, and no camera files"
     )
 PAIRED = CFG.tiles.sky.target == "noise2noise"
-TASKS = [task for task in CFG.tasks if HAS_SOURCES[WING_OF_TASK[task]]]
+WING_OF = {name: network.wing for name, network in CFG.networks.items()}
+NETWORKS = [name for name in CFG.networks if HAS_SOURCES[WING_OF[name]]]
 
 
 def bundle_folder(use):
-    """Folder of a bundle that `predict.uses` names: made here (a task), by another run (a path), or shipped."""
-    if use in TASKS:
+    """Folder of a bundle that `predict.uses` names: made here (a network), by another run (a path), or shipped."""
+    if use in NETWORKS:
         return f"{RUN}/bundles/{use}"
     try:
         return str(resolve_bundle(use))
@@ -108,10 +104,12 @@ def bundle_folder(use):
         raise WorkflowError(f"predict.uses: {error}. `make run` makes those in results/demo") from None
 
 
-def origin_of(task):
+def origin_of(network):
     """Weights that a training starts from, where they are a file: this run may have to make them first."""
-    bundle = CFG.train.task(task).start_from
-    return [] if bundle is None or bundle in list_bundles() else [f"{bundle}/weights.safetensors"]
+    bundle = CFG.network(network).start_from
+    if bundle is None or bundle in list_bundles():
+        return []
+    return [f"{bundle_folder(bundle) if bundle in NETWORKS else bundle}/weights.safetensors"]
 
 
 BUNDLES = {wing: [bundle_folder(use) for use in CFG.predict.uses.get(wing, ())] for wing in RAW}
@@ -126,7 +124,8 @@ VALIDATION_DATA = (
 wildcard_constraints:
     name="[^/]+",
     wing="camera|sky",
-    task="|".join(WING_OF_TASK),
+    network="|".join(map(re.escape, NETWORKS)) or "none",
+    task="|".join(CFG.zoo.tasks) or "none",
     label="[A-Za-z0-9_.-]+",
     repeat="[0-9]+",
 
@@ -168,11 +167,12 @@ def shards_of(wing):
 
 
 def predictions():
-    """Predictions asked for, of the wings that have files."""
+    """Folders of the predictions asked for, one for each file of the wings that have some."""
     return [
-        f"{RUN}/predictions/{wing}"
+        f"{RUN}/predictions/{wing}/{name}"
         for wing in BUNDLES
         if BUNDLES[wing] and (usable(wing) or (wing == "camera" and SHOWER_RUNS))
+        for name in names_of(wing)
     ]
 
 
@@ -184,8 +184,7 @@ def zoo_run(task, label, repeat=0):
 def zoo_settings(wildcards):
     """Digest of what decides one training: other entries of the zoo may change without a rerun."""
     cfg = zoo_config(CFG, wildcards.label, int(wildcards.repeat))
-    chosen = [cfg.seed, cfg.train.task(wildcards.task).model_dump(mode="json")]
-    return provenance.sha256_json(chosen)
+    return digest_of(cfg, train.reads(wildcards.task))
 
 
 def zoo_evaluations(wildcards):

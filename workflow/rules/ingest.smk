@@ -20,7 +20,7 @@ rule ingest_camera:
         runtime=120,
     params:
         config=CONFIG_FILE,
-        settings=settings("ingest.camera"),
+        settings=settings(ingest.READS_CAMERA),
     message:
         "Ingest {input.raw}"
     shell:
@@ -40,7 +40,7 @@ use rule ingest_camera as ingest_sky with:
         f"{RUN}/benchmarks/ingest_sky/{{name}}.tsv"
     params:
         config=CONFIG_FILE,
-        settings=settings("ingest.sky"),
+        settings=settings(ingest.READS_SKY),
     message:
         "Ingest {input.raw}"
 

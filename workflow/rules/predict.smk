@@ -1,60 +1,51 @@
 # Trained models applied to whole files: the bundles of `predict.uses`, made here, by another run, or shipped.
-# One file of predictions for each input, and a status.json that says what became of it.
+# One job and one folder per file: its predictions, and a status.json that says what became of it.
 
 
 rule predict_camera:
     input:
-        products=lambda wildcards: [product("camera", name) for name in names_of("camera")],
+        product=lambda wildcards: product("camera", wildcards.name),
         cards=expand("{bundle}/card.json", bundle=BUNDLES["camera"]),
         sources=sources("predict_camera"),
     output:
-        folder=directory(f"{RUN}/predictions/camera"),
+        folder=directory(f"{RUN}/predictions/camera/{{name}}"),
     log:
-        f"{RUN}/logs/predict_camera.log",
+        f"{RUN}/logs/predict_camera/{{name}}.log",
     benchmark:
-        f"{RUN}/benchmarks/predict_camera.tsv"
+        f"{RUN}/benchmarks/predict_camera/{{name}}.tsv"
     conda:
         "../envs/lightpool.yaml"
-    threads: CFG.threads
+    threads: 1
     resources:
         mem_mb=2000,
         runtime=120,
     params:
         config=CONFIG_FILE,
-        files=lambda wildcards: [product_file("camera", name) for name in names_of("camera")],
+        file=lambda wildcards: product_file("camera", wildcards.name),
         bundles=[f"--bundle={bundle}" for bundle in BUNDLES["camera"]],
-        settings=settings("predict"),
+        settings=settings(predict.READS_CAMERA),
     message:
-        "Predict from all event files"
+        "Predict from the events of {wildcards.name}"
     shell:
-        "lightpool predict {params.files:q} {params.bundles:q} --config {params.config:q} --out {output.folder:q}"
-        " --keep-going --force --threads {threads} 2> {log:q}"
+        "lightpool predict {params.file:q} {params.bundles:q} --config {params.config:q}"
+        " --out {output.folder:q} --keep-going --force --threads {threads} 2> {log:q}"
 
 
-rule predict_sky:
+use rule predict_camera as predict_sky with:
     input:
-        products=lambda wildcards: [product("sky", name) for name in names_of("sky")],
+        product=lambda wildcards: product("sky", wildcards.name),
         cards=expand("{bundle}/card.json", bundle=BUNDLES["sky"]),
         sources=sources("predict_sky"),
     output:
-        folder=directory(f"{RUN}/predictions/sky"),
+        folder=directory(f"{RUN}/predictions/sky/{{name}}"),
     log:
-        f"{RUN}/logs/predict_sky.log",
+        f"{RUN}/logs/predict_sky/{{name}}.log",
     benchmark:
-        f"{RUN}/benchmarks/predict_sky.tsv"
-    conda:
-        "../envs/lightpool.yaml"
-    threads: CFG.threads
-    resources:
-        mem_mb=2000,
-        runtime=120,
+        f"{RUN}/benchmarks/predict_sky/{{name}}.tsv"
     params:
         config=CONFIG_FILE,
-        files=lambda wildcards: [product_file("sky", name) for name in names_of("sky")],
+        file=lambda wildcards: product_file("sky", wildcards.name),
         bundles=[f"--bundle={bundle}" for bundle in BUNDLES["sky"]],
-        settings=settings("predict"),
+        settings=settings(predict.READS_SKY),
     message:
-        "Predict from all frames"
-    shell:
-        "lightpool predict {params.files:q} {params.bundles:q} --config {params.config:q} --out {output.folder:q}"
-        " --keep-going --force --threads {threads} 2> {log:q}"
+        "Predict from the frame {wildcards.name}"

@@ -11,7 +11,7 @@ rule experiment:
     params:
         config=CONFIG_FILE,
         script=CHECKOUT / "workflow/scripts/resolve_config.py",
-        settings=provenance.sha256_json(CFG.model_dump(mode="json")),
+        settings=digest_of(CFG, tuple(type(CFG).model_fields)),
     message:
         "Write down the experiment with all its defaults"
     shell:
@@ -44,7 +44,7 @@ rule validate_showers:
 rule report:
     input:
         experiment=f"{RUN}/config.yaml",
-        evaluations=expand("{run}/evaluation/{task}/metrics.json", run=RUN, task=TASKS),
+        evaluations=expand("{run}/evaluation/{network}", run=RUN, network=NETWORKS),
         statuses=expand(
             "{run}/status/ingest_{wing}.json",
             run=RUN,

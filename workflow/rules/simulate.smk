@@ -18,7 +18,7 @@ rule simulate_showers:
         runtime=60,
     params:
         config=CONFIG_FILE,
-        settings=settings("showers", "seed"),
+        settings=settings(simulate_showers.READS),
         run=lambda wildcards: int(wildcards.run),
     message:
         "Simulate shower run {wildcards.run}"
@@ -45,7 +45,7 @@ rule simulate_sky:
         runtime=30,
     params:
         config=CONFIG_FILE,
-        settings=settings("sky", "seed"),
+        settings=settings(simulate_sky.READS),
         run=lambda wildcards: int(wildcards.run),
     message:
         "Simulate sky frame {wildcards.run}"

@@ -20,7 +20,7 @@ rule tiles_camera:
     params:
         config=CONFIG_FILE,
         events=lambda wildcards: product_file("camera", wildcards.name),
-        settings=settings("tiles.camera", "tiles.splits", "seed"),
+        settings=settings(tiles.READS_CAMERA),
         folder=lambda wildcards, output: os.path.dirname(output.shard),
     message:
         "Make camera tiles of {wildcards.name}"
@@ -49,7 +49,7 @@ if not PAIRED:
         params:
             config=CONFIG_FILE,
             frame=lambda wildcards: product_file("sky", wildcards.name),
-            settings=settings("tiles.sky", "tiles.splits", "seed"),
+            settings=settings(tiles.READS_SKY),
             folder=lambda wildcards, output: os.path.dirname(output.shard),
         message:
             "Make sky tiles of {wildcards.name}"
@@ -78,7 +78,7 @@ else:
         params:
             config=CONFIG_FILE,
             frames=lambda wildcards: [product_file("sky", name) for name in names_of("sky")],
-            settings=settings("tiles.sky", "tiles.splits", "seed"),
+            settings=settings(tiles.READS_SKY),
         message:
             "Make pairs of tiles of all frames"
         shell:
@@ -97,7 +97,7 @@ rule manifest:
         "../envs/lightpool.yaml"
     params:
         config=CONFIG_FILE,
-        settings=settings("tiles.weighting"),
+        settings=settings(manifest.READS),
         pattern=lambda wildcards: (f"{os.sep}*.tiles.h5" if wildcards.wing == "sky" and PAIRED else ""),
     message:
         "Describe the {wildcards.wing} tiles"

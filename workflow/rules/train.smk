@@ -1,20 +1,20 @@
-# A trained model and its quality, for each task.
+# A trained network and how good it is, head by head.
 
 
 rule train:
     input:
-        manifest=lambda wildcards: f"{RUN}/tiles/{WING_OF_TASK[wildcards.task]}.manifest.json",
-        origin=lambda wildcards: origin_of(wildcards.task),
+        manifest=lambda wildcards: f"{RUN}/tiles/{WING_OF[wildcards.network]}.manifest.json",
+        origin=lambda wildcards: origin_of(wildcards.network),
         sources=sources("train"),
     output:
-        card=f"{RUN}/bundles/{{task}}/card.json",
-        description=f"{RUN}/bundles/{{task}}/MODEL_CARD.md",
-        onnx=f"{RUN}/bundles/{{task}}/model.onnx",
-        weights=f"{RUN}/bundles/{{task}}/weights.safetensors",
+        card=f"{RUN}/bundles/{{network}}/card.json",
+        description=f"{RUN}/bundles/{{network}}/MODEL_CARD.md",
+        onnx=f"{RUN}/bundles/{{network}}/model.onnx",
+        weights=f"{RUN}/bundles/{{network}}/weights.safetensors",
     log:
-        f"{RUN}/logs/train/{{task}}.log",
+        f"{RUN}/logs/train/{{network}}.log",
     benchmark:
-        f"{RUN}/benchmarks/train/{{task}}.tsv"
+        f"{RUN}/benchmarks/train/{{network}}.tsv"
     conda:
         "../envs/lightpool.yaml"
     threads: CFG.threads
@@ -23,28 +23,28 @@ rule train:
         runtime=600,
     params:
         config=CONFIG_FILE,
-        settings=lambda wildcards: settings(f"train.{wildcards.task}", "seed"),
+        settings=lambda wildcards: settings(train.reads(wildcards.network)),
         folder=lambda wildcards, output: os.path.dirname(output.card),
     message:
-        "Train {wildcards.task}"
+        "Train {wildcards.network}"
     shell:
         # --resume takes up what a killed run left (checkpoints are no output: Snakemake would delete them).
-        "lightpool train --config {params.config:q} --task {wildcards.task} --tiles {input.manifest:q}"
+        "lightpool train {input.manifest:q} --config {params.config:q} --network {wildcards.network:q}"
         " --out {params.folder:q} --resume --force --threads {threads} 2> {log:q}"
 
 
 rule evaluate:
     input:
-        card=f"{RUN}/bundles/{{task}}/card.json",
-        onnx=f"{RUN}/bundles/{{task}}/model.onnx",
-        manifest=lambda wildcards: f"{RUN}/tiles/{WING_OF_TASK[wildcards.task]}.manifest.json",
+        card=f"{RUN}/bundles/{{network}}/card.json",
+        onnx=f"{RUN}/bundles/{{network}}/model.onnx",
+        manifest=lambda wildcards: f"{RUN}/tiles/{WING_OF[wildcards.network]}.manifest.json",
         sources=sources("evaluate"),
     output:
-        metrics=f"{RUN}/evaluation/{{task}}/metrics.json",
+        folder=directory(f"{RUN}/evaluation/{{network}}"),
     log:
-        f"{RUN}/logs/evaluate/{{task}}.log",
+        f"{RUN}/logs/evaluate/{{network}}.log",
     benchmark:
-        f"{RUN}/benchmarks/evaluate/{{task}}.tsv"
+        f"{RUN}/benchmarks/evaluate/{{network}}.tsv"
     conda:
         "../envs/lightpool.yaml"
     threads: CFG.threads
@@ -53,11 +53,10 @@ rule evaluate:
         runtime=120,
     params:
         config=CONFIG_FILE,
-        settings=settings("evaluate", "seed"),
+        settings=settings(evaluate.READS),
         bundle=lambda wildcards, input: os.path.dirname(input.card),
-        folder=lambda wildcards, output: os.path.dirname(output.metrics),
     message:
-        "Evaluate {wildcards.task}"
+        "Evaluate {wildcards.network}"
     shell:
-        "lightpool evaluate --config {params.config:q} --bundle {params.bundle:q} --tiles {input.manifest:q}"
-        " --out {params.folder:q} --force --threads {threads} 2> {log:q}"
+        "lightpool evaluate {input.manifest:q} --config {params.config:q} --bundle {params.bundle:q}"
+        " --out {output.folder:q} --force --threads {threads} 2> {log:q}"

@@ -29,7 +29,7 @@ rule zoo_train:
         # Exit code 2 is the network's or its settings' fault; anything else stops the job.
         "python {params.script:q} --entry {wildcards.label:q} --repeat {wildcards.repeat} --out {output.config:q}"
         " {params.config:q} 2> {log:q}"
-        " && {{ lightpool train --config {output.config:q} --task {wildcards.task} --tiles {input.manifest:q}"
+        " && {{ lightpool train {input.manifest:q} --config {output.config:q} --network {wildcards.task}"
         " --out {output.bundle:q} --resume --force --threads {threads} 2>> {log:q} || [ $? -eq 2 ]; }}"
         " && {{ [ -f {output.bundle:q}/card.json ]"
         " || {{ mkdir -p {output.bundle:q} && tail -n 1 {log:q} > {output.bundle:q}/failed.txt; }}; }}"
@@ -55,12 +55,12 @@ rule zoo_evaluate:
     params:
         # Not the training's own: all networks are judged with the same seed, beside the same forest.
         config=CONFIG_FILE,
-        settings=settings("evaluate", "seed"),
+        settings=settings(evaluate.READS),
     message:
         "Evaluate {wildcards.label} for {wildcards.task} (training {wildcards.repeat})"
     shell:
         "if [ -f {input.bundle:q}/card.json ];"
-        " then lightpool evaluate --config {params.config:q} --bundle {input.bundle:q} --tiles {input.manifest:q}"
+        " then lightpool evaluate {input.manifest:q} --config {params.config:q} --bundle {input.bundle:q}"
         " --out {output.folder:q} --force --threads {threads} 2> {log:q};"
         " else mkdir -p {output.folder:q}; fi"
 
@@ -101,4 +101,4 @@ rule compare:
     message:
         "Write the comparison"
     shell:
-        "lightpool models compare {params.folder:q} --out {output.page:q} --force 2> {log:q}"
+        "lightpool compare {params.folder:q} --out {output.page:q} --force 2> {log:q}"
