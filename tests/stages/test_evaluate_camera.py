@@ -137,7 +137,7 @@ def test_metrics_json_keeps_the_contract(task, request, manifest):
     assert "combined" not in content["differences"]
     assert set(content["combined"]) == names[task]
     assert content["baseline_settings"]["forest"]["tried"]
-    assert content["provenance"]["seed"] == 1
+    assert content["provenance"]["config"]["seed"] == 1
 
 
 def test_gammaness_beats_the_forest(gammaness):
