@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import SplitsConfig
+from pipeline.config import CameraTilesConfig, SplitsConfig
+from pipeline.inputs.image import ImageRecipe
 from pipeline.sky.dq import DQ, DQ_DTYPE, LOST, flag
 from pipeline.tiles import Channel, Manifest, ShardWriter, TileBatch, split_of, write_manifest
 
@@ -109,8 +110,9 @@ def write_tiles(
 ) -> Manifest:
     """One shard and its manifest; the wing is told by the number of channels."""
     camera = batch.images.shape[1] == len(CAMERA_CHANNELS)
+    recipe = ImageRecipe.of(CameraTilesConfig(size=batch.images.shape[-1]))
     attributes = (
-        {"camera_identity": CAMERA_IDENTITY, "camera_name": "TestCam", "tile": {"size": batch.images.shape[-1]}}
+        {"camera_identity": CAMERA_IDENTITY, "camera_name": "TestCam", "recipe": recipe.model_dump(mode="json")}
         if camera
         else {"unit": "electron", "target": "noise2noise" if "clean_err" in batch.targets else "truth"}
     )

@@ -11,16 +11,17 @@ from pipeline.bundle.card import (
     WEIGHTS_FILE,
     CameraSection,
     Card,
+    HeadSection,
     InputSection,
     ModelSection,
     OutputColumn,
-    OutputSection,
     TrainingSection,
     bundle_sha256,
 )
 from pipeline.config import CameraTilesConfig
-from pipeline.preparation import Preparation, ScalarStatistics
-from pipeline.tasks import get_decoder
+from pipeline.inputs.frame import FrameInput
+from pipeline.inputs.image import ImageInput, ImageRecipe, ScalarStatistics
+from pipeline.tasks import get_spec
 
 TILE_PX = 32
 CUTS = {"size_min_pe": 50.0, "n_pixels_min": 3, "leakage_max": 1.0}
@@ -29,9 +30,7 @@ CUTS = {"size_min_pe": 50.0, "n_pixels_min": 3, "leakage_max": 1.0}
 def camera_bundle(folder: Path, task: str, camera_identity: str, *, name: str | None = None, size_min_pe=50.0) -> Path:
     """A model whose first output is log10(size) - 2, and whose second is a constant -3."""
     tiles = CameraTilesConfig(size=TILE_PX, cuts=CUTS | {"size_min_pe": size_min_pe})
-    preparation = Preparation(
-        kind="camera",
-        channels=("charge", "peak_time", "mask"),
+    preparation = ImageInput(
         scalar_statistics=(ScalarStatistics(name="log10_hillas_intensity", mean=2.0, std=1.0),),
     )
     n_outputs = {"energy": 2, "gammaness": 1}[task]
@@ -56,7 +55,7 @@ def camera_bundle(folder: Path, task: str, camera_identity: str, *, name: str | 
         outputs,
         constants,
         name=name or f"tiny_{task}",
-        kind="camera",
+        wing="camera",
         task=task,
         model=(3, n_outputs, 1),
         cameras=(CameraSection(identity=camera_identity, name="Toy"),),
@@ -64,7 +63,7 @@ def camera_bundle(folder: Path, task: str, camera_identity: str, *, name: str | 
             channels=("charge", "peak_time", "mask"),
             units=("p.e.", "ns", ""),
             tile_shape=(TILE_PX, TILE_PX),
-            tile=tiles.model_dump(mode="json", exclude={"camera"}),
+            recipe=ImageRecipe.of(tiles).model_dump(mode="json"),
             preparation=preparation,
         ),
     )
@@ -91,7 +90,7 @@ def sky_bundle(folder: Path, *, name: str = "tiny_denoise") -> Path:
         outputs,
         values,
         name=name,
-        kind="sky",
+        wing="sky",
         task="denoise",
         model=(3, 4, 0),
         cameras=(),
@@ -100,13 +99,13 @@ def sky_bundle(folder: Path, *, name: str = "tiny_denoise") -> Path:
             units=("electron", "electron"),
             tile_shape=(TILE_PX, TILE_PX),
             unit="electron",
-            preparation=Preparation(kind="sky", channels=("sci", "err")),
-            stride=4,
+            preparation=FrameInput(),
+            size_multiple=4,
         ),
     )
 
 
-def _write(folder, nodes, inputs, outputs, constants, *, name, kind, task, model, cameras, input) -> Path:
+def _write(folder, nodes, inputs, outputs, constants, *, name, wing, task, model, cameras, input) -> Path:
     folder.mkdir(parents=True)
     tensors = [numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()]
     graph = helper.make_graph(nodes, name, inputs, outputs, tensors)
@@ -114,21 +113,25 @@ def _write(folder, nodes, inputs, outputs, constants, *, name, kind, task, model
     onnx.checker.check_model(proto)
     onnx.save(proto, folder / ONNX_FILE)
     (folder / WEIGHTS_FILE).write_bytes(b"")
-    decoder = get_decoder(task)
+    spec = get_spec(task)
     in_chans, num_outputs, n_scalars = model
     card = Card(
         name=name,
-        tasks=(task,),
-        kind=kind,
+        network=task,
+        wing=wing,
         model=ModelSection(
             name="by_hand", kwargs={}, in_chans=in_chans, num_outputs=num_outputs, n_scalars=n_scalars, n_parameters=0
         ),
         cameras=cameras,
         input=input,
-        output=OutputSection(
-            outputs=decoder.outputs[:num_outputs],
-            transform="none",
-            columns=tuple(OutputColumn(**column._asdict()) for column in decoder.columns),
+        heads=(
+            HeadSection(
+                task=task,
+                first=0,
+                outputs=spec.outputs[:num_outputs],
+                transform=spec.transform,
+                columns=tuple(OutputColumn(name=c.name, unit=c.unit, description=c.description) for c in spec.columns),
+            ),
         ),
         training=TrainingSection(
             config={}, manifests=(), seed=0, threads=1, device="cpu", precision="float32", epochs=0, best_epoch=0,
