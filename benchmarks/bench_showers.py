@@ -1,6 +1,6 @@
 """What simulated showers cost: triggered images per CPU second, and CPU time per shower against energy.
 
-    python benchmarks/bench_showers.py [--seconds S] [--seed SEED] [--only rate|energy]
+    python benchmarks/bench_showers.py [--seconds S] [--seed SEED] [--only rate|energy] [--quick]
 
 One Large-Sized Telescope at 12 places around each shower of an E^-2 spectrum: gammas of 20 GeV to 10 TeV within 300 m
 and 1 deg, protons of 60 GeV to 30 TeV within 350 m and 3 deg. Then showers of one energy, followed with 20 telescopes
@@ -12,7 +12,7 @@ import argparse
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,20 +103,20 @@ def shower_cost(particle: str, energy_tev: float, seconds: float, seed: int) -> 
     raise AssertionError("unreachable")
 
 
-def costs(seconds: float, seed: int) -> Table:
+def costs(seconds: float, seed: int, energies_tev: Sequence[float]) -> Table:
     table = Table(
-        "particle", *(f"{energy:g} TeV" for energy in ENERGIES_TEV), "exponent",
+        "particle", *(f"{energy:g} TeV" for energy in energies_tev), "exponent",
         title=f"CPU ms per shower with {USES_OF_ENERGY} telescopes; below, per TeV",
     )  # fmt: skip
     for particle in SPECTRA:
-        samples = [shower_cost(particle, energy, seconds, seed) for energy in ENERGIES_TEV]
+        samples = [shower_cost(particle, energy, seconds, seed) for energy in energies_tev]
         mean_ms = np.array([1e3 * sample.mean() for sample in samples])
         error = [sample.std(ddof=1) / np.sqrt(len(sample)) / sample.mean() for sample in samples]
         # Relative errors are errors of the logarithm
-        exponent = np.polyfit(np.log(ENERGIES_TEV), np.log(mean_ms), 1, w=1 / np.maximum(error, 0.02))[0]
+        exponent = np.polyfit(np.log(energies_tev), np.log(mean_ms), 1, w=1 / np.maximum(error, 0.02))[0]
         cells = [f"{ms:.3g} +- {ms * share:.2g}" for ms, share in zip(mean_ms, error, strict=True)]
         table.add_row(particle, *cells, f"{exponent:.2f}")
-        table.add_row("", *(f"{ms / energy:.3g}" for ms, energy in zip(mean_ms, ENERGIES_TEV, strict=True)), "")
+        table.add_row("", *(f"{ms / energy:.3g}" for ms, energy in zip(mean_ms, energies_tev, strict=True)), "")
     return table
 
 
@@ -125,12 +125,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="CPU seconds per spectrum, a tenth per energy")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", choices=("rate", "energy"))
+    parser.add_argument("--quick", action="store_true", help="few showers of low energy: does it run?")
     arguments = parser.parse_args()
     console = Console(width=120)
+    seconds, energies_tev = (0.1, ENERGIES_TEV[:2]) if arguments.quick else (arguments.seconds, ENERGIES_TEV)
     if arguments.only != "energy":
-        console.print(rates(arguments.seconds, arguments.seed))
+        console.print(rates(seconds, arguments.seed))
     if arguments.only != "rate":
-        console.print(costs(0.1 * arguments.seconds, arguments.seed))
+        console.print(costs(0.1 * seconds, arguments.seed, energies_tev))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from models.layers import DenseHead, PoolTo, init_he_normal, scaled_chans
+from models.heads import DenseHead
+from models.layers import PoolTo, init_he_normal, scaled_chans
 from models.registry import register_model
 from models.tables import Assembler, Conv, Lrn, Pool, Steps, TableNetwork, check_choice, check_width
 

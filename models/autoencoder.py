@@ -40,8 +40,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.layers import FeatureInfo
 from models.registry import register_model
+from models.tile_model import FeatureInfo
 
 NEGATIVE_SLOPE = 0.1  # [5]
 

@@ -34,8 +34,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models.layers import DropChannels, FeatureInfo, Head, TileModel, init_he_normal
+from models.heads import Head
+from models.layers import DropChannels, init_he_normal
 from models.registry import register_model
+from models.tile_model import FeatureInfo, TileModel
 
 STEMS = ("imagenet", "stride2", "cifar")
 BOTTLENECK_FACTOR = 4  # [1], section 3: each 1x1 convolution makes 4 k maps

@@ -38,15 +38,16 @@ References
 .. [3] Huang, Liu, van der Maaten, Weinberger (2017), "Densely connected convolutional networks", arXiv:1608.06993.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from models.layers import FeatureInfo, Head, TileModel, conv_bn, surviving_paths
+from models.heads import Head
+from models.layers import conv_bn
 from models.registry import register_model
+from models.tile_model import FeatureInfo, TileModel
 
 STEMS = ("none", "stride2")
 
@@ -58,6 +59,31 @@ class PathDraw(NamedTuple):
     """Whether one column is used through the whole net."""
     column: Tensor
     """One-hot, shape (columns,): which one, if so."""
+
+
+def surviving_paths(n_paths: int, drop_rate: float, device: torch.device | None = None) -> Tensor:
+    """Weights of the paths that meet in a join, after dropping some: equal for the survivors, sum 1.
+
+    Parameters
+    ----------
+    n_paths
+        Number of paths.
+    drop_rate
+        Probability with which each is dropped. If that hits them all, one drawn at random survives.
+    device
+        Where to draw.
+
+    Returns
+    -------
+    Tensor, shape (n_paths,)
+
+    References
+    ----------
+    .. [1] Larsson, Maire, Shakhnarovich (2017), "FractalNet", arXiv:1605.07648, section 3 (local drop-path).
+    """
+    draw = torch.rand(n_paths, device=device)
+    survives = (draw >= drop_rate) | (draw == draw.max())
+    return survives / survives.sum()
 
 
 class FractalUnit(nn.Sequential):
@@ -216,42 +242,6 @@ class FractalNet(TileModel):
         is_global = torch.rand((), device=device) < self.global_share
         column = torch.arange(self.n_columns, device=device) == torch.randint(self.n_columns, (), device=device)
         return PathDraw(is_global, column)
-
-    def extract_column(self, column: int) -> "FractalColumn":
-        """One column as a network of its own, with copies of its weights ([1], section 4.2).
-
-        Parameters
-        ----------
-        column
-            0 for the shallowest; -1 for the deepest.
-
-        Raises
-        ------
-        ValueError
-            If there is no such column.
-        """
-        if not -self.n_columns <= column < self.n_columns:
-            raise ValueError(f"the FractalNet has columns 0 to {self.n_columns - 1}, got {column}")
-        return FractalColumn(self, column)
-
-
-class FractalColumn(TileModel):
-    """A plain network of convolutions: one column of a `FractalNet`."""
-
-    def __init__(self, whole: FractalNet, column: int) -> None:
-        super().__init__()
-        self.in_chans = whole.in_chans
-        self.min_size = whole.min_size
-        self.feature_info = list(whole.feature_info)
-        self.stem = copy.deepcopy(whole.stem)
-        self.blocks = nn.Sequential(
-            *(nn.Sequential(*copy.deepcopy(block.columns[column]), nn.MaxPool2d(2)) for block in whole.blocks)
-        )
-        self.head = copy.deepcopy(whole.head)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        self.check_tile(x)
-        return self.blocks(self.stem(x))
 
 
 @register_model(paper="arXiv:1605.07648", ref={"in_chans": 3, "num_outputs": 10}, num_params=33_724_618)

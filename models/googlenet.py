@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from models.layers import Head, init_he_normal, scaled_chans
+from models.heads import Head
+from models.layers import init_he_normal, scaled_chans
 from models.registry import register_model
 from models.tables import (
     Assembler,

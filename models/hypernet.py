@@ -46,9 +46,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import FeatureInfo, Head, PoolTo, TileModel, init_he_normal
+from models.heads import Head
+from models.layers import PoolTo, init_he_normal
 from models.registry import register_model
 from models.resnet import ResNet
+from models.tile_model import FeatureInfo, TileModel
 
 MAP_SIZE = 7  # of `hypernet` behind its second pooling, on the 28 px of MNIST
 

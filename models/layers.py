@@ -1,181 +1,10 @@
-"""What the families share: the interface of a network, its head with joined scalars, and small building blocks."""
+"""Small building blocks that the families share."""
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-
-@dataclass(frozen=True)
-class FeatureInfo:
-    """One level of features, for use of a network as an encoder (timm's `feature_info`)."""
-
-    module: str
-    """Name of the submodule whose output it is (`Module.get_submodule`)."""
-    num_chs: int
-    reduction: int
-    """Input pixels per feature pixel along one side."""
-
-
-class AuxOutputs(NamedTuple):
-    """What a network with auxiliary heads gives in training; in evaluation it gives the main outputs alone."""
-
-    main: Tensor
-    auxiliary: tuple[Tensor, ...]
-
-
-class TileModel(nn.Module):
-    """A network with one vector of outputs per tile.
-
-    A family defines `forward_features`, and sets the attributes below in its constructor.
-
-    Attributes
-    ----------
-    in_chans : int
-        Channels of the input.
-    min_size : int
-        Smallest height and width of a tile; below it the network refuses with a message that names it.
-    feature_info : list of FeatureInfo
-        The levels of features, finest first.
-    head : nn.Module
-        Called with the pooled features and the scalars; has ``reset(num_outputs)``.
-    head_reads_positions : bool
-        Whether fully connected layers read the last maps, so that what one element of these maps sees of the tile is
-        not all that the outputs see.
-    """
-
-    in_chans: int
-    min_size: int
-    feature_info: list[FeatureInfo]
-    head: nn.Module
-    head_reads_positions: bool = False
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Tiles (N, C, H, W) to the last feature maps (N, F, h, w)."""
-        raise NotImplementedError
-
-    def forward_head(self, features: Tensor, scalars: Tensor | None = None) -> Tensor:
-        """Feature maps (N, F, h, w), and scalars (N, n_scalars) if it takes any, to outputs (N, num_outputs)."""
-        return self.head(features.mean((2, 3)), scalars)
-
-    def forward(self, x: Tensor, scalars: Tensor | None = None) -> Tensor:
-        return self.forward_head(self.forward_features(x), scalars)
-
-    def reset_head(self, num_outputs: int) -> None:
-        """Draw a new last layer with `num_outputs` outputs; what is before it keeps its weights (transfer learning)."""
-        self.head.reset(num_outputs)
-
-    def check_tile(self, x: Tensor) -> None:
-        """Refuse tiles that the network cannot take.
-
-        Raises
-        ------
-        ValueError
-            For another number of channels or a tile smaller than `min_size`.
-        """
-        if torch.compiler.is_compiling():  # in an exported graph a test of the shape would freeze it
-            return
-        name = type(self).__name__
-        if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise ValueError(f"{name} was built for tiles (N, {self.in_chans}, H, W), got {tuple(x.shape)}")
-        if min(x.shape[2:]) < self.min_size:
-            raise ValueError(
-                f"a tile of {x.shape[2]} x {x.shape[3]} px is too small for {name}; the smallest is {self.min_size} px"
-            )
-
-
-class Head(nn.Module):
-    """Pooled features, joined by scalars if there are any, to outputs.
-
-    Without scalars it is the one linear layer of the papers. Scalars pass two layers of their own, and a hidden layer
-    follows the join: what a length tells depends on the size and the distance that come with it, and on what the
-    convolutions saw. (Joined bare, they are learned far slower than by a network of their own.)
-
-    Parameters
-    ----------
-    num_features
-        Length of the pooled feature vector.
-    num_outputs
-        Length of the output vector.
-    n_scalars
-        Length of the vector of scalars; they should come standardised (mean 0, rms 1).
-    hidden
-        Width of the scalars' layers and of the one after the join.
-    drop_rate
-        Probability with which an input of the last layer is dropped in training.
-
-    Raises
-    ------
-    ValueError
-        If there are less than 0 scalars, or hidden layers without units: their outputs would not depend on the image.
-    """
-
-    def __init__(
-        self, num_features: int, num_outputs: int, n_scalars: int = 0, hidden: int = 64, drop_rate: float = 0.0
-    ) -> None:
-        super().__init__()
-        if n_scalars < 0 or hidden < 1:
-            raise ValueError(
-                f"n_scalars must be at least 0 and scalars_hidden at least 1, got {n_scalars} and {hidden}"
-            )
-        self.n_scalars = n_scalars
-        self.embed, self.join = nn.Sequential(), nn.Sequential()
-        if n_scalars:
-            self.embed = nn.Sequential(*_linear_relu(n_scalars, hidden), *_linear_relu(hidden, hidden))
-            self.join = nn.Sequential(*_linear_relu(num_features + hidden, hidden))
-        self.drop = nn.Dropout(drop_rate)
-        self.output = nn.Linear(hidden if n_scalars else num_features, num_outputs)
-
-    def forward(self, pooled: Tensor, scalars: Tensor | None = None) -> Tensor:
-        check_scalars(scalars, self.n_scalars)
-        if scalars is not None:
-            pooled = torch.cat([pooled, self.embed(scalars.to(pooled.dtype))], dim=1)
-        return self.output(self.drop(self.join(pooled)))
-
-    def reset(self, num_outputs: int) -> None:
-        """Draw a new last layer."""
-        self.output = new_linear_like(self.output, num_outputs)
-
-
-def _linear_relu(num_inputs: int, num_outputs: int) -> list[nn.Module]:
-    linear = nn.Linear(num_inputs, num_outputs)
-    nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
-    nn.init.zeros_(linear.bias)
-    return [linear, nn.ReLU()]
-
-
-def check_scalars(scalars: Tensor | None, n_scalars: int) -> None:
-    """Refuse scalars that a network was not built for.
-
-    Raises
-    ------
-    ValueError
-        If they are missing, not expected, or of another number.
-    """
-    got = 0 if scalars is None else scalars.shape[-1]
-    if got != n_scalars:
-        raise ValueError(f"the network was built for {n_scalars} scalars per tile, got {got}")
-
-
-def join_scalars(pooled: Tensor, scalars: Tensor | None, n_scalars: int) -> Tensor:
-    """Pooled features (N, F) and scalars (N, n_scalars) side by side.
-
-    Raises
-    ------
-    ValueError
-        If scalars are missing, not expected, or of another number.
-    """
-    check_scalars(scalars, n_scalars)
-    if scalars is None:
-        return pooled
-    return torch.cat([pooled, scalars.to(pooled.dtype)], dim=1)
-
-
-def new_linear_like(old: nn.Linear, num_outputs: int) -> nn.Linear:
-    """A freshly drawn linear layer with the inputs, device and type of another one."""
-    return nn.Linear(old.in_features, num_outputs, device=old.weight.device, dtype=old.weight.dtype)
 
 
 def conv_bn(in_chans: int, out_chans: int, kernel: int, stride: int = 1) -> list[nn.Module]:
@@ -254,28 +83,6 @@ class RandomisedLeakyReLU(nn.Module):
 
     def extra_repr(self) -> str:
         return f"lower={self.lower:g}, upper={self.upper:g}"
-
-
-class MinPool2d(nn.Module):
-    """Least value under a sliding window: maximum pooling of the negative, its padding never wins.
-
-    Parameters
-    ----------
-    kernel_size, stride, padding
-        As for `torch.nn.MaxPool2d`.
-    """
-
-    def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0) -> None:
-        super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
-        self.padding = padding
-
-    def forward(self, x: Tensor) -> Tensor:
-        return -F.max_pool2d(-x, self.kernel_size, self.stride, self.padding)
-
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
 class DropChannels(nn.Dropout2d):
@@ -383,31 +190,6 @@ class StochasticGate(nn.Module):
         return f"survival={self.survival:g}"
 
 
-def surviving_paths(n_paths: int, drop_rate: float, device: torch.device | None = None) -> Tensor:
-    """Weights of the paths that meet in a join, after dropping some: equal for the survivors, sum 1.
-
-    Parameters
-    ----------
-    n_paths
-        Number of paths.
-    drop_rate
-        Probability with which each is dropped. If that hits them all, one drawn at random survives.
-    device
-        Where to draw.
-
-    Returns
-    -------
-    Tensor, shape (n_paths,)
-
-    References
-    ----------
-    .. [1] Larsson, Maire, Shakhnarovich (2017), "FractalNet", arXiv:1605.07648, section 3 (local drop-path).
-    """
-    draw = torch.rand(n_paths, device=device)
-    survives = (draw >= drop_rate) | (draw == draw.max())
-    return survives / survives.sum()
-
-
 def scaled_chans(chans: int, width: int, base: int, multiple: int = 1) -> int:
     """A paper's number of channels at another width, rounded to a multiple; equal to `chans` at ``width == base``.
 
@@ -469,42 +251,3 @@ class PoolTo(nn.Module):
 
     def extra_repr(self) -> str:
         return f"side={self.side}, kind={self.kind!r}"
-
-
-class DenseHead(nn.Module):
-    """Head of AlexNet and VGG: the last maps at a fixed size, two hidden layers, outputs.
-
-    Parameters
-    ----------
-    in_chans
-        Channels of the maps.
-    pool
-        Brings them to their size, so that a tile of any size fits the first layer.
-    hidden
-        Width of the two hidden layers; dropout follows each of them.
-    num_outputs, n_scalars, scalars_hidden, drop_rate
-        As for `Head`, which follows.
-    """
-
-    def __init__(
-        self,
-        in_chans: int,
-        pool: PoolTo,
-        hidden: int,
-        num_outputs: int,
-        n_scalars: int = 0,
-        scalars_hidden: int = 64,
-        drop_rate: float = 0.5,
-    ) -> None:
-        super().__init__()
-        self.pool = pool
-        first = _linear_relu(in_chans * pool.side**2, hidden)
-        self.hidden = nn.Sequential(*first, nn.Dropout(drop_rate), *_linear_relu(hidden, hidden))
-        self.head = Head(hidden, num_outputs, n_scalars, scalars_hidden, drop_rate)
-
-    def forward(self, maps: Tensor, scalars: Tensor | None = None) -> Tensor:
-        return self.head(self.hidden(self.pool(maps).flatten(1)), scalars)
-
-    def reset(self, num_outputs: int) -> None:
-        """Draw a new last layer."""
-        self.head.reset(num_outputs)

@@ -19,8 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import FeatureInfo, ScaledTanh, TileModel, join_scalars, new_linear_like
+from models.heads import join_scalars, new_linear_like
+from models.layers import ScaledTanh
 from models.registry import register_model
+from models.tile_model import FeatureInfo, TileModel
 
 # [1], Table I: which of the six maps of S2 each of the sixteen maps of C3 sees.
 C3_INPUTS = (

@@ -20,9 +20,11 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from models.layers import Head, PoolTo, RandomisedLeakyReLU, ScaledTanh, TileModel
+from models.heads import Head
+from models.layers import PoolTo, RandomisedLeakyReLU, ScaledTanh
 from models.registry import register_model
 from models.tables import check_choice
+from models.tile_model import TileModel
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

@@ -20,7 +20,8 @@ References
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from models.layers import Head, init_he_normal, scaled_chans
+from models.heads import Head
+from models.layers import init_he_normal, scaled_chans
 from models.registry import register_model
 from models.tables import Assembler, Conv, Drop, Pool, Steps, TableNetwork, check_choice, check_width
 

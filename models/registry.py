@@ -153,29 +153,3 @@ def create_model(name: str, in_chans: int = 1, num_outputs: int = 1, n_scalars: 
         if argument not in accepted:
             raise ValueError(f"{name} has no argument {argument!r}; accepted: {', '.join(accepted)}")
     return entry.builder(in_chans=in_chans, num_outputs=num_outputs, **kwargs)
-
-
-def with_scalars(name: str, n_scalars: int, **kwargs: Any) -> nn.Module:
-    """A network for tiles that also takes numbers that belong to each: Hillas parameters, pointing.
-
-    They pass layers of their own and join the features of the image before its outputs.
-
-    Parameters
-    ----------
-    name
-        One of `list_models()` that gives one vector per tile.
-    n_scalars
-        Numbers per tile; the network is called with tiles (N, C, H, W) and scalars (N, n_scalars).
-    **kwargs
-        As for `create_model`.
-
-    Raises
-    ------
-    ValueError
-        As `create_model`, if `n_scalars` is less than 1, or if the network takes no scalars.
-    """
-    if n_scalars < 1:
-        raise ValueError(f"n_scalars of {name} must be at least 1, got {n_scalars}; without scalars use create_model")
-    if "n_scalars" not in model_entry(name).arguments:
-        raise ValueError(f"{name} gives maps and takes no scalars; use a network with one vector of outputs per tile")
-    return create_model(name, n_scalars=n_scalars, **kwargs)

@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from models.layers import FeatureInfo, Head, SqueezeExcite, StochasticGate, TileModel, conv_bn, init_he_normal
+from models.heads import Head
+from models.layers import SqueezeExcite, StochasticGate, conv_bn, init_he_normal
 from models.registry import register_model
 from models.residual import (
     PREACTIVATED,
@@ -31,6 +32,7 @@ from models.residual import (
     residual_block,
     zero_init_branch,
 )
+from models.tile_model import FeatureInfo, TileModel
 
 BLOCKS = ("basic", "bottleneck")
 STEMS = ("imagenet", "stride2", "cifar")

@@ -34,11 +34,13 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from models.layers import FeatureInfo, Head, SqueezeExcite, TileModel, conv_bn, init_he_normal, scaled_chans
+from models.heads import Head
+from models.layers import SqueezeExcite, conv_bn, init_he_normal, scaled_chans
 from models.registry import register_model
 from models.residual import ResidualBlock
 from models.resnet import IMAGENET_REF, ResNet, build_resnet
 from models.tables import Assembler, Conv, Fork, Pool, Steps, TableNetwork, check_choice, check_width
+from models.tile_model import FeatureInfo, TileModel
 
 REDUCTION = 16  # [1], section 3.2: of all reported networks
 SENET_EXPANSION = 4

@@ -51,9 +51,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.heads import Head
 from models.hyper_lstm import HyperLSTMCell
-from models.layers import Head, TileModel
 from models.registry import create_model, register_model
+from models.tile_model import TileModel
 
 JOINS = ("mean", "lstm", "hyper_lstm", "attention")
 NO_TELESCOPE = -1

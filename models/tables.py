@@ -14,7 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.layers import AuxOutputs, DropChannels, FeatureInfo, PoolTo, TileModel, new_linear_like
+from models.heads import new_linear_like
+from models.layers import DropChannels, PoolTo
+from models.tile_model import AuxOutputs, FeatureInfo, TileModel
 
 Padding = Literal["same", "valid", "ceil"]
 """``same``: size / stride, rounded up (of an odd kernel); ``valid``: windows inside the map only, as many as fit;

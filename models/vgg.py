@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from models.layers import DenseHead, PoolTo, init_he_normal
+from models.heads import DenseHead
+from models.layers import PoolTo, init_he_normal
 from models.registry import register_model
 from models.tables import Assembler, Conv, Pool, Steps, TableNetwork, check_choice, check_width
 

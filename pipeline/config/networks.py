@@ -85,7 +85,7 @@ class NetworkConfig(Section):
     def _input_of_the_heads(cls, value: Any) -> Any:
         """Without `input`, the kind that the first head's task is made for."""
         if isinstance(value, dict) and not value.get("input") and value.get("heads"):
-            return value | {"input": get_spec(next(iter(value["heads"]))).inputs[0]}
+            return value | {"input": get_spec(next(iter(value["heads"]))).input}
         return value
 
     @field_validator("heads", mode="before")
@@ -121,15 +121,9 @@ class NetworkConfig(Section):
             raise ValueError(f"freeze {self.freeze} would keep weights that were never trained; set start_from as well")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
-        for spec in self.specs:
-            if self.input not in spec.inputs:
-                raise ValueError(
-                    f"the head {spec.name} takes the input {' or '.join(spec.inputs)}, not {self.input}; put it into a "
-                    "network of its own"
-                )
-        if len({spec.gives for spec in self.specs}) > 1:
-            kinds = ", ".join(f"{spec.name}: {spec.gives}" for spec in self.specs)
-            raise ValueError(f"heads of one network all give vectors or all give maps, got {kinds}")
+        if len({(spec.wing, spec.gives) for spec in self.specs}) > 1:
+            kinds = ", ".join(f"{spec.name}: a {spec.gives} of the {spec.wing}" for spec in self.specs)
+            raise ValueError(f"heads of one network share the wing and give all vectors or all maps, got {kinds}")
         return self
 
     @property

@@ -236,11 +236,10 @@ def _bundle(path: Path) -> Description:
     card = load_bundle_card(path)
     height, width = card.input.tile_shape
     rows = [
-        ("task", ", ".join(card.tasks)),
-        ("network", f"{card.model.name}, {card.model.n_parameters:,} parameters"),
+        ("network", f"{card.network}: {card.model.name}, {card.model.n_parameters:,} parameters"),
         ("input", f"tiles of {height} x {width} px, channels {', '.join(card.input.channels)}"),
-        ("output", ", ".join(f"{c.name} [{c.unit or '-'}]" for c in card.output.columns)),
     ]
+    rows += [(head.task, ", ".join(f"{c.name} [{c.unit or '-'}]" for c in head.columns)) for head in card.heads]
     rows += [("camera", f"{camera.name} ({camera.identity})") for camera in card.cameras]
     rows.append(("trained on", f"{card.training.n_images:,} images, {card.training.epochs} epochs"))
     rows += [("validation", f"{name} {value:.4g}") for name, value in card.validation.items() if value is not None]

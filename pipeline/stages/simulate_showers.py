@@ -56,20 +56,16 @@ def simulate_showers(
 
     cfg = cfg if seed is None else cfg.model_copy(update={"seed": seed})
     alt_rad, az_rad = pointing(cfg.showers)
+    array = subarray(cfg.showers)
     stamped = _stamped(cfg, run)
     began = time.perf_counter()
     with (
         atomic_output(out, force=force) as temporary,
         DL1Writer(
-            temporary,
-            subarray(cfg.showers),
-            obs_id=run,
-            pointing_alt_rad=alt_rad,
-            pointing_az_rad=az_rad,
-            simulation=simulation_run(cfg.showers, run),
-            provenance=stamped,
+            temporary, array, obs_id=run, pointing_alt_rad=alt_rad, pointing_az_rad=az_rad,
+            simulation=simulation_run(cfg.showers, run), provenance=stamped,
         ) as writer,
-    ):
+    ):  # fmt: skip
         run_showers(cfg.showers, run, cfg.seed, writer, cfg.tiles.camera.cleaning, jobs)
     wall_s = time.perf_counter() - began
     provenance.write_sidecar(out, stamped, wall_s=round(wall_s, 3), n_images=writer.n_images)

@@ -97,8 +97,8 @@ class TaskSpec:
     wing : {"camera", "sky"}
     title : str
         Heading in reports.
-    inputs : tuple of str
-        Kinds of input (`pipeline.inputs`) that it can be predicted from; the first is the default.
+    input : str
+        Kind of input (`pipeline.inputs`) of a network that names none; any other kind of the same wing will do.
     gives : {"vector", "map"}
         What its head needs of a network: numbers per image, or numbers per pixel.
     outputs : tuple of str
@@ -130,7 +130,7 @@ class TaskSpec:
     name: str
     wing: Literal["camera", "sky"]
     title: str
-    inputs: tuple[str, ...]
+    input: str
     outputs: tuple[str, ...]
     transform: str
     quantity: str

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from models import create_model
-from models.layers import FeatureInfo
+from models.tile_model import FeatureInfo
 from pipeline.bundle.attribution import attribute, features
 
 

@@ -7,6 +7,7 @@ from pipeline.camera.geometry import Camera
 from pipeline.camera.tiling import REJECTION_REASONS, camera_tile_chunk, chosen_camera, tile_file
 from pipeline.config import CameraTilesConfig, CutsConfig
 from pipeline.errors import InputFileError
+from pipeline.inputs.image import ImageRecipe
 
 
 def hexagonal_camera(rings=10, name="LSTCam", focal_length_m=28.0, area=386.0):
@@ -19,7 +20,7 @@ def hexagonal_camera(rings=10, name="LSTCam", focal_length_m=28.0, area=386.0):
 
 
 LST, MST = hexagonal_camera(), hexagonal_camera(8, "NectarCam", 16.0, 106.0)
-CFG = CameraTilesConfig(size=24, cuts=CutsConfig(size_min_pe=50, n_pixels_min=4, leakage_max=0.3))
+RECIPE = ImageRecipe.of(CameraTilesConfig(size=24, cuts=CutsConfig(size_min_pe=50, n_pixels_min=4, leakage_max=0.3)))
 
 
 def ellipses(camera, n, seed=0):
@@ -51,7 +52,7 @@ def image_chunk(image, time, camera=LST, **changes):
 
 def test_channels_columns_and_targets():
     image, time = ellipses(LST, 6)
-    batch, rejected, reason = camera_tile_chunk(image_chunk(image, time), CFG)
+    batch, rejected, reason = camera_tile_chunk(image_chunk(image, time), RECIPE)
     assert rejected == {}
     assert (reason == "").all()
     assert batch.images.shape == (6, 3, 24, 24)
@@ -82,7 +83,8 @@ def test_every_reason_to_reject():
     image[4] = np.where(border, 40, 0)
     is_valid = np.array([False, True, True, True, True, True])
     batch, rejected, reason = camera_tile_chunk(
-        image_chunk(image, time, is_valid=is_valid), CFG.model_copy(update={"cuts": CutsConfig(size_min_pe=300)})
+        image_chunk(image, time, is_valid=is_valid),
+        RECIPE.model_copy(update={"size_min_pe": 300.0, "n_pixels_min": 5, "leakage_max": 0.2}),
     )
     assert reason.tolist() == [*REJECTION_REASONS, ""]
     assert rejected == dict.fromkeys(REJECTION_REASONS, 1)
@@ -94,7 +96,7 @@ def test_nan_and_infinite_pixels_are_dark():
     image[0, 5], image[1, 7] = np.nan, np.inf
     time[:, ::3] = np.nan
     chunk = image_chunk(image, time, truth={})
-    batch, _, _ = camera_tile_chunk(chunk, CFG)
+    batch, _, _ = camera_tile_chunk(chunk, RECIPE)
     assert len(batch) == 2
     assert np.isfinite(batch.images).all()
     assert batch.images[1, 0].astype(float).sum() == pytest.approx(np.delete(image[1], 7).sum(), rel=3e-3)
@@ -104,7 +106,7 @@ def test_nan_and_infinite_pixels_are_dark():
 
 def test_bright_pixels_fit_float16():
     image, time = ellipses(LST, 1)
-    batch, _, _ = camera_tile_chunk(image_chunk(1e4 * image, time), CFG)
+    batch, _, _ = camera_tile_chunk(image_chunk(1e4 * image, time), RECIPE)
     assert np.isfinite(batch.images).all()
     assert batch.events["hillas_intensity"][0] > 1e6
 
@@ -135,9 +137,9 @@ def write_file(path, telescopes, events, showers=None):
     return path
 
 
-def collect(path, cfg=CFG):
+def collect(path, wanted=None):
     with DL1File(path) as file:
-        parts = list(tile_file(file, cfg, chosen_camera(file, cfg.camera)))
+        parts = list(tile_file(file, RECIPE, chosen_camera(file, wanted)))
     batches = [batch for batch, _ in parts]
     return {name: np.concatenate([b.events[name] for b in batches]) for name in ("event_id", "tel_id", "shower_id")} | {
         "group": np.concatenate([b.group for b in batches]),
@@ -173,7 +175,7 @@ def test_choice_of_the_camera(tmp_path):
     path = write_file(tmp_path / "run.h5", {1: LST, 5: MST, 6: MST}, [[1], [5, 6], [5]])
     assert set(collect(path)["tel_id"]) == {5, 6}
     for wanted in ("LST", "LSTCam", LST.identity):
-        assert set(collect(path, CFG.model_copy(update={"camera": wanted}))["tel_id"]) == {1}
+        assert set(collect(path, wanted)["tel_id"]) == {1}
     with (
         DL1File(path) as file,
         pytest.raises(InputFileError, match=r"has no camera 'CHEC'; it has .*LSTCam.*NectarCam"),

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from pipeline.sky.dq import DQ
 from pipeline.sky.frames import read_frame, write_products
 from pipeline.sky.restore import _Axis, product_of, restore_frame
+from pipeline.tasks import get_decoder, get_spec
 
 STRIDE = 8
 
@@ -17,7 +17,8 @@ STRIDE = 8
 class Smoother:
     """A stand-in for a trained network: local (reach of 6 px), and only for sizes that fit its stride."""
 
-    card = SimpleNamespace(input=SimpleNamespace(stride=STRIDE))
+    columns = get_spec("denoise").columns
+    size_multiple = STRIDE
 
     def __init__(self):
         self.largest_batch = 0
@@ -35,6 +36,9 @@ class Smoother:
             "restored_err": np.full(sci.shape, 0.5, np.float32),
             "defect_probability": defect,
         }
+
+    def flags(self, planes, dq, noise):
+        return get_decoder("denoise").flags(planes, dq, noise)
 
 
 @pytest.mark.parametrize(
@@ -56,8 +60,8 @@ def test_tiled_equals_whole(shape, rng, write_fits):
     image = rng.normal(500, 10, shape)
     image[shape[0] // 2, shape[1] // 2] += 200
     frame = read_frame(write_fits(pixels=image.astype(np.float32)))
-    tiled, _, _ = restore_frame(frame, Smoother(), tile_px=64, overlap_px=32)
-    whole, _, _ = restore_frame(frame, Smoother(), tile_px=1024, overlap_px=32)
+    tiled = restore_frame(frame, Smoother(), tile_px=64, overlap_px=32).sci
+    whole = restore_frame(frame, Smoother(), tile_px=1024, overlap_px=32).sci
     assert tiled.shape == shape
     assert np.abs(tiled - whole).max() < 1e-3 * frame.noise
 
@@ -75,13 +79,14 @@ def test_flags(rng, write_fits):
     image[30, 30] = 5000.0
     image[60, 60] = 60_000.0
     frame = read_frame(write_fits(pixels=image, SATURATE=50_000.0))
-    restored, err, dq = restore_frame(frame, Smoother(), 64, 32)
-    assert np.isfinite(restored).all()
+    result = restore_frame(frame, Smoother(), 64, 32)
+    dq = result.dq
+    assert np.isfinite(result.sci).all()
     assert dq[11, 11] == DQ.MISSING | DQ.RESTORED
     assert dq[30, 30] == DQ.RESTORED
     assert dq[60, 60] == DQ.SATURATED | DQ.LOW_CONFIDENCE
     assert dq[80, 80] == 0
-    assert err[80, 80] == pytest.approx(0.5)
+    assert result.err[80, 80] == pytest.approx(0.5)
 
 
 def test_known_bad_pixels_are_painted_over(rng, write_fits):
@@ -90,9 +95,9 @@ def test_known_bad_pixels_are_painted_over(rng, write_fits):
     mask = np.zeros((64, 64), np.int16)
     mask[20, 20] = 1
     frame = read_frame(write_fits(pixels=image, extra=[fits.ImageHDU(mask, name="MASK")]))
-    restored, _, dq = restore_frame(frame, Smoother(), 64, 32)
-    assert restored[20, 20] < 600
-    assert dq[20, 20] == DQ.BAD | DQ.RESTORED
+    result = restore_frame(frame, Smoother(), 64, 32)
+    assert result.sci[20, 20] < 600
+    assert result.dq[20, 20] == DQ.BAD | DQ.RESTORED
 
 
 def test_file_comes_back_in_its_unit_with_its_overscan(rng, write_fits, tmp_path):
@@ -101,7 +106,7 @@ def test_file_comes_back_in_its_unit_with_its_overscan(rng, write_fits, tmp_path
     raw = np.rint(adu).astype(np.uint16)
     path = write_fits(pixels=raw, GAIN=2.0, RDNOISE=6.0, TRIMSEC="[21:100,1:80]", BIASSEC="[1:20,1:80]", OBJECT="field")
     frame = read_frame(path)
-    product = product_of(frame, *restore_frame(frame, Smoother(), tile_px=64, overlap_px=32))
+    product = product_of(frame, restore_frame(frame, Smoother(), tile_px=64, overlap_px=32))
     write_products(path, tmp_path / "out.fits", [product], ["a model"])
     with fits.open(tmp_path / "out.fits") as hdus:
         sci = hdus["SCI"].data

@@ -12,7 +12,7 @@ from pipeline.tiles.manifest import write_manifest
 from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
 
 DRAWN_BELOW = ("hillas_intensity", "hillas_length", "hillas_width", "hillas_psi", "hillas_phi")
-FACTS = {"model": "truth-with-noise", "bundle_sha256": "0" * 64}
+FACTS = {"network": "oracle", "model": "truth-with-noise", "bundle_sha256": "0" * 64}
 EDGES_TEV = (0.1, 1.0, 10.0)
 
 
@@ -95,14 +95,14 @@ def cfg():
 
 @pytest.fixture(scope="module")
 def gammaness(manifest, cfg, tmp_path_factory):
-    out = tmp_path_factory.mktemp("evaluation") / "gammaness"
-    return evaluate_predictor(cfg, Oracle(), "gammaness", FACTS, [manifest], out)
+    out = tmp_path_factory.mktemp("evaluation") / "oracle"
+    return evaluate_predictor(cfg, Oracle(), ["gammaness"], FACTS, [manifest], out) / "gammaness"
 
 
 @pytest.fixture(scope="module")
 def energy(manifest, cfg, tmp_path_factory):
-    out = tmp_path_factory.mktemp("evaluation") / "energy"
-    return evaluate_predictor(cfg, Oracle(), "energy", FACTS, [manifest], out)
+    out = tmp_path_factory.mktemp("evaluation") / "oracle"
+    return evaluate_predictor(cfg, Oracle(), ["energy"], FACTS, [manifest], out) / "energy"
 
 
 def read(folder):
@@ -113,6 +113,7 @@ def read(folder):
 def test_metrics_json_keeps_the_contract(task, request, manifest):
     content = read(request.getfixturevalue(task))
     assert content["task"] == task
+    assert content["network"] == FACTS["network"]
     assert content["model"] == FACTS["model"]
     assert content["bundle_sha256"] == FACTS["bundle_sha256"]
     assert content["data"]["manifests"] == [str(manifest)]
@@ -136,7 +137,7 @@ def test_metrics_json_keeps_the_contract(task, request, manifest):
     assert "combined" not in content["differences"]
     assert set(content["combined"]) == names[task]
     assert content["baseline_settings"]["forest"]["tried"]
-    assert content["provenance"]["seed"] == 1
+    assert content["provenance"]["config"]["seed"] == 1
 
 
 def test_gammaness_beats_the_forest(gammaness):
@@ -184,19 +185,19 @@ def test_named_figures_and_tables_are_there(task, request):
     written = {path.name for path in folder.iterdir()}
     assert written == {"metrics.json", *content["tables"], *(f["file"] for f in content["figures"])}
     assert all(f["title"] and f["caption"] for f in content["figures"])
-    sidecar = json.loads(folder.with_name(f"{task}.provenance.json").read_text())
+    sidecar = json.loads(folder.parent.with_name("oracle.provenance.json").read_text())
     assert sidecar["stage"] == "evaluate"
 
 
 def test_equal_runs_give_equal_bytes(energy, manifest, cfg, tmp_path):
-    again = evaluate_predictor(cfg, Oracle(), "energy", FACTS, [manifest], tmp_path / "energy")
+    again = evaluate_predictor(cfg, Oracle(), ["energy"], FACTS, [manifest], tmp_path / "oracle")
     for path in energy.iterdir():
-        assert (again / path.name).read_bytes() == path.read_bytes(), path.name
+        assert (again / "energy" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_existing_output_is_kept(energy, manifest, cfg):
     with pytest.raises(UserError, match=r"exists; choose another name or add --force"):
-        evaluate_predictor(cfg, Oracle(), "energy", FACTS, [manifest], energy)
+        evaluate_predictor(cfg, Oracle(), ["energy"], FACTS, [manifest], energy.parent)
 
 
 def test_tiles_without_truth_are_refused(tmp_path, cfg):
@@ -215,7 +216,7 @@ def test_tiles_without_truth_are_refused(tmp_path, cfg):
     with pytest.raises(
         UserError, match=r"no truth \(true_primary_id\); gammaness can be judged on simulated tiles only"
     ):
-        evaluate_predictor(cfg, Oracle(), "gammaness", FACTS, [tmp_path / "m.json"], tmp_path / "out")
+        evaluate_predictor(cfg, Oracle(), ["gammaness"], FACTS, [tmp_path / "m.json"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -241,7 +242,7 @@ def test_too_small_a_test_split_is_refused(n_test, message, tmp_path, cfg):
         writer.append(batch)
     write_manifest([tmp_path / "a.tiles.h5"], tmp_path / "m.json", class_column="true_primary_id")
     with pytest.raises(TooFewEventsError, match=message):
-        evaluate_predictor(cfg, Oracle(), "gammaness", FACTS, [tmp_path / "m.json"], tmp_path / "out")
+        evaluate_predictor(cfg, Oracle(), ["gammaness"], FACTS, [tmp_path / "m.json"], tmp_path / "out")
 
 
 def test_an_unknown_bundle_is_refused(manifest, cfg, tmp_path):
@@ -260,5 +261,14 @@ def test_tiles_of_another_camera_are_refused(manifest, tmp_path):
 
 
 def test_a_task_that_is_not_judged_is_named(tmp_path, manifest, cfg):
-    with pytest.raises(UserError, match="cannot evaluate task 'direction'; accepted: energy, gammaness, denoise"):
-        evaluate_predictor(cfg, Oracle(), "direction", FACTS, [manifest], tmp_path / "out")
+    with pytest.raises(UserError, match="unknown task 'direction'; accepted: gammaness, energy, denoise"):
+        evaluate_predictor(cfg, Oracle(), ["direction"], FACTS, [manifest], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_head_is_judged_in_a_folder_of_its_own(manifest, cfg, energy, gammaness, tmp_path):
+    out = evaluate_predictor(cfg, Oracle(), ["energy", "gammaness"], FACTS, [manifest], tmp_path / "both")
+    assert sorted(path.name for path in out.iterdir()) == ["energy", "gammaness"]
+    for alone in (energy, gammaness):
+        for path in alone.iterdir():
+            assert (out / alone.name / path.name).read_bytes() == path.read_bytes(), path

@@ -7,15 +7,16 @@ from scipy.ndimage import binary_dilation, gaussian_filter, median_filter
 
 from pipeline.config import parse_config
 from pipeline.errors import TooFewEventsError, UserError
-from pipeline.evaluation.sky import frames_of, restore
 from pipeline.sky.baselines import Settings
 from pipeline.sky.dq import DQ, DQ_DTYPE, flag, has
 from pipeline.stages.evaluate import evaluate_predictor
+from pipeline.tasks import get_decoder, get_spec
+from pipeline.tasks.denoise.judge import frames_of, restore
 from pipeline.tiles.manifest import write_manifest
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
 
-FACTS = {"model": "smooth-sky", "bundle_sha256": "0" * 64}
+FACTS = {"network": "smooth", "model": "smooth-sky", "bundle_sha256": "0" * 64}
 SIZE, TILE, LEVEL, NOISE, FWHM = 96, 32, 200.0, 15.0, 2.5
 
 
@@ -118,6 +119,9 @@ def pairs(tmp_path_factory):
 class Smooth:
     """Replaces single outliers and smooths where there is no star: a plain but honest denoiser."""
 
+    columns = get_spec("denoise").columns
+    size_multiple = 1
+
     def __init__(self, light_kept=1.0):
         self.light_kept = light_kept
 
@@ -136,6 +140,9 @@ class Smooth:
             "defect_probability": np.clip(outlier * (sci - middle) / (250 * NOISE), 0.001, 0.999).astype(np.float32),
         }
 
+    def flags(self, planes, dq, noise):
+        return get_decoder("denoise").flags(planes, dq, noise)
+
 
 @pytest.fixture(scope="module")
 def cfg():
@@ -144,12 +151,14 @@ def cfg():
 
 @pytest.fixture(scope="module")
 def judged(with_truth, cfg, tmp_path_factory):
-    return evaluate_predictor(cfg, Smooth(), "denoise", FACTS, [with_truth], tmp_path_factory.mktemp("out") / "denoise")
+    out = tmp_path_factory.mktemp("out") / "smooth"
+    return evaluate_predictor(cfg, Smooth(), ["denoise"], FACTS, [with_truth], out) / "denoise"
 
 
 @pytest.fixture(scope="module")
 def judged_pairs(pairs, cfg, tmp_path_factory):
-    return evaluate_predictor(cfg, Smooth(), "denoise", FACTS, [pairs], tmp_path_factory.mktemp("out") / "denoise")
+    out = tmp_path_factory.mktemp("out") / "smooth"
+    return evaluate_predictor(cfg, Smooth(), ["denoise"], FACTS, [pairs], out) / "denoise"
 
 
 def read(folder):
@@ -196,7 +205,9 @@ def test_smoothing_helps_where_it_should(judged):
 
 
 def test_eaten_light_is_seen(with_truth, cfg, tmp_path):
-    out = evaluate_predictor(cfg, Smooth(light_kept=0.9), "denoise", FACTS, [with_truth], tmp_path / "denoise")
+    out = (
+        evaluate_predictor(cfg, Smooth(light_kept=0.9), ["denoise"], FACTS, [with_truth], tmp_path / "out") / "denoise"
+    )
     content = read(out)
     assert content["metrics"]["flux_bias"]["value"] == pytest.approx(-0.1, abs=0.03)
     difference = content["differences"]["noisy"]["flux_bias"]
@@ -246,13 +257,13 @@ def test_one_field_is_too_few(with_truth, cfg, tmp_path):
     write_shard(tmp_path / "a.tiles.h5", batch, "a", 2, {"target": "truth"})
     write_manifest([tmp_path / "a.tiles.h5"], tmp_path / "m.json")
     with pytest.raises(TooFewEventsError, match="the test split has 1 fields; at least 2"):
-        evaluate_predictor(cfg, Smooth(), "denoise", FACTS, [tmp_path / "m.json"], tmp_path / "out")
+        evaluate_predictor(cfg, Smooth(), ["denoise"], FACTS, [tmp_path / "m.json"], tmp_path / "out")
     write_shard(tmp_path / "b.tiles.h5", batch, "b", 2, {"target": "truth"})
     write_manifest([tmp_path / "a.tiles.h5", tmp_path / "b.tiles.h5"], tmp_path / "m.json", force=True)
     with pytest.raises(TooFewEventsError, match="the validation split has no field; the baseline is tuned on it"):
-        evaluate_predictor(cfg, Smooth(), "denoise", FACTS, [tmp_path / "m.json"], tmp_path / "out")
+        evaluate_predictor(cfg, Smooth(), ["denoise"], FACTS, [tmp_path / "m.json"], tmp_path / "out")
 
 
 def test_tiles_of_the_other_wing_are_refused(with_truth, cfg, tmp_path):
     with pytest.raises(UserError, match="hold sky tiles, but energy is judged on camera tiles"):
-        evaluate_predictor(cfg, Smooth(), "energy", FACTS, [with_truth], tmp_path / "out")
+        evaluate_predictor(cfg, Smooth(), ["energy"], FACTS, [with_truth], tmp_path / "out")

@@ -75,7 +75,11 @@ def run(folder, task="gammaness", **changes):
     ("task", "title", "quantity"),
     [
         ("gammaness", r"gammaness 0\.\d+ \(true: gamma of \S+ TeV\)", "the logit of gammaness"),
-        ("energy", r"energy \S+ ± \S+ TeV \(true: \S+ TeV, gamma\)", "log10(E / TeV)"),
+        (
+            "energy",
+            r"reco_energy_tev \S+ TeV, reco_energy_uncert_tev \S+ TeV \(true: gamma of \S+ TeV\)",
+            "log10(E / TeV)",
+        ),
     ],
 )
 def test_the_picture_shows_channels_parts_and_truth(task, title, quantity, folder, tmp_path, drawn):
@@ -155,7 +159,7 @@ def test_what_cannot_be_explained(task, changes, error, message, folder, tmp_pat
 def test_a_bundle_without_weights(folder, tmp_path):
     copy = bundle(tmp_path / "copy", "energy", width=4)
     (copy / WEIGHTS_FILE).unlink()
-    with pytest.raises(InputFileError, match=r"has no weights\.safetensors; copy it anew"):
+    with pytest.raises(InputFileError, match=r"has no weights\.safetensors; copy it again"):
         explain(Config(threads=1), copy, folder / "run.dl1.h5", event=EVENT, out=tmp_path / "a.png")
 
 

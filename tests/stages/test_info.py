@@ -82,7 +82,9 @@ def test_tiles_and_manifest(tmp_path):
 def test_bundle(folder):
     text = _text(folder / "energy")
     assert "model bundle tiny_energy" in text
-    assert "reco_energy_tev [TeV]" in text
+    words = " ".join(text.split())
+    assert "network energy: by_hand, 0 parameters" in words
+    assert "energy reco_energy_tev [TeV], reco_energy_uncert_tev [TeV]" in words
     assert "made by hand" in text
 
 

@@ -62,7 +62,7 @@ def test_values_are_those_of_the_network(folder):
     with DL1File(folder / "run.dl1.h5") as file:
         model = CameraModel.of(_predictor(folder / "energy"))
         (chunk,) = file.chunks(100, tel_ids=[1])
-        size_pe = camera_tile_chunk(chunk, model.tiles).batch.events["hillas_intensity"]
+        size_pe = camera_tile_chunk(chunk, model.recipe).batch.events["hillas_intensity"]
     valid = [record for record in found if record["valid"]]
     # the tiny network answers log10(size) - 2
     np.testing.assert_allclose([r["reco_energy_tev"] for r in valid], size_pe / 100, rtol=1e-5)
@@ -272,7 +272,7 @@ def test_frame_and_camera_options_do_not_mix(folder, tmp_path):
     (status,) = predict(CFG, [folder / "frame.fits"], [folder / "denoise"], event=3)
     assert "--event and --telescope choose camera images" in status["reason"]
     (status,) = predict(CFG, [folder / "frame.fits"], [folder / "denoise", folder / "denoise"], tmp_path / "o.fits")
-    assert "one frame can be answered by one bundle" in status["reason"]
+    assert "one frame can be given to one bundle" in status["reason"]
 
 
 def test_arguments_that_cannot_work(folder, tmp_path):
@@ -308,7 +308,9 @@ def test_prefixes_of_columns():
 
 def test_models_of_one_name_are_told_apart(folder):
     model = CameraModel.of(_predictor(folder / "energy"))
-    assert [m.prefix for m in distinct([model, model, model])] == ["tiny_energy", "tiny_energy_2", "tiny_energy_3"]
+    assert [head.prefix for m in distinct([model, model, model]) for head in m.heads] == [
+        "tiny_energy", "tiny_energy_2", "tiny_energy_3",
+    ]  # fmt: skip
 
 
 def test_predicting_loads_neither_torch_nor_ctapipe(folder):

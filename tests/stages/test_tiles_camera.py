@@ -61,8 +61,10 @@ def test_one_shard_per_run(tmp_path):
         assert [channel.unit for channel in shard.channels] == ["p.e.", "ns", ""]
         assert shard.targets == ["energy", "gammaness"]
         assert shard.attributes["camera_identity"] == camera().identity
-        assert shard.attributes["tile"]["size"] == 24
-        assert "camera" not in shard.attributes["tile"]
+        assert shard.attributes["recipe"] == {
+            "version": 1, "size_px": 24, "picture_pe": 6.0, "boundary_pe": 3.0, "min_picture_neighbors": 1,
+            "size_min_pe": 50.0, "n_pixels_min": 3, "leakage_max": 0.5,
+        }  # fmt: skip
         assert len(shard.attributes["provenance"]["input_sha256"]) == 64
         # All images of a shower are on one side, and there is more than one side.
         for group in range(30):

@@ -7,7 +7,6 @@ from models import create_model, model_entry
 
 SMALL = {
     "resnet": {"width": 4},
-    "lenet": {},
     "autoencoder": {"width": 4},
     "hypernet": {"width": 4},
     "sequence": {"width": 8, "encoder": "resnet20", "encoder_kwargs": {"width": 4, "depths": (1, 1)}},
@@ -59,8 +58,8 @@ DEEP = {
 
 
 def small_arguments(name):
-    """Reduced width, and depth where hundreds of layers would only cost time."""
-    return SMALL[model_entry(name).family] | ({"depths": DEEP[name]} if name in DEEP else {})
+    """Reduced width, and depth where hundreds of layers would only cost time; a network of a user's own as it is."""
+    return SMALL.get(model_entry(name).family, {}) | ({"depths": DEEP[name]} if name in DEEP else {})
 
 
 def small_model(name, in_chans=3, num_outputs=3, **kwargs):

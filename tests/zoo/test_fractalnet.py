@@ -1,4 +1,4 @@
-"""Fractal networks: columns, joins, local and global drop-path, extraction of a column."""
+"""Fractal networks: columns, joins, local and global drop-path."""
 
 from itertools import pairwise
 
@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from models import create_model
-from models.fractalnet import FractalBlock, PathDraw
-from models.layers import surviving_paths
+from models.fractalnet import FractalBlock, PathDraw, surviving_paths
 
 SMALL = {"width": 4, "factors": (1, 2, 2)}
 
@@ -133,13 +132,12 @@ def test_a_join_that_the_drawn_column_does_not_pass_is_not_zero():
 def test_global_drop_path_is_the_one_column(column):
     torch.manual_seed(0)
     model = create_model("fractalnet20", block_drop_rate=0.0, **SMALL).eval()
-    alone = model.extract_column(column)
+    alone = nn.Sequential(*(nn.Sequential(*block.columns[column], nn.MaxPool2d(2)) for block in model.blocks))
     x = torch.randn(2, 1, 48, 48)
     features = x
     for block in model.blocks:
         features = block(features, global_draw(column))
-    torch.testing.assert_close(features, alone.forward_features(x))
-    torch.testing.assert_close(model.forward_head(features), alone(x))
+    torch.testing.assert_close(features, alone(x))
 
 
 @pytest.mark.parametrize("column", [0, 1, 2])
@@ -225,26 +223,7 @@ def test_one_compiled_graph_whatever_is_drawn():
     assert any(not torch.equal(output, outputs[0]) for output in outputs)
 
 
-# ---- extraction ----------------------------------------------------------------------------------------------------
-def test_extracted_column_is_on_its_own():
-    torch.manual_seed(0)
-    model = create_model("fractalnet20", 2, 3, n_scalars=2, **SMALL)
-    shallow, deep = model.extract_column(0), model.extract_column(-1)
-    assert sum(isinstance(layer, nn.Conv2d) for layer in shallow.modules()) == 3
-    assert sum(isinstance(layer, nn.Conv2d) for layer in deep.modules()) == 12
-    x, scalars = torch.randn(2, 2, 24, 24), torch.randn(2, 2)
-    assert deep.eval()(x, scalars).shape == (2, 3)
-    before = model.eval()(x, scalars)
-    deep.train()(x, scalars).sum().backward()
-    with torch.no_grad():
-        for parameter in deep.parameters():
-            parameter.zero_()
-    assert torch.equal(model(x, scalars), before)
-    assert all(parameter.grad is None for parameter in model.parameters())
-    deep.reset_head(5)
-    assert deep.eval()(x, scalars).shape == (2, 5)
-
-
+# ---- arguments ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
@@ -262,18 +241,9 @@ def test_fractalnet_refuses(kwargs, message):
         create_model("fractalnet20", **kwargs)
 
 
-def test_stem_halves_the_size_for_every_column():
+def test_stem_halves_the_size():
     torch.manual_seed(0)
     model = create_model("fractalnet20", stem="stride2", block_drop_rate=0.0, **SMALL).eval()
     x = torch.randn(2, 1, 48, 48)
     assert model.forward_features(x).shape == (2, 8, 3, 3)
     assert model.min_size == 16
-    features = model.stem(x)
-    for block in model.blocks:
-        features = block(features, global_draw(1))
-    torch.testing.assert_close(model.extract_column(1).forward_features(x), features)
-
-
-def test_no_such_column():
-    with pytest.raises(ValueError, match="the FractalNet has columns 0 to 2, got 3"):
-        create_model("fractalnet20", **SMALL).extract_column(3)

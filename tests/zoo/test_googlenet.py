@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from models import create_model, model_entry
 from models.googlenet import GoogLeNetAux
-from models.layers import AuxOutputs
 from models.tables import AuxPool
+from models.tile_model import AuxOutputs
 
 SMALL = {"width": 8, "stem": "small"}
 

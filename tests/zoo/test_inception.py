@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import create_model, describe, list_models, model_entry
-from models.layers import AuxOutputs
 from models.tables import AuxPool, ScaledResidual
+from models.tile_model import AuxOutputs
 
 NAMES = list_models("inception")
 SMALL = {"width": 4, "stem": "small", "depths": (1, 2, 1)}

@@ -2,19 +2,11 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from models import create_model
-from models.layers import DropChannels, Head, MinPool2d, RandomisedLeakyReLU, init_he_normal
-
-
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, None, 0), (3, 2, 1), (3, 1, 0)])
-def test_min_pooling_takes_the_least(kernel, stride, padding):
-    x = torch.randn(2, 3, 7, 9)
-    expected = F.unfold(F.pad(x, [padding] * 4, value=torch.inf), kernel, stride=stride or kernel)
-    pooled = MinPool2d(kernel, stride, padding)(x)
-    assert torch.equal(pooled.flatten(2), expected.reshape(2, 3, kernel**2, -1).amin(2))
+from models.heads import Head
+from models.layers import DropChannels, RandomisedLeakyReLU, init_he_normal
 
 
 def test_slopes_of_the_randomised_relu_in_training():

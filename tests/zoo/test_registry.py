@@ -8,7 +8,7 @@ import torch
 from small_networks import small_arguments, small_model
 from torch import nn
 
-from models import ModelEntry, create_model, list_models, model_entry, register_model, with_scalars
+from models import ModelEntry, create_model, list_models, model_entry, register_model
 from models.resnet import ResNet
 
 # A gate may be closed in one pass: gradients of so many together.
@@ -186,23 +186,6 @@ def test_scalars_reach_the_output_and_learn(name):
     assert (scalars.grad.abs().sum(dim=0) > 0).all()
     assert not without_gradient(name, model)
     assert not torch.equal(model.eval()(x, scalars), model(x, scalars + 1))
-
-
-@each_vector_model
-def test_with_scalars_is_the_network_with_a_wider_head(name):
-    torch.manual_seed(0)
-    model = with_scalars(name, 4, in_chans=3, num_outputs=3, **small_arguments(name)).eval()
-    x, scalars = torch.randn(2, 3, 56, 56), torch.randn(2, 4)
-    assert torch.equal(model(x, scalars), small_model(name, n_scalars=4).eval()(x, scalars))
-
-
-def test_with_scalars_refuses():
-    with pytest.raises(ValueError, match="unet gives maps and takes no scalars; use a network with one vector"):
-        with_scalars("unet", 3)
-    with pytest.raises(ValueError, match="n_scalars of resnet18 must be at least 1, got 0; without scalars use create"):
-        with_scalars("resnet18", 0)
-    with pytest.raises(ValueError, match="unknown model 'resnet19'"):
-        with_scalars("resnet19", 3)
 
 
 @each_vector_model

@@ -44,12 +44,13 @@ class Output:
     columns: tuple[Column, ...]
 
     def __post_init__(self) -> None:
+        given = [column.name for column in self.columns]
         placed = tuple(column for column in self.columns if column.dl2 is not None)
         object.__setattr__(self, "columns", placed)
         if not self.prefix.isidentifier():
             raise ValueError(f"{self.prefix!r} cannot be the prefix of a column; letters, digits and _ can")
         if len({column.dl2.group for column in placed}) != 1:
-            raise ValueError(f"columns of one output stand in one group of DL2, got {[c.name for c in self.columns]}")
+            raise ValueError(f"columns of one output stand in one group of DL2, got {given}")
         n_averaged = sum(column.dl2.average is not None for column in placed)
         if n_averaged != 1 or len(placed) > 2:
             raise ValueError(

@@ -211,7 +211,7 @@ def _figures_by_energy(
             "Above: area under the ROC curve (higher is better) and share of hadrons kept with 80 % of the gammas "
             "(lower is better), with 95 % intervals over showers. Below: network minus forest on the same images, "
             "resampled in pairs; an interval that leaves out zero is a real difference.",
-            comparison.in_bins(
+            comparison.in_energy_bins(
                 [
                     ("area under the ROC curve", series_of(bins, "auc")),
                     ("hadrons kept at 80 % of the gammas", series_of(bins, "background_at_80")),

@@ -1,0 +1,28 @@
+"""Every script of benchmarks/ runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = sorted((Path(__file__).parent.parent / "benchmarks").glob("*.py"))
+
+
+def test_there_are_benchmarks():
+    assert SCRIPTS
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_benchmark_runs(script, checkout, tmp_path):
+    done = subprocess.run(
+        [sys.executable, script, "--quick"],
+        cwd=tmp_path,  # gallery_showers writes there
+        env=os.environ | {"PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
