@@ -177,8 +177,6 @@ def json_schema() -> dict[str, Any]:
                 del field["default"]
     _describe_networks(definitions, {spec.name: references[spec.options, "validation"] for spec in specs})
     definitions["ZooConfig"]["properties"]["tasks"]["items"] = {"enum": [spec.name for spec in specs_of("camera")]}
-    kinds = sorted({kind for spec in specs for kind in spec.inputs})
-    definitions["NetworkConfig"]["properties"]["input"]["enum"] = ["", *kinds]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "lightpool experiment",
