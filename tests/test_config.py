@@ -10,7 +10,15 @@ import yaml
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
-from pipeline.config import DEFAULT_NETWORKS, Config, InputsConfig, NetworkConfig, load_config, parse_config
+from pipeline.config import (
+    DEFAULT_NETWORKS,
+    HILLAS_SCALARS,
+    Config,
+    InputsConfig,
+    NetworkConfig,
+    load_config,
+    parse_config,
+)
 from pipeline.config.generate import SCHEMA_LINE, default_yaml, generate, json_schema
 from pipeline.errors import UserError
 from pipeline.tasks import get_spec, specs_of, task_names
@@ -336,3 +344,9 @@ def test_unknown_network_lists_those_of_the_experiment():
         Config().network("mono")
     with pytest.raises(UserError, match=r"no network 'mono'; accepted: none, because the section networks is empty$"):
         parse_config({"networks": {}}).network("mono")
+
+
+def test_hillas_stands_for_the_usual_image_parameters():
+    network = {"heads": ["energy", "gammaness"], "model": {"name": "resnet18"}, "scalars": "hillas"}
+    config = parse_config({"networks": {"mono": network}})
+    assert config.networks["mono"].scalars == HILLAS_SCALARS

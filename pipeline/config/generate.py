@@ -210,6 +210,11 @@ def _describe_networks(definitions: dict[str, Any], options: dict[str, dict[str,
             },
         ],
     }
+    scalars = fields["scalars"]
+    fields["scalars"] = {
+        "description": scalars.pop("description"),
+        "anyOf": [{key: scalars[key] for key in ("type", "items")}, {"const": "hillas"}],
+    }
     fields["augmentation"] = {
         "description": fields["augmentation"]["description"],
         "anyOf": [{"$ref": fields["augmentation"]["$ref"]}, {"type": "boolean"}],

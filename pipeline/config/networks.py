@@ -73,7 +73,8 @@ class NetworkConfig(Section):
     )
     model: ModelConfig = Field(description="The architecture.")
     scalars: tuple[str, ...] = Field(
-        (), description="Numbers per image that join the features before the heads, such as Hillas parameters."
+        (),
+        description="Numbers per image that join the features before the heads; hillas: the usual image parameters.",
     )
     start_from: str | None = Field(
         None,
@@ -143,6 +144,12 @@ class NetworkConfig(Section):
             except ValidationError as error:
                 raise ValueError(f"{task}: {first_problem(error, schema)}") from error
         return heads
+
+    @field_validator("scalars", mode="before")
+    @classmethod
+    def _named_set(cls, value: Any) -> Any:
+        """`hillas` stands for the usual image parameters."""
+        return HILLAS_SCALARS if value == "hillas" else value
 
     @field_validator("freeze", mode="before")
     @classmethod

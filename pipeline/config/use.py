@@ -38,7 +38,7 @@ class PredictConfig(Section):
     uses: dict[Literal["camera", "sky"], tuple[str, ...]] = Field(
         default_factory=dict,
         description="Bundles to apply to all files of a wing, as {camera: [...], sky: [...]}: a network of this "
-        "experiment, a path such as results/demo/bundles/energy, or the name of a bundle that ships.",
+        "experiment, a path such as results/demo/bundles/mono, or the name of a bundle that ships.",
     )
 
     @model_validator(mode="after")
