@@ -124,7 +124,7 @@ def sections_of(cfg: Config, names: tuple[str, ...]) -> dict[str, Any]:
         value: Any = cfg
         for key in name.split("."):
             value = value[key] if isinstance(value, dict) else getattr(value, key)
-        chosen[name] = value.model_dump(mode="json") if isinstance(value, Section) else value
+        chosen[name] = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
     return chosen
 
 
