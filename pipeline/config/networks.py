@@ -84,8 +84,9 @@ class NetworkConfig(Section):
     @classmethod
     def _input_of_the_heads(cls, value: Any) -> Any:
         """Without `input`, the kind that the first head's task is made for."""
-        if isinstance(value, dict) and not value.get("input") and value.get("heads"):
-            return value | {"input": get_spec(next(iter(value["heads"]))).inputs[0]}
+        heads = value.get("heads") if isinstance(value, dict) else None
+        if isinstance(heads, list | tuple | dict) and heads and not value.get("input"):
+            return value | {"input": get_spec(next(iter(heads))).inputs[0]}
         return value
 
     @field_validator("heads", mode="before")
