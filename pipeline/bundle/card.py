@@ -269,7 +269,7 @@ def _check_version(file: Path, content: str) -> None:
         version = json.loads(content)["format_version"]
     except (ValueError, KeyError, TypeError):
         return  # not a card at all: the schema says what is wrong
-    if version != FORMAT_VERSION:
+    if isinstance(version, int) and version != FORMAT_VERSION:  # the schema refuses what is no number
         advice = "train it again with `lightpool train`" if version < FORMAT_VERSION else "install a newer lightpool"
         raise InputFileError(f"{file} has bundle format {version}, and this version reads {FORMAT_VERSION}; {advice}")
 

@@ -121,8 +121,9 @@ class NetworkConfig(Section):
     @classmethod
     def _input_of_the_heads(cls, value: Any) -> Any:
         """An empty `input` becomes the kind that the task of the first head is made for."""
-        if isinstance(value, dict) and not value.get("input") and value.get("heads"):
-            return value | {"input": get_spec(next(iter(value["heads"]))).input}
+        heads = value.get("heads") if isinstance(value, dict) else None
+        if isinstance(heads, list | tuple | dict) and heads and not value.get("input"):
+            return value | {"input": get_spec(next(iter(heads))).input}
         return value
 
     @field_validator("heads", mode="before")

@@ -18,6 +18,7 @@ from pipeline.tiles.manifest import Manifest
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 from pipeline.training.objective import Objective
+from pipeline.training.running_mean import RunningMean
 
 _TOTAL = Monitor("loss", "lower")
 
@@ -177,13 +178,9 @@ class HeadMetrics:
     """Validation metrics of all heads; with several, names are TASK_METRIC, and each has its own loss."""
 
     def __init__(self, heads: Sequence[Head]) -> None:
-        from torchmetrics import MeanMetric
-
         self._heads = heads
         self._metrics: dict[str, Metric] = {head.task: head.objective.metrics() for head in heads}
-        self._losses = {
-            head.task: MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for head in heads if len(heads) > 1
-        }
+        self._losses = {head.task: RunningMean() for head in heads if len(heads) > 1}
 
     def update(self, outputs: Tensor, targets: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take in one batch: outputs in float32, and the targets that they belong to."""

@@ -10,13 +10,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from torchmetrics import MeanMetric
 
 from pipeline.config import NetworkConfig
 from pipeline.errors import UserError
 from pipeline.tiles.reader import TileReader
 from pipeline.training.data import DROPOUT, Batch, Feed, TrainingBatches, ValidationBatches, keyed_seed
 from pipeline.training.relus import ReluWatch
+from pipeline.training.running_mean import RunningMean
 
 #: What the loss of an auxiliary output counts beside that of the main one: Szegedy et al. (2015), arXiv:1409.4842,
 #: sect. 5.
@@ -68,7 +68,7 @@ class TrainingModule(LightningModule):
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.feed, self.heads, self.config, self._name = feed, feed.heads, config, name
         self.train_tiles, self.validation_tiles = train, validation
-        self._train_loss, self._validation_loss = (_running_mean() for _ in range(2))
+        self._train_loss, self._validation_loss = (RunningMean() for _ in range(2))
         self._unchecked: list[Tensor] = []
         self.train()
 
@@ -197,11 +197,6 @@ class TrainingModule(LightningModule):
             optimizer, lambda step: rate_factor(step, total, self.config.warmup_fraction)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def _running_mean() -> MeanMetric:
-    """A mean over tiles that is right over several ranks; without the check for NaN, which waits for the device."""
-    return MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
 
 
 def rate_factor(step: int, total: int, warmup_fraction: float, floor: float = 0.01) -> float:

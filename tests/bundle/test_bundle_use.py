@@ -1,5 +1,6 @@
 """A bundle on disk: its card, its ONNX graph against torch, and its use without torch."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -8,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic_tiles import CAMERA_IDENTITY, camera_batch, sky_batch
+from synthetic_tiles import CAMERA_IDENTITY, camera_batch, camera_recipe, sky_batch
+from tiny_bundles import head_section
 
 from models import create_model
 from pipeline.bundle.card import (
     Card,
     InputSection,
     ModelSection,
-    OutputColumn,
-    OutputSection,
     TrainingSection,
     bundle_sha256,
     card_markdown,
@@ -27,8 +27,8 @@ from pipeline.bundle.card import (
 from pipeline.bundle.export import check_onnx, create_network, export_bundle, load_network
 from pipeline.bundle.runtime import Predictor
 from pipeline.errors import InputFileError, UserError
-from pipeline.preparation import Preparation, ScalarStatistics
-from pipeline.tasks import get_decoder
+from pipeline.inputs.frame import FrameInput
+from pipeline.inputs.image import ImageInput, ScalarStatistics
 
 SCALARS = (ScalarStatistics(name="log10_hillas_intensity", mean=2.5, std=0.5),)
 KWARGS = {
@@ -42,28 +42,24 @@ def make_card(task: str) -> Card:
     channels, units = (
         (("sci", "err"), ("electron",) * 2) if sky else (("charge", "peak_time", "mask"), ("p.e.", "ns", ""))
     )
-    preparation = Preparation(
-        kind="sky" if sky else "camera", channels=channels, scalar_statistics=() if sky else SCALARS
-    )
-    decoder = get_decoder(task)
+    head = head_section(task)
     name, kwargs = KWARGS[task]
     return Card(
         name=f"test_{task}",
-        tasks=(task,),
-        kind=preparation.kind,
+        network=task,
+        wing="sky" if sky else "camera",
         cameras=() if sky else ({"identity": CAMERA_IDENTITY, "name": "TestCam"},),
         model=ModelSection(
-            name=name, kwargs=kwargs, in_chans=3, num_outputs=len(decoder.outputs),
+            name=name, kwargs=kwargs, in_chans=3, num_outputs=len(head.outputs),
             n_scalars=0 if sky else 1, n_parameters=1000,
         ),
         input=InputSection(
-            channels=channels, units=units, tile_shape=(32, 32) if sky else (24, 24), preparation=preparation,
-            stride=4 if sky else None,
+            channels=channels, units=units, tile_shape=(32, 32) if sky else (24, 24),
+            recipe=None if sky else camera_recipe(24).model_dump(mode="json"),
+            preparation=FrameInput() if sky else ImageInput(scalar_statistics=SCALARS),
+            size_multiple=4 if sky else None,
         ),
-        output=OutputSection(
-            outputs=decoder.outputs, transform="none",
-            columns=tuple(OutputColumn(**column._asdict()) for column in decoder.columns),
-        ),
+        heads=(head,),
         training=TrainingSection(
             config={}, manifests=(), seed=1, threads=1, device="cpu", precision="float32", epochs=2, best_epoch=1,
             n_images=10, wall_time_s=1.0, versions={},
@@ -93,12 +89,10 @@ def bundles(tmp_path_factory) -> dict[str, Path]:
 def test_onnx_equals_torch(bundles):
     batch = camera_batch(300)  # more than one call of the network
     network, card = load_network(bundles["energy"])
-    preparation = card.input.preparation
+    arrays = card.input.preparation.arrays(batch)
+    assert list(arrays) == ["images", "scalars"]
     with torch.no_grad():
-        expected = network(
-            torch.from_numpy(preparation.images(batch.images, batch.events)),
-            torch.from_numpy(preparation.scalars(batch.events)),
-        ).numpy()
+        expected = network(*map(torch.from_numpy, arrays.values())).numpy()
     got = Predictor.load(bundles["energy"], threads=1).outputs(batch)
     np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
     assert np.ptp(expected[:, 0]) > 1e-3
@@ -117,7 +111,8 @@ def test_frames_of_other_sizes(bundles, size):
 
 def test_predictor_says_what_it_serves(bundles):
     predictor = Predictor.load(bundles["energy"], threads=1)
-    assert predictor.task == "energy"
+    assert [spec.name for spec in predictor.specs] == ["energy"]
+    assert [column.name for column in predictor.columns] == ["reco_energy_tev", "reco_energy_uncert_tev"]
     assert predictor.cameras == (CAMERA_IDENTITY,)
     assert predictor.serves(CAMERA_IDENTITY)
     assert not predictor.serves("hexagon-1855-other")
@@ -193,11 +188,59 @@ def test_directory_that_is_no_bundle(tmp_path):
         load_bundle_card(tmp_path)
 
 
-def test_card_of_another_version(bundles, tmp_path):
-    card = (bundles["energy"] / "card.json").read_text()
-    (tmp_path / "card.json").write_text(card.replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(InputFileError, match=r"cannot be read by this version of lightpool \(format_version"):
+@pytest.mark.parametrize(
+    ("version", "advice"),
+    [(1, "train it again with `lightpool train`"), (3, "install a newer lightpool")],
+)
+def test_card_of_another_version(version, advice, bundles, tmp_path):
+    """Its keys are not looked at: they may mean something else."""
+    content = json.loads((bundles["energy"] / "card.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps({"format_version": version, "renamed": content["heads"]}))
+    message = rf"card\.json has bundle format {version}, and this version reads 2; {advice}$"
+    for load in (load_bundle_card, Predictor.load):
+        with pytest.raises(InputFileError, match=message) as caught:
+            load(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("version", ["two", None, 2.5, [2]])
+def test_card_whose_version_is_no_number(version, bundles, tmp_path):
+    content = json.loads((bundles["energy"] / "card.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps(content | {"format_version": version}))
+    with pytest.raises(
+        InputFileError, match=r"card\.json cannot be read by this version .* \(format_version: Input should be 2"
+    ):
         load_bundle_card(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "null", '{"format_version": 2}'])
+def test_file_that_is_no_card(content, tmp_path):
+    (tmp_path / "card.json").write_text(content)
+    with pytest.raises(InputFileError, match=r"card\.json cannot be read by this version of lightpool \("):
+        load_bundle_card(tmp_path)
+
+
+def test_unknown_key_of_a_card(bundles, tmp_path):
+    card = json.loads((bundles["energy"] / "card.json").read_text())
+    card["input"]["sizes"] = [24, 24]
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(InputFileError, match=r"cannot be read .* \(input\.sizes: Extra inputs are not permitted\)"):
+        load_bundle_card(tmp_path)
+
+
+def test_unknown_kind_of_input(bundles, tmp_path):
+    card = json.loads((bundles["energy"] / "card.json").read_text())
+    card["input"]["preparation"]["kind"] = "spectrum"
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match=r"unknown kind of input 'spectrum'; accepted: frame, image"):
+        load_bundle_card(tmp_path)
+
+
+def test_head_that_is_not_there(bundles):
+    card = load_bundle_card(bundles["energy"])
+    assert card.head() == card.head("energy")
+    with pytest.raises(UserError, match="test_energy has no head 'gammaness'; it has energy"):
+        card.head("gammaness")
 
 
 def test_bundle_that_is_not_whole(bundles, tmp_path):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from synthetic_tiles import camera_batch, sky_batch, write_tiles
-from torch import nn
 
 from pipeline.bundle.card import load_bundle_card
 from pipeline.config import Config, parse_config
@@ -30,7 +29,9 @@ def without_onnx():
 
 def config(task: str = "energy", **changes) -> Config:
     section = {"model": MODEL, "scalars": ["log10_hillas_intensity"], "epochs": 2, "batch_size": 16} | changes
-    return parse_config({"seed": 5, "threads": 1, "device": "cpu", "train": {task: section | {"precision": "float32"}}})
+    return parse_config(
+        {"seed": 5, "threads": 1, "device": "cpu", "networks": {task: section | {"precision": "float32"}}}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +157,7 @@ def test_bundles_that_do_not_fit(changes, message, manifest, origin, tmp_path):
 def test_a_bundle_without_weights(manifest, origin, tmp_path):
     copy = shutil.copytree(origin, tmp_path / "copy")
     (copy / "weights.safetensors").unlink()
-    with pytest.raises(InputFileError, match=r"has no weights\.safetensors; copy it anew, or train it again"):
+    with pytest.raises(InputFileError, match=r"has no weights\.safetensors; copy it again, or train it again"):
         train(config(start_from=str(copy)), "energy", [manifest], tmp_path / "out")
 
 
@@ -176,7 +177,7 @@ class PulledPlugError(Exception):
 
 @pytest.mark.parametrize("changes", [{"freeze": 1}, {"optimizer": "sgd", "nesterov": True, "learning_rate": 0.01}])
 def test_resuming_gives_the_same_weights(changes, manifest, origin, tmp_path, monkeypatch):
-    from pipeline.tasks.training.module import TrainingModule
+    from pipeline.training.module import TrainingModule
 
     augmentation = {"rotation": "sixths", "scale": 0.1}
     cfg = config("energy", start_from=str(origin), augmentation=augmentation, **changes)
@@ -211,72 +212,23 @@ def test_checkpoints_belong_to_the_bundle_they_started_from(manifest, origin, tm
         train(cfg, "gammaness", [manifest], tmp_path / "out", resume=True)
 
 
-# ---- optimiser and auxiliary outputs ---------------------------------------------------------------------------------
-class Pair(nn.Module):
-    """A network of constants: its main output, and two auxiliary ones in training."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(torch.tensor([0.5, -1.0, 2.0]))
-
-    def forward(self, x, scalars=None):
-        main, *auxiliary = (logit.expand(len(x), 1) for logit in self.logits)
-        return (main, tuple(auxiliary)) if self.training else main
-
-
-def module_of(network, config):
-    from pipeline.tasks import get_training
-    from pipeline.tasks.training.module import TrainingModule
-
-    objective = get_training("gammaness")(config)
-    return TrainingModule(network, objective, None, None, None, seed=0)
-
-
-def test_auxiliary_outputs_count_by_their_weight_in_training_only(monkeypatch):
-    from pipeline.tasks.training.module import TrainingModule
-
-    module = module_of(Pair(), config().train.gammaness)
-    monkeypatch.setattr(TrainingModule, "log", lambda *_, **__: None)
-    batch = {"images": torch.zeros(4, 1, 8, 8), "gamma": torch.ones(4), "weights": torch.ones(4)}
-    each = nn.functional.softplus(-module.network.logits.detach())  # cross-entropy of a gamma
-    loss = module.training_step(batch, 0)
-    assert loss.item() == pytest.approx(float(each[0] + 0.3 * (each[1] + each[2])), rel=1e-5)
-    assert module._train_loss.value == pytest.approx(float(each[0]), rel=1e-5)  # what stands beside the validation loss
-    loss.backward()
-    assert (module.network.logits.grad != 0).all()
-    module.eval()
-    outputs, auxiliary = module.outputs(module.average, batch)
-    assert auxiliary == ()
-    assert outputs.shape == (4, 1)
-
-
-@pytest.mark.parametrize(
-    ("changes", "kind"),
-    [({}, torch.optim.AdamW), ({"optimizer": "sgd", "momentum": 0.8, "nesterov": True}, torch.optim.SGD)],
-)
-def test_optimizer_is_the_one_asked_for(changes, kind, manifest):
-    from pipeline.tiles import TileReader
-
-    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-    module = module_of(network, config("gammaness", weight_decay=0.01, **changes).train.gammaness)
-    module.train_tiles = TileReader([manifest], "train")
-    optimizer = module.configure_optimizers()["optimizer"]
-    assert type(optimizer) is kind
-    assert [(len(group["params"]), group["weight_decay"]) for group in optimizer.param_groups] == [(1, 0.01), (3, 0.0)]
-    if kind is torch.optim.SGD:
-        assert all(group["momentum"] == 0.8 and group["nesterov"] for group in optimizer.param_groups)
-
-
+# ---- what is refused before anything is read -------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"freeze": 2}, r"train\.energy: freeze 2 would keep weights that were never trained; set start_from, too$"),
-        ({"freeze": "head"}, r"train\.energy\.freeze: Input should be a number of levels .*got 'head'"),
-        ({"freeze": -1}, r"train\.energy\.freeze: Input should be a number of levels .*got -1"),
+        (
+            {"freeze": 2},
+            r"networks\.energy: freeze 2 would keep weights that were never trained; set start_from as well$",
+        ),
+        ({"freeze": "head"}, r"networks\.energy\.freeze: Input should be a number of levels .*got 'head'"),
+        ({"freeze": -1}, r"networks\.energy\.freeze: Input should be a number of levels .*got -1"),
         ({"nesterov": True, "momentum": 0}, "nesterov needs a momentum above 0"),
-        ({"optimizer": "adam"}, r"train\.energy\.optimizer: Input should be 'adamw' or 'sgd', got 'adam'"),
+        ({"optimizer": "adam"}, r"networks\.energy\.optimizer: Input should be 'adamw' or 'sgd', got 'adam'"),
         ({"augmentation": {"rotation": "thirds"}}, r"rotation: Input should be 'none', 'quarters' or 'sixths'"),
-        ({"augmentation": {"shift": 1}}, r"unknown key 'train\.energy\.augmentation\.shift'; did you mean 'shift_px'"),
+        (
+            {"augmentation": {"shift": 1}},
+            r"unknown key 'networks\.energy\.augmentation\.shift'; did you mean 'shift_px'",
+        ),
     ],
 )
 def test_settings_that_are_not_accepted(changes, message):
@@ -285,5 +237,5 @@ def test_settings_that_are_not_accepted(changes, message):
 
 
 def test_augmentation_can_be_switched_as_a_whole():
-    assert not config(augmentation=False).train.energy.augmentation.active
+    assert not config(augmentation=False).network("energy").augmentation.active
     assert config(augmentation=True) == config()

@@ -32,7 +32,7 @@ def config(task: str = "energy", **changes) -> Config:
     scalars = [] if task == "denoise" else ["log10_hillas_intensity"]
     section = {"model": MODELS[task], "scalars": scalars, "epochs": 3, "batch_size": 16, "precision": "float32"}
     run = {key: changes.pop(key) for key in ("seed", "device") if key in changes}
-    return parse_config({"seed": 3, "threads": 1, "device": "cpu", "train": {task: section | changes}} | run)
+    return parse_config({"seed": 3, "threads": 1, "device": "cpu", "networks": {task: section | changes}} | run)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_same_seed_same_bytes(energy_bundle, tiles, tmp_path):
      ([0.1, 0.3, 0.31], False)],
 )  # fmt: skip
 def test_relus_that_die_are_told(fractions, warns, tmp_path, caplog):
-    from pipeline.tasks.training.module import EpochLog
+    from pipeline.training.callbacks import EpochLog
 
     rows = [{"epoch": epoch, "dead_relu_fraction": fraction} for epoch, fraction in enumerate(fractions, start=1)]
     log = EpochLog(SimpleNamespace(rows=rows), tmp_path / "log.csv")
@@ -122,7 +122,7 @@ class PulledPlugError(Exception):
 
 
 def pull_plug(monkeypatch, epoch: int, step: int) -> None:
-    from pipeline.tasks.training.module import TrainingModule
+    from pipeline.training.module import TrainingModule
 
     def stop(self, batch, batch_idx):
         if (self.current_epoch, batch_idx) == (epoch, step):
@@ -179,7 +179,7 @@ def test_resuming_after_kill_9(step, energy_bundle, tiles, tmp_path):
         import os, signal
         from pipeline.config import parse_config
         from pipeline.stages.train import train
-        from pipeline.tasks.training.module import TrainingModule
+        from pipeline.training.module import TrainingModule
         unharmed = TrainingModule.training_step
         def stop(self, batch, batch_idx):
             if self.global_step == {step}:
@@ -233,10 +233,13 @@ def test_existing_bundle(energy_bundle, tiles):
         ({"model": {"name": "resnet18", "kwargs": {"wdith": 4}}}, r"resnet18 has no argument 'wdith'; accepted: "),
         ({"model": {"name": "resnet18", "kwargs": {"scalars_hidden": 0}}}, "scalars_hidden at least 1, got 0 and 0"),
         ({"model": {"name": "stereo_mean", "kwargs": {"encoder_kwargs": [4]}}}, "'list' object has no attribute"),
-        ({"model": {"name": "unet"}}, "does not fit the task energy, which needs one that gives numbers"),
+        (
+            {"model": {"name": "unet"}},
+            "the model 'unet' takes one frame, and the input image gives one image; `lightpool models list` tells",
+        ),
         (
             {"model": {"name": "hyper_lstm"}},
-            "'hyper_lstm' joins the telescopes of a shower, and training gives it single images; take its encoder",
+            "'hyper_lstm' joins the telescopes of a shower, and the input image gives it single images; use its",
         ),
         ({"model": {"name": "lenet5"}}, "24 x 24 px are too small for the model 'lenet5', which needs 32 px"),
         ({"scalars": ["hillas_lenght"]}, "unknown scalar 'hillas_lenght'"),
@@ -249,19 +252,20 @@ def test_configuration_that_cannot_be_trained(changes, message, tiles, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_tiles_that_the_stride_does_not_divide(tiles, tmp_path):
+def test_tiles_that_the_reductions_do_not_divide(tiles, tmp_path):
     model = {"name": "conv_autoencoder", "kwargs": {"width": 4, "depth": 6}}
-    with pytest.raises(UserError, match="do not fit the model 'conv_autoencoder', whose stride is 128"):
+    message = r"do not fit the model 'conv_autoencoder', which takes multiples of 128 px: change tiles\.sky\.size"
+    with pytest.raises(UserError, match=message):
         train(config("denoise", model=model), "denoise", [tiles["denoise"]], tmp_path / "out")
 
 
 def test_camera_network_for_the_sky(tiles, tmp_path):
-    with pytest.raises(UserError, match="does not fit the task denoise, which needs one that gives an image"):
+    with pytest.raises(UserError, match="the model 'lenet5' takes one image, and the input frame gives one frame"):
         train(config("denoise", model={"name": "lenet5"}), "denoise", [tiles["denoise"]], tmp_path / "out")
 
 
-def test_unknown_task(tiles, tmp_path):
-    with pytest.raises(UserError, match="unknown task 'direction'; accepted: energy, gammaness, denoise"):
+def test_unknown_network(tiles, tmp_path):
+    with pytest.raises(UserError, match=r"the experiment has no network 'direction'; accepted: energy$"):
         train(config(), "direction", [tiles["energy"]], tmp_path / "out")
 
 
@@ -273,9 +277,27 @@ def test_tiles_without_the_primary(tmp_path):
         train(config(), "energy", [manifest.path], tmp_path / "out")
 
 
-def test_loss_that_is_no_number(tiles, tmp_path, monkeypatch):
-    from pipeline.tasks.training.energy import EnergyObjective
+@pytest.mark.parametrize(("after", "where"), [(0, "epoch 1, step 1"), (5, "epoch 2, step 2")])
+def test_loss_that_is_no_number(after, where, tiles, tmp_path, monkeypatch):
+    """The first step without a finite loss is named, although the losses are looked at only now and then."""
+    from pipeline.tasks.energy.objective import EnergyObjective
+    from pipeline.training.module import TrainingModule
 
-    monkeypatch.setattr(EnergyObjective, "loss", lambda self, outputs, batch: outputs.sum() * np.nan)
-    with pytest.raises(UserError, match=r"loss became nan in epoch 1, step 1.*lower train\.energy\.learning_rate"):
+    taken = TrainingModule.training_step
+    steps = []
+
+    def step(self, batch, batch_idx):
+        steps.append((self.current_epoch, batch_idx))
+        return taken(self, batch, batch_idx)
+
+    def loss(self, outputs, target):
+        return outputs.sum() * (np.nan if len(steps) > after else 0.0)
+
+    monkeypatch.setattr(TrainingModule, "training_step", step)
+    monkeypatch.setattr(EnergyObjective, "loss", loss)
+    message = (
+        rf"loss became nan in {where}: training has diverged; lower networks\.energy\.learning_rate \(now 0\.004\)"
+    )
+    with pytest.raises(UserError, match=message):
         train(config(), "energy", [tiles["energy"]], tmp_path / "energy")
+    assert not (tmp_path / "energy").exists()
