@@ -114,6 +114,11 @@ class ImagePredictions:
         """Images for which at least one model has a value, shape (n,)."""
         return np.any([reason == "" for reason in self.reasons.values()], axis=0)
 
+    def joined_reasons(self) -> list[str]:
+        """For each image, why at least one model has no value: all their reasons; empty where all have one."""
+        columns = list(self.reasons.values())
+        return ["; ".join(sorted({text for text in row if text})) for row in zip(*columns, strict=True)]
+
     def left_out(self) -> dict[str, int]:
         """Reason -> number of images for which at least one model gives it."""
         reasons = list(self.reasons.values())

@@ -100,7 +100,7 @@ def simtel_cameras(path: str | Path) -> dict[int, Camera]:
         descriptions = source.subarray.tel
         for description in descriptions.values():
             if description not in cameras:
-                cameras[description] = _camera(description)
+                cameras[description] = camera_of(description)
         return {tel_id: cameras[description] for tel_id, description in descriptions.items()}
 
 
@@ -119,7 +119,8 @@ def open_simtel(path: Path, cfg: CameraIngestConfig | None = None) -> Iterator["
         yield source
 
 
-def _camera(telescope: "TelescopeDescription") -> Camera:
+def camera_of(telescope: "TelescopeDescription") -> Camera:
+    """Camera and optics of a telescope as ctapipe describes it."""
     geometry, readout, optics = telescope.camera.geometry, telescope.camera.readout, telescope.optics
     return Camera(
         name=telescope.camera.name,

@@ -5,36 +5,33 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from pipeline import provenance
 from pipeline.bundle.runtime import Predictor
-from pipeline.config import Config, sections_of
+from pipeline.config import Config
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import atomic_output, check_free, source_name
 from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
 from pipeline.records import RecordSink, record_sink
-from pipeline.stages.events import as_dl1
+from pipeline.stages import products
 
 if TYPE_CHECKING:
-    from pipeline.bundle.card import Card
     from pipeline.camera.predictions import CameraModel, ImagePredictions
-    from pipeline.sky.frames import Frame, FrameProduct
+    from pipeline.sky.frames import Frame
     from pipeline.sky.restore import FrameResult
 
 log = get_logger(__name__)
 
 #: Sections of the configuration that decide predictions from each wing's files.
-READS_CAMERA = ("predict.batch_size", "ingest.camera")
-READS_SKY = ("predict.tile_px", "predict.overlap_px", "ingest.sky")
+READS_CAMERA, READS_SKY = products.READS_CAMERA, products.READS_SKY
 
-_WING: dict[Kind, str] = {"simtel": "camera", "dl1": "camera", "lstchain": "camera", "fits": "sky"}
+#: Which models a file of each kind is for.
+WING: dict[Kind, str] = {"simtel": "camera", "dl1": "camera", "lstchain": "camera", "fits": "sky"}
 _SUFFIX = {"camera": ".dl2.h5", "sky": ".fits"}
 _FILE_ENDINGS = {"camera": (".h5", ".hdf5", ".hdf"), "sky": (".fits", ".fit", ".fits.gz", ".fit.gz")}
 
@@ -178,7 +175,7 @@ class _Job:
 
     @property
     def wing(self) -> str:
-        return _WING.get(self.kind, "") if self.kind else ""
+        return WING.get(self.kind, "") if self.kind else ""
 
 
 @dataclass
@@ -216,9 +213,7 @@ def _plan(files: Sequence[Path], out: Path | None, *, force: bool) -> list[_Job]
     jobs = []
     for path in map(Path, files):
         try:
-            kind = file_kind(path)
-            if kind not in _WING:
-                raise InputFileError(f"{path} is {_ARTICLE.get(kind, kind)}; predict takes simtel, DL1 and FITS files")
+            kind = predictable_kind(path)
             jobs.append(_Job(path, kind, _product(path, kind, out, files)))
         except InputFileError as error:
             jobs.append(_Job(path, None, None, error))
@@ -228,6 +223,20 @@ def _plan(files: Sequence[Path], out: Path | None, *, force: bool) -> list[_Job]
             raise UserError(f"{times} inputs would be written to {target}; rename them, or predict them one by one")
         check_free(target, force=force)
     return jobs
+
+
+def predictable_kind(path: Path) -> Kind:
+    """What a file is, for one that models can be applied to.
+
+    Raises
+    ------
+    InputFileError
+        If it cannot be read, or is of another kind.
+    """
+    kind = file_kind(path)
+    if kind not in WING:
+        raise InputFileError(f"{path} is {_ARTICLE.get(kind, kind)}; predict takes simtel, DL1 and FITS files")
+    return kind
 
 
 _ARTICLE = {
@@ -243,15 +252,26 @@ _ARTICLE = {
 def _product(path: Path, kind: Kind, out: Path | None, files: Sequence[Path]) -> Path | None:
     if out is None:
         return None
-    wing = _WING[kind]
+    wing = WING[kind]
     if not _is_file(out, files):
         if out.exists() and not out.is_dir():
             raise UserError(f"--out {out} is a file, but {len(files)} inputs need a directory; name another place")
         return out / f"{source_name(path)}{_SUFFIX[wing]}"
+    check_ending(out, wing, path.name)
+    return out
+
+
+def check_ending(out: Path, wing: str, source: str) -> None:
+    """Refuse a name that does not say what kind of file a product of `source` is.
+
+    Raises
+    ------
+    UserError
+        Naming the endings that are accepted.
+    """
     if not out.name.lower().endswith(_FILE_ENDINGS[wing]):
         accepted = " or ".join(_FILE_ENDINGS[wing])
-        raise UserError(f"what is predicted from {path.name} is not written as {out.name}; end the name in {accepted}")
-    return out
+        raise UserError(f"what is predicted from {source} is not written as {out.name}; end the name in {accepted}")
 
 
 def _write_status(folder: Path, statuses: Sequence[Mapping[str, Any]]) -> None:
@@ -263,79 +283,26 @@ def _write_status(folder: Path, statuses: Sequence[Mapping[str, Any]]) -> None:
 
 # ---- camera ----------------------------------------------------------------------------------------------------------
 def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: RecordSink) -> dict[str, Any]:
-    from pipeline.camera.dl1 import DL1File
-    from pipeline.camera.predictions import predict_images
-
     if not models.camera:
         raise UserError(f"{job.path} holds camera images, and no bundle given is for those: {models.named()}")
-    started = time.monotonic()
-    counts = {"n_images": 0, "n_valid": 0}
-    left_out: Counter[str] = Counter()
-    with ExitStack() as stack:
-        dl1_path = stack.enter_context(as_dl1(job.path, job.kind, settings.cfg))
-        file = stack.enter_context(DL1File(dl1_path))
-        product = stack.enter_context(_dl2_product(job, dl1_path, models.camera, settings)) if job.out else None
-        chunks = predict_images(
-            file,
-            models.camera,
-            tel_ids=None if settings.telescope is None else [settings.telescope],
-            event_ids=None if settings.event is None else [settings.event],
-            chunk_images=settings.cfg.predict.batch_size,
-        )
-        for predictions in chunks:
-            counts["n_images"] += len(predictions)
-            counts["n_valid"] += int(predictions.any_valid.sum())
-            left_out.update(predictions.left_out())
-            if product is not None:
-                product.add(predictions)
-            for record in image_records(job.path.name, predictions, models.camera) if sink.wanted else ():
-                sink.write(record)
-        sink.end_of_file()
-        if product is not None:
-            product.count(counts, left_out)
-    result = {**counts, "left_out": dict(sorted(left_out.items()))}
-    if job.out is not None:
-        provenance.write_sidecar(job.out, product.stamp, wall_time_s=round(time.monotonic() - started, 3))
-        result["output"] = str(job.out)
-    return result
 
+    def write_records(predictions: "ImagePredictions") -> None:
+        for record in image_records(job.path.name, predictions, models.camera) if sink.wanted else ():
+            sink.write(record)
 
-class _DL2Product:
-    """Predictions of one file on their way into DL2."""
-
-    def __init__(self, writer: Any, stamp: dict[str, Any]) -> None:
-        self._writer, self.stamp = writer, stamp
-
-    def add(self, predictions: "ImagePredictions") -> None:
-        if predictions.served:
-            self._writer.append(
-                predictions.tel_id, predictions.obs_id, predictions.event_id, predictions.size_pe, predictions.values
-            )
-
-    def count(self, counts: Mapping[str, int], left_out: Mapping[str, int]) -> None:
-        self.stamp |= {**counts, "left_out": dict(sorted(left_out.items()))}
-        self._writer.provenance = self.stamp
-
-
-@contextmanager
-def _dl2_product(
-    job: _Job, dl1_path: Path, models: "Sequence[CameraModel]", settings: _Settings
-) -> Iterator[_DL2Product]:
-    from pipeline.camera.dl2 import DL2Writer, Output
-
-    outputs = [Output(head.prefix, head.spec.columns) for model in models for head in model.heads]
-    stamp = provenance.stamp(
-        "predict",
-        config=sections_of(settings.cfg, READS_CAMERA),
-        input=job.path.name,
-        input_sha256=provenance.sha256_file(job.path),
-        bundles={model.name: model.predictor.card.bundle_sha256 for model in models},
+    result = products.predict_events(
+        job.path,
+        job.kind,
+        models.camera,
+        settings.cfg,
+        write_records,
+        event=settings.event,
+        telescope=settings.telescope,
+        out=job.out,
+        force=settings.force,
     )
-    with (
-        atomic_output(job.out, force=settings.force) as temporary,
-        DL2Writer(temporary, dl1_path, outputs, provenance=stamp) as writer,
-    ):
-        yield _DL2Product(writer, stamp)
+    sink.end_of_file()
+    return result
 
 
 def image_records(
@@ -352,20 +319,19 @@ def image_records(
         for head in heads
         for column in head.columns
     }
-    for place in range(len(predictions)):
-        reasons = sorted({text for reason in predictions.reasons.values() if (text := reason[place])})
+    for place, reason in enumerate(predictions.joined_reasons()):
         record = {
             "file": file,
             "obs_id": int(predictions.obs_id[place]),
             "event_id": int(predictions.event_id[place]),
             "tel_id": predictions.tel_id,
             "camera": predictions.camera,
-            "valid": not reasons,
+            "valid": not reason,
         }
         for (prefix, column), name in names.items():
             record[name] = _number(predictions.values[prefix][column][place])
-        if reasons:
-            record["reason"] = "; ".join(reasons)
+        if reason:
+            record["reason"] = reason
         yield record
 
 
@@ -390,7 +356,7 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
     started = time.monotonic()
     cfg = settings.cfg
     frames = read_frames(job.path, cfg.ingest.sky)
-    products = []
+    new_frames = []
     for predictor in models.sky:
         for frame in frames:
             for note in frame.notes:
@@ -399,35 +365,14 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
             if sink.wanted:
                 sink.write(_frame_record(job.path.name, frame, predictor.card.name, result))
             if job.out is not None:
-                products.append(product_of(frame, result))
+                new_frames.append(product_of(frame, result))
     sink.end_of_file()
     status: dict[str, Any] = {"n_images": len(frames), "n_valid": len(frames), "left_out": {}}
     if job.out is not None:
-        _write_frames(job, settings, models.sky[0].card, products, started)
+        card = models.sky[0].card
+        products.write_frames(job.path, job.out, new_frames, card, cfg, started=started, force=settings.force)
         status["output"] = str(job.out)
     return status
-
-
-def _write_frames(
-    job: _Job, settings: _Settings, card: "Card", products: "Sequence[FrameProduct]", started: float
-) -> None:
-    from pipeline.sky.frames import write_products
-
-    cfg = settings.cfg
-    history = [
-        f"lightpool {provenance.stamp('predict')['version']}: {', '.join(card.tasks)} by {card.name}",
-        f"bundle sha256 {card.bundle_sha256}",
-        f"tiles of {cfg.predict.tile_px} px, overlap {cfg.predict.overlap_px} px",
-    ]
-    write_products(job.path, job.out, products, history, force=settings.force)
-    stamp = provenance.stamp(
-        "predict",
-        config=sections_of(cfg, READS_SKY),
-        input=job.path.name,
-        input_sha256=provenance.sha256_file(job.path),
-        bundles={card.name: card.bundle_sha256},
-    )
-    provenance.write_sidecar(job.out, stamp, wall_time_s=round(time.monotonic() - started, 3))
 
 
 def _frame_record(file: str, frame: "Frame", model: str, result: "FrameResult") -> dict[str, Any]:

@@ -186,7 +186,13 @@ class TrainingRun:
 
     def _fitted_input(self) -> Input:
         """Fitted to the training tiles; scalars whose weights are kept are standardised as these learned it."""
-        fitted = get_input(self.config.input).fit(self.train_tiles, self.config.scalars)
+        kind = get_input(self.config.input)
+        if kind.wing != self.config.wing:
+            raise UserError(
+                f"networks.{self.network}.input: {self.config.input} reads {kind.wing} tiles, and its heads are of the "
+                f"{self.config.wing}; use {self.config.specs[0].input}"
+            )
+        fitted = kind.fit(self.train_tiles, self.config.scalars)
         if self.origin is None or not self.config.scalars or not self.origin.has_scalars(self.config.scalars):
             return fitted
         learned = self.origin.card.input.preparation.scalar_statistics

@@ -12,7 +12,7 @@ class HeadOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    weight: float = Field(1.0, gt=0, description="of this head's loss in the sum over the heads of its network")
+    weight: float = Field(1.0, gt=0, description="Weight of this head's loss in the sum over the heads of the network.")
 
     def outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Which of the task's network outputs a head with these options has."""
@@ -97,8 +97,8 @@ class TaskSpec:
     wing : {"camera", "sky"}
     title : str
         Heading in reports.
-    inputs : tuple of str
-        Kinds of input (`pipeline.inputs`) that it can be predicted from; the first is the default.
+    input : str
+        Kind of input (`pipeline.inputs`) of a network that names none; any other kind of the same wing will do.
     gives : {"vector", "map"}
         What its head needs of a network: numbers per image, or numbers per pixel.
     outputs : tuple of str
@@ -130,7 +130,7 @@ class TaskSpec:
     name: str
     wing: Literal["camera", "sky"]
     title: str
-    inputs: tuple[str, ...]
+    input: str
     outputs: tuple[str, ...]
     transform: str
     quantity: str

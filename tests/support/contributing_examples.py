@@ -22,3 +22,19 @@ def example(section: str, n: int = 0, *, language: str = "python") -> str:
     if n >= len(blocks):
         raise LookupError(f"section {section!r} of {PAGE.name} has {len(blocks)} block(s) of {language}, no number {n}")
     return blocks[n]
+
+
+def write_examples(section: str, folder: Path) -> list[Path]:
+    """Write the Python blocks of a section whose first line is ``# PATH`` to FOLDER/PATH; the paths, in their order."""
+    written = []
+    for n in range(20):
+        try:
+            text = example(section, n)
+        except LookupError:
+            break
+        name = text.partition("\n")[0].removeprefix("# ")
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        written.append(path)
+    return written

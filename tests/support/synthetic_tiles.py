@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import CameraTilesConfig, SplitsConfig
+from pipeline.config import SplitsConfig
 from pipeline.inputs.image import ImageRecipe
 from pipeline.sky.dq import DQ, DQ_DTYPE, LOST, flag
 from pipeline.tiles import Channel, Manifest, ShardWriter, TileBatch, split_of, write_manifest
@@ -100,6 +100,13 @@ def sky_batch(n: int, size: int = 32, seed: int = 0, *, noise2noise: bool = Fals
     )
 
 
+def camera_recipe(size_px: int, **changes: float) -> ImageRecipe:
+    """How a tile of this size was made: the values are written here, whatever the configuration's defaults are."""
+    cleaning = {"picture_pe": 6.0, "boundary_pe": 3.0, "min_picture_neighbors": 1}
+    cuts = {"size_min_pe": 50.0, "n_pixels_min": 3, "leakage_max": 1.0}
+    return ImageRecipe(**({"version": 1, "size_px": size_px} | cleaning | cuts | changes))
+
+
 def write_tiles(
     folder: Path,
     batch: TileBatch,
@@ -108,13 +115,21 @@ def write_tiles(
     shares: SplitsConfig = SHARES,
     equalised: dict[str, int] | None = None,
 ) -> Manifest:
-    """One shard and its manifest; the wing is told by the number of channels."""
+    """One shard and its manifest; the number of channels says which wing it is."""
     camera = batch.images.shape[1] == len(CAMERA_CHANNELS)
-    recipe = ImageRecipe.of(CameraTilesConfig(size=batch.images.shape[-1]))
+    size_px = batch.images.shape[-1]
     attributes = (
-        {"camera_identity": CAMERA_IDENTITY, "camera_name": "TestCam", "recipe": recipe.model_dump(mode="json")}
+        {
+            "camera_identity": CAMERA_IDENTITY,
+            "camera_name": "TestCam",
+            "recipe": camera_recipe(size_px).model_dump(mode="json"),
+        }
         if camera
-        else {"unit": "electron", "target": "noise2noise" if "clean_err" in batch.targets else "truth"}
+        else {
+            "unit": "electron",
+            "target": "noise2noise" if "clean_err" in batch.targets else "truth",
+            "recipe": {"version": 1, "size_px": size_px, "stride_px": size_px},
+        }
     )
     batch.split = split_of(name, batch.group, shares)
     shard = folder / f"{name}.tiles.h5"

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from synthetic_tiles import camera_recipe
 
 from pipeline.bundle.card import (
     ONNX_FILE,
@@ -18,22 +19,31 @@ from pipeline.bundle.card import (
     TrainingSection,
     bundle_sha256,
 )
-from pipeline.config import CameraTilesConfig
 from pipeline.inputs.frame import FrameInput
-from pipeline.inputs.image import ImageInput, ImageRecipe, ScalarStatistics
+from pipeline.inputs.image import ImageInput, ScalarStatistics
 from pipeline.tasks import get_spec
 
 TILE_PX = 32
-CUTS = {"size_min_pe": 50.0, "n_pixels_min": 3, "leakage_max": 1.0}
+
+
+def head_section(task: str, first: int = 0) -> HeadSection:
+    """A head with all outputs of its task, the options being the defaults."""
+    spec = get_spec(task)
+    return HeadSection(
+        task=task,
+        first=first,
+        outputs=spec.outputs,
+        options=spec.options().model_dump(mode="json"),
+        transform=spec.transform,
+        columns=tuple(OutputColumn(name=c.name, unit=c.unit, description=c.description) for c in spec.columns),
+    )
 
 
 def camera_bundle(folder: Path, task: str, camera_identity: str, *, name: str | None = None, size_min_pe=50.0) -> Path:
     """A model whose first output is log10(size) - 2, and whose second is a constant -3."""
-    tiles = CameraTilesConfig(size=TILE_PX, cuts=CUTS | {"size_min_pe": size_min_pe})
-    preparation = ImageInput(
-        scalar_statistics=(ScalarStatistics(name="log10_hillas_intensity", mean=2.0, std=1.0),),
-    )
-    n_outputs = {"energy": 2, "gammaness": 1}[task]
+    scalars = (ScalarStatistics(name="log10_hillas_intensity", mean=2.0, std=1.0),)
+    head = head_section(task)
+    n_outputs = len(head.outputs)
     weights = np.zeros((4, n_outputs), np.float32)
     weights[3, 0] = 1.0  # the scalar; images count for nothing
     bias = np.array([0.0, -3.0][:n_outputs], np.float32)
@@ -56,15 +66,15 @@ def camera_bundle(folder: Path, task: str, camera_identity: str, *, name: str | 
         constants,
         name=name or f"tiny_{task}",
         wing="camera",
-        task=task,
+        head=head,
         model=(3, n_outputs, 1),
         cameras=(CameraSection(identity=camera_identity, name="Toy"),),
         input=InputSection(
             channels=("charge", "peak_time", "mask"),
             units=("p.e.", "ns", ""),
             tile_shape=(TILE_PX, TILE_PX),
-            recipe=ImageRecipe.of(tiles).model_dump(mode="json"),
-            preparation=preparation,
+            recipe=camera_recipe(TILE_PX, size_min_pe=size_min_pe).model_dump(mode="json"),
+            preparation=ImageInput(scalar_statistics=scalars),
         ),
     )
 
@@ -91,13 +101,14 @@ def sky_bundle(folder: Path, *, name: str = "tiny_denoise") -> Path:
         values,
         name=name,
         wing="sky",
-        task="denoise",
+        head=head_section("denoise"),
         model=(3, 4, 0),
         cameras=(),
         input=InputSection(
             channels=("sci", "err"),
             units=("electron", "electron"),
             tile_shape=(TILE_PX, TILE_PX),
+            recipe={"version": 1, "size_px": TILE_PX, "stride_px": TILE_PX},
             unit="electron",
             preparation=FrameInput(),
             size_multiple=4,
@@ -105,7 +116,7 @@ def sky_bundle(folder: Path, *, name: str = "tiny_denoise") -> Path:
     )
 
 
-def _write(folder, nodes, inputs, outputs, constants, *, name, wing, task, model, cameras, input) -> Path:
+def _write(folder, nodes, inputs, outputs, constants, *, name, wing, head, model, cameras, input) -> Path:
     folder.mkdir(parents=True)
     tensors = [numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()]
     graph = helper.make_graph(nodes, name, inputs, outputs, tensors)
@@ -113,26 +124,17 @@ def _write(folder, nodes, inputs, outputs, constants, *, name, wing, task, model
     onnx.checker.check_model(proto)
     onnx.save(proto, folder / ONNX_FILE)
     (folder / WEIGHTS_FILE).write_bytes(b"")
-    spec = get_spec(task)
     in_chans, num_outputs, n_scalars = model
     card = Card(
         name=name,
-        network=task,
+        network=head.task,
         wing=wing,
         model=ModelSection(
             name="by_hand", kwargs={}, in_chans=in_chans, num_outputs=num_outputs, n_scalars=n_scalars, n_parameters=0
         ),
         cameras=cameras,
         input=input,
-        heads=(
-            HeadSection(
-                task=task,
-                first=0,
-                outputs=spec.outputs[:num_outputs],
-                transform=spec.transform,
-                columns=tuple(OutputColumn(name=c.name, unit=c.unit, description=c.description) for c in spec.columns),
-            ),
-        ),
+        heads=(head,),
         training=TrainingSection(
             config={}, manifests=(), seed=0, threads=1, device="cpu", precision="float32", epochs=0, best_epoch=0,
             n_images=0, wall_time_s=0.0, versions={},

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from synthetic_tiles import camera_batch, sky_batch
 
-from pipeline.errors import UserError
-from pipeline.preparation import SkyPixels
-from pipeline.tasks import TASK_KINDS, get_decoder, get_training
-from pipeline.tasks.decode import denoise
+from pipeline.inputs.frame import SkyPixels
+from pipeline.sky.dq import DQ
+from pipeline.tasks import get_decoder, get_spec, task_names
+from pipeline.tasks.denoise import decode as denoise
 
 
 def test_energy_and_its_uncertainty():
@@ -30,13 +30,13 @@ def test_gammaness_stays_between_0_and_1():
     np.testing.assert_allclose(found["gammaness"], [0, 0.5, 1], atol=1e-12)
 
 
-@pytest.mark.parametrize("name", TASK_KINDS)
+@pytest.mark.parametrize("name", task_names())
 def test_every_decoder_gives_its_columns(name):
-    decoder = get_decoder(name)
-    batch = camera_batch(2) if TASK_KINDS[name] == "camera" else sky_batch(2)
-    maps = () if TASK_KINDS[name] == "camera" else (32, 32)
-    found = decoder.decode(np.zeros((2, len(decoder.outputs), *maps), np.float32), batch)
-    assert list(found) == [column.name for column in decoder.columns]
+    spec = get_spec(name)
+    batch = camera_batch(2) if spec.wing == "camera" else sky_batch(2)
+    maps = batch.images.shape[2:] if spec.gives == "map" else ()
+    found = get_decoder(name).decode(np.zeros((2, len(spec.outputs), *maps), np.float32), batch)
+    assert list(found) == [column.name for column in spec.columns]
     assert all(len(values) == 2 for values in found.values())
 
 
@@ -79,7 +79,7 @@ def test_denoise_cannot_bend_a_bright_star():
 def test_torch_restores_as_numpy_does(rng):
     import torch
 
-    from pipeline.tasks.training.denoise import restore
+    from pipeline.tasks.denoise.objective import restore
 
     batch = sky_batch(2)
     outputs = rng.normal(0, 3, (2, 4, 32, 32)).astype(np.float32)
@@ -104,7 +104,19 @@ def test_gate_is_sharp():
     assert denoise.sigmoid(np.array(denoise.DEFECT_PRIOR)) < 0.05
 
 
-@pytest.mark.parametrize("get", [get_decoder, get_training])
-def test_unknown_task(get):
-    with pytest.raises(UserError, match=r"unknown task 'gamma'; did you mean 'gammaness'\? accepted: energy"):
-        get("gamma")
+def test_flags_say_what_was_restored_and_what_is_uncertain():
+    """Of a sound pixel, a defect that the network found, one that was known before, and two saturated ones."""
+    dq = np.array([[0, 0, DQ.COSMIC_RAY, DQ.SATURATED, DQ.SATURATED | DQ.HOT]], np.uint16)
+    planes = {
+        "defect_probability": np.array([[0.49, 0.5, 0.0, 0.9, 0.0]]),
+        "restored_err": np.array([[2.0, 0.5, 1.5, 0.5, 0.5]]),
+    }
+    uncertain = DQ.RESTORED | DQ.LOW_CONFIDENCE
+    found = get_decoder("denoise").flags(planes, dq, noise=1.0)
+    assert found.tolist() == [[0, DQ.RESTORED, uncertain, DQ.LOW_CONFIDENCE, uncertain]]
+    assert found.dtype == np.uint16
+
+
+def test_most_tasks_flag_nothing():
+    dq = np.array([[0, DQ.MISSING]], np.uint16)
+    assert get_decoder("energy").flags({}, dq, noise=1.0).tolist() == [[0, 0]]

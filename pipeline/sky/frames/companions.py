@@ -38,7 +38,7 @@ def file_mask(
     foreign = _companion(hdus, number, ("DQ", "MASK", "FLAGS"))
     if foreign is not None:
         mask |= _translate(bits_of(foreign), cfg)
-        notes.append(f"mask from the file's {foreign.name} extension")
+        notes.append(f"mask from the {foreign.name} extension")
     beside = _beside(path, cfg.mask_suffix)
     if beside is not None:
         mask |= _translate(_bits_beside(beside, shape), cfg)
@@ -81,7 +81,7 @@ def file_uncertainty(
     hdu = _companion(hdus, number, ("ERR", "ERROR", "SIGMA", "VAR", "VARIANCE", "IVAR"))
     beside = _beside(path, cfg.weight_suffix)
     if hdu is not None:
-        kind, values, source = hdu.name, pixels_of(hdu)[0], f"the file's {hdu.name} extension"
+        kind, values, source = hdu.name, pixels_of(hdu)[0], f"the {hdu.name} extension"
     elif beside is not None:
         kind, values, source = "IVAR", _pixels_beside(beside, dq.shape), beside.name
     else:

@@ -19,6 +19,9 @@ from pipeline.sky.frames.hdus import open_fits, pixels_of, science_hdus
 if TYPE_CHECKING:
     from astropy.io import fits
 
+#: What messages call HDUs that come from no file.
+IN_MEMORY = Path("the image")
+
 # As many pixels at the largest value of an integer image, and that value of the form 2^n - 1, are a full converter.
 _MIN_CLIPPED_PIXELS = 3
 # Photon statistics that predict more than this times the measured noise cannot be those of the frame's pixels.
@@ -30,13 +33,13 @@ def read_frame(path: str | Path, cfg: SkyIngestConfig | None = None) -> Frame:
     return read_frames(path, cfg)[0]
 
 
-def read_frames(path: str | Path, cfg: SkyIngestConfig | None = None) -> list[Frame]:
+def read_frames(source: "str | Path | fits.HDUList", cfg: SkyIngestConfig | None = None) -> list[Frame]:
     """Read every science image of a file, each SCI,n with its own ERR,n and DQ,n.
 
     Parameters
     ----------
-    path : path
-        FITS of any BITPIX and scaling, plain or compressed in any of the usual ways.
+    source : path or HDUList
+        FITS of any BITPIX and scaling, plain or compressed in any of the usual ways; or HDUs in memory.
     cfg : SkyIngestConfig, optional
         What the header does not tell, or tells wrongly.
 
@@ -46,7 +49,9 @@ def read_frames(path: str | Path, cfg: SkyIngestConfig | None = None) -> list[Fr
         If the file is damaged, or has no image that can be a sky frame; the message names the choices.
     """
     cfg = cfg or SkyIngestConfig()
-    path = Path(path)
+    if not isinstance(source, str | Path):
+        return [_read(source, number, cfg, IN_MEMORY) for number in science_hdus(source, cfg, IN_MEMORY)]
+    path = Path(source)
     with open_fits(path, do_not_scale_image_data=True, memmap=True) as hdus:
         return [_read(hdus, number, cfg, path) for number in science_hdus(hdus, cfg, path)]
 

@@ -1,6 +1,7 @@
 """New pixels into a copy of the file that a frame came from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,22 +48,22 @@ class FrameProduct:
 
 
 def write_products(
-    path: str | Path,
+    source: "str | Path | fits.HDUList",
     out: str | Path,
     products: Sequence[FrameProduct],
     history: Sequence[str] = (),
     *,
     force: bool = False,
 ) -> Path:
-    """Write a copy of the file `path` with new SCI, ERR and DQ; all other HDUs are copied byte for byte.
+    """Write a copy of a file with new SCI, ERR and DQ; all other HDUs are copied byte for byte.
 
     A tile-compressed science image is written as a plain one: compressing floats would lose bits silently. A camera's
     own DQ extension keeps its bits; ours then stands in an extension LPDQ.
 
     Parameters
     ----------
-    path : path
-        The file that the frames were read from.
+    source : path or HDUList
+        What the frames were read from.
     out : path
     products : sequence of FrameProduct
         One for each science HDU that is replaced.
@@ -81,18 +82,26 @@ def write_products(
     UserError
         If `out` exists and `force` is false.
     InputFileError
-        If `path` cannot be read.
+        If `source` cannot be read.
     """
     out = Path(out)
     by_number = {product.science_hdu: product for product in products}
-    # Two views of the file: the raw one for what is copied, the decompressed one for the headers of what is replaced.
-    with (
-        open_fits(path, disable_image_compression=True, do_not_scale_image_data=True, memmap=True) as raw,
-        open_fits(path, do_not_scale_image_data=True, memmap=True) as unpacked,
-        atomic_output(out, force=force) as temporary,
-    ):
+    with _opened(source) as (raw, unpacked), atomic_output(out, force=force) as temporary:
         _with_products(raw, unpacked, by_number, history).writeto(temporary, output_verify="ignore")
     return out
+
+
+@contextmanager
+def _opened(source: "str | Path | fits.HDUList") -> Iterator[tuple["fits.HDUList", "fits.HDUList"]]:
+    """Two views of a file: the raw one for what is copied, the decompressed one for headers of what is replaced."""
+    if not isinstance(source, str | Path):
+        yield source, source
+        return
+    with (
+        open_fits(source, disable_image_compression=True, do_not_scale_image_data=True, memmap=True) as raw,
+        open_fits(source, do_not_scale_image_data=True, memmap=True) as unpacked,
+    ):
+        yield raw, unpacked
 
 
 def _with_products(

@@ -1,12 +1,14 @@
 """Energy of the primary gamma ray: what is predicted, from what, and how it is called."""
 
+from pydantic import Field
+
 from pipeline.tasks.spec import Column, DL2Place, HeadOptions, MetricText, Monitor, TaskSpec
 
 
 class EnergyOptions(HeadOptions):
     """Options of a head for the energy."""
 
-    uncertainty: bool = True
+    uncertainty: bool = Field(True, description="Whether the uncertainty of each energy is also predicted.")
 
     def outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Without an uncertainty, the energy alone."""
@@ -17,7 +19,7 @@ SPEC = TaskSpec(
     name="energy",
     wing="camera",
     title="Energy of gamma rays",
-    inputs=("image",),
+    input="image",
     outputs=("log10_energy_tev", "log_variance"),
     transform="The network gives log10 of the energy in TeV, and the logarithm of the variance of that.",
     quantity="log10(E / TeV)",

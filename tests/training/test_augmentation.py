@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.config import HILLAS_SCALARS, AugmentationConfig
-from pipeline.tasks.training.augmentation import (
+from pipeline.training.augmentation import (
     changed_by_scale,
     changed_by_shift,
     draw_motion,

@@ -1,0 +1,301 @@
+"""FITS frames and images in memory: what is accepted, and what comes back."""
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightpool._inputs import check_output
+from lightpool._memory import TAKES, hdus_of
+from pipeline.errors import UserError
+from pipeline.logs import get_logger
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+    from astropy.nddata import CCDData
+    from astropy.units import Quantity, UnitBase
+    from astropy.wcs import WCS
+
+    from pipeline.bundle.card import Card
+    from pipeline.bundle.runtime import Predictor
+    from pipeline.config import Config
+    from pipeline.sky.frames import Frame, FrameProduct
+
+
+log = get_logger(__name__)
+
+
+class FramePredictions:
+    """What a model made of a frame, in the frame's own unit.
+
+    A FITS file may hold several science images: then `len` is their number, ``result[0]`` is what was made of the
+    first, and only such a single one has `data` and what follows.
+
+    Attributes
+    ----------
+    data : Quantity or ndarray, shape (H, W)
+        The restored image. An ndarray where an array was given, or where astropy does not know the unit.
+    uncertainty : Quantity or ndarray, shape (H, W)
+        Its 1 sigma.
+    dq : ndarray of uint16, shape (H, W)
+        Bits: 1 bad pixel, 2 hot pixel, 4 saturated, 8 cosmic ray, 16 trail, 32 missing data, 64 restored by the model,
+        128 low confidence, 256 bleed, 512 ghost.
+    planes : dict
+        Further planes that the model predicts, by the name of their FITS extension.
+    notes : tuple of str
+        What was taken from the header or the arguments, and what is not known.
+    header : Header
+        Of the science image as it came.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> model = lightpool.load("bundles/denoise")
+    >>> model.predict("frame.fits")
+    <FramePredictions by tiny_denoise: 64 x 70 px in electron; 0 pixels restored, 0 saturated, 0 missing>
+    >>> image = np.random.default_rng(0).normal(200, 15, (40, 50))
+    >>> image[3, 4] = np.nan
+    >>> result = model.predict(image, gain_e_per_adu=1.5, read_noise_e=5)
+    >>> result
+    <FramePredictions by tiny_denoise: 40 x 50 px in adu; 1 pixel restored, 0 saturated, 1 missing>
+    >>> bool(np.isfinite(result.data[3, 4])), int(result.dq[3, 4])
+    (True, 96)
+    """
+
+    def __init__(
+        self,
+        source: "Path | fits.HDUList",
+        images: "Sequence[tuple[Frame, FrameProduct]]",
+        card: "Card",
+        cfg: "Config",
+        started: float,
+        *,
+        bare: bool = False,
+    ) -> None:
+        self._source, self._images, self._card, self._cfg, self._started = source, tuple(images), card, cfg, started
+        self._bare = bare  # an array was given, and arrays go back
+
+    # ---- one or several --------------------------------------------------------------------------------------------
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, number: int) -> "FramePredictions":
+        image = self._images[number]
+        return FramePredictions(self._source, [image], self._card, self._cfg, self._started, bare=self._bare)
+
+    def __iter__(self) -> Iterator["FramePredictions"]:
+        return (self[number] for number in range(len(self)))
+
+    def __repr__(self) -> str:
+        if len(self) > 1:
+            numbers = ", ".join(str(frame.science_hdu) for frame, _ in self._images)
+            return f"<FramePredictions by {self._card.name}: {len(self)} science images, of the HDUs {numbers}>"
+        from pipeline.sky.dq import DQ, has
+
+        frame, _ = self._only
+        counts = {bit: int(np.count_nonzero(has(self.dq, bit))) for bit in (DQ.RESTORED, DQ.SATURATED, DQ.MISSING)}
+        restored = counts[DQ.RESTORED]
+        return (
+            f"<FramePredictions by {self._card.name}: {frame.shape[0]} x {frame.shape[1]} px in {frame.stored_unit}; "
+            f"{restored} pixel{'s' * (restored != 1)} restored, {counts[DQ.SATURATED]} saturated, "
+            f"{counts[DQ.MISSING]} missing>"
+        )
+
+    @property
+    def _only(self) -> "tuple[Frame, FrameProduct]":
+        if len(self) != 1:
+            raise UserError(f"the file has {len(self)} science images; take one: result[0] to result[{len(self) - 1}]")
+        return self._images[0]
+
+    # ---- planes ----------------------------------------------------------------------------------------------------
+    @property
+    def data(self) -> "Quantity | np.ndarray":
+        """The restored image, shape (H, W)."""
+        return self._in_own_unit(self._only[1].sci)
+
+    @property
+    def uncertainty(self) -> "Quantity | np.ndarray":
+        """1 sigma of `data`, shape (H, W)."""
+        return self._in_own_unit(self._only[1].err)
+
+    @property
+    def dq(self) -> np.ndarray:
+        """Bits, shape (H, W), uint16."""
+        return self._only[1].dq
+
+    @property
+    def planes(self) -> "dict[str, Quantity | np.ndarray]":
+        """Further planes by the name of their FITS extension, shape (H, W)."""
+        frame, product = self._only
+        return {
+            name: self._in_own_unit(plane) if unit == frame.stored_unit else _quantity(plane, _parsed(unit))
+            for name, (plane, unit) in product.planes.items()
+        }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was taken from the header or the arguments, and what is not known."""
+        return self._only[0].notes
+
+    @property
+    def header(self) -> "fits.Header":
+        """Header of the science image as it came."""
+        return self._only[0].header
+
+    def _in_own_unit(self, values: np.ndarray) -> "Quantity | np.ndarray":
+        return values if self._bare else _quantity(values, _unit_of(self._only[0]))
+
+    # ---- other forms -----------------------------------------------------------------------------------------------
+    def to_ccddata(self) -> "CCDData":
+        """The restored image for ccdproc, photutils and their like.
+
+        Returns
+        -------
+        CCDData
+            With `uncertainty` as StdDevUncertainty, the WCS and header, `dq` as flags. The mask is true where the
+            image's light is not in the frame (saturated, missing) or the result is of low confidence, whatever was
+            restored there. The unit is ADU where there is none.
+
+        Examples
+        --------
+        >>> ccd = lightpool.load("bundles/denoise").predict("frame.fits").to_ccddata()
+        >>> ccd.unit, ccd.shape, int(ccd.mask.sum())
+        (Unit("electron"), (64, 70), 0)
+        """
+        from astropy.nddata import CCDData, StdDevUncertainty
+
+        from pipeline.sky.dq import DQ, LOST, has
+
+        frame, product = self._only
+        ccd = CCDData(
+            product.sci,
+            unit=_unit_of(frame) or "adu",
+            uncertainty=StdDevUncertainty(product.err),
+            mask=has(product.dq, LOST | DQ.LOW_CONFIDENCE),
+            wcs=_wcs(frame.header, self._source),
+            meta=frame.header.copy(),
+        )
+        ccd.flags = product.dq
+        return ccd
+
+    def write(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write FITS as ``lightpool predict`` does: SCI, ERR, DQ and further planes into a copy of the file.
+
+        All other HDUs, header cards and the WCS stay as they came; ``PATH.provenance.json`` says how it was made. Of
+        ``result[n]``, only that image is new.
+
+        Returns
+        -------
+        path
+            `path`.
+
+        Raises
+        ------
+        UserError
+            If the name does not end in .fits or .fit (.gz), or `path` exists and `overwrite` is false.
+        """
+        from pipeline.stages.products import write_frames
+
+        path = Path(path)
+        source = self._source if isinstance(self._source, Path) else "an image"
+        check_output(path, "sky", source, overwrite)
+        products = [product for _, product in self._images]
+        write_frames(self._source, path, products, self._card, self._cfg, started=self._started, force=overwrite)
+        return path
+
+
+def predict(
+    predictor: "Predictor",
+    data: Any,
+    out: Path | None,
+    overwrite: bool,
+    *,
+    gain_e_per_adu: float | None,
+    read_noise_e: float | None,
+    saturation: float | None,
+) -> FramePredictions:
+    """`Model.predict` of a model of frames."""
+    from pipeline.config import parse_config
+    from pipeline.sky.frames import read_frames
+    from pipeline.sky.restore import product_of, restore_frame
+
+    started = time.monotonic()
+    name = predictor.card.name
+    given = {"gain_e_per_adu": gain_e_per_adu, "read_noise_e": read_noise_e, "saturation_adu": saturation}
+    cfg = parse_config({"ingest": {"sky": {key: value for key, value in given.items() if value is not None}}})
+    from_file = isinstance(data, str | Path)
+    if from_file:
+        label = source = readable = _fits_file(Path(data), name)
+    else:
+        label, (source, readable) = "an image", hdus_of(data, name)
+    check_output(out, "sky", label, overwrite)
+    tile_px, overlap_px = cfg.predict.tile_px, cfg.predict.overlap_px
+    images = [
+        (frame, product_of(frame, restore_frame(frame, predictor, tile_px, overlap_px)))
+        for frame in read_frames(readable, cfg.ingest.sky)
+    ]
+    result = FramePredictions(
+        source, images, predictor.card, cfg, started, bare=not (from_file or hasattr(data, "unit"))
+    )
+    if out is not None:
+        result.write(out, overwrite=overwrite)
+    return result
+
+
+def _fits_file(path: Path, name: str) -> Path:
+    from pipeline.stages.predict import WING, predictable_kind
+
+    if WING[predictable_kind(path)] != "sky":
+        raise UserError(f"{path} holds camera images, and {name} is a model for frames: it takes {TAKES}")
+    return path
+
+
+# ---- units and coordinates -------------------------------------------------------------------------------------------
+def _quantity(values: np.ndarray, unit: "UnitBase | None") -> "Quantity | np.ndarray":
+    from astropy.units import Quantity
+
+    return values if unit is None else Quantity(values, unit, copy=False)
+
+
+def _unit_of(frame: "Frame") -> "UnitBase | None":
+    """The unit that the pixels came in, as far as astropy knows it; counts and data numbers keep their names."""
+    from astropy import units
+
+    if frame.stored_unit == "electron":
+        return units.electron
+    written = _parsed(str(frame.header.get("BUNIT", "")))
+    if frame.stored_unit == "adu":
+        return written if written in (units.count, units.DN) else units.adu
+    return written
+
+
+def _parsed(unit: str) -> "UnitBase | None":
+    from astropy import units
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # spellings that the FITS standard deprecates
+        try:
+            return units.Unit(unit) if unit.strip() else None
+        except ValueError:
+            return None
+
+
+def _wcs(header: "fits.Header", source: "Path | fits.HDUList") -> "WCS | None":
+    """The WCS of a science image; None where it has none, or one that astropy cannot read."""
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    with warnings.catch_warnings(), ExitStack() as stack:
+        warnings.simplefilter("ignore")  # repairs of old keywords
+        # Distortion tables stand in other HDUs.
+        hdus = stack.enter_context(fits.open(source)) if isinstance(source, Path) else source
+        try:
+            wcs = WCS(header, hdus, naxis=2)
+        except Exception:  # astropy.wcs raises its own errors, AssertionError and plain Exception
+            log.debug("the WCS is left out", exc_info=True)
+            return None
+    return wcs if any(wcs.wcs.ctype) else None

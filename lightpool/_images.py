@@ -1,0 +1,321 @@
+"""Camera images: what is accepted, and what comes back."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightpool._inputs import check_output, is_a, kind_of_object
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
+    from astropy.units import Quantity
+    from ctapipe.containers import ArrayEventContainer
+    from ctapipe.instrument import CameraGeometry, SubarrayDescription, TelescopeDescription
+
+    from pipeline.bundle.runtime import Predictor
+    from pipeline.camera import predictions
+    from pipeline.camera.dl1 import ImageChunk
+    from pipeline.camera.geometry import Camera
+
+TAKES = "a simtel, DL1 or lstchain file, (image, peak_time, camera), or a ctapipe ArrayEventContainer with its subarray"
+_SHOWN_ROWS = 5
+
+
+class ImagePredictions:
+    """Predictions for camera images, one row per image in the order of the data.
+
+    ``result["reco_energy_tev"]`` is a column as a Quantity, `len` the number of images.
+
+    Attributes
+    ----------
+    table : QTable
+        ``obs_id``, ``event_id``, ``tel_id``, the predicted columns with their units (NaN where there is no value),
+        ``valid``, and ``reason``: why there is no value, empty where there is one. For arrays, ``event_id`` counts
+        the rows of the arrays from 0 and ``obs_id`` is 0. ``table.meta`` names the model.
+    columns : tuple of str
+        Names of the predicted columns.
+    quantities : dict
+        Predicted column -> Quantity of shape (n,).
+
+    Examples
+    --------
+    >>> result = lightpool.load("bundles/gammaness").predict("run.dl1.h5", tel_id=1)
+    >>> result.columns
+    ('gammaness',)
+    >>> result
+    <ImagePredictions by tiny_gammaness: 12 images, 9 valid>
+    obs_id event_id tel_id gammaness valid            reason
+    ------ -------- ------ --------- ----- ----------------------------
+         7      100      1       nan False nothing left by the cleaning
+         7      101      1    0.7674  True
+         7      102      1    0.7756  True
+         7      103      1    0.7072  True
+         7      104      1       nan False nothing left by the cleaning
+    ... 7 more in .table
+    >>> strongest = result.table[result["gammaness"] > 0.75]
+    >>> strongest["event_id"][:2].tolist()
+    [101, 102]
+    """
+
+    def __init__(self, model: "predictions.CameraModel", chunks: "Sequence[predictions.ImagePredictions]") -> None:
+        self._model = model
+        self._chunks = list(chunks)
+        self._units = {column.name: column.unit for head in model.heads for column in head.spec.columns}
+
+    def __len__(self) -> int:
+        return sum(len(chunk) for chunk in self._chunks)
+
+    def __getitem__(self, column: str) -> "Quantity":
+        if column not in self._units:
+            raise KeyError(f"{self._model.name} predicts no column {column!r}; it predicts {', '.join(self._units)}")
+        return self.quantities[column]
+
+    def __repr__(self) -> str:
+        n_valid = int(np.count_nonzero(self.table["valid"]))
+        head = f"<ImagePredictions by {self._model.name}: {len(self)} images, {n_valid} valid>"
+        shown = self.table[:_SHOWN_ROWS]
+        for name in self.columns:
+            shown[name].info.format = ".4g"
+        lines = [line.rstrip() for line in shown.pformat(max_lines=-1, max_width=-1)]
+        more = len(self) - len(shown)
+        return "\n".join([head, *(lines if len(shown) else []), *([f"... {more} more in .table"] if more else [])])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the predicted columns."""
+        return tuple(self._units)
+
+    @cached_property
+    def quantities(self) -> "dict[str, Quantity]":
+        """Predicted columns, shape (n,); NaN where there is no value."""
+        from astropy.units import Quantity
+
+        return {
+            name: Quantity(self._joined(lambda chunk, p=head.prefix, n=name: chunk.values[p][n], float), unit)
+            for head in self._model.heads
+            for name, unit in ((column.name, column.unit) for column in head.spec.columns)
+        }
+
+    @cached_property
+    def table(self) -> "QTable":
+        """Everything, one row per image."""
+        from astropy.table import QTable
+
+        from pipeline import __version__
+
+        reasons = [reason for chunk in self._chunks for reason in chunk.joined_reasons()]
+        columns: dict[str, Any] = {
+            "obs_id": self._joined(lambda chunk: chunk.obs_id, np.int64),
+            "event_id": self._joined(lambda chunk: chunk.event_id, np.int64),
+            "tel_id": self._joined(lambda chunk: np.full(len(chunk), chunk.tel_id), np.int64),
+            **{name: value if self._units[name] else value.value for name, value in self.quantities.items()},
+            "valid": np.array([not reason for reason in reasons], bool),
+            "reason": np.array(reasons, str),
+        }
+        card = self._model.predictor.card
+        meta = {"model": card.name, "bundle_sha256": card.bundle_sha256, "lightpool_version": __version__}
+        return QTable(columns, meta=meta)
+
+    def _joined(self, values_of: Any, dtype: Any) -> np.ndarray:
+        return np.concatenate([np.empty(0, dtype), *(np.asarray(values_of(chunk), dtype) for chunk in self._chunks)])
+
+
+def predict(
+    predictor: "Predictor",
+    data: Any,
+    out: Path | None,
+    overwrite: bool,
+    *,
+    event_id: int | None,
+    tel_id: int | None,
+    subarray: "SubarrayDescription | None",
+) -> ImagePredictions:
+    """`Model.predict` of a model of camera images."""
+    from pipeline.camera.predictions import CameraModel, predict_chunk
+
+    model = CameraModel.of(predictor)
+    if isinstance(data, str | Path):
+        if subarray is not None:
+            raise UserError("subarray is for an event in memory: a file has its own; leave it out")
+        return ImagePredictions(model, _of_file(model, Path(data), out, overwrite, event_id, tel_id))
+    if is_a(data, "ctapipe.containers", "ArrayEventContainer"):
+        chunks = _of_event(data, subarray, event_id, tel_id)
+    elif isinstance(data, tuple | list) and len(data) == 3:
+        if event_id is not None or subarray is not None:
+            raise UserError(
+                "event_id and subarray are not for arrays: select rows, and give the camera as (.., camera)"
+            )
+        chunks = iter([_of_arrays(model, *data, tel_id)])
+    else:
+        raise wrong_data(model.name, data)
+    if out is not None:
+        raise UserError(
+            f"out={out} needs a file as data, for DL2 follows the events of a DL1 file; write result.table instead"
+        )
+    return ImagePredictions(model, [predict_chunk(chunk, [model]) for chunk in chunks])
+
+
+def wrong_data(name: str, data: Any) -> Exception:
+    """The error for data that a model of camera images does not take."""
+    message = f"{name} is a model for camera images and takes {TAKES}; got {kind_of_object(data)}"
+    is_frame = isinstance(data, np.ndarray) or is_a(data, "astropy.nddata", "NDData")
+    return UserError(message) if is_frame else TypeError(message)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+def _of_file(
+    model: "predictions.CameraModel",
+    path: Path,
+    out: Path | None,
+    overwrite: bool,
+    event_id: int | None,
+    tel_id: int | None,
+) -> "list[predictions.ImagePredictions]":
+    from pipeline.config import Config
+    from pipeline.stages.predict import WING, predictable_kind
+    from pipeline.stages.products import predict_events
+
+    kind = predictable_kind(path)
+    if WING[kind] != "camera":
+        raise UserError(f"{path} is a FITS file, and {model.name} is a model for camera images: it takes {TAKES}")
+    check_output(out, "camera", path, overwrite)
+    chunks: list[predictions.ImagePredictions] = []
+    predict_events(
+        path, kind, [model], Config(), chunks.append, event=event_id, telescope=tel_id, out=out, force=overwrite
+    )
+    return chunks
+
+
+# ---- arrays and events -----------------------------------------------------------------------------------------------
+def _of_arrays(
+    model: "predictions.CameraModel", image: Any, peak_time: Any, described: Any, tel_id: int | None
+) -> "ImageChunk":
+    camera = _camera(described, tel_id)
+    if not model.predictor.serves(camera.identity):
+        served = ", ".join(f"{known.name} ({known.identity})" for known in model.predictor.card.cameras)
+        raise UserError(f"{model.name} does not serve the camera {camera.name} ({camera.identity}); it serves {served}")
+    chunk = _chunk(camera, 0 if tel_id is None else tel_id, image, peak_time)
+    chunk.event_id[:] = np.arange(len(chunk))
+    return chunk
+
+
+def _of_event(
+    event: "ArrayEventContainer", subarray: "SubarrayDescription | None", event_id: int | None, tel_id: int | None
+) -> "Iterator[ImageChunk]":
+    """The images of an event, telescope by telescope."""
+    if subarray is None:
+        raise UserError("an event needs its subarray: predict(event, subarray=source.subarray)")
+    own = int(event.index.event_id)
+    if event_id not in (None, own):
+        raise UserError(f"the event has event_id {own}, not {event_id}; leave event_id out")
+    with_image = [
+        number for number, dl1 in event.dl1.tel.items() if dl1.image is not None and dl1.peak_time is not None
+    ]
+    if not with_image:
+        raise UserError(
+            f"event {own} has no DL1 images; calibrate it first: ctapipe.calib.CameraCalibrator(subarray)(event)"
+        )
+    if tel_id is not None and tel_id not in with_image:
+        seen_by = ", ".join(map(str, with_image))
+        raise UserError(f"event {own} has no image of telescope {tel_id}; it has those of {seen_by}")
+    for number in with_image if tel_id is None else [tel_id]:
+        dl1 = event.dl1.tel[number]
+        chunk = _chunk(_camera(subarray.tel[number], None), int(number), dl1.image, dl1.peak_time)
+        chunk.obs_id[:], chunk.event_id[:], chunk.is_valid[:] = event.index.obs_id, own, dl1.is_valid
+        yield chunk
+
+
+def _chunk(camera: "Camera", tel_id: int, image: Any, peak_time: Any) -> "ImageChunk":
+    """Images of one telescope, valid, their ids 0."""
+    from pipeline.camera.dl1 import ImageChunk
+
+    image, peak_time = (np.atleast_2d(_floats(name, v)) for name, v in (("image", image), ("peak_time", peak_time)))
+    if image.shape != peak_time.shape or image.ndim != 2 or image.shape[1] != camera.n_pixels:
+        raise UserError(
+            f"image {image.shape} and peak_time {peak_time.shape} must both be (n, {camera.n_pixels}), "
+            f"for {camera.name} has {camera.n_pixels} pixels"
+        )
+    n = len(image)
+    return ImageChunk(
+        camera=camera,
+        tel_id=tel_id,
+        obs_id=np.zeros(n, np.int64),
+        event_id=np.zeros(n, np.int64),
+        shower_id=np.zeros(n, np.int64),
+        time_s=np.full(n, np.nan),
+        image=image,
+        peak_time=peak_time,
+        is_valid=np.ones(n, bool),
+    )
+
+
+def _floats(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} is not an array of numbers: {error}") from error
+
+
+# ---- cameras ---------------------------------------------------------------------------------------------------------
+def _camera(described: Any, tel_id: int | None) -> "Camera":
+    """The camera that a description of any accepted kind stands for."""
+    from pipeline.camera.geometry import Camera
+
+    if is_a(described, "ctapipe.instrument", "SubarrayDescription"):
+        described = _telescope_of(described, tel_id)
+    if is_a(described, "ctapipe.instrument", "TelescopeDescription"):
+        return _of_telescope(described)
+    if is_a(described, "ctapipe.instrument", "CameraGeometry"):
+        return _of_geometry(described)
+    if isinstance(described, Camera):
+        return described
+    raise TypeError(
+        "the camera of (image, peak_time, camera) must be a ctapipe SubarrayDescription, TelescopeDescription or "
+        f"CameraGeometry; got {kind_of_object(described)}"
+    )
+
+
+def _telescope_of(subarray: "SubarrayDescription", tel_id: int | None) -> "TelescopeDescription":
+    telescopes = subarray.tel
+    known = ", ".join(map(str, telescopes))
+    if tel_id is None and len(set(telescopes.values())) == 1:
+        return next(iter(telescopes.values()))
+    if tel_id is None:
+        raise UserError(f"the subarray has several kinds of telescope; choose one with tel_id, of {known}")
+    if tel_id not in telescopes:
+        raise UserError(f"the subarray has no telescope {tel_id}; it has {known}")
+    return telescopes[tel_id]
+
+
+# Neighbours and the mapping to a tile belong to the camera object: one that is used for many events is kept.
+@lru_cache(maxsize=32)
+def _of_telescope(telescope: "TelescopeDescription") -> "Camera":
+    from pipeline.camera.simtel import camera_of
+
+    return camera_of(telescope)
+
+
+@lru_cache(maxsize=32)
+def _of_geometry(geometry: "CameraGeometry") -> "Camera":
+    from pipeline.camera.geometry import Camera
+
+    focal_length = getattr(geometry.frame, "focal_length", None)
+    if not (geometry.pix_x.unit.is_equivalent("m") and focal_length is not None and focal_length.to_value("m") > 0):
+        raise UserError(
+            f"the geometry of {geometry.name} needs pixels in metres and a frame with the equivalent focal length; "
+            "give the TelescopeDescription or the SubarrayDescription in its place"
+        )
+    return Camera(
+        name=geometry.name,
+        pix_x_m=geometry.pix_x.to_value("m"),
+        pix_y_m=geometry.pix_y.to_value("m"),
+        pix_area_m2=geometry.pix_area.to_value("m2"),
+        hexagonal=geometry.pix_type.value != "square",
+        focal_length_m=focal_length.to_value("m"),
+        pix_rotation_deg=geometry.pix_rotation.to_value("deg"),
+        cam_rotation_deg=geometry.cam_rotation.to_value("deg"),
+    )

@@ -1,0 +1,191 @@
+"""What is made of one file with trained models: predictions for its images, and DL2 or FITS that is written of them.
+
+`pipeline.stages.predict` applies this to many files, `lightpool` to one.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import provenance
+from pipeline.config import Config, sections_of
+from pipeline.files import atomic_output
+from pipeline.filetypes import Kind
+from pipeline.stages.events import as_dl1
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+
+    from pipeline.bundle.card import Card
+    from pipeline.camera.predictions import CameraModel, ImagePredictions
+    from pipeline.sky.frames import FrameProduct
+
+#: Sections of the configuration that decide predictions from each wing's files.
+READS_CAMERA = ("predict.batch_size", "ingest.camera")
+READS_SKY = ("predict.tile_px", "predict.overlap_px", "ingest.sky")
+
+
+# ---- camera ----------------------------------------------------------------------------------------------------------
+def predict_events(
+    path: Path,
+    kind: Kind,
+    models: "Sequence[CameraModel]",
+    cfg: Config,
+    take: "Callable[[ImagePredictions], None]",
+    *,
+    event: int | None = None,
+    telescope: int | None = None,
+    out: Path | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Apply models to the images of one file.
+
+    Parameters
+    ----------
+    path : path
+    kind : {"simtel", "dl1", "lstchain"}
+        What the file is.
+    models : sequence of CameraModel
+    cfg : Config
+        `ingest.camera` and `predict` are used.
+    take : callable
+        Is given the predictions of one chunk after the other, in the order of the file.
+    event, telescope : int, optional
+        Only images of these.
+    out : path, optional
+        DL2 file to write.
+    force : bool
+        Replace `out`.
+
+    Returns
+    -------
+    dict
+        ``n_images``, ``n_valid``, ``left_out`` (reason -> number of images) and, where there is one, ``output``.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be used, the event or telescope is not in it, or `out` exists.
+    """
+    from pipeline.camera.dl1 import DL1File
+    from pipeline.camera.predictions import predict_images
+
+    started = time.monotonic()
+    counts = {"n_images": 0, "n_valid": 0}
+    left_out: Counter[str] = Counter()
+    with ExitStack() as stack:
+        dl1_path = stack.enter_context(as_dl1(path, kind, cfg))
+        file = stack.enter_context(DL1File(dl1_path))
+        product = stack.enter_context(_dl2_product(path, dl1_path, models, cfg, out, force)) if out else None
+        chunks = predict_images(
+            file,
+            models,
+            tel_ids=None if telescope is None else [telescope],
+            event_ids=None if event is None else [event],
+            chunk_images=cfg.predict.batch_size,
+        )
+        for predictions in chunks:
+            counts["n_images"] += len(predictions)
+            counts["n_valid"] += int(predictions.any_valid.sum())
+            left_out.update(predictions.left_out())
+            if product is not None:
+                product.add(predictions)
+            take(predictions)
+        if product is not None:
+            product.count(counts, left_out)
+    result = {**counts, "left_out": dict(sorted(left_out.items()))}
+    if product is not None:
+        provenance.write_sidecar(out, product.stamp, wall_time_s=round(time.monotonic() - started, 3))
+        result["output"] = str(out)
+    return result
+
+
+class _DL2Product:
+    """Predictions of one file on their way into DL2."""
+
+    def __init__(self, writer: Any, stamp: dict[str, Any]) -> None:
+        self._writer, self.stamp = writer, stamp
+
+    def add(self, predictions: "ImagePredictions") -> None:
+        if predictions.served:
+            self._writer.append(
+                predictions.tel_id, predictions.obs_id, predictions.event_id, predictions.size_pe, predictions.values
+            )
+
+    def count(self, counts: Mapping[str, int], left_out: Mapping[str, int]) -> None:
+        self.stamp |= {**counts, "left_out": dict(sorted(left_out.items()))}
+        self._writer.provenance = self.stamp
+
+
+@contextmanager
+def _dl2_product(
+    path: Path, dl1_path: Path, models: "Sequence[CameraModel]", cfg: Config, out: Path, force: bool
+) -> Iterator[_DL2Product]:
+    from pipeline.camera.dl2 import DL2Writer, Output
+
+    outputs = [Output(head.prefix, head.spec.columns) for model in models for head in model.heads]
+    stamp = provenance.stamp(
+        "predict",
+        config=sections_of(cfg, READS_CAMERA),
+        input=path.name,
+        input_sha256=provenance.sha256_file(path),
+        bundles={model.name: model.predictor.card.bundle_sha256 for model in models},
+    )
+    with (
+        atomic_output(out, force=force) as temporary,
+        DL2Writer(temporary, dl1_path, outputs, provenance=stamp) as writer,
+    ):
+        yield _DL2Product(writer, stamp)
+
+
+# ---- sky -------------------------------------------------------------------------------------------------------------
+def write_frames(
+    source: "Path | fits.HDUList",
+    out: Path,
+    products: "Sequence[FrameProduct]",
+    card: "Card",
+    cfg: Config,
+    *,
+    started: float,
+    force: bool = False,
+) -> None:
+    """Write what a model made of the frames of one file as FITS, and its provenance beside it.
+
+    Parameters
+    ----------
+    source : path or HDUList
+        What the frames were read from.
+    out : path
+    products : sequence of FrameProduct
+    card : Card
+        Of the model.
+    cfg : Config
+        As the frames were read and restored.
+    started : float
+        `time.monotonic` at the beginning of the work.
+    force : bool
+        Replace `out`.
+
+    Raises
+    ------
+    UserError
+        If `out` exists.
+    """
+    from pipeline.sky.frames import write_products
+
+    history = [
+        f"lightpool {provenance.stamp('predict')['version']}: {', '.join(card.tasks)} by {card.name}",
+        f"bundle sha256 {card.bundle_sha256}",
+        f"tiles of {cfg.predict.tile_px} px, overlap {cfg.predict.overlap_px} px",
+    ]
+    write_products(source, out, products, history, force=force)
+    facts: dict[str, Any] = {"input": "image in memory"}
+    if isinstance(source, Path):
+        facts = {"input": source.name, "input_sha256": provenance.sha256_file(source)}
+    stamp = provenance.stamp(
+        "predict", config=sections_of(cfg, READS_SKY), **facts, bundles={card.name: card.bundle_sha256}
+    )
+    provenance.write_sidecar(out, stamp, wall_time_s=round(time.monotonic() - started, 3))

@@ -1,0 +1,60 @@
+"""From truth to what losses compare with."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import maximum_filter
+from synthetic_tiles import camera_batch, sky_batch
+
+from pipeline.tasks import get_targets
+
+
+def test_targets_of_the_camera_are_read_from_what_is_stored():
+    tiles = camera_batch(6)
+    for task, name, expected in (
+        ("energy", "log10_energy", np.log10(tiles.events["true_energy_tev"])),
+        ("gammaness", "gamma", tiles.events["true_primary_id"] == 0),
+    ):
+        targets = get_targets(task)
+        stored = targets.of_truth(tiles)
+        assert {entry.name: entry.shape((24, 24)) for entry in targets.stored} == {task: (1,)}
+        assert stored[task].shape == (6, 1)
+        tiles.targets = stored
+        (found,) = targets.arrays(tiles).values()
+        assert list(targets.arrays(tiles)) == [name]
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected.astype(np.float32))
+        assert targets.motions == {}
+
+
+@pytest.mark.parametrize("noise2noise", [False, True])
+def test_planes_of_the_denoiser_move_with_the_image(noise2noise):
+    targets = get_targets("denoise")
+    found = targets.arrays(sky_batch(3, noise2noise=noise2noise))
+    planes = {name for name, array in found.items() if array.ndim > 1}
+    assert planes == found.keys() & targets.motions.keys()
+    assert set(targets.motions.values()) == {"map"}
+    assert found.keys() - planes == ({"photon_slope", "scatter"} if noise2noise else {"photon_slope"})
+
+
+def test_noise2noise_labels_what_only_one_exposure_has():
+    tiles = sky_batch(8, noise2noise=True)
+    truth = sky_batch(8)
+    found = get_targets("denoise").arrays(tiles)
+    hits = ((truth.masks & 8) != 0) & found["usable"]
+    hits &= maximum_filter(tiles.targets["clean"][:, 0], size=(1, 5, 5)) < 260  # dark all around, in the partner too
+    bright = hits & (tiles.images[:, 0] > 600)
+    assert found["defect"][bright].mean() > 0.99
+    assert found["defect"][~hits & (truth.masks == 0)].mean() < 1e-3
+
+
+def test_noise2noise_learns_how_far_sources_change_between_exposures():
+    """Sources that come back 20 % brighter or fainter: the scatter is found, and they do not drown the sky's noise."""
+    tiles = sky_batch(8, noise2noise=True)
+    flux = 4000.0 * (1 + 0.2 * np.random.default_rng(5).normal(size=(2, 8, 32, 32)))
+    tiles.images[:, 0] += flux[0]
+    tiles.targets["clean"][:, 0] += flux[1]
+    found = get_targets("denoise").arrays(tiles)
+    np.testing.assert_allclose(found["scatter"], 0.2 * np.sqrt(2), rtol=0.1)  # of the difference of two exposures
+    alone = tiles.select(np.array([0]))
+    alone.images[:, 0], alone.targets["clean"][:, 0] = 200.0, 200.0
+    assert get_targets("denoise").arrays(alone)["scatter"] == 0
