@@ -43,7 +43,7 @@ __all__ = [
     "ModelConfig", "NetworkConfig", "PredictConfig", "ReportConfig", "Section", "ShowerClass", "ShowersConfig",
     "SkyDefect", "SkyIngestConfig", "SkySimulationConfig", "SkyTilesConfig", "SplitsConfig", "Star", "TelescopePlace",
     "TilesConfig", "WeightingConfig", "ZooConfig", "ZooEntry", "digest_of", "load_config", "parse_config",
-    "sections_of", "zoo_config",
+    "sections_of", "zoo_config", "zoo_settings",
 ]  # fmt: skip
 
 
@@ -156,14 +156,20 @@ def zoo_config(cfg: Config, label: str, repeat: int = 0) -> Config:
     content = cfg.model_dump(mode="json", exclude={"zoo", "networks"})
     content |= {"name": f"{cfg.name}_{label}", "seed": cfg.seed + repeat, "networks": {}}
     for task in cfg.zoo.tasks:
-        base = cfg.networks.get(task) or DEFAULT_NETWORKS.get(task) or NetworkConfig(heads=[task], model={"name": ""})
         own = {"model": {"name": entry.name, "kwargs": entry.kwargs}, "epochs": cfg.zoo.epochs}
-        settings = merge(base.model_dump(mode="json"), cfg.zoo.train)
-        content["networks"][task] = merge(settings, own | entry.train)
+        content["networks"][task] = merge(zoo_settings(cfg, task), own | entry.train)
     try:
         return parse_config(content)
     except UserError as error:
         raise UserError(f"zoo entry {label!r}: {error}") from error
+
+
+def zoo_settings(cfg: Config, task: str) -> dict[str, Any]:
+    """What all entries of `cfg.zoo` share for a task: keys of the network named after it, with the one head."""
+    base = cfg.networks.get(task) or DEFAULT_NETWORKS.get(task) or NetworkConfig(heads=[task], model={"name": ""})
+    content = base.model_dump(mode="json")
+    content["heads"] = {task: content["heads"].get(task, {})}
+    return merge(content, cfg.zoo.train)
 
 
 def load_config(path: str | Path) -> Config:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import load_config
+from pipeline.config import load_config, parse_config, zoo_settings
 from pipeline.errors import InputFileError, UserError
 from pipeline.reporting import words
 from pipeline.reporting.pictures import Picture
@@ -303,11 +303,11 @@ def _spread(name: str, values: Sequence[float | None]) -> dict[str, str]:
 
 
 def _facts(zoo: Zoo) -> list[tuple[str, str]]:
-    config = zoo.config
+    config, cfg = zoo.config, parse_config(zoo.config)
     section = config["zoo"]
     facts = [("networks", str(len(section["entries"]))), ("epochs", str(section["epochs"]))]
     for task in section["tasks"]:
-        train = config["train"][task]
+        train = zoo_settings(cfg, task)
         scalars = ", ".join(train["scalars"]) or "none: images alone"
         facts.append((f"training for {task}", f"{train['optimizer']}, batches of {train['batch_size']}, highest rate "
                       f"{train['learning_rate']:g}; scalars beside the image: {scalars}"))  # fmt: skip

@@ -10,7 +10,7 @@ from pipeline.errors import InputFileError, UserError
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DQ
 from pipeline.sky.frames import read_frame, read_frames, write_products
-from pipeline.sky.restore import product_of
+from pipeline.sky.restore import FrameResult, product_of
 
 
 def same(a, b):
@@ -29,7 +29,7 @@ def test_every_number_type(dtype, write_fits, rng):
 
 def write_back(frame, out, sci, err, dq, history=()):
     """Pixels in the frame's unit into a copy of its file."""
-    return write_products(frame.path, out, [product_of(frame, sci, err, dq)], history)
+    return write_products(frame.path, out, [product_of(frame, FrameResult(sci, err, dq, {}))], history)
 
 
 def test_scaled_and_blank_integers(tmp_path, rng):

@@ -10,6 +10,7 @@ from pipeline.sky.dq import DQ
 from pipeline.sky.frames import read_frame, write_products
 from pipeline.sky.restore import _Axis, product_of, restore_frame
 from pipeline.tasks import get_decoder, get_spec
+from pipeline.tasks.spec import Column
 
 STRIDE = 8
 
@@ -117,6 +118,115 @@ def test_file_comes_back_in_its_unit_with_its_overscan(rng, write_fits, tmp_path
         assert hdus["SCI"].header["OBJECT"] == "field"
         assert hdus["SCI"].header["HISTORY"][0] == "a model"
         assert hdus["DQ"].data.shape == sci.shape
+
+
+# ---- further planes --------------------------------------------------------------------------------------------------
+class Toy:
+    """A stand-in for a network whose planes are extensions of their own: how far a pixel is above the background."""
+
+    columns = (
+        Column("toy_flux", "sci", "light above the background", hdu="TOYFLUX"),
+        Column("toy", "", "the same, in units of the background noise", hdu="TOY"),
+        Column("toy_inner", "", "predicted, but not written"),
+    )
+    size_multiple = STRIDE
+
+    def predict(self, batch):
+        level, noise = (batch.events[name][:, None, None].astype(np.float32) for name in ("level", "noise"))
+        flux = np.where(np.isnan(batch.images[:, 0]), 0, batch.images[:, 0] - level)
+        return {"toy_flux": flux, "toy": flux / noise, "toy_inner": np.ones_like(flux)}
+
+    def flags(self, planes, dq, noise):
+        assert set(planes) == {"toy_flux", "toy", "toy_inner"}
+        return np.where(planes["toy"] > 20, DQ.LOW_CONFIDENCE, 0).astype(np.uint16)
+
+
+WCS = {
+    "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 250.42, "CRVAL2": 36.46, "CRPIX1": 51.5, "CRPIX2": 40.5,
+    "CDELT1": -2.1e-4, "CDELT2": 2.1e-4, "CROTA2": 1.5,
+}  # fmt: skip
+
+
+def written(path, out):
+    """The frame of a file, and what becomes of it with `Toy`."""
+    frame = read_frame(path)
+    result = restore_frame(frame, Toy(), tile_px=64, overlap_px=32)
+    write_products(path, out, [product_of(frame, result)])
+    return frame, result
+
+
+def test_a_further_plane_becomes_an_extension(rng, write_fits, tmp_path):
+    pixels = rng.normal(500, 10, (80, 100)).astype(np.float32)
+    path = write_fits(pixels=pixels, BUNIT="electron", OBJECT="toy", **WCS)
+    frame, result = written(path, tmp_path / "out.fits")
+    np.testing.assert_allclose(result.planes["TOYFLUX"][0], pixels - frame.level, atol=1e-3)
+    with fits.open(tmp_path / "out.fits") as hdus:
+        assert [hdu.name for hdu in hdus] == ["SCI", "ERR", "DQ", "TOYFLUX", "TOY"]
+        assert hdus["TOYFLUX"].header["BUNIT"] == "electron"
+        assert "BUNIT" not in hdus["TOY"].header
+        assert np.array_equal(hdus["TOYFLUX"].data, result.planes["TOYFLUX"][0])
+        assert np.array_equal(hdus["TOY"].data, result.planes["TOY"][0])
+        assert hdus["TOY"].data.dtype.name == "float32"
+        assert {name: hdus[0].header[name] for name in WCS} == WCS
+        assert hdus[0].header["OBJECT"] == "toy"
+
+
+def test_pixels_that_no_column_replaces_are_as_they_came(rng, write_fits, tmp_path):
+    pixels = rng.normal(500, 10, (80, 100)).astype(np.float32)
+    pixels[10, 10], pixels[40, 50] = np.nan, 5000.0
+    frame, result = written(write_fits(pixels=pixels, BUNIT="electron"), tmp_path / "out.fits")
+    again = read_frame(tmp_path / "out.fits")
+    assert np.array_equal(fits.getdata(tmp_path / "out.fits"), pixels, equal_nan=True)
+    assert np.array_equal(again.sci, frame.sci, equal_nan=True)
+    assert np.array_equal(again.err, frame.err)
+    assert result.dq[10, 10] == DQ.MISSING  # not restored: no task said so
+    assert result.dq[40, 50] == DQ.LOW_CONFIDENCE
+    assert np.array_equal(again.dq, result.dq)
+
+
+def test_planes_in_the_unit_of_the_frame_are_written_in_that_of_the_file(rng, write_fits, tmp_path):
+    adu = np.full((80, 100), 300) + rng.normal(0, 3, (80, 100))
+    adu[:, 20:] += rng.normal(200, 10, (80, 80))
+    raw = np.rint(adu).astype(np.uint16)
+    path = write_fits(pixels=raw, GAIN=2.0, RDNOISE=6.0, TRIMSEC="[21:100,1:80]", BIASSEC="[1:20,1:80]")
+    frame, _ = written(path, tmp_path / "out.fits")
+    assert (frame.unit, frame.stored_unit, frame.factor) == ("electron", "adu", 2.0)
+    with fits.open(tmp_path / "out.fits") as hdus:
+        np.testing.assert_array_equal(hdus["SCI"].data, raw)
+        flux, toy = hdus["TOYFLUX"].data, hdus["TOY"].data
+        assert hdus["TOYFLUX"].header["BUNIT"] == "adu"
+    # A difference has no zero point: the bias level is not added to it.
+    np.testing.assert_allclose(flux[:, 20:], (frame.sci[:, 20:] - frame.level) / 2, atol=1e-3)
+    np.testing.assert_allclose(toy[:, 20:], (frame.sci[:, 20:] - frame.level) / frame.noise, atol=1e-3)
+    assert np.isnan(flux[:, :20]).all()  # the overscan was not looked at
+    assert np.isnan(toy[:, :20]).all()
+
+
+def test_a_plane_that_the_file_has_is_replaced(rng, write_fits, tmp_path):
+    pixels = rng.normal(500, 10, (80, 100)).astype(np.float32)
+    old = fits.ImageHDU(np.full((80, 100), 7, np.int16), fits.Header({"BUNIT": "mag", "ORIGIN": "here"}), name="TOY")
+    other = fits.ImageHDU(np.full((4, 4), 8, np.int16), fits.Header({"BUNIT": "mag"}), name="TOY", ver=2)
+    _, result = written(write_fits(pixels=pixels, extra=[old, other], BUNIT="electron"), tmp_path / "out.fits")
+    with fits.open(tmp_path / "out.fits") as hdus:
+        assert [(hdu.name, hdu.ver) for hdu in hdus] == [
+            ("SCI", 1), ("TOY", 1), ("TOY", 2), ("ERR", 1), ("DQ", 1), ("TOYFLUX", 1),
+        ]  # fmt: skip
+        assert np.array_equal(hdus["TOY", 1].data, result.planes["TOY"][0])
+        assert hdus["TOY", 1].header["ORIGIN"] == "here"
+        assert "BUNIT" not in hdus["TOY", 1].header  # the new plane is a pure number
+        assert hdus["TOY", 2].data.tolist() == other.data.tolist()
+        assert hdus["TOY", 2].header["BUNIT"] == "mag"
+
+
+def test_a_result_taken_as_input_gives_the_same_extensions(rng, write_fits, tmp_path):
+    path = write_fits(pixels=rng.normal(500, 10, (80, 100)).astype(np.float32), BUNIT="electron")
+    _, first = written(path, tmp_path / "one.fits")
+    _, second = written(tmp_path / "one.fits", tmp_path / "two.fits")
+    with fits.open(tmp_path / "one.fits") as one, fits.open(tmp_path / "two.fits") as two:
+        assert [(hdu.name, hdu.ver) for hdu in two] == [(hdu.name, hdu.ver) for hdu in one]
+        for name in ("SCI", "ERR", "DQ"):
+            assert np.array_equal(one[name].data, two[name].data)
+    np.testing.assert_allclose(second.planes["TOY"][0], first.planes["TOY"][0], atol=1e-3)
 
 
 def test_bad_overlap_is_an_error(write_fits):

@@ -13,14 +13,14 @@ from models import describe
 from pipeline import cli
 from pipeline.bundle.card import load_bundle_card
 from pipeline.camera.baselines import FOREST_COLUMNS
-from pipeline.config import load_config, parse_config, zoo_config
+from pipeline.config import DEFAULT_NETWORKS, load_config, parse_config, zoo_config
 from pipeline.errors import UserError
 from pipeline.reporting import zoo as zoo_page
-from pipeline.reporting.zoo import CHOSEN_BY, best_of, collect_zoo
+from pipeline.reporting.zoo import best_of, collect_zoo
 from pipeline.stages.compare import compare
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.train import train
-from pipeline.tasks import get_training
+from pipeline.tasks import get_objective, specs_of
 
 EXPERIMENT = {
     "name": "side",
@@ -28,12 +28,12 @@ EXPERIMENT = {
     "threads": 1,
     "device": "cpu",
     "description": "two <b>networks</b>",
-    "tasks": [],
-    "train": {"gammaness": {"scalars": [], "batch_size": 16, "precision": "float32"}},
+    "networks": {"gammaness": {"batch_size": 16, "precision": "float32"}},
     "evaluate": {"bootstrap": 50, "forest_trees": 10},
     "zoo": {
         "tasks": ["gammaness"],
         "epochs": 1,
+        "train": {"scalars": []},
         "best": 1,
         "seeds": 2,
         "entries": [
@@ -97,7 +97,7 @@ def test_rows_hold_what_the_trainings_left(page, run):
     content = json.loads(page.with_suffix(".json").read_text())
     rows = {row["label"]: row for row in content["networks"]["gammaness"]}
     assert rows.keys() == {"narrow", "lenet5_modern"}
-    metrics = json.loads((run / "zoo/gammaness/narrow/run_0/evaluation/metrics.json").read_text())
+    metrics = json.loads((run / "zoo/gammaness/narrow/run_0/evaluation/gammaness/metrics.json").read_text())
     card = load_bundle_card(run / "zoo/gammaness/narrow/run_0/bundle")
     row = rows["narrow"]
     assert row["metrics"]["auc"] == metrics["metrics"]["auc"]
@@ -127,7 +127,10 @@ def test_the_page_says_what_is_there_and_what_is_not(page):
     assert "each trained with 2 seeds" in text
     assert "The mean includes the first training, by which the network was selected" in text
     assert "the three best on the test split are named" in text  # not those of the validation, chosen for further seeds
-    assert "images alone" in text
+    facts = (
+        "training for gammaness adamw, batches of 16, highest rate 0.004; scalars beside the image: none: images alone"
+    )
+    assert facts in " ".join(re.sub(r"<[^>]+>", " ", text).split())
     assert "averaging to a fixed size, as an mlp and the VGG networks do, counts as a product with a matrix" in text
     assert "data:image/png;base64," in text
     assert "<script" not in text
@@ -137,7 +140,7 @@ def test_the_page_says_what_is_there_and_what_is_not(page):
 def test_all_are_judged_beside_the_same_forest(run, tmp_path):
     assert collect_zoo(run).problems == []
     copy = shutil.copytree(run, tmp_path / "side")
-    metrics = copy / "zoo/gammaness/lenet5_modern/run_0/evaluation/metrics.json"
+    metrics = copy / "zoo/gammaness/lenet5_modern/run_0/evaluation/gammaness/metrics.json"
     content = json.loads(metrics.read_text())
     content["baselines"]["forest"]["auc"]["value"] += 0.01
     metrics.write_text(json.dumps(content))
@@ -191,9 +194,13 @@ def test_entries_are_trained_as_the_experiment_says(run):
 
 
 # ---- who is the best -------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("task", CHOSEN_BY)
-def test_networks_are_chosen_by_what_training_monitors(task):
-    assert CHOSEN_BY[task] == tuple(get_training(task).monitor)
+@pytest.mark.parametrize("spec", specs_of("camera"), ids=lambda spec: spec.name)
+def test_networks_are_chosen_by_what_training_monitors(spec):
+    assert get_objective(spec.name).spec.monitor == spec.monitor
+    first, second, sign = 0.2, 0.1, {"lower": 1, "higher": -1}[spec.monitor.better]
+    cards = {name: {"validation": {spec.monitor.metric: sign * value}} for name, value in [("a", first), ("b", second)]}
+    assert best_of(spec.name, cards, 1) == ["b"]
+    assert spec.monitor.improves(sign * second, sign * first)
 
 
 def test_the_best_are_those_of_the_validation():
@@ -208,25 +215,37 @@ def test_the_best_are_those_of_the_validation():
 def test_an_entry_changes_its_network_and_what_it_names():
     cfg = parse_config(EXPERIMENT)
     derived = zoo_config(cfg, "lenet5_modern", repeat=2)
-    assert (derived.name, derived.seed, derived.tasks) == ("side_lenet5_modern", 5, ("gammaness",))
-    expected = cfg.train.gammaness.model_dump() | {
-        "model": {"name": "lenet5_modern", "kwargs": {}}, "epochs": 1, "learning_rate": 1e-3
+    assert (derived.name, derived.seed, list(derived.networks)) == ("side_lenet5_modern", 5, ["gammaness"])
+    expected = cfg.networks["gammaness"].model_dump() | {
+        "model": {"name": "lenet5_modern", "kwargs": {}}, "epochs": 1, "learning_rate": 1e-3, "scalars": ()
     }  # fmt: skip
-    assert derived.train.gammaness.model_dump() == expected
-    assert derived.train.energy == cfg.train.energy
+    assert derived.networks["gammaness"].model_dump() == expected
     assert derived.zoo.entries == ()
+
+
+def test_an_entry_has_the_one_head_of_its_task():
+    both = {"heads": {"gammaness": {"label_smoothing": 0.1}, "energy": {}}, "learning_rate": 5e-4}
+    cfg = parse_config({"networks": {"gammaness": both}, "zoo": {"entries": [{"name": "vgg11"}]}})
+    derived = zoo_config(cfg, "vgg11").networks
+    assert list(derived) == ["energy", "gammaness"]
+    assert {name: list(network.heads) for name, network in derived.items()} == {
+        "energy": ["energy"], "gammaness": ["gammaness"],
+    }  # fmt: skip
+    assert derived["gammaness"].heads["gammaness"].label_smoothing == 0.1
+    assert derived["gammaness"].learning_rate == 5e-4
+    assert derived["energy"].learning_rate == DEFAULT_NETWORKS["energy"].learning_rate
 
 
 def test_an_entry_keeps_what_it_does_not_name():
     still = {"mirror": False, "rotation": "none"}
     cfg = parse_config({
-        "train": {"gammaness": {"augmentation": still}},
+        "networks": {"gammaness": {"augmentation": still}},
         "zoo": {"entries": [{"name": "vgg11", "train": {"augmentation": {"shift_px": 2}}}]},
     })  # fmt: skip
-    derived = zoo_config(cfg, "vgg11").train
-    assert derived.gammaness.augmentation.model_dump() == still | {"shift_px": 2, "scale": 0.0}
-    assert derived.gammaness.model.kwargs == {}  # not those of the experiment's own network
-    assert derived.energy.augmentation.mirror
+    derived = zoo_config(cfg, "vgg11").networks
+    assert derived["gammaness"].augmentation.model_dump() == still | {"shift_px": 2, "scale": 0.0}
+    assert derived["gammaness"].model.kwargs == {}  # not those of the experiment's own network
+    assert derived["energy"].augmentation.mirror
 
 
 def test_label_is_the_name_unless_given():
@@ -254,7 +273,9 @@ def test_entries_that_are_not_accepted(entries, message):
 
 def test_what_an_entry_sets_is_checked():
     cfg = parse_config({"zoo": {"entries": [{"name": "vgg11", "train": {"epoch": 3}}]}})
-    with pytest.raises(UserError, match=r"zoo entry 'vgg11': unknown key 'train\.\w+\.epoch'; did you mean 'epochs'"):
+    with pytest.raises(
+        UserError, match=r"zoo entry 'vgg11': unknown key 'networks\.\w+\.epoch'; did you mean 'epochs'"
+    ):
         zoo_config(cfg, "vgg11")
     with pytest.raises(UserError, match="the zoo has no entry 'vgg13'; it has vgg11"):
         zoo_config(cfg, "vgg13")
@@ -264,7 +285,7 @@ def test_every_network_of_the_shipped_zoo_takes_its_tiles(checkout):
     cfg = load_config(checkout / "configs" / "zoo.yaml")
     size = cfg.tiles.camera.size
     for entry in cfg.zoo.entries:
-        section = zoo_config(cfg, entry.label).train.gammaness
+        section = zoo_config(cfg, entry.label).networks["gammaness"]
         assert section.epochs == cfg.zoo.epochs
         assert describe(entry.name, size, 3, 2, **entry.kwargs).min_size_px <= size, entry.label
 
@@ -308,7 +329,7 @@ def test_an_experiment_without_its_defaults_is_a_comparison_too(run, tmp_path):
     assert collect_zoo(copy).config == collect_zoo(run).config
 
 
-@pytest.mark.parametrize("name", ["bundle/card.json", "evaluation/metrics.json"])
+@pytest.mark.parametrize("name", ["bundle/card.json", "evaluation/gammaness/metrics.json"])
 def test_a_file_that_is_not_whole_is_named(name, run, tmp_path):
     path = shutil.copytree(run, tmp_path / "side") / "zoo" / "gammaness" / "narrow" / "run_1" / name
     path.write_text(path.read_text()[:100])
@@ -318,7 +339,7 @@ def test_a_file_that_is_not_whole_is_named(name, run, tmp_path):
 
 def test_a_further_seed_without_a_value(run, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.stages.compare._cost", lambda *_: zoo_page.Cost(1.0, 2.0, None))
-    path = shutil.copytree(run, tmp_path / "side") / "zoo/gammaness/narrow/run_1/evaluation/metrics.json"
+    path = shutil.copytree(run, tmp_path / "side") / "zoo/gammaness/narrow/run_1/evaluation/gammaness/metrics.json"
     content = json.loads(path.read_text())
     for entry in content["metrics"].values():
         entry["value"] = None

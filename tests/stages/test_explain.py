@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_bundles import camera_bundle, sky_bundle
 from toy_events import FIRST_EVENT, toy_camera, write_toy_dl1
+from two_headed_bundles import two_headed_bundle
 
 from models import create_model
 from pipeline import cli
@@ -21,7 +22,10 @@ EVENT = FIRST_EVENT + 1
 
 def bundle(folder, task, model="resnet18", **kwargs):
     """A bundle whose network was never trained."""
-    camera_bundle(folder, task, toy_camera().identity)
+    if task == "both":
+        two_headed_bundle(folder, toy_camera().identity)
+    else:
+        camera_bundle(folder, task, toy_camera().identity)
     card = load_bundle_card(folder)
     torch.manual_seed(1)
     network = create_model(model, 3, card.model.num_outputs, n_scalars=1, **kwargs)
@@ -35,7 +39,7 @@ def bundle(folder, task, model="resnet18", **kwargs):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("explain")
-    for task in ("energy", "gammaness"):
+    for task in ("energy", "gammaness", "both"):
         bundle(root / task, task, width=4, stem="stride2", depths=[1, 1])
     bundle(root / "mlp", "gammaness", model="mlp", hidden=[8])
     sky_bundle(root / "denoise")
@@ -103,6 +107,29 @@ def _numbers(text):
     return first, second
 
 
+@pytest.mark.parametrize(
+    ("head", "title", "quantity"),
+    [
+        (None, r"reco_energy_tev \S+ TeV, reco", "log10(E / TeV)"),
+        ("energy", r"reco_energy_tev \S+ TeV, reco", "log10(E / TeV)"),
+        ("gammaness", r"gammaness 0\.\d+ \(true: gamma", "the logit of gammaness"),
+    ],
+)
+def test_the_head_that_is_explained_is_chosen(head, title, quantity, folder, tmp_path, drawn, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = run(folder, "both", head=head)
+    assert out.name == f"run_event{EVENT}_tel1_{head or 'energy'}_attribution.png"
+    (((said, channels), options),) = drawn
+    assert re.match(title, said)
+    assert options["quantity"] == quantity
+    parts = sum(channel.attribution.sum() for channel in channels) + sum(value for _, value in options["scalars"])
+    value, empty = (float(part.replace("−", "-")) for part in _numbers(said.splitlines()[2]))
+    assert parts == pytest.approx(value - empty, abs=0.05 * abs(value - empty) + 0.01)
+    if head == "gammaness":  # its own output, and not that of the first head
+        gammaness = float(said.split()[1])
+        assert value == pytest.approx(np.log(gammaness / (1 - gammaness)), abs=0.01)
+
+
 def test_features_are_drawn_by_level(folder, tmp_path, drawn):
     run(folder, show="features", out=tmp_path / "features.png")
     (((_, channels, filters, levels), _),) = drawn
@@ -142,6 +169,7 @@ def test_the_brightest_of_several_images_is_taken(folder, tmp_path, caplog, draw
         ("gammaness", {"event": FIRST_EVENT}, UserError, rf"does not take event {FIRST_EVENT} of telescope 1: "),
         ("gammaness", {"show": "weights"}, UserError, "there is no picture 'weights'; accepted: attribution, features"),
         ("gammaness", {"out": "a.pdf"}, UserError, r"written as PNG, got --out a\.pdf"),
+        ("both", {"head": "denoise"}, UserError, "tiny has no head 'denoise'; it has energy, gammaness"),
         ("mlp", {"show": "features"}, UserError, "Mlp has no feature maps: .*; take --show attribution"),
         ("denoise", {}, UserError, "restores frames; only networks with one answer per camera image are explained"),
         ("nothing", {}, UserError, "there is no bundle"),

@@ -11,6 +11,7 @@ import pytest
 from astropy.io import fits
 from tiny_bundles import camera_bundle, sky_bundle
 from toy_events import FIRST_EVENT, toy_camera, write_toy_dl1
+from two_headed_bundles import two_headed_bundle
 
 from pipeline.camera.dl1 import DL1File
 from pipeline.camera.predictions import CameraModel, column_prefix, distinct, predict_images
@@ -30,6 +31,7 @@ def folder(tmp_path_factory):
     camera_bundle(root / "energy", "energy", identity)
     camera_bundle(root / "gammaness", "gammaness", identity)
     camera_bundle(root / "strict", "energy", identity, name="strict", size_min_pe=800.0)
+    two_headed_bundle(root / "both", identity)
     sky_bundle(root / "denoise")
     write_toy_dl1(root / "run.dl1.h5")
     rng = np.random.default_rng(1)
@@ -174,6 +176,54 @@ def test_dl2_holds_every_image_of_a_served_camera(folder, tmp_path):
     assert set(provenance["bundles"]) == {"tiny_energy", "tiny_gammaness"}
     assert provenance["n_valid"] == 9
     assert json.loads((tmp_path / "run.dl2.h5.provenance.json").read_text())["input"] == "run.dl1.h5"
+
+
+def test_heads_of_one_bundle_answer_together(folder):
+    _, found = records([folder / "run.dl1.h5"], [folder / "both"])
+    _, alone = records([folder / "run.dl1.h5"], [folder / "energy"])
+    expected = ["file", "obs_id", "event_id", "tel_id", "camera", "valid", "reco_energy_tev", "reco_energy_uncert_tev"]
+    for record, same in zip(found, alone, strict=True):
+        assert [key for key in record if key != "reason"] == [*expected, "gammaness"]
+        assert {key: record[key] for key in expected} == {key: same[key] for key in expected}
+        assert record.get("reason") == (same["reason"].replace("tiny_energy", "tiny") if "reason" in same else None)
+        if record["valid"]:
+            # half of log10(size) - 2 is the logit
+            logit = 0.5 * np.log10(record["reco_energy_tev"])
+            assert record["gammaness"] == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-5)
+        else:
+            assert record["gammaness"] is None
+
+
+def test_columns_of_a_further_bundle_are_told_apart_by_the_prefix_of_the_head(folder):
+    _, found = records([folder / "run.dl1.h5"], [folder / "both", folder / "gammaness"], telescope=1)
+    names = [key for key in found[0] if "gammaness" in key or "reco" in key]
+    assert names == [
+        "reco_energy_tev", "reco_energy_uncert_tev", "tiny_gammaness_gammaness", "tiny_gammaness_2_gammaness",
+    ]  # fmt: skip
+
+
+def test_dl2_has_a_group_for_each_head(folder, tmp_path):
+    ctapipe_io = pytest.importorskip("ctapipe.io")
+    out = tmp_path / "run.dl2.h5"
+    statuses, found = records([folder / "run.dl1.h5"], [folder / "both"], telescope=1, out=out)
+    assert statuses[0]["n_valid"] == 9
+    with ctapipe_io.TableLoader(out, focal_length_choice="EQUIVALENT") as loader:
+        table = loader.read_telescope_events()
+        events = loader.read_subarray_events()
+    assert table["event_id"].tolist() == [record["event_id"] for record in found]
+    valid = [record["valid"] for record in found]
+    assert 0 < sum(valid) < len(valid)
+    heads = {"tiny_energy": ("energy", "reco_energy_tev"), "tiny_gammaness": ("prediction", "gammaness")}
+    for prefix, (quantity, column) in heads.items():
+        assert table[f"{prefix}_tel_is_valid"].tolist() == valid
+        expected = [np.nan if record[column] is None else record[column] for record in found]
+        np.testing.assert_allclose(table[f"{prefix}_tel_{quantity}"], expected, rtol=1e-6)
+        # one telescope: the event's value is that of its image
+        np.testing.assert_allclose(events[f"{prefix}_{quantity}"], expected, rtol=1e-6)
+        assert events[f"{prefix}_is_valid"].tolist() == valid
+    assert str(table["tiny_energy_tel_energy"].unit) == "TeV"
+    sigma = [np.nan if r["reco_energy_uncert_tev"] is None else r["reco_energy_uncert_tev"] for r in found]
+    np.testing.assert_allclose(table["tiny_energy_tel_energy_uncert"], sigma, rtol=1e-6)
 
 
 def test_equal_runs_give_equal_bytes(folder, tmp_path):

@@ -12,6 +12,7 @@ from astropy.io import fits
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.reporting import words
+from pipeline.reporting.collect import collect
 from pipeline.stages.report import report
 
 EVIL = "<script>alert(1)</script>.fits"
@@ -26,6 +27,7 @@ def metrics_json():
     kept = {"n": 6200, "better": "lower"}
     return {
         "task": "gammaness",
+        "network": "gammaness",
         "model": "resnet18",
         "bundle_sha256": "ab" * 32,
         "data": {"manifests": ["camera.manifest.json"], "manifests_sha256": ["cd" * 32], "split": "test", "n": 6500,
@@ -54,7 +56,8 @@ def metrics_json():
 def card_json():
     return {
         "name": "gammaness",
-        "tasks": ["gammaness"],
+        "network": "gammaness",
+        "heads": [{"task": "gammaness"}],
         "model": {"name": "resnet18", "kwargs": {"width": 16}, "n_parameters": 701_000},
         "training": {"epochs": 12, "best_epoch": 9, "n_images": 15_000, "wall_time_s": 312.0, "device": "cpu"},
         "bundle_sha256": "ab" * 32,
@@ -94,9 +97,10 @@ def made_up_dl2(path, n=30):
 def run_dir(tmp_path):
     run = tmp_path / "results" / "trial"
     folders = (
-        "status tiles bundles/gammaness evaluation/gammaness predictions/camera predictions/sky benchmarks/tiles_camera"
-    )
-    for folder in folders.split():
+        "status", "tiles", "bundles/gammaness", "evaluation/gammaness/gammaness", "predictions/camera/gamma_test",
+        "predictions/sky/field_7", "predictions/sky/broken", "benchmarks/tiles_camera",
+    )  # fmt: skip
+    for folder in folders:
         (run / folder).mkdir(parents=True)
     config = Config(name="trial", description="Gammas & protons, 1 < E < 2 TeV").model_dump(mode="json")
     (run / "config.yaml").write_text(yaml.safe_dump(config))
@@ -111,28 +115,29 @@ def run_dir(tmp_path):
         "counts": {"train": {"0": 6000, "101": 6000}, "test": {"0": 3250, "101": 3250}},
     }  # fmt: skip
     (run / "tiles/camera.manifest.json").write_text(json.dumps(manifest))
-    (run / "evaluation/gammaness/metrics.json").write_text(json.dumps(metrics_json()))
-    small_figure(run / "evaluation/gammaness/roc.png")
+    (run / "evaluation/gammaness/gammaness/metrics.json").write_text(json.dumps(metrics_json()))
+    small_figure(run / "evaluation/gammaness/gammaness/roc.png")
     (run / "bundles/gammaness/card.json").write_text(json.dumps(card_json()))
     (run / "bundles/gammaness/MODEL_CARD.md").write_text(
         "# gammaness\n\n<b>raw</b> [x](javascript:1)\n\n|a|b|\n|-|-|\n|1|2|\n"
     )
     small_figure(run / "bundles/gammaness/learning_curves.png")
-    made_up_dl2(run / "predictions/camera/gamma_test.dl2.h5")
+    made_up_dl2(run / "predictions/camera/gamma_test/gamma_test.dl2.h5")
     camera = {"gamma_test.simtel.gz": {"status": "ok", "n_images": 41, "n_valid": 30, "left_out": {"too faint": 11}}}
-    (run / "predictions/camera/status.json").write_text(json.dumps(camera))
+    (run / "predictions/camera/gamma_test/status.json").write_text(json.dumps(camera))
     sky = {
         "field_7.fits": {
             "status": "ok",
             "file": str(tmp_path / "field_7.fits"),
-            "output": str(run / "predictions/sky/field_7.fits"),
+            "output": str(run / "predictions/sky/field_7/field_7.fits"),
         },
-        "broken.fits": {"status": "failed", "reason": "/home/me/data/broken.fits has no valid pixel"},
     }
-    (run / "predictions/sky/status.json").write_text(json.dumps(sky))
+    (run / "predictions/sky/field_7/status.json").write_text(json.dumps(sky))
+    broken = {"broken.fits": {"status": "failed", "reason": "/home/me/data/broken.fits has no valid pixel"}}
+    (run / "predictions/sky/broken/status.json").write_text(json.dumps(broken))
     frame = np.random.default_rng(0).normal(200, 10, (64, 64)).astype(np.float32)
     fits.PrimaryHDU(frame).writeto(tmp_path / "field_7.fits")
-    fits.PrimaryHDU(np.full_like(frame, 200) + frame[::-1] * 1e-3).writeto(run / "predictions/sky/field_7.fits")
+    fits.PrimaryHDU(np.full_like(frame, 200) + frame[::-1] * 1e-3).writeto(run / "predictions/sky/field_7/field_7.fits")
     (run / "benchmarks/train.tsv").write_text("s\th:m:s\tmax_rss\n312.5\t0:05:12\t900.1\n")
     for name, line in (("a", "10.0\t0:00:10\t300.0"), ("b", "20.0\t0:00:20\tNA")):
         (run / f"benchmarks/tiles_camera/{name}.tsv").write_text(f"s\th:m:s\tmax_rss\n{line}\n")
@@ -165,7 +170,7 @@ def test_nothing_is_loaded_from_outside(page):
 def test_headline_stands_beside_its_baseline(page):
     text = text_of(page)
     assert "0.872 [0.861, 0.883]" in text
-    assert "area under the ROC curve beside: forest on Hillas parameters ▲ better 0.872 [0.861, 0.883]" in text
+    assert "area under the ROC curve compared with: forest on Hillas parameters ▲ better 0.872 [0.861, 0.883]" in text
     assert "+0.021 [+0.015, +0.027]" in text
     assert "● undecided" in text
     assert "forest on Hillas parameters" in text
@@ -247,16 +252,16 @@ def test_a_run_of_nothing_but_statuses_makes_a_page(run_dir, tmp_path):
 
 
 def test_damaged_parts_are_named(run_dir, tmp_path):
-    (run_dir / "evaluation/gammaness/metrics.json").write_text("{ not json")
-    (run_dir / "predictions/camera/gamma_test.dl2.h5").write_bytes(b"nothing")
+    (run_dir / "evaluation/gammaness/gammaness/metrics.json").write_text("{ not json")
+    (run_dir / "predictions/camera/gamma_test/gamma_test.dl2.h5").write_bytes(b"nothing")
     (run_dir / "config.yaml").write_text("a: [1")
     (run_dir / "status/ingest_sky.json").write_text("[]")
     text = text_of(report(run_dir, tmp_path / "report.html").read_text())
-    assert "evaluation/gammaness/metrics.json cannot be read" in text
-    assert "predictions/camera/gamma_test.dl2.h5 cannot be read" in text
+    assert "evaluation/gammaness/gammaness/metrics.json cannot be read" in text
+    assert "predictions/camera/gamma_test/gamma_test.dl2.h5 cannot be read" in text
     assert "config.yaml cannot be read" in text
     assert "status/ingest_sky.json is not what it should be" in text
-    assert "This task was not evaluated" in text
+    assert "This head was not evaluated" in text
 
 
 def test_what_is_no_run_is_refused(tmp_path):
@@ -314,6 +319,89 @@ def test_verdict_needs_an_interval_that_leaves_out_zero(difference, better, expe
 )
 def test_durations(seconds, expected):
     assert words.duration_text(seconds) == expected
+
+
+# ---- networks and heads ----------------------------------------------------------------------------------------
+def write_network(run, name, tasks):
+    """A bundle's card, a head for each task; and the evaluation of those that have metrics."""
+    (run / "bundles" / name).mkdir(parents=True, exist_ok=True)
+    card = card_json() | {"name": name, "network": name, "heads": [{"task": task} for task in tasks]}
+    (run / "bundles" / name / "card.json").write_text(json.dumps(card))
+    for task, metrics in tasks.items():
+        if metrics is not None:
+            folder = run / "evaluation" / name / task
+            folder.mkdir(parents=True)
+            (folder / "metrics.json").write_text(json.dumps(metrics | {"task": task, "network": name}))
+
+
+def headings(page):
+    return re.findall(r'<h2 id="([^"]+)">([^<]+)</h2>', page)
+
+
+def test_a_head_is_called_by_its_task_alone_where_one_network_has_it(page):
+    assert ("gammaness-gammaness", "Gamma ray or hadron") in headings(page)
+
+
+def test_two_networks_with_the_same_task_are_told_apart(run_dir, tmp_path):
+    other = metrics_json()
+    other["metrics"]["auc"] = estimate(0.901, 0.011, n=6200, better="higher")
+    write_network(run_dir, "wide", {"gammaness": other})
+    page = report(run_dir, tmp_path / "report.html").read_text()
+    found = dict(headings(page))
+    assert found["gammaness-gammaness"] == "Gamma ray or hadron (network gammaness)"
+    assert found["wide-gammaness"] == "Gamma ray or hadron (network wide)"
+    text = text_of(page)
+    assert text.index("(network gammaness)") < text.index("0.872 [0.861, 0.883]")
+    assert text.index("(network wide)") < text.index("0.901 [0.890, 0.912]")
+    assert "tiles that gammaness of wide was judged on" in text
+    assert "bundle wide" in text
+
+
+def test_a_network_of_another_name_says_it(run_dir, tmp_path):
+    (run_dir / "evaluation/gammaness").rename(run_dir / "evaluation/wide")
+    (run_dir / "bundles/gammaness").rename(run_dir / "bundles/wide")
+    page = report(run_dir, tmp_path / "report.html").read_text()
+    assert dict(headings(page))["wide-gammaness"] == "Gamma ray or hadron (network wide)"
+
+
+def test_heads_of_one_network_share_its_description(run_dir, tmp_path):
+    shutil.rmtree(run_dir / "evaluation/gammaness")
+    shutil.rmtree(run_dir / "bundles/gammaness")
+    write_network(run_dir, "both", {"gammaness": metrics_json(), "energy": None})
+    page = report(run_dir, tmp_path / "report.html").read_text()
+    assert [name for name, _ in headings(page) if name.startswith("both-")] == ["both-gammaness", "both-energy"]
+    text = text_of(page)
+    assert text.count("A resnet18 (width 16) of 701\u202f000 parameters") == 1
+    assert (
+        "Energy of gamma rays (network both) Another head of the network both, described above. "
+        "This head was not evaluated." in text
+    )
+
+
+def test_a_task_that_is_not_installed_is_shown_by_its_name_with_all_its_metrics(run_dir, tmp_path):
+    content = metrics_json()
+    for block in (content["metrics"], content["baselines"]["forest"]):
+        block["angular_resolution"] = block.pop("background_at_80")
+    content["differences"]["forest"]["angular_resolution"] = content["differences"]["forest"].pop("background_at_80")
+    del content["combined"]
+    write_network(run_dir, "direction", {"direction": content})
+    page = report(run_dir, tmp_path / "report.html").read_text()
+    assert [name for name, _ in headings(page) if "-" in name][-1] == "direction-direction"  # after the known ones
+    assert dict(headings(page))["direction-direction"] == "direction"
+    summary, details = page.split('<h2 id="direction-direction">')
+    for part in (summary, details):
+        assert "angular resolution" in text_of(part)
+    assert "6\u202f500 images of 1\u202f600 showers" in text_of(details)
+
+
+def test_the_wing_of_a_prediction_is_its_first_folder(run_dir):
+    run = collect(run_dir)
+    assert {(entry.name, entry.wing, entry.ok) for entry in run.predicted} == {
+        ("gamma_test.simtel.gz", "camera", True), ("field_7.fits", "sky", True), ("broken.fits", "sky", False),
+    }  # fmt: skip
+    (entry,) = run.camera_predictions
+    assert entry.name == "gamma_test"
+    assert run.problems == []
 
 
 # ---- in a browser --------------------------------------------------------------------------------------------

@@ -193,6 +193,7 @@ def _plane_hdu(product: FrameProduct, name: str, version: int, header: "fits.Hea
 
     plane, unit = product.planes[name]
     hdu = fits.ImageHDU(np.asarray(plane, np.float32), header, name=name, ver=version)
+    hdu.header.remove("BUNIT", ignore_missing=True)  # of the plane that was there before
     if unit:
         hdu.header["BUNIT"] = unit
     return hdu
