@@ -1,6 +1,6 @@
 """Camera images: what is accepted, and what comes back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +120,7 @@ class ImagePredictions:
         meta = {"model": card.name, "bundle_sha256": card.bundle_sha256, "lightpool_version": __version__}
         return QTable(columns, meta=meta)
 
-    def _joined(self, values_of: Any, dtype: Any) -> np.ndarray:
+    def _joined(self, values_of: "Callable[[predictions.ImagePredictions], np.ndarray]", dtype: type) -> np.ndarray:
         return np.concatenate([np.empty(0, dtype), *(np.asarray(values_of(chunk), dtype) for chunk in self._chunks)])
 
 

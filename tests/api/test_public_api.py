@@ -333,6 +333,14 @@ def test_to_ccddata(folder, denoise, frame):
     assert denoise.predict(frame.data).to_ccddata().wcs is None
 
 
+def test_ccddata_of_a_file_of_integers_is_written(denoise, frame, tmp_path):
+    header = fits.Header({"BLANK": 0, "BUNIT": "adu"})
+    fits.PrimaryHDU(frame.data.astype(np.uint16), header).writeto(tmp_path / "raw.fits")
+    ccd = denoise.predict(tmp_path / "raw.fits").to_ccddata()
+    ccd.write(tmp_path / "new.fits")
+    np.testing.assert_array_equal(CCDData.read(tmp_path / "new.fits").data, ccd.data)
+
+
 def test_an_image_in_memory_is_written(denoise, frame, tmp_path):
     result = denoise.predict(frame)
     assert result.write(tmp_path / "new.fits") == tmp_path / "new.fits"
