@@ -94,7 +94,7 @@ class FramePredictions:
     def __repr__(self) -> str:
         if len(self) > 1:
             numbers = ", ".join(str(frame.science_hdu) for frame, _ in self._images)
-            return f"<FramePredictions by {self._card.name}: {len(self)} science images, of the HDUs {numbers}>"
+            return f"<FramePredictions by {self._card.name}: {len(self)} science images, in HDUs {numbers}>"
         from pipeline.sky.dq import DQ, has
 
         frame, _ = self._only

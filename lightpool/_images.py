@@ -76,7 +76,8 @@ class ImagePredictions:
 
     def __repr__(self) -> str:
         n_valid = int(np.count_nonzero(self.table["valid"]))
-        head = f"<ImagePredictions by {self._model.name}: {len(self)} images, {n_valid} valid>"
+        n_images = f"{len(self)} image{'s' * (len(self) != 1)}"
+        head = f"<ImagePredictions by {self._model.name}: {n_images}, {n_valid} valid>"
         shown = self.table[:_SHOWN_ROWS]
         for name in self.columns:
             shown[name].info.format = ".4g"

@@ -144,6 +144,7 @@ def test_arrays_give_what_their_file_gives(folder, energy, images):
 def test_one_image_needs_no_batch_axis(energy):
     result = energy.predict((np.zeros(256), np.zeros(256), toy_camera()))
     assert result.table["reason"].tolist() == ["nothing left by the cleaning"]
+    assert repr(result).startswith("<ImagePredictions by tiny_energy: 1 image, 0 valid>")
 
 
 def test_no_images_give_an_empty_table(energy):
@@ -359,7 +360,7 @@ def test_a_file_of_several_images(denoise, frame, tmp_path):
     chips = [fits.ImageHDU(frame.data + 10 * n, header, name="SCI", ver=n) for n in (1, 2)]
     fits.HDUList([fits.PrimaryHDU(), *chips]).writeto(tmp_path / "chips.fits")
     result = denoise.predict(tmp_path / "chips.fits", out=tmp_path / "out.fits")
-    assert repr(result) == "<FramePredictions by tiny_denoise: 2 science images, of the HDUs 1, 2>"
+    assert repr(result) == "<FramePredictions by tiny_denoise: 2 science images, in HDUs 1, 2>"
     with pytest.raises(lightpool.UserError, match=r"has 2 science images; take one: result\[0\] to result\[1\]"):
         result.data  # noqa: B018
     first, second = result
