@@ -2,56 +2,235 @@
 
 import math
 import re
+from functools import cache
 from typing import get_args
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
-from pipeline.config import Config, InputsConfig, ShowersConfig, TrainConfig, load_config, parse_config
+from pipeline.config import (
+    DEFAULT_NETWORKS,
+    HILLAS_SCALARS,
+    Config,
+    InputsConfig,
+    NetworkConfig,
+    load_config,
+    parse_config,
+)
+from pipeline.config.generate import SCHEMA_LINE, default_yaml, generate, json_schema
 from pipeline.errors import UserError
+from pipeline.tasks import get_spec, specs_of, task_names
+
+# ---- generated files -------------------------------------------------------------------------------------------------
+HEADS = [(task, other) for task in task_names() for other in task_names() if task != other]
+#: The smallest valid entry of each list of sections, and the place of the list.
+ENTRIES = {
+    "showers.array": {"type": "LST"},
+    "showers.classes": {"particle": "gamma"},
+    "showers.camera.stars": {"fov_lon_deg": 0.5, "fov_lat_deg": 0.0, "magnitude": 3.0},
+    "sky.defects": {"name": "hot_pixels", "bit": "hot"},
+    "zoo.entries": {"name": "lenet5"},
+}
 
 
-def _keys(content, prefix=""):
-    found = set()
-    for key, value in content.items():
-        found.add(f"{prefix}{key}")
-        if isinstance(value, dict):
-            found |= _keys(value, f"{prefix}{key}.")
-    return found
+def _sections(model, prefix=()):
+    """Places of all sections that are not entries of a list or mapping."""
+    yield prefix
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _sections(field.annotation, (*prefix, name))
 
 
-def test_default_yaml_lists_exactly_the_schema(checkout):
-    path = checkout / "configs" / "default.yaml"
-    written = yaml.safe_load(path.read_text())
-    assert _keys(written) == _keys(Config().model_dump(mode="json"))
-    assert load_config(path) == Config()
+def _nested(place, content):
+    for key in reversed(place):
+        content = {key: content}
+    return content
 
 
-def test_default_yaml_explains_the_keys_of_a_shower_class(checkout):
-    text = (checkout / "configs" / "default.yaml").read_text()
-    (entry,) = (part for part in get_args(ShowersConfig.model_fields["classes"].annotation) if part is not ...)
-    assert issubclass(entry, BaseModel)
-    for key in entry.model_fields:
-        assert re.search(rf"#\s+{key}: ", text), f"{key} of showers.classes is not explained"
+def _models(kind):
+    """A section and all sections in it, those of entries included."""
+    parts = get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+        parts = [field.annotation for field in kind.model_fields.values()]
+    for part in parts:
+        yield from _models(part)
 
 
-@pytest.mark.parametrize("name", ["configs/default", "configs/demo", "configs/files", "configs/zoo", "tests/conf/tiny"])
-def test_shipped_experiments_are_accepted(checkout, name):
-    path = checkout / f"{name}.yaml"
-    assert load_config(path).name == path.stem
+@cache
+def _validator():
+    Draft202012Validator.check_schema(json_schema())
+    return Draft202012Validator(json_schema())
 
 
+def _refuses(content):
+    """Messages of the schema for content that the configuration refuses as well."""
+    with pytest.raises(UserError):
+        parse_config(content)
+    return [error.message for error in _validator().iter_errors(content)]
+
+
+def _experiments(folder):
+    return sorted(folder.glob("*.yaml"))
+
+
+def test_committed_files_are_the_generated_ones(checkout, tmp_path):
+    for path in generate(tmp_path):
+        committed = checkout / "configs" / path.name
+        assert committed.read_text() == path.read_text(), (
+            f"{committed} is out of date; run `python -m pipeline.config.generate` from the checkout"
+        )
+
+
+@pytest.mark.parametrize(
+    "model",
+    dict.fromkeys([*_models(Config), *(spec.options for spec in specs_of())]),
+    ids=lambda model: model.__name__,
+)
+def test_every_field_is_described_in_sentences(model):
+    for name, field in model.model_fields.items():
+        assert field.description, f"{name} of {model.__name__} has no description"
+        assert field.description.endswith("."), f"the description of {name} of {model.__name__} is no sentence"
+
+
+def test_default_yaml_is_the_default_experiment(checkout):
+    assert load_config(checkout / "configs" / "default.yaml") == Config()
+
+
+def test_default_yaml_lists_every_key():
+    def keys(content):
+        return {key: keys(value) if isinstance(value, dict) else None for key, value in content.items()}
+
+    written, schema = (keys(content) for content in (yaml.safe_load(default_yaml()), Config().model_dump(mode="json")))
+    first = next(iter(DEFAULT_NETWORKS))
+    assert list(written["networks"]) == list(DEFAULT_NETWORKS)
+    assert written.pop("networks")[first] == schema.pop("networks")[first]
+    assert written == schema
+
+
+@pytest.mark.parametrize("name", DEFAULT_NETWORKS)
+def test_networks_in_default_yaml_are_whole(name):
+    # Loading would fill the gaps from the default network of this name.
+    assert NetworkConfig.model_validate(yaml.safe_load(default_yaml())["networks"][name]) == DEFAULT_NETWORKS[name]
+
+
+def test_entries_in_comments_are_examples_that_work():
+    text = re.sub(r"^( *)# (- |  )", r"\1\2", default_yaml(), flags=re.MULTILINE)
+    for place in ENTRIES:
+        name = place.rpartition(".")[2]
+        text, n_replaced = re.subn(rf"^( *{name}:) \[\]", r"\1", text, flags=re.MULTILINE)
+        assert n_replaced == 1
+    content = yaml.safe_load(text)
+    config = parse_config(content)
+    for place in ENTRIES:
+        value = config
+        for key in place.split("."):
+            value = getattr(value, key)
+        (entry,) = value
+        assert entry.model_fields_set == set(type(entry).model_fields)
+    assert not list(_validator().iter_errors(content))
+
+
+def test_default_yaml_fits_its_lines():
+    assert max(map(len, default_yaml().splitlines())) <= 120
+
+
+def test_shipped_experiments_name_their_schema(checkout):
+    for path in _experiments(checkout / "configs"):
+        assert path.read_text().startswith(f"{SCHEMA_LINE}\n"), f"{path} must begin with {SCHEMA_LINE!r}"
+
+
+def test_shipped_experiments_are_accepted(checkout):
+    paths = [*_experiments(checkout / "configs"), checkout / "tests" / "conf" / "tiny.yaml"]
+    for path in paths:
+        assert load_config(path).name == path.stem
+        assert not [error.message for error in _validator().iter_errors(yaml.safe_load(path.read_text()))], path
+
+
+@pytest.mark.parametrize("place", list(_sections(Config)), ids=lambda place: ".".join(place) or "top")
+def test_schema_refuses_an_unknown_key_in_a_section(place):
+    (message,) = _refuses(_nested(place, {"zzz": 1}))
+    assert "'zzz' was unexpected" in message
+
+
+@pytest.mark.parametrize("place", ENTRIES)
+def test_schema_refuses_an_unknown_key_in_an_entry(place):
+    content = _nested(place.split("."), [ENTRIES[place]])
+    assert not list(_validator().iter_errors(content))
+    (message,) = _refuses(_nested(place.split("."), [ENTRIES[place] | {"zzz": 1}]))
+    assert "'zzz' was unexpected" in message
+
+
+@pytest.mark.parametrize("task", task_names())
+def test_schema_accepts_the_options_of_a_head(task):
+    options = get_spec(task).options().model_dump()
+    for heads in ([task], {task: options}, {task: None}):
+        content = {"networks": {"own": {"heads": heads, "model": {"name": "lenet5"}}}}
+        parse_config(content)
+        assert not list(_validator().iter_errors(content))
+
+
+@pytest.mark.parametrize(("task", "other"), HEADS)
+def test_schema_refuses_a_head_option_of_another_task(task, other):
+    foreign = set(get_spec(other).options.model_fields) - set(get_spec(task).options.model_fields)
+    for option in foreign | {"zzz"}:
+        value = getattr(get_spec(other).options(), option, 1)
+        assert _refuses({"networks": {"own": {"heads": {task: {option: value}}, "model": {"name": "lenet5"}}}})
+
+
+@pytest.mark.parametrize("augmentation", [True, False, {"shift_px": 2}])
+def test_schema_accepts_a_switch_for_the_augmentation(augmentation):
+    content = {"networks": {"energy": {"augmentation": augmentation}}}
+    parse_config(content)
+    assert not list(_validator().iter_errors(content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"networks": {"energy": {"zzz": 1}}},
+        {"networks": {"energy": {"model": {"zzz": 1}}}},
+        {"networks": {"energy": {"augmentation": {"zzz": 1}}}},
+        {"networks": {"energy": {"augmentation": 1}}},
+        {"networks": {"energy": {"heads": ["spectra"]}}},
+        {"networks": {"energy": {"heads": []}}},
+        {"networks": {"energy": {"heads": {}}}},
+        {"networks": {"energy": {"freeze": "head"}}},
+        {"networks": {"own": {"heads": ["energy"]}}},
+        {"networks": {"own": {"heads": ["energy"], "model": {"kwargs": {}}}}},
+        {"networks": {"own": {"model": {"name": "lenet5"}}}},
+        {"networks": {"own": None}},
+        {"networks": {"a/b": {"heads": ["energy"], "model": {"name": "lenet5"}}}},
+        {"zoo": {"tasks": ["denoise"]}},
+        {"zoo": {"entries": [{"name": "lenet5", "train": {"epochs": 2}}]}},
+        {"zoo": {"entries": [{"name": "lenet5", "train": {"model": {"name": "vgg11"}}}]}},
+        {"predict": {"uses": {"radio": []}}},
+    ],
+)
+def test_schema_refuses_what_the_configuration_refuses(content):
+    assert _refuses(content)
+
+
+def test_generating_replaces_the_files_of_a_folder(tmp_path):
+    (tmp_path / "default.yaml").write_text("old\n")
+    paths = generate(tmp_path)
+    assert [path.name for path in paths] == ["default.yaml", "schema.json"]
+    assert paths[0].read_text() == default_yaml()
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
 def test_an_override_keeps_the_rest_of_its_section():
-    config = parse_config({"train": {"energy": {"epochs": 3}}})
-    assert config.train.energy.epochs == 3
-    assert config.train.energy.model == Config().train.energy.model
-    assert config.train.gammaness == Config().train.gammaness
+    config = parse_config({"networks": {"energy": {"epochs": 3}}, "tiles": {"camera": {"size": 32}}})
+    assert config.networks == {"energy": DEFAULT_NETWORKS["energy"].model_copy(update={"epochs": 3})}
+    assert config.tiles.camera == Config().tiles.camera.model_copy(update={"size": 32})
+    assert config.tiles.sky == Config().tiles.sky
 
 
 def test_kwargs_of_a_model_are_taken_whole():
-    config = parse_config({"train": {"energy": {"model": {"name": "lenet5", "kwargs": {}}}}})
-    assert config.train.energy.model.kwargs == {}
+    config = parse_config({"networks": {"energy": {"model": {"name": "resnet18", "kwargs": {"width": 4}}}}})
+    assert config.networks["energy"].model.kwargs == {"width": 4}
 
 
 def test_an_empty_file_is_the_default_experiment(tmp_path):
@@ -66,7 +245,7 @@ def test_sections_cannot_be_changed():
 
 
 def test_unknown_key_names_the_near_one(checkout):
-    with pytest.raises(UserError, match=r"_key\.yaml: unknown key 'train\.energy\.epoch'; did you mean 'epochs'"):
+    with pytest.raises(UserError, match=r"_key\.yaml: unknown key 'networks\.energy\.epoch'; did you mean 'epochs'"):
         load_config(checkout / "tests" / "conf" / "unknown_key.yaml")
 
 
@@ -94,6 +273,27 @@ def test_unknown_key_lists_the_accepted_ones():
         ({"name": "a b"}, r"name: .*got 'a b'"),
         ({"name": ".."}, r"name: .*got '\.\.'"),
         ({"predict": {"uses": {"radio": []}}}, r"predict\.uses\.radio.*'camera' or 'sky'"),
+        (
+            {"networks": {".a": DEFAULT_NETWORKS["energy"].model_dump()}},
+            r"networks: a network cannot be called '\.a'; accepted: letters, digits, _ and, not at the start, - and \.",
+        ),
+        (
+            {"networks": {"energy": {"heads": "energy"}}},
+            r"networks\.energy\.heads: .*a list of tasks, or a mapping of tasks to their options, got 'energy'",
+        ),
+        (
+            {"networks": {"energy": {"heads": {"energy": {"label_smoothing": 0.1}}}}},
+            r"networks\.energy\.heads: energy: unknown key 'label_smoothing'; accepted: weight, uncertainty",
+        ),
+        (
+            {"networks": {"energy": {"freeze": -1}}},
+            r"networks\.energy\.freeze: .*levels of features, 0 or more, or 'features' for all of them, got -1",
+        ),
+        (
+            {"networks": {"own": {"heads": ["energy", "denoise"], "model": {"name": "lenet5"}}}},
+            r"networks\.own: the head denoise takes the input frame, not image; put it into a separate network",
+        ),
+        ({"zoo": {"tasks": ["denoise"]}}, r"zoo\.tasks: only camera tasks can be compared, and denoise is a sky task"),
     ],
 )
 def test_wrong_values_say_where_what_and_what_is_accepted(content, message):
@@ -135,5 +335,18 @@ def test_runs_are_numbered_through_the_classes():
 
 
 def test_unknown_task_lists_the_accepted_ones():
-    with pytest.raises(UserError, match="unknown task 'spectra'; accepted: energy, gammaness, denoise"):
-        TrainConfig().task("spectra")
+    with pytest.raises(UserError, match=r"networks\.own.*unknown task 'spectra'; accepted: gammaness, energy, denoise"):
+        parse_config({"networks": {"own": {"heads": ["spectra"], "model": {"name": "lenet5"}}}})
+
+
+def test_unknown_network_lists_those_of_the_experiment():
+    with pytest.raises(UserError, match=r"no network 'mono'; accepted: energy, gammaness, denoise$"):
+        Config().network("mono")
+    with pytest.raises(UserError, match=r"no network 'mono'; accepted: none, because the section networks is empty$"):
+        parse_config({"networks": {}}).network("mono")
+
+
+def test_hillas_stands_for_the_usual_image_parameters():
+    network = {"heads": ["energy", "gammaness"], "model": {"name": "resnet18"}, "scalars": "hillas"}
+    config = parse_config({"networks": {"mono": network}})
+    assert config.networks["mono"].scalars == HILLAS_SCALARS

@@ -99,7 +99,7 @@ def bundles_list() -> None:
         print(line)
 
 
-@command(bundles, "show", example="lightpool bundles show results/demo/bundles/energy")
+@command(bundles, "show", example="lightpool bundles show results/demo/bundles/mono")
 def bundles_show(
     name: Annotated[
         str,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @command(
     app,
     "train",
-    example="lightpool train manifest.json --config configs/demo.yaml --network energy --out bundles/energy",
+    example="lightpool train manifest.json --config configs/demo.yaml --network mono --out bundles/mono",
     config="required",
     settings=("device", "threads"),
 )
@@ -37,7 +37,7 @@ def train(
 @command(
     app,
     "evaluate",
-    example="lightpool evaluate manifest.json --bundle bundles/energy --out evaluation/energy",
+    example="lightpool evaluate manifest.json --bundle bundles/mono --out evaluation/mono",
     config="optional",
     settings=("device", "threads"),
 )
@@ -61,7 +61,7 @@ def evaluate(
 @command(
     app,
     "predict",
-    example="lightpool predict run.dl1.h5 --event 12 --bundle results/demo/bundles/energy",
+    example="lightpool predict run.dl1.h5 --event 12 --bundle results/demo/bundles/mono",
     config="optional",
     settings=("threads",),
 )
@@ -105,7 +105,7 @@ def predict(
 @command(
     app,
     "explain",
-    example="lightpool explain run.dl1.h5 --bundle bundles/energy --event 12 --out event_12.png",
+    example="lightpool explain run.dl1.h5 --bundle bundles/mono --event 12 --out event_12.png",
     config="optional",
     settings=("threads",),
 )

@@ -1,8 +1,8 @@
 """The typed configuration: one YAML file per experiment, one module here per group of sections.
 
-Every key has its default here; `configs/default.yaml` lists and explains all of them (a test holds the two
-together), and an experiment's file names only what it changes. An unknown key is an error that says where it
-stands and which keys are accepted.
+Every key has its default and its description here. `configs/default.yaml` and the JSON schema for editors are generated
+from them (`python -m pipeline.config.generate`; a test compares them). An experiment's file names only what it changes.
+An unknown key is an error that says where it is and which keys are accepted.
 """
 
 import re
@@ -50,28 +50,57 @@ __all__ = [
 class Config(Section):
     """One experiment."""
 
-    name: str = Field("default", pattern=rf"^{FOLDER_NAME}$")
-    description: str = ""
-    seed: int = Field(1, ge=0)
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    threads: int = Field(2, ge=1)
-    inputs: InputsConfig = InputsConfig()
-    showers: ShowersConfig = ShowersConfig()
-    sky: SkySimulationConfig = SkySimulationConfig()
-    ingest: IngestConfig = IngestConfig()
-    tiles: TilesConfig = TilesConfig()
-    networks: dict[str, NetworkConfig] = DEFAULT_NETWORKS
-    evaluate: EvaluateConfig = EvaluateConfig()
-    predict: PredictConfig = PredictConfig()
-    zoo: ZooConfig = ZooConfig()
-    report: ReportConfig = ReportConfig()
+    name: str = Field(
+        "default", pattern=rf"^{FOLDER_NAME}$", description="Name of the experiment; results go to results/NAME."
+    )
+    description: str = Field("", description="One or two sentences for the report.")
+    seed: int = Field(1, ge=0, description="Seed of all random numbers: simulation, splits, training and bootstrap.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="Processor: auto, cpu, mps, cuda or cuda:N. auto: an accelerator, if present.",
+    )
+    threads: int = Field(
+        2,
+        ge=1,
+        description="CPU threads of one training or evaluation. Another number can change the last bits of a result.",
+    )
+    inputs: InputsConfig = Field(
+        InputsConfig(),
+        description="Your own files, as glob patterns relative to the folder DATA (make run DATA=DIR).",
+    )
+    showers: ShowersConfig = Field(
+        ShowersConfig(), description="Simulation of air showers and of the telescopes that see them."
+    )
+    sky: SkySimulationConfig = Field(
+        SkySimulationConfig(),
+        description="Simulation of long-exposure sky frames. From a range [low, high], a value is drawn per frame.",
+    )
+    ingest: IngestConfig = Field(
+        IngestConfig(), description="How raw files become camera events and calibrated frames."
+    )
+    tiles: TilesConfig = Field(TilesConfig(), description="How events and frames become training tiles.")
+    networks: dict[str, NetworkConfig] = Field(
+        DEFAULT_NETWORKS,
+        description="The networks to train, by name; each becomes one model bundle. An experiment that has this "
+        "section trains only the networks it names; those with the name of a default network start from its settings.",
+    )
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="How trained networks are tested.")
+    predict: PredictConfig = Field(PredictConfig(), description="How trained networks are applied to whole files.")
+    zoo: ZooConfig = Field(
+        ZooConfig(),
+        description="A comparison of networks, all trained on the same camera tiles for the same number of epochs.",
+    )
+    report: ReportConfig = Field(ReportConfig(), description="The HTML report.")
 
     @field_validator("networks")
     @classmethod
     def _names_are_folders(cls, value: dict[str, NetworkConfig]) -> dict[str, NetworkConfig]:
         for name in value:
             if not re.fullmatch(FOLDER_NAME, name):
-                raise ValueError(f"{name!r} cannot name a network: letters, digits, _, - and . can, not first - or .")
+                raise ValueError(
+                    f"a network cannot be called {name!r}; accepted: letters, digits, _ and, not at the start, - and ."
+                )
         return value
 
     def network(self, name: str) -> NetworkConfig:
@@ -83,13 +112,13 @@ class Config(Section):
             If the experiment has none of that name.
         """
         if name not in self.networks:
-            accepted = ", ".join(self.networks) or "none; the section networks is empty"
+            accepted = ", ".join(self.networks) or "none, because the section networks is empty"
             raise UserError(f"the experiment has no network {name!r}; accepted: {accepted}")
         return self.networks[name]
 
 
 def sections_of(cfg: Config, names: tuple[str, ...]) -> dict[str, Any]:
-    """Content of some sections (``tiles.camera.cleaning``) or keys (``seed``) of an experiment, by their names."""
+    """Content of the named sections (``tiles.camera.cleaning``) or keys (``seed``) of an experiment."""
     chosen = {}
     for name in names:
         value: Any = cfg
@@ -100,25 +129,25 @@ def sections_of(cfg: Config, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def digest_of(cfg: Config, names: tuple[str, ...]) -> str:
-    """SHA-256 of some sections: it changes when one of their keys does, and with no other key."""
+    """SHA-256 of the named sections: it changes if and only if one of their keys changes."""
     return sha256_json(sections_of(cfg, names))
 
 
 def zoo_config(cfg: Config, label: str, repeat: int = 0) -> Config:
-    """The experiment that trains one entry of `cfg.zoo`: one network per task, named as the task, and no zoo.
+    """The experiment that trains one entry of `cfg.zoo`: one network per task, named after the task, and no zoo.
 
     Parameters
     ----------
     cfg : Config
     label : str
-        Of the entry.
+        Label of the entry.
     repeat : int
-        Which of its trainings, from 0: it is added to the seed.
+        Number of the training, from 0; it is added to the seed.
 
     Raises
     ------
     UserError
-        If there is no such entry, or it sets what is not accepted.
+        If there is no such entry, or one of its values is not accepted.
     """
     entries = {entry.label: entry for entry in cfg.zoo.entries}
     if label not in entries:
@@ -165,9 +194,9 @@ def load_config(path: str | Path) -> Config:
 
 
 def parse_config(content: dict[str, Any]) -> Config:
-    """Check a mapping against the schema; sections that override part of a default keep the rest of it.
+    """Check a mapping against the schema; keys that a section does not name keep their defaults.
 
-    The networks are those that `content` names, the default ones where it names none.
+    The networks are those that `content` names, or the default ones if it names none.
 
     Raises
     ------

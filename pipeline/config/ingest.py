@@ -8,38 +8,71 @@ from pipeline.config.base import Section
 class InputsConfig(Section):
     """The user's own files: glob patterns relative to `DATA` (`make run DATA=DIR`)."""
 
-    camera: tuple[str, ...] = ()
-    sky: tuple[str, ...] = ()
+    camera: tuple[str, ...] = Field(
+        (), description='Camera events: simtel, ctapipe DL1 or lstchain DL1 files, such as ["camera/*.simtel.zst"].'
+    )
+    sky: tuple[str, ...] = Field((), description='Sky frames: FITS files, such as ["sky/*.fits.gz"].')
 
 
 class SkyIngestConfig(Section):
-    """How a FITS frame is read. What is None is taken from the header, and if it is not there either, said so."""
+    """How a FITS frame is read. A value of None is taken from the header; if the header lacks it, a note says so."""
 
-    science_hdu: str | int | None = None
-    gain_e_per_adu: float | None = Field(None, gt=0)
-    read_noise_e: float | None = Field(None, ge=0)
-    saturation_adu: float | None = None
-    bias_level_adu: float | None = None
-    bias: tuple[str, ...] = ()
-    dark: tuple[str, ...] = ()
-    flat: tuple[str, ...] = ()
-    mask_suffix: tuple[str, str] | None = None  # ("_ooi_", "_ood_"): the mask file's name beside the science file's
-    weight_suffix: tuple[str, str] | None = None  # the same for a file of inverse variances: ("_ooi_", "_oow_")
+    science_hdu: str | int | None = Field(
+        None,
+        description="Name or number of the science HDU. null: all SCI extensions, else the primary image, else the "
+        "first image extension.",
+    )
+    gain_e_per_adu: float | None = Field(
+        None,
+        gt=0,
+        description="Gain [electrons per ADU]. null: from the header; a frame without a known gain stays in ADU.",
+    )
+    read_noise_e: float | None = Field(None, ge=0, description="Read noise [electrons]. null: from the header.")
+    saturation_adu: float | None = Field(
+        None,
+        description="Level from which a pixel counts as saturated [ADU]. null: from the header, else the converter's "
+        "largest number if pixels are clipped there.",
+    )
+    bias_level_adu: float | None = Field(
+        None,
+        description="Constant bias level to subtract [ADU]. null: from the header, else the median of the overscan, "
+        "else nothing is subtracted.",
+    )
+    bias: tuple[str, ...] = Field((), description="Bias frames; their combination is subtracted.")
+    dark: tuple[str, ...] = Field((), description="Dark frames; subtracted, scaled by exposure time.")
+    flat: tuple[str, ...] = Field((), description="Flat-field frames to divide by.")
+    mask_suffix: tuple[str, str] | None = Field(
+        None,
+        description='How the name of the mask file is made from that of the frame: ["_ooi_", "_ood_"] replaces _ooi_ '
+        "by _ood_. null: no mask file.",
+    )
+    weight_suffix: tuple[str, str] | None = Field(
+        None,
+        description='The same for a file of inverse variances: ["_ooi_", "_oow_"]. null: no such file.',
+    )
     dq_bits: dict[int, int] = Field(
-        default_factory=dict
-    )  # a foreign mask's bit -> ours; bits that are not listed mean 1 (bad pixel)
-    background_box_px: int = Field(64, ge=8)
+        default_factory=dict,
+        description="Meaning of the bits of the file's own mask, as {its bit: our bit}; our bits are in "
+        "pipeline/sky/dq.py. Bits that are not listed mean 1 (bad pixel).",
+    )
+    background_box_px: int = Field(
+        64, ge=8, description="Side of the boxes in which background and noise are measured [px]."
+    )
 
 
 class CameraIngestConfig(Section):
     """How a simtel file is read (through ctapipe)."""
 
-    allowed_telescopes: tuple[int, ...] = ()
-    max_events: int | None = Field(None, ge=1)
+    allowed_telescopes: tuple[int, ...] = Field(
+        (), description="Ids of the telescopes to read from a simtel file. Empty: all."
+    )
+    max_events: int | None = Field(
+        None, ge=1, description="Number of events after which reading of a file stops. null: read all."
+    )
 
 
 class IngestConfig(Section):
     """`lightpool ingest`."""
 
-    camera: CameraIngestConfig = CameraIngestConfig()
-    sky: SkyIngestConfig = SkyIngestConfig()
+    camera: CameraIngestConfig = Field(CameraIngestConfig(), description="Camera files.")
+    sky: SkyIngestConfig = Field(SkyIngestConfig(), description="FITS frames.")

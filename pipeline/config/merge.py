@@ -1,4 +1,4 @@
-"""An experiment's own keys over the defaults, and the message for a key or value that is not accepted."""
+"""Merging an experiment's keys into the defaults, and the message for a key or value that is not accepted."""
 
 import difflib
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-#: What a user's value replaces as a whole: it is a value, not a section.
+#: Keys whose value replaces the default as a whole, because it is a value and not a section.
 _WHOLE = ("kwargs", "uses", "heads", "networks")
 
 
@@ -38,7 +38,7 @@ def first_problem(error: ValidationError, schema: type[BaseModel]) -> str:
 
 
 def _accepted_keys(schema: type[BaseModel], location: tuple[Any, ...]) -> Iterator[str]:
-    """Keys of the section at `location`; numbers and free names (of networks) in it are entries, not keys."""
+    """Keys of the section at `location`; numbers and names of networks in it are entries, not keys."""
     model: Any = schema
     for part in location:
         if part not in getattr(model, "model_fields", {}):
@@ -51,7 +51,7 @@ def _accepted_keys(schema: type[BaseModel], location: tuple[Any, ...]) -> Iterat
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:
-    """The annotation and what it is made of: ``dict[str, X]`` gives ``X``, too."""
+    """The annotation and its parts: ``dict[str, X]`` also gives ``X``."""
     yield annotation
     for part in get_args(annotation):
         yield from _kinds(part)

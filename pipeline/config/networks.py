@@ -1,6 +1,6 @@
-"""Section `networks`: which networks an experiment trains, on what, for which tasks, and how."""
+"""Section `networks`: which networks an experiment trains, on which input, for which tasks, and how."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
@@ -18,19 +18,27 @@ HILLAS_SCALARS = (
 
 
 class ModelConfig(Section):
-    """A network's architecture by name; `kwargs` reach its constructor unchanged."""
+    """A network's architecture, by name."""
 
-    name: str
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    name: str = Field(description="Name of the architecture; `lightpool models list` shows all.")
+    kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the architecture's constructor, passed on unchanged."
+    )
 
 
 class AugmentationConfig(Section):
-    """Random changes of a training image. `true` stands for the defaults, `false` for none."""
+    """Random changes of training images. `true` stands for the defaults, `false` for no changes."""
 
-    mirror: bool = True
-    rotation: Literal["none", "quarters", "sixths"] = "quarters"
-    shift_px: int = Field(0, ge=0, description="largest shift in each direction, in whole tile pixels")
-    scale: float = Field(0.0, ge=0, lt=1, description="largest relative change of the image's size")
+    mirror: bool = Field(True, description="Mirror images in x.")
+    rotation: Literal["none", "quarters", "sixths"] = Field(
+        "quarters",
+        description="Rotate by multiples of a quarter turn (quarters) or of 60 degrees (sixths, for hexagonal "
+        "cameras; it blurs the image), or not at all (none).",
+    )
+    shift_px: int = Field(0, ge=0, description="Largest shift in each direction, in whole tile pixels.")
+    scale: float = Field(
+        0.0, ge=0, lt=1, description="Largest relative change of the image size; charge is kept, the image is blurred."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -56,34 +64,63 @@ class AugmentationConfig(Section):
 
 
 class NetworkConfig(Section):
-    """One network: what it is given, what it is trained for, and how. It becomes one bundle."""
+    """One network: its input, its tasks, and how it is trained. It becomes one bundle."""
 
-    input: str = ""
-    heads: dict[str, SerializeAsAny[HeadOptions]] = Field(min_length=1)
-    model: ModelConfig
-    scalars: tuple[str, ...] = ()
-    start_from: str | None = Field(None, description="bundle whose weights the training starts from")
-    freeze: int | str = Field(0, description="levels of features that keep their weights, or `features`: all of them")
-    epochs: int = Field(12, ge=1)
-    batch_size: int = Field(32, ge=1)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    nesterov: bool = Field(False, description="of sgd")
-    learning_rate: float = Field(4e-3, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
-    warmup_fraction: float = Field(0.05, ge=0, lt=1)
-    gradient_clip: float = Field(1.0, gt=0)
-    augmentation: AugmentationConfig = AugmentationConfig()
-    average_decay: float = Field(
-        0.995, ge=0, lt=1, description="of the weights' running average; 0 keeps the last step's"
+    input: str = Field("", description="Kind of input. Empty: the kind that the task of the first head is made for.")
+    heads: dict[str, SerializeAsAny[HeadOptions]] = Field(
+        min_length=1,
+        description="Tasks of the network, one head each: a list, or {task: {options}}.",
     )
-    early_stopping_patience: int = Field(6, ge=1)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    model: ModelConfig = Field(description="The architecture.")
+    scalars: tuple[str, ...] = Field(
+        (),
+        description="Numbers per image that join the features before the heads; hillas: the usual image parameters.",
+    )
+    start_from: str | None = Field(
+        None,
+        description="Bundle whose weights the training starts from (fine-tuning), by path or name. null: random "
+        "weights.",
+    )
+    freeze: Annotated[int, Field(ge=0)] | Literal["features"] = Field(
+        0,
+        description="With start_from: number of feature levels that keep their weights, or features: everything but "
+        "the heads keeps them.",
+    )
+    epochs: int = Field(12, ge=1, description="Number of passes through the training tiles.")
+    batch_size: int = Field(32, ge=1, description="Number of tiles per step.")
+    optimizer: Literal["adamw", "sgd"] = Field(
+        "adamw", description="adamw, or sgd, which needs learning rates of 0.01 to 0.1."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
+    nesterov: bool = Field(False, description="Whether sgd uses Nesterov momentum.")
+    learning_rate: float = Field(4e-3, gt=0, description="Highest learning rate of the one-cycle schedule.")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay of the optimizer.")
+    warmup_fraction: float = Field(
+        0.05, ge=0, lt=1, description="Fraction of the steps in which the learning rate rises."
+    )
+    gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient; larger ones are scaled down.")
+    augmentation: AugmentationConfig = Field(
+        AugmentationConfig(),
+        description="Random changes of training images. true: the defaults below; false: no changes.",
+    )
+    average_decay: float = Field(
+        0.995,
+        ge=0,
+        lt=1,
+        description="Decay per step of the running average of the weights, which is what is saved. 0: the weights of "
+        "the last step are saved.",
+    )
+    early_stopping_patience: int = Field(
+        6, ge=1, description="Number of epochs without a better validation metric after which training stops."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="float32, bfloat16, or auto: bfloat16 if the processor is faster with it."
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _input_of_the_heads(cls, value: Any) -> Any:
-        """Without `input`, the kind that the first head's task is made for."""
+        """An empty `input` becomes the kind that the task of the first head is made for."""
         if isinstance(value, dict) and not value.get("input") and value.get("heads"):
             return value | {"input": get_spec(next(iter(value["heads"]))).input}
         return value
@@ -91,11 +128,11 @@ class NetworkConfig(Section):
     @field_validator("heads", mode="before")
     @classmethod
     def _options_of_the_tasks(cls, value: Any) -> Any:
-        """A list of tasks, or task -> its options; each task declares the options that it has."""
+        """A list of tasks, or a mapping of tasks to options; each task declares the options that it has."""
         if isinstance(value, list | tuple):
             value = dict.fromkeys(value)
         if not isinstance(value, dict):
-            raise ValueError("Input should be a list of tasks, or task: {options}")
+            raise ValueError("Input should be a list of tasks, or a mapping of tasks to their options")
         heads = {}
         for task, options in value.items():
             schema = get_spec(task).options
@@ -108,12 +145,18 @@ class NetworkConfig(Section):
                 raise ValueError(f"{task}: {first_problem(error, schema)}") from error
         return heads
 
+    @field_validator("scalars", mode="before")
+    @classmethod
+    def _named_set(cls, value: Any) -> Any:
+        """`hillas` stands for the usual image parameters."""
+        return HILLAS_SCALARS if value == "hillas" else value
+
     @field_validator("freeze", mode="before")
     @classmethod
     def _levels_or_all(cls, value: Any) -> Any:
         if value == "features" or (type(value) is int and value >= 0):
             return value
-        raise ValueError("Input should be a number of levels of features from 0, or features for all of them")
+        raise ValueError("Input should be a number of levels of features, 0 or more, or 'features' for all of them")
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "NetworkConfig":
@@ -133,11 +176,11 @@ class NetworkConfig(Section):
 
     @property
     def wing(self) -> str:
-        """Camera or sky: whose tiles it is trained on."""
+        """Camera or sky: the tiles that it is trained on."""
         return self.specs[0].wing
 
 
-#: Networks of an experiment that names none; one that names some starts from these where it uses their names.
+#: Networks of an experiment that names none. A network that an experiment gives one of these names starts from them.
 DEFAULT_NETWORKS = {
     "energy": NetworkConfig(
         heads=["energy"],
@@ -153,7 +196,7 @@ DEFAULT_NETWORKS = {
         heads=["denoise"],
         model=ModelConfig(name="conv_autoencoder", kwargs={"width": 32, "depth": 1, "skips": True}),
         epochs=25,
-        # A tile holds thousands of pixels to learn from: many steps on few tiles beat few steps on many.
+        # A tile has thousands of pixels to learn from: many steps on few tiles are better than few steps on many.
         batch_size=4,
         learning_rate=5e-3,
     ),

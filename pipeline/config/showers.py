@@ -11,16 +11,30 @@ from pipeline.errors import UserError
 class ShowerClass(Section):
     """One kind of primary particle and the runs simulated of it."""
 
-    particle: Literal["gamma", "electron", "muon", "proton", "helium"]
-    runs: int = Field(8, ge=0)
-    showers_per_run: int = Field(150, ge=1)
-    energy_min_tev: float = Field(0.05, gt=0)
-    energy_max_tev: float = Field(10.0, gt=0, le=300)
-    spectral_index: float = -2.0
-    scatter_radius_m: float = Field(300.0, gt=0)
-    viewcone_deg: float = Field(2.0, ge=0, le=30, description="0: a point source")
-    offset_deg: float = Field(0.0, ge=0, le=30, description="centre of the view cone, above the pointing")
-    start_height_m: float | None = Field(None, gt=0, le=80e3, description="where it begins, above the site")
+    particle: Literal["gamma", "electron", "muon", "proton", "helium"] = Field(
+        description="Primary particle: gamma, electron, muon, proton or helium (as four independent nucleons)."
+    )
+    runs: int = Field(8, ge=0, description="Number of runs; each makes one file.")
+    showers_per_run: int = Field(150, ge=1, description="Number of showers in a run.")
+    energy_min_tev: float = Field(0.05, gt=0, description="Lowest energy of the spectrum [TeV].")
+    energy_max_tev: float = Field(10.0, gt=0, le=300, description="Highest energy of the spectrum [TeV].")
+    spectral_index: float = Field(-2.0, description="Index of the power law dN/dE ~ E^index.")
+    scatter_radius_m: float = Field(
+        300.0, gt=0, description="Radius around the centre of the array in which shower cores fall [m]."
+    )
+    viewcone_deg: float = Field(
+        2.0, ge=0, le=30, description="Radius of the cone of arrival directions [deg]. 0: a point source."
+    )
+    offset_deg: float = Field(
+        0.0, ge=0, le=30, description="Centre of that cone above the pointing, towards larger altitude [deg]."
+    )
+    start_height_m: float | None = Field(
+        None,
+        gt=0,
+        le=80e3,
+        description="Height above the site where the particle starts [m]; 1000 for muon rings. null: at the top of "
+        "the atmosphere.",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "ShowerClass":
@@ -30,53 +44,76 @@ class ShowerClass(Section):
 
 
 class TelescopePlace(Section):
-    """One telescope of an array: its type and where its foot stands [m]."""
+    """One telescope of an array: its type and position."""
 
-    type: str
-    x_m: float = 0.0  # to the north
-    y_m: float = 0.0  # to the west
-    z_m: float = 0.0  # above the site's altitude
+    type: str = Field(description="Telescope type: a name in pipeline/camera/telescopes.", examples=["LST"])
+    x_m: float = Field(0.0, description="Position of its base, to the north [m].")
+    y_m: float = Field(0.0, description="Position of its base, to the west [m].")
+    z_m: float = Field(0.0, description="Height of its base above the site [m].")
 
 
 class Star(Section):
-    """A star in the field of view: brighter night sky in the pixels that it lights."""
+    """A star in the field of view: it makes the night sky brighter in the pixels that it lights."""
 
-    fov_lon_deg: float  # towards larger azimuth
-    fov_lat_deg: float  # towards larger altitude
-    magnitude: float  # in B, where photomultipliers are sensitive
+    fov_lon_deg: float = Field(description="Distance from the pointing, towards larger azimuth [deg].", examples=[0.5])
+    fov_lat_deg: float = Field(description="Distance from the pointing, towards larger altitude [deg].", examples=[0.0])
+    # B is the band where photomultipliers are sensitive.
+    magnitude: float = Field(description="Magnitude in the B band.", examples=[3.0])
 
 
 class CameraConditions(Section):
-    """What is not perfect about the cameras, alike for all telescopes."""
+    """Imperfections of the cameras and brightness of the sky, the same for all telescopes."""
 
-    night_sky_factor: float = Field(1.0, ge=0, description="times the dark sky's rate of the telescope type")
-    dead_pixel_fraction: float = Field(0.0, ge=0, lt=1)
-    flat_field_rms: float = Field(0.0, ge=0, lt=1, description="spread of the gains that calibration has left")
-    saturation: bool = True
-    stars: tuple[Star, ...] = ()
+    night_sky_factor: float = Field(
+        1.0, ge=0, description="Rate of night-sky photons, in units of the dark-sky rate of the telescope type."
+    )
+    dead_pixel_fraction: float = Field(0.0, ge=0, lt=1, description="Fraction of the pixels that are dead.")
+    flat_field_rms: float = Field(
+        0.0, ge=0, lt=1, description="Relative rms of the pixel gains that remains after calibration."
+    )
+    saturation: bool = Field(True, description="Whether the readout saturates.")
+    stars: tuple[Star, ...] = Field((), description="Stars in the field of view.")
 
 
 class ShowersConfig(Section):
-    """`lightpool simulate showers`: runs are numbered from 1 through `classes` in their order."""
+    """`lightpool simulate showers`: runs are numbered from 1, through all `classes` in their order."""
 
-    telescope: str = "LST"  # one of this type, unless there is an array
-    array: tuple[TelescopePlace, ...] = ()
-    min_telescopes: int = Field(1, ge=1, description="triggered telescopes that make an event (2: stereo)")
-    # telescope type: simtel or DL1 file with the camera to use for it
-    geometry_files: dict[str, str] = Field(default_factory=dict)
-    camera: CameraConditions = CameraConditions()
-    waveforms: bool = False  # write the calibrated waveforms of triggered telescopes, too (R1)
+    telescope: str = Field(
+        "LST",
+        description="Type of the single telescope, if there is no array: a name in pipeline/camera/telescopes.",
+    )
+    array: tuple[TelescopePlace, ...] = Field((), description="Several telescopes instead, numbered from 1.")
+    min_telescopes: int = Field(
+        1, ge=1, description="Number of triggered telescopes that make an event. 2: stereo events."
+    )
+    geometry_files: dict[str, str] = Field(
+        default_factory=dict,
+        description="Camera geometry from a file, as {telescope type: simtel or DL1 file}; other types keep their own.",
+    )
+    camera: CameraConditions = Field(
+        CameraConditions(), description="Imperfections of the cameras and brightness of the sky."
+    )
+    waveforms: bool = Field(
+        False,
+        description="Also write the calibrated waveforms (R1) of triggered telescopes; files are 40 times larger.",
+    )
     positions_per_shower: int = Field(
-        12, ge=1, le=100, description="places of the array thrown for each shower (shower reuse)"
+        12, ge=1, le=100, description="Number of random array positions for each shower (shower reuse)."
     )
-    zenith_deg: float = Field(20.0, ge=0, le=60)
-    azimuth_deg: float = 180.0
-    site_altitude_m: float = Field(2158.0, ge=0, le=10_000)
-    magnetic_field_ut: tuple[float, float] = (30.6, 23.6)  # horizontal (north), vertical (down): La Palma
+    zenith_deg: float = Field(20.0, ge=0, le=60, description="Zenith angle of the pointing [deg].")
+    azimuth_deg: float = Field(180.0, description="Azimuth of the pointing, from north through east [deg].")
+    site_altitude_m: float = Field(2158.0, ge=0, le=10_000, description="Altitude of the site above sea level [m].")
+    # The default is the field at La Palma.
+    magnetic_field_ut: tuple[float, float] = Field(
+        (30.6, 23.6), description="Magnetic field: horizontal (north) and vertical (down) component [microtesla]."
+    )
     min_true_pe: int = Field(
-        30, ge=1, description="fewer photo-electrons in the camera are not worth a trigger decision"
+        30, ge=1, description="A camera with fewer photo-electrons than this is not tested for a trigger [p.e.]."
     )
-    classes: tuple[ShowerClass, ...] = ()
+    classes: tuple[ShowerClass, ...] = Field(
+        (),
+        description="Kinds of showers; runs are numbered from 1 through the list. Empty: no showers are simulated.",
+    )
 
     @model_validator(mode="after")
     def _fits_the_array(self) -> "ShowersConfig":
@@ -98,7 +135,13 @@ class ShowersConfig(Section):
         return sum(entry.runs for entry in self.classes)
 
     def class_of_run(self, run: int) -> ShowerClass:
-        """The class that run number `run` (1-based) belongs to."""
+        """The class of run number `run` (1-based).
+
+        Raises
+        ------
+        UserError
+            If there is no such run.
+        """
         left = run
         for entry in self.classes:
             if 1 <= left <= entry.runs:

@@ -8,42 +8,54 @@ from pipeline.config.base import Section
 
 
 class SkyDefect(Section):
-    """A further defect of simulated frames: a class that `pipeline.sky.defects` knows by its name."""
+    """An additional defect of simulated frames: a class of `pipeline.sky.defects`, by its registered name."""
 
-    name: str
-    bit: Literal["bad", "hot", "cosmic_ray", "trail", "bleed", "ghost"]  # of the truth mask
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    name: str = Field(description="hot_pixels, muons, worms or a defect of your own.", examples=["hot_pixels"])
+    bit: Literal["bad", "hot", "cosmic_ray", "trail", "bleed", "ghost"] = Field(
+        description="Bit of the truth mask: bad, hot, cosmic_ray, trail, bleed or ghost.", examples=["hot"]
+    )
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="Arguments of the defect's class.")
 
 
 class SkySimulationConfig(Section):
-    """`lightpool simulate sky`: one long-exposure frame per run, with its truth beside it."""
+    """`lightpool simulate sky`: one long-exposure frame per run, with its truth."""
 
-    runs: int = Field(0, ge=0)
-    shape: tuple[int, int] = (384, 384)  # (rows, columns)
-    exposure_s: float = Field(600.0, gt=0)
-    pixel_scale_arcsec: float = Field(0.4, gt=0)
-    fwhm_px: tuple[float, float] = (2.0, 4.5)  # drawn uniformly per frame
-    sky_e_per_s: tuple[float, float] = (0.1, 2.0)  # per pixel, log-uniform per frame
-    sky_gradient: float = Field(0.1, ge=0, description="relative change of the sky across the frame")
-    gain_e_per_adu: tuple[float, float] = (1.0, 3.0)
-    read_noise_e: tuple[float, float] = (3.0, 10.0)
-    dark_e_per_s: float = Field(0.01, ge=0)
-    bias_adu: float = 1000.0
-    full_well_e: float = Field(120_000.0, gt=0)
-    adc_max_adu: int = 65_535
-    stars_per_frame: int = Field(150, ge=0)
-    galaxies_per_frame: int = Field(40, ge=0)
-    star_flux_e: tuple[float, float] = (300.0, 1.5e6)
-    star_flux_slope: float = -1.6  # dN/dF ~ F^slope
-    hot_pixel_fraction: float = Field(5e-4, ge=0, le=1)
-    dead_pixel_fraction: float = Field(1e-4, ge=0, le=1)
-    bad_columns: int = Field(1, ge=0)
-    pixel_um: float = Field(15.0, gt=0)
-    silicon_um: tuple[float, float] = (
-        15.0,
-        250.0,
-    )  # detector thickness, log-uniform per frame: long tracks in thick ones
-    cosmic_rays_per_mpix: float = Field(1500.0, ge=0, description="tracks per million pixels of the whole exposure")
-    trails_per_frame: float = Field(0.3, ge=0)
-    gap_fraction: float = Field(0.01, ge=0, lt=1)
-    defects: tuple[SkyDefect, ...] = ()
+    runs: int = Field(0, ge=0, description="Number of frames to make.")
+    shape: tuple[int, int] = Field((384, 384), description="Size of a frame: rows, columns [px].")
+    exposure_s: float = Field(600.0, gt=0, description="Exposure time [s].")
+    pixel_scale_arcsec: float = Field(0.4, gt=0, description="Angular size of a pixel [arcsec].")
+    fwhm_px: tuple[float, float] = Field(
+        (2.0, 4.5), description="Range of the full width at half maximum of a star's image [px]; uniform."
+    )
+    sky_e_per_s: tuple[float, float] = Field(
+        (0.1, 2.0), description="Range of the sky brightness per pixel [electrons per s]; log-uniform."
+    )
+    sky_gradient: float = Field(0.1, ge=0, description="Relative change of the sky brightness across the frame.")
+    gain_e_per_adu: tuple[float, float] = Field((1.0, 3.0), description="Range of the gain [electrons per ADU].")
+    read_noise_e: tuple[float, float] = Field((3.0, 10.0), description="Range of the read noise [electrons].")
+    dark_e_per_s: float = Field(0.01, ge=0, description="Mean dark current per pixel [electrons per s].")
+    bias_adu: float = Field(1000.0, description="Bias level of the readout [ADU].")
+    full_well_e: float = Field(120_000.0, gt=0, description="Full-well capacity of a pixel [electrons].")
+    adc_max_adu: int = Field(65_535, description="Largest number of the analogue-to-digital converter [ADU].")
+    stars_per_frame: int = Field(150, ge=0, description="Mean number of stars.")
+    galaxies_per_frame: int = Field(40, ge=0, description="Mean number of galaxies.")
+    star_flux_e: tuple[float, float] = Field(
+        (300.0, 1.5e6), description="Flux of the faintest and the brightest star in the whole exposure [electrons]."
+    )
+    star_flux_slope: float = Field(-1.6, description="Slope of the star counts, dN/dF ~ F^slope.")
+    hot_pixel_fraction: float = Field(5e-4, ge=0, le=1, description="Fraction of the pixels that are hot.")
+    dead_pixel_fraction: float = Field(1e-4, ge=0, le=1, description="Fraction of the pixels that are dead.")
+    bad_columns: int = Field(1, ge=0, description="Number of bad columns.")
+    pixel_um: float = Field(
+        15.0, gt=0, description="Physical size of a pixel [um]; it sets the length of particle tracks in pixels."
+    )
+    # Long tracks need thick detectors.
+    silicon_um: tuple[float, float] = Field(
+        (15.0, 250.0), description="Range of the thickness of the sensitive silicon [um]; log-uniform."
+    )
+    cosmic_rays_per_mpix: float = Field(
+        1500.0, ge=0, description="Mean number of particle tracks per million pixels in the whole exposure."
+    )
+    trails_per_frame: float = Field(0.3, ge=0, description="Mean number of satellite and aircraft trails.")
+    gap_fraction: float = Field(0.01, ge=0, lt=1, description="Fraction of the frame without data (detector gap).")
+    defects: tuple[SkyDefect, ...] = Field((), description="Additional defects.")

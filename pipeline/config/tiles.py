@@ -8,11 +8,11 @@ from pipeline.config.base import Section
 
 
 class SplitsConfig(Section):
-    """Shares of the groups (showers or fields); chosen by hash, so that a group never changes sides."""
+    """Shares of the groups (showers or fields); chosen by hash, so that a group never changes its split."""
 
-    train: float = Field(0.6, ge=0, le=1)
-    validation: float = Field(0.15, ge=0, le=1)
-    test: float = Field(0.25, ge=0, le=1)
+    train: float = Field(0.6, ge=0, le=1, description="Share that networks are trained on.")
+    validation: float = Field(0.15, ge=0, le=1, description="Share that chooses the best epoch.")
+    test: float = Field(0.25, ge=0, le=1, description="Share that trained networks are tested on.")
 
     @model_validator(mode="after")
     def _whole(self) -> "SplitsConfig":
@@ -24,9 +24,11 @@ class SplitsConfig(Section):
 class CleaningConfig(Section):
     """Two-level tail-cut cleaning [p.e.]."""
 
-    picture_pe: float = 6.0
-    boundary_pe: float = 3.0
-    min_picture_neighbors: int = Field(1, ge=0)
+    picture_pe: float = Field(6.0, description="Lowest charge of a picture pixel [p.e.].")
+    boundary_pe: float = Field(3.0, description="Lowest charge of a boundary pixel, next to a picture pixel [p.e.].")
+    min_picture_neighbors: int = Field(
+        1, ge=0, description="Number of neighbours above picture_pe that a picture pixel needs."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "CleaningConfig":
@@ -36,11 +38,11 @@ class CleaningConfig(Section):
 
 
 class CutsConfig(Section):
-    """Quality cuts on the cleaned image; an image that fails is left out and counted."""
+    """Quality cuts on the cleaned image; an image that fails is rejected and counted."""
 
-    size_min_pe: float = 50.0
-    n_pixels_min: int = 5
-    leakage_max: float = Field(0.2, description="largest share of the charge in the outermost pixel ring")
+    size_min_pe: float = Field(50.0, description="Lowest charge of the image [p.e.].")
+    n_pixels_min: int = Field(5, description="Lowest number of pixels of the image.")
+    leakage_max: float = Field(0.2, description="Largest share of the charge in the outermost ring of pixels.")
 
 
 class CameraTilesConfig(Section):
@@ -48,36 +50,50 @@ class CameraTilesConfig(Section):
 
     camera: str | None = Field(
         None,
-        description="which camera of a file with several: its name, telescope type or identity; None: the commonest",
+        description="Which camera to take from a file with several: its name, telescope type (LST, MST, SST) or "
+        "identity. null: the one with the most images.",
     )
-    size: int = Field(56, ge=16)
-    cleaning: CleaningConfig = CleaningConfig()
-    cuts: CutsConfig = CutsConfig()
+    size: int = Field(56, ge=16, description="Side of a tile [px].")
+    cleaning: CleaningConfig = Field(CleaningConfig(), description="Two-level tail-cut cleaning.")
+    cuts: CutsConfig = Field(
+        CutsConfig(), description="Quality cuts on the cleaned image; images that fail are rejected and counted."
+    )
 
 
 class SkyTilesConfig(Section):
     """Sky frames to tiles. `target`: truth (simulated frames), or pairs of one drifting field (Noise2Noise)."""
 
-    size: int = Field(64, ge=32)
-    stride: int = Field(64, ge=8)
-    target: Literal["truth", "noise2noise"] = "truth"
-    pair_max_residual_shift_px: float = Field(0.15, gt=0, description="pairs whose drift is this near to whole pixels")
-    pairs_per_frame: int = Field(4, ge=1)
+    size: int = Field(64, ge=32, description="Side of a tile [px].")
+    stride: int = Field(64, ge=8, description="Step from tile to tile [px]; tiles overlap if it is less than size.")
+    target: Literal["truth", "noise2noise"] = Field(
+        "truth",
+        description="What a network learns from: truth (of simulated frames), or noise2noise (pairs of exposures of "
+        "one field).",
+    )
+    pair_max_residual_shift_px: float = Field(
+        0.15, gt=0, description="noise2noise: largest distance of a pair's drift from whole pixels [px]."
+    )
+    pairs_per_frame: int = Field(4, ge=1, description="noise2noise: largest number of partners of a frame.")
 
 
 class WeightingConfig(Section):
-    """Bins in which energy, offset and size are made alike between the classes."""
+    """Weights that equalise energy, offset and size between the classes; they are computed in bins."""
 
-    energy_bins: int = Field(12, ge=1)
-    offset_bins: int = Field(5, ge=1)
-    size_bins: int = Field(12, ge=1)
-    max_weight: float = Field(10.0, gt=1)
+    energy_bins: int = Field(12, ge=1, description="Number of bins in true energy.")
+    offset_bins: int = Field(5, ge=1, description="Number of bins in the offset from the pointing.")
+    size_bins: int = Field(12, ge=1, description="Number of bins in the charge of the image.")
+    max_weight: float = Field(10.0, gt=1, description="Largest weight of a tile, in units of the mean.")
 
 
 class TilesConfig(Section):
     """`lightpool tiles` and `lightpool manifest`."""
 
-    splits: SplitsConfig = SplitsConfig()
-    camera: CameraTilesConfig = CameraTilesConfig()
-    sky: SkyTilesConfig = SkyTilesConfig()
-    weighting: WeightingConfig = WeightingConfig()
+    splits: SplitsConfig = Field(
+        SplitsConfig(), description="Shares of the showers or fields in each split, chosen by hash; their sum is 1."
+    )
+    camera: CameraTilesConfig = Field(CameraTilesConfig(), description="Tiles of camera images.")
+    sky: SkyTilesConfig = Field(SkyTilesConfig(), description="Tiles of sky frames.")
+    weighting: WeightingConfig = Field(
+        WeightingConfig(),
+        description="Weights that equalise energy, offset and size between the classes; they are computed in bins.",
+    )

@@ -10,21 +10,36 @@ from pipeline.config.base import Section
 class EvaluateConfig(Section):
     """`lightpool evaluate`."""
 
-    bootstrap: int = Field(500, ge=50)
-    energy_edges_tev: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 10.0)
-    size_cuts_pe: tuple[float, ...] = (50.0, 100.0, 200.0, 500.0)  # gammaness is also judged above each of them
-    forest_trees: int = Field(200, ge=10)
-    max_baseline_images: int = Field(100_000, ge=100)
+    bootstrap: int = Field(
+        500, ge=50, description="Number of bootstrap samples of showers or fields, for the 95 % limits."
+    )
+    energy_edges_tev: tuple[float, ...] = Field(
+        (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 10.0), description="Edges of the bins in true energy [TeV]."
+    )
+    size_cuts_pe: tuple[float, ...] = Field(
+        (50.0, 100.0, 200.0, 500.0), description="Gammaness is tested for images above each of these charges [p.e.]."
+    )
+    forest_trees: int = Field(200, ge=10, description="Number of trees of the random forest, the camera baseline.")
+    max_baseline_images: int = Field(
+        100_000, ge=100, description="Largest number of images that the random forest is fitted to."
+    )
 
 
 class PredictConfig(Section):
-    """`lightpool predict` (in a workflow; on the command line the options speak)."""
+    """`lightpool predict` in a workflow; on the command line, its options are used instead."""
 
-    batch_size: int = Field(256, ge=1)
-    tile_px: int = Field(512, ge=64)
-    overlap_px: int = Field(96, ge=0)
-    # Bundles that the workflow applies to the files of each wing: a task of this experiment, a path, or a name.
-    uses: dict[Literal["camera", "sky"], tuple[str, ...]] = Field(default_factory=dict)
+    batch_size: int = Field(256, ge=1, description="Number of camera images that are processed at a time.")
+    tile_px: int = Field(
+        512, ge=64, description="Side of the tiles in which a sky frame passes through the network [px]."
+    )
+    overlap_px: int = Field(
+        96, ge=0, description="Overlap of these tiles, blended [px]. 1.4 receptive fields leave no visible seam."
+    )
+    uses: dict[Literal["camera", "sky"], tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Bundles to apply to all files of a wing, as {camera: [...], sky: [...]}: a network of this "
+        "experiment, a path such as results/demo/bundles/mono, or the name of a bundle that ships.",
+    )
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> "PredictConfig":
@@ -36,5 +51,9 @@ class PredictConfig(Section):
 class ReportConfig(Section):
     """`lightpool report`."""
 
-    title: str = "lightpool report"
-    validate_showers: bool = Field(False, description="compare the shower simulation with its references, too")
+    title: str = Field("lightpool report", description="Title of the report.")
+    validate_showers: bool = Field(
+        False,
+        description="Also compare the shower simulation with published CORSIKA numbers (minutes), and with simulated "
+        "files of CORSIKA if DATA has some.",
+    )

@@ -9,16 +9,19 @@ from pipeline.tasks import get_spec
 
 
 class ZooEntry(Section):
-    """One network of a comparison.
+    """One network of a comparison."""
 
-    `label` names its row and its folder; by default the model's name. `train` sets keys of the network's section that
-    differ for this entry (a network without normalisation needs another learning rate).
-    """
-
-    name: str
-    label: str = Field("", pattern=rf"^({FOLDER_NAME})?$")
-    kwargs: dict[str, Any] = Field(default_factory=dict)
-    train: dict[str, Any] = Field(default_factory=dict)
+    name: str = Field(description="Name of the architecture; `lightpool models list` shows all.", examples=["resnet18"])
+    label: str = Field(
+        "", pattern=rf"^({FOLDER_NAME})?$", description="Name of its row and its folder. Empty: the same as name."
+    )
+    kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the architecture's constructor, passed on unchanged."
+    )
+    train: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Keys of a network, except model and epochs, that differ for this entry, such as learning_rate.",
+    )
 
     @field_validator("train")
     @classmethod
@@ -38,25 +41,33 @@ class ZooEntry(Section):
 
 
 class ZooConfig(Section):
-    """A comparison of networks, all trained on the same tiles for the same time. Without entries there is none.
+    """A comparison of networks, all trained on the same tiles for the same number of epochs; without entries, none.
 
-    For each task of `tasks` an entry is trained as a network with that one head: with the settings of the network
-    named as the task, those of `train`, and those of the entry.
+    For each task of `tasks` an entry is trained as a network with that one head. Its settings are those of the network
+    with the name of the task, then those of `train`, then those of the entry.
     """
 
-    tasks: tuple[str, ...] = ("energy", "gammaness")
-    epochs: int = Field(4, ge=1)
-    train: dict[str, Any] = Field(default_factory=dict)
-    best: int = Field(3, ge=0, description="networks of each task, by validation, that are trained with further seeds")
-    seeds: int = Field(3, ge=1, description="trainings of each of those, the first one included")
-    entries: tuple[ZooEntry, ...] = ()
+    tasks: tuple[str, ...] = Field(
+        ("energy", "gammaness"),
+        description="Camera tasks that the networks are compared on. Each is trained with the settings of the network "
+        "that has the task's name.",
+    )
+    epochs: int = Field(4, ge=1, description="Number of epochs of every training.")
+    train: dict[str, Any] = Field(
+        default_factory=dict, description="Keys of a network that differ in the comparison, for all entries."
+    )
+    best: int = Field(
+        3, ge=0, description="Number of networks per task, the best in validation, that are trained with more seeds."
+    )
+    seeds: int = Field(3, ge=1, description="Number of trainings of each of those, including the first.")
+    entries: tuple[ZooEntry, ...] = Field((), description="The networks to compare. Empty: no comparison.")
 
     @field_validator("tasks")
     @classmethod
     def _of_the_camera(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for task in value:
             if get_spec(task).wing != "camera":
-                raise ValueError(f"networks are compared on camera tasks, and {task} is a task of the sky")
+                raise ValueError(f"only camera tasks can be compared, and {task} is a sky task")
         return value
 
     @model_validator(mode="after")

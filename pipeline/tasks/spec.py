@@ -12,7 +12,7 @@ class HeadOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    weight: float = Field(1.0, gt=0, description="of this head's loss in the sum over the heads of its network")
+    weight: float = Field(1.0, gt=0, description="Weight of this head's loss in the sum over the heads of the network.")
 
     def outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Which of the task's network outputs a head with these options has."""

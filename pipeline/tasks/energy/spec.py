@@ -1,12 +1,14 @@
 """Energy of the primary gamma ray: what is predicted, from what, and how it is called."""
 
+from pydantic import Field
+
 from pipeline.tasks.spec import Column, DL2Place, HeadOptions, MetricText, Monitor, TaskSpec
 
 
 class EnergyOptions(HeadOptions):
     """Options of a head for the energy."""
 
-    uncertainty: bool = True
+    uncertainty: bool = Field(True, description="Whether the uncertainty of each energy is also predicted.")
 
     def outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Without an uncertainty, the energy alone."""

@@ -8,7 +8,9 @@ from pipeline.tasks.spec import Column, DL2Place, HeadOptions, MetricText, Monit
 class GammanessOptions(HeadOptions):
     """Options of a head for gammaness."""
 
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the way that labels are moved to one half")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Labels 0 and 1 are moved by this fraction of the way to 0.5."
+    )
 
 
 SPEC = TaskSpec(
