@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightpool._inputs import check_output
-from lightpool._memory import TAKES, hdus_of
+from lightpool._memory import TAKES, hdus_of, stripped
 from pipeline.errors import UserError
 from pipeline.logs import get_logger
 
@@ -72,11 +72,12 @@ class FramePredictions:
         images: "Sequence[tuple[Frame, FrameProduct]]",
         card: "Card",
         cfg: "Config",
-        started: float,
+        elapsed_s: float,
         *,
         bare: bool = False,
     ) -> None:
-        self._source, self._images, self._card, self._cfg, self._started = source, tuple(images), card, cfg, started
+        self._source, self._images, self._card, self._cfg = source, tuple(images), card, cfg
+        self._elapsed_s = elapsed_s
         self._bare = bare  # an array was given, and arrays go back
 
     # ---- one or several --------------------------------------------------------------------------------------------
@@ -85,7 +86,7 @@ class FramePredictions:
 
     def __getitem__(self, number: int) -> "FramePredictions":
         image = self._images[number]
-        return FramePredictions(self._source, [image], self._card, self._cfg, self._started, bare=self._bare)
+        return FramePredictions(self._source, [image], self._card, self._cfg, self._elapsed_s, bare=self._bare)
 
     def __iter__(self) -> Iterator["FramePredictions"]:
         return (self[number] for number in range(len(self)))
@@ -93,7 +94,7 @@ class FramePredictions:
     def __repr__(self) -> str:
         if len(self) > 1:
             numbers = ", ".join(str(frame.science_hdu) for frame, _ in self._images)
-            return f"<FramePredictions by {self._card.name}: {len(self)} science images, of the HDUs {numbers}>"
+            return f"<FramePredictions by {self._card.name}: {len(self)} science images, in HDUs {numbers}>"
         from pipeline.sky.dq import DQ, has
 
         frame, _ = self._only
@@ -177,7 +178,7 @@ class FramePredictions:
             uncertainty=StdDevUncertainty(product.err),
             mask=has(product.dq, LOST | DQ.LOW_CONFIDENCE),
             wcs=_wcs(frame.header, self._source),
-            meta=frame.header.copy(),
+            meta=stripped(frame.header),
         )
         ccd.flags = product.dq
         return ccd
@@ -204,7 +205,8 @@ class FramePredictions:
         source = self._source if isinstance(self._source, Path) else "an image"
         check_output(path, "sky", source, overwrite)
         products = [product for _, product in self._images]
-        write_frames(self._source, path, products, self._card, self._cfg, started=self._started, force=overwrite)
+        started = time.monotonic() - self._elapsed_s
+        write_frames(self._source, path, products, self._card, self._cfg, started=started, force=overwrite)
         return path
 
 
@@ -229,7 +231,8 @@ def predict(
     cfg = parse_config({"ingest": {"sky": {key: value for key, value in given.items() if value is not None}}})
     from_file = isinstance(data, str | Path)
     if from_file:
-        label = source = readable = _fits_file(Path(data), name)
+        label = readable = _fits_file(Path(data), name)
+        source = label.absolute()  # it is read again when the result is written
     else:
         label, (source, readable) = "an image", hdus_of(data, name)
     check_output(out, "sky", label, overwrite)
@@ -238,9 +241,9 @@ def predict(
         (frame, product_of(frame, restore_frame(frame, predictor, tile_px, overlap_px)))
         for frame in read_frames(readable, cfg.ingest.sky)
     ]
-    result = FramePredictions(
-        source, images, predictor.card, cfg, started, bare=not (from_file or hasattr(data, "unit"))
-    )
+    elapsed_s = time.monotonic() - started
+    bare = not (from_file or hasattr(data, "unit"))
+    result = FramePredictions(source, images, predictor.card, cfg, elapsed_s, bare=bare)
     if out is not None:
         result.write(out, overwrite=overwrite)
     return result

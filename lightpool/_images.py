@@ -1,6 +1,6 @@
 """Camera images: what is accepted, and what comes back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +76,8 @@ class ImagePredictions:
 
     def __repr__(self) -> str:
         n_valid = int(np.count_nonzero(self.table["valid"]))
-        head = f"<ImagePredictions by {self._model.name}: {len(self)} images, {n_valid} valid>"
+        n_images = f"{len(self)} image{'s' * (len(self) != 1)}"
+        head = f"<ImagePredictions by {self._model.name}: {n_images}, {n_valid} valid>"
         shown = self.table[:_SHOWN_ROWS]
         for name in self.columns:
             shown[name].info.format = ".4g"
@@ -120,7 +121,7 @@ class ImagePredictions:
         meta = {"model": card.name, "bundle_sha256": card.bundle_sha256, "lightpool_version": __version__}
         return QTable(columns, meta=meta)
 
-    def _joined(self, values_of: Any, dtype: Any) -> np.ndarray:
+    def _joined(self, values_of: "Callable[[predictions.ImagePredictions], np.ndarray]", dtype: type) -> np.ndarray:
         return np.concatenate([np.empty(0, dtype), *(np.asarray(values_of(chunk), dtype) for chunk in self._chunks)])
 
 

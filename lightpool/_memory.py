@@ -72,13 +72,19 @@ def _header(data: Any, is_ccd: bool) -> "fits.Header":
     if is_ccd:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # long names become HIERARCH cards, long comments are cut
-            header = data.meta.copy(strip=True) if isinstance(data.meta, fits.Header) else _cards(data.meta)
+            header = stripped(data.meta if isinstance(data.meta, fits.Header) else _cards(data.meta))
             if hasattr(data.wcs, "to_header"):
                 header.update(data.wcs.to_header(relax=True))
-        for keyword in ("EXTNAME", "EXTVER", "BLANK", "CHECKSUM", "DATASUM"):
-            header.remove(keyword, ignore_missing=True)
     if hasattr(data, "unit"):
         header["BUNIT"] = data.unit.to_string()
+    return header
+
+
+def stripped(header: "fits.Header") -> "fits.Header":
+    """A copy without the cards that describe how an HDU is stored."""
+    header = header.copy(strip=True)
+    for keyword in ("EXTNAME", "EXTVER", "BLANK", "CHECKSUM", "DATASUM"):
+        header.remove(keyword, ignore_missing=True)
     return header
 
 

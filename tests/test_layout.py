@@ -8,6 +8,7 @@ import grimp
 import pytest
 import yaml
 
+import lightpool
 import models
 import pipeline
 from pipeline.inputs import get_input, input_kinds
@@ -30,7 +31,7 @@ def imports(tmp_path_factory):
     return grimp.build_graph("pipeline", "models", exclude_type_checking_imports=True, cache_dir=str(cache))
 
 
-@pytest.mark.parametrize("package", [pipeline, models])
+@pytest.mark.parametrize("package", [lightpool, pipeline, models])
 def test_packages_come_from_this_checkout(checkout, package):
     assert Path(package.__file__).parent == checkout / package.__name__
 

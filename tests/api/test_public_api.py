@@ -64,8 +64,9 @@ def test_one_version(checkout):
     assert f"version: {lightpool.__version__}" in (checkout / "CITATION.cff").read_text().splitlines()
 
 
-def test_promised_names_exist():
-    assert sorted(lightpool.__all__) == sorted(name for name in lightpool.__all__ if hasattr(lightpool, name))
+def test_what_is_not_promised_is_private(checkout):
+    assert all(hasattr(lightpool, name) for name in lightpool.__all__)
+    assert all(path.name.startswith("_") for path in (checkout / "lightpool").glob("*.py"))
     assert issubclass(lightpool.UserError, ValueError)
 
 
@@ -144,6 +145,7 @@ def test_arrays_give_what_their_file_gives(folder, energy, images):
 def test_one_image_needs_no_batch_axis(energy):
     result = energy.predict((np.zeros(256), np.zeros(256), toy_camera()))
     assert result.table["reason"].tolist() == ["nothing left by the cleaning"]
+    assert repr(result).startswith("<ImagePredictions by tiny_energy: 1 image, 0 valid>")
 
 
 def test_no_images_give_an_empty_table(energy):
@@ -333,6 +335,14 @@ def test_to_ccddata(folder, denoise, frame):
     assert denoise.predict(frame.data).to_ccddata().wcs is None
 
 
+def test_ccddata_of_a_file_of_integers_is_written(denoise, frame, tmp_path):
+    header = fits.Header({"BLANK": 0, "BUNIT": "adu"})
+    fits.PrimaryHDU(frame.data.astype(np.uint16), header).writeto(tmp_path / "raw.fits")
+    ccd = denoise.predict(tmp_path / "raw.fits").to_ccddata()
+    ccd.write(tmp_path / "new.fits")
+    np.testing.assert_array_equal(CCDData.read(tmp_path / "new.fits").data, ccd.data)
+
+
 def test_an_image_in_memory_is_written(denoise, frame, tmp_path):
     result = denoise.predict(frame)
     assert result.write(tmp_path / "new.fits") == tmp_path / "new.fits"
@@ -351,7 +361,7 @@ def test_a_file_of_several_images(denoise, frame, tmp_path):
     chips = [fits.ImageHDU(frame.data + 10 * n, header, name="SCI", ver=n) for n in (1, 2)]
     fits.HDUList([fits.PrimaryHDU(), *chips]).writeto(tmp_path / "chips.fits")
     result = denoise.predict(tmp_path / "chips.fits", out=tmp_path / "out.fits")
-    assert repr(result) == "<FramePredictions by tiny_denoise: 2 science images, of the HDUs 1, 2>"
+    assert repr(result) == "<FramePredictions by tiny_denoise: 2 science images, in HDUs 1, 2>"
     with pytest.raises(lightpool.UserError, match=r"has 2 science images; take one: result\[0\] to result\[1\]"):
         result.data  # noqa: B018
     first, second = result
