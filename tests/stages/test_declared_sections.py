@@ -117,8 +117,8 @@ def workplace(tmp_path_factory, tiny_config_path):
 def test_a_stage_reads_what_it_declares(workplace, stage, declared):
     assert undeclared(workplace[stage], declared) == []
     # And declares nothing that it never looks at, so that other keys cause no reruns.
-    for name in declared:
-        assert any(key == name or key.startswith(f"{name}.") or name.startswith(f"{key}.") for key in workplace[stage])
+    for name in set(declared) - {"ingest.camera"} if stage == "predict_camera" else declared:  # of simtel files only
+        assert any(key == name or key.startswith(f"{name}.") for key in workplace[stage]), name
 
 
 def test_the_recorder_finds_a_key_that_is_not_declared(tiny_config_path):
