@@ -1,14 +1,24 @@
 """From what a run has left to the page: every number a reader sees is put into words here."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.camera.showers.validation.rows import table as validation_table
 from pipeline.reporting import words
-from pipeline.reporting.collect import CameraPredictions, HeadResult, NetworkResult, PredictedFile, Run
+from pipeline.reporting.collect import HeadResult, NetworkResult, Run
 from pipeline.reporting.pictures import Picture, picture, restored_frames
+from pipeline.reporting.run_records import (
+    camera_file,
+    fingerprints,
+    first_events,
+    products_by_stage,
+    rule_time,
+    time_text,
+    valid_values,
+    versions,
+)
 from pipeline.reporting.templates import render_page
 from pipeline.tasks import get_spec, task_names
 
@@ -36,7 +46,7 @@ def _content(run: Run) -> dict[str, Any]:
         "title": f"{title}: {name}" if name not in title else title,
         "name": name,
         "description": " ".join(str(config.get("description") or "").split()),
-        "finished": max((_time_text(s["made_at"]) for s in run.sidecars if s.get("made_at")), default=""),
+        "finished": max((time_text(s["made_at"]) for s in run.sidecars if s.get("made_at")), default=""),
         "groups": " or ".join(f"{_GROUPS[wing]}s" for wing in sorted(wings)) or "groups",
         "summary": [
             {"id": _anchor(head), "title": _head_title(run, head), "rows": _summary_rows(head)} for head in judged
@@ -50,17 +60,17 @@ def _content(run: Run) -> dict[str, Any]:
         "failed": run.failed_inputs,
         "used": [(e.name, e.wing, e.kind, _counts(e.counts)) for e in run.inputs if e.ok],
         "networks": [_network(run, network) for network in run.networks],
-        "camera_files": [_camera_file(f) for f in run.predicted if f.ok and f.wing != "sky"],
-        "valid_values": [(p.name, _valid(p)) for p in run.camera_predictions],
-        "first_events": [_first_events(p) for p in run.camera_predictions if p.first_rows][:3],
+        "camera_files": [camera_file(f) for f in run.predicted if f.ok and f.wing != "sky"],
+        "valid_values": [(p.name, valid_values(p)) for p in run.camera_predictions],
+        "first_events": [first_events(p) for p in run.camera_predictions if p.first_rows][:3],
         "sky_files": [f.name for f in run.predicted if f.ok and f.wing == "sky"],
         "prediction_failures": [(f.name, f.reason) for f in run.predicted if not f.ok],
         "prediction_figures": restored_frames(run),
         "validation": _shower_validation(run),
-        "times": [_time(entry) for entry in run.times],
-        "provenance": _made(run.sidecars),
-        "hashes": _hashes(run),
-        "versions": _versions(run),
+        "times": [rule_time(entry) for entry in run.times],
+        "provenance": products_by_stage(run.sidecars),
+        "hashes": fingerprints(run),
+        "versions": versions(run),
     }
 
 
@@ -378,77 +388,3 @@ def _markdown(text: str) -> Any:
         rendered = rendered.replace(f"<h{level}>", f"<h{deeper}>").replace(f"</h{level}>", f"</h{deeper}>")
     rendered = rendered.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
     return Markup(rendered)
-
-
-# ---- predictions, times, provenance --------------------------------------------------------------------------
-def _camera_file(entry: PredictedFile) -> tuple[str, str, str, str]:
-    left_out = "; ".join(f"{words.count_text(n)} × {reason}" for reason, n in entry.left_out.items())
-    return entry.name, words.count_text(entry.n_images), words.count_text(entry.n_valid), left_out or "none"
-
-
-def _valid(entry: CameraPredictions) -> str:
-    return ", ".join(f"{name}: {words.count_text(n)}" for name, _, n in entry.quantities) or "none"
-
-
-def _first_events(entry: CameraPredictions) -> dict[str, Any]:
-    head = [
-        "obs_id",
-        "event_id",
-        "tel_id",
-        *(f"{name} [{unit}]" if unit else name for name, unit, _ in entry.quantities),
-    ]
-    return {"name": entry.name, "head": head, "rows": entry.first_rows, "numbers": range(len(head))}
-
-
-def _time(entry: Any) -> tuple[str, ...]:
-    memory = "—" if entry.peak_mb is None else f"{words.count_text(round(entry.peak_mb))} MB"
-    return (
-        entry.rule,
-        words.count_text(entry.n_jobs),
-        words.duration_text(entry.total_s),
-        words.duration_text(entry.longest_s),
-        memory,
-    )
-
-
-def _time_text(stamp: Any) -> str:
-    return str(stamp).replace("T", " ").replace("+00:00", " UTC")
-
-
-def _made(sidecars: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """One row per stage, configuration and commit: a run has a product for each of its files."""
-    together: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-    for sidecar in sidecars:
-        commit, config = str(sidecar.get("commit") or "—"), str(sidecar.get("config_sha256") or "—")
-        short = commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
-        together.setdefault((str(sidecar.get("stage", "")), short, config[:12]), []).append(sidecar)
-    rows = []
-    for (stage, commit, config), members in together.items():
-        times = sorted(_time_text(member.get("made_at", "")) for member in members)
-        names = sorted(str(member.get("product", "")) for member in members)
-        what = names[0] if len(names) == 1 else f"{words.count_text(len(names))}: {names[0]} to {names[-1]}"
-        rows.append((times[0], (stage, what, times[-1], commit, config)))
-    return [row for _, row in sorted(rows)]
-
-
-def _hashes(run: Run) -> list[tuple[str, str]]:
-    rows = [
-        (f"bundle {network.name}", str(network.card["bundle_sha256"]))
-        for network in run.networks
-        if network.card and network.card.get("bundle_sha256")
-    ]
-    for head in run.heads:
-        digests = (head.metrics or {}).get("data", {}).get("manifests_sha256", ())
-        rows += [(f"tiles that {head.task} of {head.network} was judged on", digest) for digest in digests]
-    return rows
-
-
-def _versions(run: Run) -> str:
-    newest: Sequence[tuple[str, str]] = ()
-    for sidecar in run.sidecars:
-        newest = [("python", str(sidecar.get("python", "?"))), *_pairs(sidecar.get("packages"))]
-    return ", ".join(f"{name} {version}" for name, version in newest)
-
-
-def _pairs(packages: Any) -> Iterable[tuple[str, str]]:
-    return sorted((str(k), str(v)) for k, v in packages.items()) if isinstance(packages, Mapping) else ()
