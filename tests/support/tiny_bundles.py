@@ -39,13 +39,24 @@ def head_section(task: str, first: int = 0) -> HeadSection:
     )
 
 
-def camera_bundle(folder: Path, task: str, camera_identity: str, *, name: str | None = None, size_min_pe=50.0) -> Path:
-    """A model whose first output is log10(size) - 2, and whose second is a constant -3."""
+def camera_bundle(
+    folder: Path,
+    task: str,
+    camera_identity: str,
+    *,
+    name: str | None = None,
+    size_min_pe: float = 50.0,
+    image_weights: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> Path:
+    """A model whose first output is log10(size) - 2, and whose second is a constant -3.
+
+    `image_weights` times the means of the prepared channels (charge, time, mask) are added to the first.
+    """
     scalars = (ScalarStatistics(name="log10_hillas_intensity", mean=2.0, std=1.0),)
     head = head_section(task)
     n_outputs = len(head.outputs)
     weights = np.zeros((4, n_outputs), np.float32)
-    weights[3, 0] = 1.0  # the scalar; images count for nothing
+    weights[:, 0] = *image_weights, 1.0
     bias = np.array([0.0, -3.0][:n_outputs], np.float32)
     nodes = [
         helper.make_node("ReduceMean", ["images", "axes"], ["means"], keepdims=0),
@@ -143,5 +154,5 @@ def _write(folder, nodes, inputs, outputs, constants, *, name, wing, head, model
         limits=("made by hand",),
         bundle_sha256=bundle_sha256(folder),
     )  # fmt: skip
-    (folder / "card.json").write_text(card.model_dump_json(indent=2))
+    (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
     return folder
