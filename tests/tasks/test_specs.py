@@ -31,7 +31,7 @@ def test_specifications_fit_their_parts(name):
     assert objective.spec is spec
     assert objective.targets is get_targets(name)
     assert objective(spec.options()).outputs == spec.outputs
-    assert {get_input(kind).wing for kind in spec.inputs} == {spec.wing}
+    assert get_input(spec.input).wing == spec.wing
     assert set(spec.headline) <= spec.metrics.keys()
     assert set(spec.where) <= set(spec.needs)
     assert callable(get_judge(name))

@@ -97,7 +97,7 @@ def config_of(task: str, **settings) -> Config:
 
 def prepare(task: str, folder: Path, batch: TileBatch, **settings) -> None:
     """All checks of a training, up to the first step."""
-    TrainingRun(config_of(task, **settings), "mine", [write_tiles(folder, batch)])
+    TrainingRun(config_of(task, **settings), "mine", [write_tiles(folder, batch)], bundles=folder)
 
 
 @pytest.mark.parametrize(("task", "batch"), [("denoise", camera_batch(40)), ("energy", sky_batch(40))])

@@ -88,7 +88,7 @@ def test_one_job_for_each_run_and_frame(planned, tiny_config, tiny_config_path):
     jobs = planned(tiny_config_path)
     assert jobs["simulate_showers"] == jobs["tiles_camera"] == tiny_config.showers.n_runs
     assert jobs["simulate_sky"] == jobs["ingest_sky"] == tiny_config.sky.runs
-    assert jobs["train"] == jobs["evaluate"] == len(tiny_config.tasks)
+    assert jobs["train"] == jobs["evaluate"] == len(tiny_config.networks)
     assert jobs["report"] == 1
 
 
@@ -97,7 +97,7 @@ def test_one_job_for_each_file_of_the_user(planned, tmp_path):
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name).write_bytes(b"")
     experiment = tmp_path / "own.yaml"
-    experiment.write_text("name: own\ntasks: []\ninputs: {camera: ['night*/*.simtel.*'], sky: ['*.fits']}\n")
+    experiment.write_text("name: own\nnetworks: {}\ninputs: {camera: ['night*/*.simtel.*'], sky: ['*.fits']}\n")
     jobs = planned(experiment, data=tmp_path / "data")
     assert (jobs["ingest_camera"], jobs["ingest_sky"], jobs["usable"]) == (2, 1, 2)
 
@@ -105,13 +105,13 @@ def test_one_job_for_each_file_of_the_user(planned, tmp_path):
 def test_a_wing_without_files_is_left_out(planned, tmp_path):
     (tmp_path / "a.simtel.zst").write_bytes(b"")
     experiment = tmp_path / "own.yaml"
-    experiment.write_text("name: own\ntasks: [denoise]\ninputs: {camera: ['*.simtel.zst'], sky: ['*.fits']}\n")
+    experiment.write_text("name: own\nnetworks: {denoise: {}}\ninputs: {camera: ['*.simtel.zst'], sky: ['*.fits']}\n")
     assert "train" not in planned(experiment, data=tmp_path)
 
 
 ZOO = """
 name: side
-tasks: []
+networks: {}
 device: cpu
 threads: 1
 showers:
@@ -120,10 +120,10 @@ showers:
     - {particle: gamma, runs: 1, showers_per_run: 160, scatter_radius_m: 150.0, energy_min_tev: 0.2}
     - {particle: proton, runs: 1, showers_per_run: 240, scatter_radius_m: 150.0, energy_min_tev: 0.5}
 tiles: {splits: {train: 0.5, validation: 0.25, test: 0.25}, camera: {size: 32}}
-train: {gammaness: {scalars: [], batch_size: 16}}
 evaluate: {bootstrap: 50, forest_trees: 10}
 zoo:
   tasks: [gammaness]
+  train: {scalars: [], batch_size: 16}
   epochs: 1
   best: 1
   seeds: 2
@@ -158,8 +158,18 @@ def test_a_zoo_goes_on_without_a_network_that_cannot_be_trained(checkout, tmp_pa
 def test_a_training_waits_for_the_one_that_it_starts_from(planned, tmp_path):
     experiment = tmp_path / "own.yaml"
     experiment.write_text(
-        "name: own\ntasks: [energy]\nshowers: {classes: [{particle: gamma, runs: 1}]}\n"
-        "train: {energy: {start_from: results/own/bundles/gammaness, freeze: 1}}\n"
+        "name: own\nshowers: {classes: [{particle: gamma, runs: 1}]}\n"
+        "networks: {gammaness: {}, energy: {start_from: gammaness, freeze: 1}}\n"
+    )
+    assert planned(experiment)["train"] == 2
+
+
+def test_a_training_waits_for_the_bundle_of_another_experiment(planned, tmp_path):
+    """Made by this run where it is one of its own; else it must be there."""
+    experiment = tmp_path / "own.yaml"
+    experiment.write_text(
+        "name: own\nshowers: {classes: [{particle: gamma, runs: 1}]}\n"
+        "networks: {gammaness: {}, energy: {start_from: results/own/bundles/gammaness, freeze: 1}}\n"
     )
     assert planned(experiment)["train"] == 2
 
@@ -167,14 +177,14 @@ def test_a_training_waits_for_the_one_that_it_starts_from(planned, tmp_path):
 @pytest.mark.parametrize(
     ("content", "data", "message"),
     [
-        ("train: {energy: {epoch: 3}}", None, r"unknown key 'train\.energy\.epoch'; did you mean 'epochs'"),
+        ("networks: {energy: {epoch: 3}}", None, r"unknown key 'networks\.energy\.epoch'; did you mean 'epochs'"),
         ("inputs: {camera: ['*.h5']}", None, r"reads files of yours; say where they are: make run .* DATA=DIR"),
         ("inputs: {camera: ['*.h5']}", "none", r"DATA=.*none is not a directory"),
         ("inputs: {camera: ['*.h5']}", ".", r"match no file under .*inputs\.camera \['\*\.h5'\]"),
         ("inputs: {sky: ['*.fits', '*/*.fits']}", "same", r"2 input files are called a \(.*a\.fits, .*\); rename"),
         ("{sky: {runs: 1}, zoo: {entries: [{name: vgg11}]}}", None, "has zoo.entries, .*and no camera files"),
         ("{showers: {classes: [{particle: gamma}]}, zoo: {entries: [{name: vgg11, train: {epoch: 3}}]}}", None,
-         r"zoo entry 'vgg11': unknown key 'train\.\w+\.epoch'"),
+         r"zoo entry 'vgg11': unknown key 'networks\.\w+\.epoch'"),
         ("{showers: {classes: [{particle: gamma}]}, predict: {uses: {camera: [no/such]}}}", None,
          r"predict\.uses: there is no bundle 'no/such'.*`make run` makes those"),
     ],
@@ -193,7 +203,7 @@ def test_damaged_files_leave_a_status_and_the_rest_goes_on(checkout, tmp_path):
     (tmp_path / "data" / "cut.fits").write_bytes(b"SIMPLE  =                    T")
     (tmp_path / "data" / "good.fits").write_bytes(_frame())
     experiment = tmp_path / "own.yaml"
-    experiment.write_text("name: own\ntasks: []\ninputs: {camera: ['*.simtel.gz'], sky: ['*.fits']}\n")
+    experiment.write_text("name: own\nnetworks: {}\ninputs: {camera: ['*.simtel.gz'], sky: ['*.fits']}\n")
     done = _snakemake(checkout, tmp_path, "--until", "usable", experiment=experiment, data=tmp_path / "data")
     assert done.returncode == 0, done.stdout
     camera, sky = (
@@ -248,17 +258,17 @@ def _again(copy, *arguments):
 def test_products_of_a_run(finished, tiny_config):
     run = finished / "results" / "tiny"
     assert "<html" in (run / "report.html").read_text()
-    for task in tiny_config.tasks:
-        metrics = json.loads((run / "evaluation" / task / "metrics.json").read_text())
-        assert metrics["task"] == task
+    for task in tiny_config.networks:
+        metrics = json.loads((run / "evaluation" / task / task / "metrics.json").read_text())
+        assert metrics["task"] == metrics["network"] == task
         assert {path.name for path in (run / "bundles" / task).iterdir()} >= {
             "card.json", "model.onnx", "weights.safetensors"
         }  # fmt: skip
         assert not (run / "bundles" / f"{task}.ckpt").exists()
     status = json.loads((run / "status" / "ingest_sky.json").read_text())
     assert [status[name]["status"] for name in sorted(status)] == ["ok"] * tiny_config.sky.runs
-    assert len(list((run / "predictions" / "camera").glob("*.dl2.h5"))) == tiny_config.showers.n_runs
-    assert len(list((run / "predictions" / "sky").glob("*.fits"))) == tiny_config.sky.runs
+    assert len(list((run / "predictions" / "camera").glob("*/*.dl2.h5"))) == tiny_config.showers.n_runs
+    assert len(list((run / "predictions" / "sky").glob("*/*.fits"))) == tiny_config.sky.runs
     assert list((run / "logs" / "train").iterdir())
     assert list((run / "benchmarks" / "train").iterdir())
 
@@ -296,3 +306,28 @@ def test_a_changed_setting_reruns_what_depends_on_it(finished):
         assert _again(finished) == {"experiment": 1, "evaluate": 2, "report": 1, "all": 1}
     finally:
         experiment.write_text(before)
+
+
+def test_a_changed_cleaning_reruns_the_simulation_and_all_that_follows(finished):
+    """DL1 holds image parameters, so the cleaning of the tiles is read there, too."""
+    experiment = finished / "tests" / "conf" / "tiny.yaml"
+    before = experiment.read_text()
+    experiment.write_text(before.replace("camera: {size: 32}", "camera: {size: 32, cleaning: {picture_pe: 7.0}}"))
+    try:
+        jobs = _again(finished)
+    finally:
+        experiment.write_text(before)
+    assert (jobs["simulate_showers"], jobs["tiles_camera"], jobs["predict_camera"]) == (2, 2, 2)
+    assert jobs["train"] == 1  # gammaness; the sky's tiles, and so denoise, are as they were
+    assert not jobs.keys() & {"simulate_sky", "ingest_sky", "tiles_sky", "predict_sky"}
+
+
+def test_a_changed_overlap_reruns_what_predicts_frames(finished):
+    experiment = finished / "tests" / "conf" / "tiny.yaml"
+    before = experiment.read_text()
+    experiment.write_text(before.replace("predict:\n", "predict:\n  overlap_px: 64\n"))
+    try:
+        jobs = _again(finished)
+    finally:
+        experiment.write_text(before)
+    assert jobs == {"experiment": 1, "evaluate": 2, "predict_sky": 4, "report": 1, "all": 1}
