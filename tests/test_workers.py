@@ -35,35 +35,25 @@ def test_two_processes_keep_the_order_and_do_not_run_ahead():
 
 def test_an_error_of_a_worker_is_raised_here():
     with pytest.raises(ValueError, match="math domain error"):
-        # A shell starts jobs in the background with Ctrl-C switched off.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-list(in_order(functools.partial, (math.sqrt,), [1.0, -1.0], jobs=2))
+        list(in_order(functools.partial, (math.sqrt,), [1.0, -1.0], jobs=2))
 
 
 def test_an_error_in_making_a_worker_is_raised_here():
     with pytest.raises(TypeError, match="the first argument must be callable"):
-        # A shell starts jobs in the background with Ctrl-C switched off.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-list(in_order(functools.partial, (None,), [1, 2], jobs=2))
+        list(in_order(functools.partial, (None,), [1, 2], jobs=2))
 
 
 def test_a_process_that_dies_is_named():
     with pytest.raises(UserError, match=r"one of 2 processes was ended from outside.*smaller --jobs"):
-        # A shell starts jobs in the background with Ctrl-C switched off.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-list(in_order(functools.partial, (os._exit,), [9, 9], jobs=2))
+        list(in_order(functools.partial, (os._exit,), [9, 9], jobs=2))
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_what_workers_log_is_logged_here(jobs, caplog):
     log = get_logger("pipeline.example")
     with caplog.at_level(logging.INFO, logger="lightpool"):
-        # A shell starts jobs in the background with Ctrl-C switched off.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-list(in_order(functools.partial, (log.info, "item %d"), range(4), jobs=jobs))
-        # A shell starts jobs in the background with Ctrl-C switched off.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-list(in_order(functools.partial, (log.debug, "detail %d"), range(2), jobs=jobs))
+        list(in_order(functools.partial, (log.info, "item %d"), range(4), jobs=jobs))
+        list(in_order(functools.partial, (log.debug, "detail %d"), range(2), jobs=jobs))
     assert caplog.messages == [f"item {i}" for i in range(4)]
 
 
