@@ -4,7 +4,7 @@ Run it after a change of the zoo, from the root of the checkout (about five minu
 
     python docs/zoo_table.py
 
-Reference configurations are built on torch's meta device. ONNX graphs are exported from the small networks of the tests.
+Reference configurations are built on torch's meta device. ONNX graphs are those of the small networks of the tests.
 """
 
 import sys
@@ -75,8 +75,8 @@ all of them. `lightpool models describe NAME --tile N` shows the layers of one.
   the tests on three tiles of {ONNX_TILE_PX} x {ONNX_TILE_PX} px. The largest values are rounding errors: the same
   difference is found between single and double precision in torch itself (`resnet50`: 6e-05).
 
-Networks that combine the telescopes of a shower (`stereo_*`, `hyper_lstm`) are for your own code. `lightpool train` uses
-single images and rejects these networks, but it can train their encoders.
+Networks that combine the telescopes of a shower (`stereo_*`, `hyper_lstm`) are for your own code. `lightpool train`
+uses single images and rejects these networks, but it can train their encoders.
 
 | entry | parameters | source of the number | paper | at {TILE_PX} px | from | ONNX |
 | --- | ---: | --- | --- | --- | ---: | ---: |
@@ -130,7 +130,9 @@ def _onnx_difference(name: str) -> float:
         got = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
     difference = (got - expected).abs().max()
     if difference > 1e-2 * expected.std(0).max():
-        raise ValueError(f"{name} differs by {difference:.1g}, which is not small compared with {expected.std(0).max():.1g}")
+        raise ValueError(
+            f"{name} differs by {difference:.1g}, which is not small compared with {expected.std(0).max():.1g}"
+        )
     return (difference / expected.abs().max()).item()
 
 
