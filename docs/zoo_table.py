@@ -1,10 +1,10 @@
-"""Write docs/zoo.md: each architecture with its parameters, its shapes, and what its ONNX graph differs by.
+"""Write docs/zoo.md: each architecture with its parameters, its shapes, and the error of its ONNX graph.
 
-By hand after a change of the zoo, from the root of the checkout (about five minutes of one core):
+Run it after a change of the zoo, from the root of the checkout (about five minutes on one core):
 
     python docs/zoo_table.py
 
-Reference configurations are built on torch's meta device. ONNX graphs are made of the small networks of the tests.
+Reference configurations are built on torch's meta device. ONNX graphs are those of the small networks of the tests.
 """
 
 import sys
@@ -25,8 +25,8 @@ from models import create_model, list_models, model_entry  # noqa: E402
 TILE_PX = 112
 ONNX_TILE_PX = 56
 
-# Where the number comes from that the reference configuration must have; the module of the family says more.
-# The first pattern that fits counts.
+# Source of the number of parameters that the reference configuration must have; the module of the family says more.
+# The first pattern that matches is used.
 SOURCES = {
     "mlp": "layers",
     "lenet5": "paper, 60,000",
@@ -63,19 +63,20 @@ SOURCES = {
 
 HEAD = f"""# The network zoo
 
-Written by `docs/zoo_table.py`. Every entry is built by `models.create_model(name)` and listed by
-`lightpool models list`; `lightpool models describe NAME --tile N` shows its layers.
+`docs/zoo_table.py` writes this page. `models.create_model(name)` builds each entry, and `lightpool models list` shows
+all of them. `lightpool models describe NAME --tile N` shows the layers of one.
 
-- **parameters**: of the reference configuration, counted; each equals the number in the registry, the source of which
-  is named. The docstring of the entry's module derives it and lists every departure from the paper.
-- **at {TILE_PX} px**: last maps and outputs of the reference configuration for a tile of {TILE_PX} x {TILE_PX} px.
-- **from**: smallest tile, for networks that give maps the number of which height and width must be multiples.
-- **ONNX**: greatest difference between onnxruntime and torch, in units of the greatest output, for the small network
-  of the tests on three tiles of {ONNX_TILE_PX} x {ONNX_TILE_PX} px.
-  The largest are rounding: torch itself differs by as much between single and double precision (`resnet50`: 6e-05).
+- **parameters**: counted in the reference configuration. The count equals the number in the registry, whose source is
+  in the next column. The docstring of the entry's module derives the number and lists every departure from the paper.
+- **at {TILE_PX} px**: shapes of the last feature maps and of the outputs of the reference configuration, for a tile of
+  {TILE_PX} x {TILE_PX} px.
+- **from**: smallest tile. For networks whose output is a map, height and width must be multiples of this number.
+- **ONNX**: largest difference between onnxruntime and torch, divided by the largest output, for the small network of
+  the tests on three tiles of {ONNX_TILE_PX} x {ONNX_TILE_PX} px. The largest values are rounding errors: the same
+  difference is found between single and double precision in torch itself (`resnet50`: 6e-05).
 
-The networks that join the telescopes of a shower (`stereo_*`, `hyper_lstm`) are for code of your own: `lightpool train`
-has single images and refuses them; it trains their encoders.
+Networks that combine the telescopes of a shower (`stereo_*`, `hyper_lstm`) are for your own code. `lightpool train`
+uses single images and rejects these networks, but it can train their encoders.
 
 | entry | parameters | source of the number | paper | at {TILE_PX} px | from | ONNX |
 | --- | ---: | --- | --- | --- | ---: | ---: |
@@ -129,7 +130,9 @@ def _onnx_difference(name: str) -> float:
         got = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
     difference = (got - expected).abs().max()
     if difference > 1e-2 * expected.std(0).max():
-        raise ValueError(f"{name} differs by {difference:.1g}, which is not little against {expected.std(0).max():.1g}")
+        raise ValueError(
+            f"{name} differs by {difference:.1g}, which is not small compared with {expected.std(0).max():.1g}"
+        )
     return (difference / expected.abs().max()).item()
 
 

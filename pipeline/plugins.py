@@ -41,17 +41,42 @@ def extend_path(package_path: MutableSequence[str], package: str) -> None:
         The package's `__path__`.
     package : str
         Name of the sub-folder: tasks, inputs, telescopes, defects.
+
+    Raises
+    ------
+    UserError
+        If a plugin folder is none, or a module there has the name of another one.
     """
     for folder in plugin_folders():
         place = str((folder / package).resolve())
         if Path(place).is_dir() and place not in package_path:
             package_path.append(place)
+    check_names(package_path, package)
 
 
 def module_names(package_path: Iterable[str]) -> list[str]:
-    """Names of the modules and packages in the folders of a package, sorted; private ones are left out."""
-    names = {module.name for module in pkgutil.iter_modules(list(package_path))}
-    return sorted(name for name in names if not name.startswith("_"))
+    """Names of the modules and packages in the folders of a package, sorted; without private ones."""
+    return sorted({m.name for m in pkgutil.iter_modules(list(package_path)) if not m.name.startswith("_")})
+
+
+def check_names(package_path: Iterable[str], package: str) -> None:
+    """Refuse a module of a plugin folder that has the name of another one: the first would silently hide it.
+
+    Raises
+    ------
+    UserError
+        Naming both files.
+    """
+    places: dict[str, Path] = {}
+    for place in map(Path, package_path):
+        for path in sorted((*place.glob("*.py"), *(spec.parent for spec in place.glob("*/spec.py")))):
+            if path.stem.startswith("_"):
+                continue
+            if path.stem in places:
+                raise UserError(
+                    f"{path} has the name of {places[path.stem]}, which hides it; rename it ({package} of {VARIABLE})"
+                )
+            places[path.stem] = path
 
 
 def plugin_files() -> list[Path]:

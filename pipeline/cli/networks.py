@@ -117,6 +117,9 @@ def explain(
     telescope: Annotated[
         int | None, typer.Option(metavar="ID", help="Telescope; by default the one with the brightest image.")
     ] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="TASK", help="Head of the network; by default the first one.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Figure to write.")] = None,
     show: Annotated[
         str,
@@ -133,7 +136,7 @@ def explain(
     """
     from pipeline.stages.explain import explain as stage
 
-    stage(cfg, bundle, file, event=event, telescope=telescope, out=out, show=show, force=force)
+    stage(cfg, bundle, file, event=event, telescope=telescope, head=head, out=out, show=show, force=force)
 
 
 @command(app, "report", example="lightpool report results/demo --out results/demo/report.html")

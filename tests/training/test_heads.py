@@ -233,7 +233,10 @@ def test_tiles_without_the_truth_of_one_head(tmp_path):
     [
         (["energy", "denoise"], r"networks\.both: heads of one network share the wing and give all vectors"),
         (["energy", "direction"], r"unknown task 'direction'; accepted: "),
-        ("energy", r"networks\.both\.heads: Input should be a list of tasks, or a mapping of tasks to their options, got 'energy'"),
+        (
+            "energy",
+            r"networks\.both\.heads: Input should be a list of tasks, or a mapping of tasks to their options, got 'energy'",
+        ),
         ({"energy": {"weight": 0}}, r"networks\.both\.heads: energy: weight: Input should be greater than 0, got 0"),
         ([], r"networks\.both\.heads: Dictionary should have at least 1 item"),
     ],

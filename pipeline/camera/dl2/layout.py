@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.errors import UserError
 from pipeline.tasks.spec import Column
 
 
@@ -50,10 +51,10 @@ class Output:
         if not self.prefix.isidentifier():
             raise ValueError(f"{self.prefix!r} cannot be the prefix of a column; letters, digits and _ can")
         if len({column.dl2.group for column in placed}) != 1:
-            raise ValueError(f"columns of one output stand in one group of DL2, got {given}")
+            raise UserError(f"columns of one output stand in one group of DL2, got {given}")
         n_averaged = sum(column.dl2.average is not None for column in placed)
         if n_averaged != 1 or len(placed) > 2:
-            raise ValueError(
+            raise UserError(
                 f"an output has one value that is averaged over telescopes and at most its uncertainty beside it, got "
                 f"{[c.name for c in placed]}"
             )
