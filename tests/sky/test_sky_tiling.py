@@ -221,7 +221,7 @@ def test_a_frame_has_partners_of_its_own_split_only(field, tmp_path):
 def test_pairs_that_cannot_be_made(field, tmp_path, write_fits):
     with pytest.raises(TooFewEventsError, match="needs at least two exposures of one field, got 1"):
         tile_pairs(field[:1], tmp_path, pair_config())
-    with pytest.raises(TooFewEventsError, match="no two of the 2 frames of one split are shifted by whole pixels to within"):
+    with pytest.raises(TooFewEventsError, match="no two of the 2 frames of one split are shifted by whole pixels"):
         tile_pairs([field[0], field[2]], tmp_path, pair_config())
     with pytest.raises(InputFileError, match="give frames of one field and one detector"):
         tile_pairs([field[0], write_fits(BUNIT="electron")], tmp_path, pair_config(), force=True)
