@@ -44,7 +44,7 @@ class Effort:
     n_sky_tiles: int
     epochs: int
     seconds: float
-    """CPU time of each measurement beside the training."""
+    """CPU time of each measurement besides the training."""
 
 
 FULL = Effort(n_camera_tiles=4096, n_sky_tiles=768, epochs=3, seconds=5.0)
@@ -106,7 +106,7 @@ def measure(cfg: Config, name: str, manifest: Path, effort: Effort, folder: Path
     card = load_bundle_card(train(cfg, name, [manifest], folder / name))
     stage_s = time.process_time() - start
     if card.training.images_per_cpu_s is None:
-        raise SystemExit(f"trained on {card.training.device}, where CPU time says nothing; set device: cpu")
+        raise SystemExit(f"trained on {card.training.device}, where CPU time is meaningless; set device: cpu")
     with torch_threads(cfg.threads):
         step_s = cpu_s_per_tile(bare_steps(card, network.batch_size), effort.seconds)
     rows = {

@@ -14,7 +14,7 @@
 >>> restored.write("restored.fits").name
 'restored.fits'
 
-What stands in ``__all__`` is promised, with its arguments, attributes and units. Everything else, in this package and
+The names in ``__all__`` are public, with their arguments, attributes and units. Everything else, in this package and
 in `pipeline` and `models`, is private and may change with any version.
 """
 

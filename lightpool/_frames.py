@@ -30,10 +30,10 @@ log = get_logger(__name__)
 
 
 class FramePredictions:
-    """What a model made of a frame, in the frame's own unit.
+    """A model's result for a frame, in the frame's own unit.
 
-    A FITS file may hold several science images: then `len` is their number, ``result[0]`` is what was made of the
-    first, and only such a single one has `data` and what follows.
+    A FITS file may hold several science images: then `len` is their number, ``result[0]`` is the result for the
+    first, and only such a single result has `data` and the attributes below.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class FramePredictions:
     planes : dict
         Further planes that the model predicts, by the name of their FITS extension.
     notes : tuple of str
-        What was taken from the header or the arguments, and what is not known.
+        What was taken from the header or the arguments, and what is unknown.
     header : Header
         Of the science image as it came.
 
@@ -78,7 +78,7 @@ class FramePredictions:
     ) -> None:
         self._source, self._images, self._card, self._cfg = source, tuple(images), card, cfg
         self._elapsed_s = elapsed_s
-        self._bare = bare  # an array was given, and arrays go back
+        self._bare = bare  # an array was given, so arrays are returned
 
     # ---- one or several --------------------------------------------------------------------------------------------
     def __len__(self) -> int:
@@ -139,7 +139,7 @@ class FramePredictions:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was taken from the header or the arguments, and what is not known."""
+        """What was taken from the header or the arguments, and what is unknown."""
         return self._only[0].notes
 
     @property
@@ -159,7 +159,7 @@ class FramePredictions:
         CCDData
             With `uncertainty` as StdDevUncertainty, the WCS and header, `dq` as flags. The mask is true where the
             image's light is not in the frame (saturated, missing) or the result is of low confidence, whatever was
-            restored there. The unit is ADU where there is none.
+            restored there. Without a unit, it is ADU.
 
         Examples
         --------
@@ -186,8 +186,8 @@ class FramePredictions:
     def write(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write FITS as ``lightpool predict`` does: SCI, ERR, DQ and further planes into a copy of the file.
 
-        All other HDUs, header cards and the WCS stay as they came; ``PATH.provenance.json`` says how it was made. Of
-        ``result[n]``, only that image is new.
+        All other HDUs, header cards and the WCS are kept; ``PATH.provenance.json`` records how it was made. For
+        ``result[n]``, only that image is replaced.
 
         Returns
         -------
@@ -294,11 +294,11 @@ def _wcs(header: "fits.Header", source: "Path | fits.HDUList") -> "WCS | None":
 
     with warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore")  # repairs of old keywords
-        # Distortion tables stand in other HDUs.
+        # Distortion tables are in other HDUs.
         hdus = stack.enter_context(fits.open(source)) if isinstance(source, Path) else source
         try:
             wcs = WCS(header, hdus, naxis=2)
         except Exception:  # astropy.wcs raises its own errors, AssertionError and plain Exception
-            log.debug("the WCS is left out", exc_info=True)
+            log.debug("the WCS cannot be read and is omitted", exc_info=True)
             return None
     return wcs if any(wcs.wcs.ctype) else None

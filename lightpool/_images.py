@@ -33,8 +33,8 @@ class ImagePredictions:
     Attributes
     ----------
     table : QTable
-        ``obs_id``, ``event_id``, ``tel_id``, the predicted columns with their units (NaN where there is no value),
-        ``valid``, and ``reason``: why there is no value, empty where there is one. For arrays, ``event_id`` counts
+        ``obs_id``, ``event_id``, ``tel_id``, the predicted columns with their units (NaN for images without a value),
+        ``valid``, and ``reason``: why the value is missing, else empty. For arrays, ``event_id`` counts
         the rows of the arrays from 0 and ``obs_id`` is 0. ``table.meta`` names the model.
     columns : tuple of str
         Names of the predicted columns.
@@ -92,7 +92,7 @@ class ImagePredictions:
 
     @cached_property
     def quantities(self) -> "dict[str, Quantity]":
-        """Predicted columns, shape (n,); NaN where there is no value."""
+        """Predicted columns, shape (n,); NaN for images without a value."""
         from astropy.units import Quantity
 
         return {
@@ -155,7 +155,7 @@ def predict(
         raise wrong_data(model.name, data)
     if out is not None:
         raise UserError(
-            f"out={out} needs a file as data, for DL2 follows the events of a DL1 file; write result.table instead"
+            f"out={out} needs a file as data, because DL2 follows the events of a DL1 file; write result.table instead"
         )
     return ImagePredictions(model, [predict_chunk(chunk, [model]) for chunk in chunks])
 
@@ -263,7 +263,7 @@ def _floats(name: str, values: Any) -> np.ndarray:
 
 # ---- cameras ---------------------------------------------------------------------------------------------------------
 def _camera(described: Any, tel_id: int | None) -> "Camera":
-    """The camera that a description of any accepted kind stands for."""
+    """The camera of a description of any accepted kind."""
     from pipeline.camera.geometry import Camera
 
     if is_a(described, "ctapipe.instrument", "SubarrayDescription"):

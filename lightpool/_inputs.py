@@ -1,4 +1,4 @@
-"""What `Model.predict` is given, told apart without importing the libraries that it may come from."""
+"""Recognise the input of `Model.predict` without importing the libraries that it may come from."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ def is_a(value: Any, module: str, name: str) -> bool:
 
 
 def kind_of_object(value: Any) -> str:
-    """How a message calls something that is not accepted."""
+    """Name in a message for something that is not accepted."""
     kind = type(value)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__.partition('.')[0]} {kind.__name__}"
     shape = getattr(value, "shape", None)
@@ -24,7 +24,7 @@ def kind_of_object(value: Any) -> str:
 
 
 def check_output(out: Path | None, wing: str, source: Path | str, overwrite: bool) -> None:
-    """Fail before the work where the product cannot be written.
+    """Fail early if the product cannot be written.
 
     Raises
     ------

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from astropy.io import fits
     from astropy.nddata import CCDData
 
-#: What a model of frames takes, as messages say it.
+#: Input of a model for frames, as messages describe it.
 TAKES = "a FITS file, a CCDData, or an image of shape (H, W) as a Quantity or an array (in ADU)"
 
 # The extension that carries each kind of uncertainty, and its unit as a power of the image's.
@@ -32,16 +32,16 @@ def hdus_of(data: Any, name: str) -> "tuple[fits.HDUList, fits.HDUList]":
     Returns
     -------
     alone : HDUList
-        The image: what a product is a copy of.
+        The image alone, which a product is a copy of.
     whole : HDUList
-        With its uncertainty and mask: what is read.
+        With its uncertainty and mask, as they are read.
 
     Raises
     ------
     UserError
-        If it is no image of numbers.
+        If the data are not an image of numbers.
     TypeError
-        If it is no array at all.
+        If the data are not an array.
     """
     from astropy.io import fits
 

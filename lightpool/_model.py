@@ -48,7 +48,7 @@ def load(name_or_path: str | Path, threads: int = 2) -> "Model":
     Raises
     ------
     UserError
-        If there is no such model, it is not whole, or `threads` is not positive.
+        If no such model exists, it is incomplete, or `threads` is not positive.
 
     Examples
     --------
@@ -68,7 +68,7 @@ class Model:
     Attributes
     ----------
     card : Card
-        Everything that is known of it: tasks, input, training, validation, limits, licence.
+        Everything known about it: tasks, input, training, validation, limits, licence.
     """
 
     def __init__(self, predictor: "Predictor") -> None:
@@ -121,7 +121,7 @@ class Model:
 
             - path of a simtel, ctapipe DL1 or lstchain DL1 file;
             - ``(image, peak_time, camera)``: charge [p.e.] and peak time [ns], each of shape (n, n_pixels) or
-              (n_pixels,), NaN where there is no measurement, and whose pixels they are: a ctapipe
+              (n_pixels,), NaN without a measurement, and the camera of these pixels: a ctapipe
               SubarrayDescription (with `tel_id` where it has several kinds of telescope), TelescopeDescription, or
               CameraGeometry whose frame has the equivalent focal length;
             - a ctapipe ArrayEventContainer with DL1 images, and its `subarray`.
@@ -142,11 +142,11 @@ class Model:
         subarray : SubarrayDescription, optional
             For an ArrayEventContainer.
         gain_e_per_adu, read_noise_e : float, optional
-            Of the frame [electron/adu, electron]; by default what its header says. With a gain, the model works in
+            Of the frame [electron/adu, electron]; by default the value in its header. With a gain, the model works in
             electrons; without, the uncertainty is the measured background noise. The result is in the frame's own unit
             either way.
         saturation : float, optional
-            Level from which a pixel of the frame is saturated, in its own unit; by default what its header says.
+            Level from which a pixel of the frame is saturated, in its own unit; by default the value in its header.
         overwrite : bool
             Replace `out` where it exists.
 
@@ -158,9 +158,9 @@ class Model:
         Raises
         ------
         UserError
-            If the data cannot be used by this model; the message says what it takes. UserError is a ValueError.
+            If the data cannot be used by this model; the message lists what it takes. UserError is a ValueError.
         TypeError
-            If `data` is nothing that any model takes.
+            If no model takes data of this type.
 
         Examples
         --------

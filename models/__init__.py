@@ -2,7 +2,7 @@
 
 Every module of this package is imported, and so is every ``FOLDER/models/NAME.py`` of the folders that the environment
 variable ``LIGHTPOOL_PLUGINS`` names (separated as in ``PATH``), as ``models.NAME``: importing a family registers its
-entries. What starts with an underscore is left out. `pipeline.plugins` says the same for tasks and telescopes.
+entries. Names that start with an underscore are skipped. `pipeline.plugins` does the same for tasks and telescopes.
 """
 
 import importlib
@@ -36,7 +36,7 @@ def _import_families(package_path: list[str]) -> None:
     Raises
     ------
     ValueError
-        If the variable names what is no directory, or if two modules have one name: the second would never be found.
+        If the variable names something that is not a directory, or if two modules share a name, which would hide one.
     """
     for folder in filter(None, os.environ.get("LIGHTPOOL_PLUGINS", "").split(os.pathsep)):
         if not Path(folder).is_dir():

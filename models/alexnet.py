@@ -1,11 +1,11 @@
 """AlexNet, the network of 2012 on two towers and its one-tower form of 2014.
 
 Parameters of the two-tower form, layer by layer from section 3.5 of [1]: 34,944 + 307,456 + 885,120 + 663,936
-+ 442,624 + 37,752,832 + 16,781,312 + 4,097,000 = 60,965,224 (the paper says 60 M). Those of the one-tower form are
++ 442,624 + 37,752,832 + 16,781,312 + 4,097,000 = 60,965,224 (60 M in the paper). Those of the one-tower form are
 torchvision's 61,100,840, measured, whose channels 64-192-384-256-256 are those of the author's own configuration [3];
-the text of [2] says 64-192-384-384-256, which would be 61,838,248.
+the text of [2] has 64-192-384-384-256, which would be 61,838,248.
 
-The paper's input is 227 px (it says 224, which its stride does not fit). Convolutions of two groups stand for the two
+The paper's input is 227 px (given as 224, which its stride does not fit). Convolutions of two groups replace the two
 towers, each of which sees the other's maps only in the third convolution and in the hidden layers.
 
 Departures from the papers: the response normalisation of [1], section 3.3, runs over all maps, not over those of a

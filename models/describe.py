@@ -4,8 +4,8 @@ The network is built on torch's meta device, so that the largest one costs no me
 itself (`torch.utils.flop_counter`). The receptive field follows the tensors through every torch function, not only
 through modules, so that shortcuts, concatenations and slices are seen.
 
-A factor per channel that the whole tile decides (squeeze and excitation) is left out of account: it tells how much
-there is of something, not where.
+A factor per channel that the whole tile decides (squeeze and excitation) is ignored: it measures how much
+of something the tile has, not where.
 
 References
 ----------
@@ -59,12 +59,12 @@ class LayerRow:
     num_params: int
     """Trainable parameters of its own, not of its parts; 0 from the second call of a shared layer on."""
     flops: int
-    """Two per multiply-accumulate; convolutions and matrix products, as torch counts. Those of its parts stand in their
+    """Two per multiply-accumulate; convolutions and matrix products, as torch counts. Those of its parts are in their
     own rows."""
     receptive_field_px: int | None
     """None where every output has seen the whole tile."""
     jump_px: float | None
-    """Input pixels between neighbouring outputs; None where there are none, or none that differ in place."""
+    """Input pixels between neighbouring outputs; None without neighbours, or if they do not differ in place."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def describe(name: str, tile: int = 56, in_chans: int = 1, num_outputs: int = 1,
 
 
 def count_params(network: nn.Module) -> int:
-    """Trainable parameters of a network in use: auxiliary heads are there for the training alone."""
+    """Trainable parameters of a network in use: auxiliary heads are for the training alone."""
     return sum(
         parameter.numel()
         for name, parameter in network.named_parameters()
@@ -208,7 +208,7 @@ class _Running:
 def _first(value: Any) -> Any:
     """Kernels and strides come as a number or per side; the table follows the first side, the height.
 
-    Tiles are square, and a 1 x n kernel comes with an n x 1: one side tells all.
+    Tiles are square, and a 1 x n kernel comes with an n x 1: one side is enough.
     """
     return value[0] if isinstance(value, tuple | list) else value
 
@@ -259,7 +259,7 @@ def _bins(reach: Reach, bins: Sequence[tuple[int, int]]) -> Reach:
     """Behind `PoolTo`: the widest of its bins counts, and the mean distance of their centres."""
     widest = max(stop - start for start, stop in bins)
     if len(bins) == 1:
-        return replace(reach.widen(widest), jump_px=None)  # nothing beside it
+        return replace(reach.widen(widest), jump_px=None)  # no neighbour
     return reach.widen(widest, (sum(bins[-1]) - sum(bins[0])) / 2 / (len(bins) - 1))
 
 

@@ -10,10 +10,10 @@ Drop-path ([1], section 3) is drawn in training for the whole mini-batch. Locall
 probability 0.15 and keeps at least one; globally, one column is used through the whole net. Half of the mini-batches
 are of either kind. Joins take the mean of the survivors. In evaluation all paths are used, with the plain mean.
 
-Drop-path wants long training. The means and variances of the normalisations are gathered under it,
+Drop-path needs long training. The means and variances of the normalisations are gathered under it,
 and after few steps they do not suit the mean of all paths: of scikit-learn's digits (48 px, `width=8`,
 `factors=(1, 2, 4)`, `stem="stride2"`, no dropout), 49 % are right after 132 steps of 64, and 93 % with statistics
-gathered anew without drop-path; after 264 steps 96 % and 98 %. With `global_share=0` it is 97.5 % after 132 steps,
+gathered again without drop-path; after 264 steps 96 % and 98 %. With `global_share=0` it is 97.5 % after 132 steps,
 without any drop-path 99.5 %.
 
 Parameters with c input channels, n outputs, B blocks of w_b channels (w_0 = c), C columns and m = 2^C - 1 - C::
@@ -142,7 +142,7 @@ class FractalBlock(nn.Module):
             return sum(paths[1:], paths[0]) / len(paths)
         weights = surviving_paths(len(paths), self.local_drop_rate, paths[0].device)
         column = drawn.column[-len(paths) :]
-        # A join that the drawn column does not pass goes on as in local drop-path. Its result reaches no output, but
+        # A join that the drawn column does not pass continues as in local drop-path. Its result reaches no output, but
         # zeros would enter the running means of the normalisations behind it.
         weights = torch.where(drawn.is_global & column.any(), column.to(weights.dtype), weights)
         return sum(path * weight for path, weight in zip(paths[1:], weights[1:], strict=True)) + paths[0] * weights[0]

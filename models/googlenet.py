@@ -5,7 +5,7 @@ with both auxiliary heads (3,188,840 behind 4a, 3,190,888 behind 4d). torchvisio
 instead of 5x5 kernels, batch normalisation and no response normalisation: 6,624,904.
 
 Departures from the paper: the head averages whatever map arrives, and the auxiliary heads bring theirs to 4x4, so that
-any tile of 32 px or more is accepted; He et al.'s initialisation (the paper does not say which). The paper names no
+any tile of 32 px or more is accepted; He et al.'s initialisation (the paper does not name one). The paper names no
 constants of the response normalisation of its Fig. 3: they are those of the public Caffe model [2], as is the rule
 that poolings may reach beyond the map. `stem="small"` and `width` are for small tiles.
 

@@ -7,10 +7,10 @@ from models.layers import PoolTo
 
 
 class Head(nn.Module):
-    """Pooled features, joined by scalars if there are any, to outputs.
+    """Pooled features, joined by scalars if given, to outputs.
 
     Without scalars it is the one linear layer of the papers. Scalars pass two layers of their own, and a hidden layer
-    follows the join: what a length tells depends on the size and the distance that come with it, and on what the
+    follows the join: the meaning of a length depends on the size and the distance that come with it, and on what the
     convolutions saw. (Joined bare, they are learned far slower than by a network of their own.)
 
     Parameters
@@ -29,7 +29,7 @@ class Head(nn.Module):
     Raises
     ------
     ValueError
-        If there are less than 0 scalars, or hidden layers without units: their outputs would not depend on the image.
+        If `n_scalars` is negative, or hidden layers have no units: their outputs would not depend on the image.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Dynamic hypernetwork: an LSTM whose weights a smaller LSTM scales anew in each step (HyperLSTM).
+"""Dynamic hypernetwork: an LSTM whose weights a smaller LSTM rescales in each step (HyperLSTM).
 
 With N_x inputs, N_h units, n units of the smaller cell and embeddings of N_z numbers, and y each of the four gates
 i, g, f, o ([1], Eqs. 10 to 12):
@@ -60,7 +60,7 @@ class _Gates(nn.Module):
 
 
 class HyperLSTMCell(nn.Module):
-    """One step of a HyperLSTM; started as [1], appendix A.2.3, says.
+    """One step of a HyperLSTM; started as in [1], appendix A.2.3.
 
     In the very first step of training the smaller cell has no gradient: the weights behind it start at zero.
 

@@ -60,7 +60,7 @@ class KernelGenerator(nn.Module):
 
     Both weight matrices start with orthogonal columns, scaled so that the mean square of a generated kernel equals
     that of its embedding; biases start at zero. An embedding of mean square v (see `HyperConv2d`) then gives weights
-    of variance v, exactly where both matrices have at least as many rows as columns. ([1] does not say how its static
+    of variance v, exactly where both matrices have at least as many rows as columns. ([1] does not give how its static
     networks start, [2] draws every weight with a deviation of 0.01, which is too little for more than one layer.)
 
     Parameters

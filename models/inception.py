@@ -10,10 +10,10 @@ Parameter counts
     inception_v4        42,679,816: timm 1.0.31, measured
     inception_resnet_v2 55,843,464: timm 1.0.31, measured
 
-The papers' tables stand in `models.inception_tables`.
+The papers' tables are in `models.inception_tables`.
 
 Inception-v2. Fig. 5 of [1] contradicts itself: its pooling branches of 4c and 4d end with 128 channels, which would
-make 608 where its column of output sizes says 576, and 1056 instead of 1024 behind 4e. The authors' code [4] follows
+make 608 where its column of output sizes has 576, and 1056 instead of 1024 behind 4e. The authors' code [4] follows
 the output sizes, with 96 channels, and so does this one. Parameters, scale and shift of the normalisation included, no
 biases but the last layer's:
 
@@ -22,7 +22,7 @@ biases but the last layer's:
     4a 609,984; 4b 665,344; 4c 895,936; 4d 1,108,032; 4e 1,439,744
     5a 2,182,272; 5b 2,279,616; last layer 1,025,000
 
-The text of [1] says 13.6 million, which its figure does not give (11,278,528 as printed, with 128 channels). The
+The text of [1] has 13.6 million, which its figure does not give (11,278,528 as printed, with 128 channels). The
 authors' test of [4] does agree: it expects 10,173,112 without the last layer, where the normalisation of the 9,952 maps
 has two moving averages and a shift but no scale, and the first convolution has 64 biases in its place:
 11,188,288 - 1,025,000 + 9,952 - 3 x 64 + 64.
@@ -109,7 +109,7 @@ class Inception(TableNetwork):
         differ among each other, fewer are the first ones, and more repeat the last.
     stem
         ``paper``; ``small``: for tiles of 48 to 112 px. In v2, whose layers are all padded, the first convolution is
-        3x3 and the first pooling is left out; in the others the first convolution has stride 1 and every convolution
+        3x3 and the first pooling is omitted; in the others the first convolution has stride 1 and every convolution
         and pooling is padded. A map has about twice the size that the paper's stem would leave.
     aux
         With the auxiliary head of v3 behind the last module B: in training the network then gives `AuxOutputs`. It

@@ -108,7 +108,7 @@ def _v3_b(inner: int) -> Fork:
 
 
 def _both(chans: int) -> Fork:
-    """1x3 and 3x1 beside each other ([2], Fig. 7)."""
+    """1x3 and 3x1 side by side ([2], Fig. 7)."""
     return Fork(((Conv(chans, (1, 3)),), (Conv(chans, (3, 1)),)))
 
 

@@ -19,7 +19,7 @@ def init_he_normal(module: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_
     Parameters
     ----------
     module
-        Every convolution and batch normalisation in it is drawn anew.
+        Every convolution and batch normalisation in it is redrawn.
     mode
         Keep the variance of the gradients (``fan_out``) or of the activations (``fan_in``: for networks without
         normalisation, where 1x1 convolutions to few channels would let it grow).
@@ -105,7 +105,7 @@ class DropChannels(nn.Dropout2d):
 class PadShortcut(nn.Module):
     """Parameter-free shortcut, option A of He et al.: every stride-th pixel, new channels zero.
 
-    The paper does not say where the zeros go; they follow the old channels, as in the authors' group's Torch code.
+    The paper does not specify where the zeros go; they follow the old channels, as in the authors' group's Torch code.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class PadShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.average:
-            x = F.avg_pool2d(x, self.stride, ceil_mode=True)  # of an odd rim, the pixels that there are
+            x = F.avg_pool2d(x, self.stride, ceil_mode=True)  # at an odd rim, the remaining pixels
         else:
             x = x[:, :, :: self.stride, :: self.stride]
         return F.pad(x, (0, 0, 0, 0, 0, self.new_chans))

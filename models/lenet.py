@@ -84,7 +84,7 @@ class RbfOutput(nn.Module):
     def __init__(self, num_outputs: int) -> None:
         super().__init__()
         if num_outputs > F6_UNITS:
-            raise ValueError(f"RBF outputs of LeNet-5 have {F6_UNITS} codes, {num_outputs} were asked for")
+            raise ValueError(f"RBF outputs of LeNet-5 have {F6_UNITS} codes, {num_outputs} were requested")
         self.register_buffer("codes", paley_hadamard(F6_UNITS - 1)[:num_outputs], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class LeNetHead(nn.Module):
         return self.output(self.drop(self.act(self.f6(joined))))
 
     def reset(self, num_outputs: int) -> None:
-        """Draw a new last layer (RBF: take as many codes)."""
+        """Draw a new last layer (RBF: use as many codes)."""
         if isinstance(self.output, RbfOutput):
             self.output = RbfOutput(num_outputs).to(self.output.codes.device)
         else:

@@ -37,7 +37,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 class Mlp(TileModel):
     """Fully connected layers over the pixels.
 
-    `forward_features` gives the last hidden layer as maps of one pixel; there is no level of features, for no layer
+    `forward_features` gives the last hidden layer as maps of one pixel; `feature_info` is empty, for no layer
     keeps the positions.
 
     Parameters

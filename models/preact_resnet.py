@@ -17,7 +17,7 @@ entry                 parameters  source of the count
 
 Details and departures:
 
-- normalisation and ReLU of the stem stand before the max pooling, as in [3]; timm has them behind it, with the same
+- normalisation and ReLU of the stem come before the max pooling, as in [3]; timm has them behind it, with the same
   parameters;
 - strides of a bottleneck as in `models.resnet`, by default in the first 1x1 convolution, where [2] has them;
 - the wide network has no dropout between its convolutions ([4], section 2.4).

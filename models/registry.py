@@ -74,10 +74,10 @@ def register_model(
     ref
         Arguments that give the reference configuration.
     num_params
-        Trainable parameters of the reference configuration; its source stands in the family's module.
+        Trainable parameters of the reference configuration; its source is in the family's module.
     takes
         ``image``: tiles (N, C, H, W). ``telescopes``: the images of all telescopes of all showers (M, C, H, W), and
-        `members`, the table that says which image belongs to which shower. ``frame``: frames (N, C, H, W) of any size.
+        `members`, the table of which image belongs to which shower. ``frame``: frames (N, C, H, W) of any size.
     gives
         ``vector``: (N, num_outputs), one row per image or shower. ``map``: (N, num_outputs, H, W); such a network has
         the attribute `size_multiple`, and height and width must be multiples of it.
@@ -112,7 +112,7 @@ def model_entry(name: str) -> ModelEntry:
     Raises
     ------
     ValueError
-        If there is none of that name; the message lists the nearest ones.
+        If no architecture has that name; the message lists the nearest ones.
     """
     if name in _ENTRIES:
         return _ENTRIES[name]

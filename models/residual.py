@@ -10,7 +10,7 @@ variant                  branch of a basic unit                              aft
 `full_preact`            BN ReLU conv BN ReLU conv                           --       (e)
 =======================  ==================================================  =======  ======
 
-The last two leave the shortcut free from end to end. Of their details, [2] (appendix) says that the first unit of a
+The last two leave the shortcut free from end to end. Of their details, [2] (appendix) states that the first unit of a
 network has no activation of its own, because the stem ends with one, and that one more follows the last addition.
 Where the shape changes, a projection reads the activated input of the branch, as in the authors' code [3]; a padded
 shortcut reads the unit's input itself, as in their group's code [4].
@@ -45,7 +45,7 @@ class ResidualBlock(nn.Module):
     residual
         The branch.
     shortcut
-        What carries the input past it.
+        The path of the input past it.
     act
         What follows the addition.
     before

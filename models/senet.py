@@ -20,7 +20,7 @@ pooling branches of 4c and 4d have 128 channels, and the epsilon of the normalis
 
 Departures from the papers: the head pools whatever map arrives, so that any tile of `min_size` or more is accepted;
 narrow networks keep a least number of hidden units (`models.layers.SqueezeExcite`); poolings of stride 2 pad the rim
-of the map, where Caffe lets the last window reach beyond it, which at odd sizes fits no convolution beside it.
+of the map, where Caffe lets the last window reach beyond it, which at odd sizes fits no parallel convolution.
 
 References
 ----------
@@ -204,7 +204,7 @@ class SEInception(TableNetwork):
     width
         Channels of the first convolution (64 in the paper); all others keep the paper's ratio to it.
     stem
-        ``paper``; ``small``: the first convolution is 3x3 and the first pooling is left out, for tiles of 48 to 112 px.
+        ``paper``; ``small``: the first convolution is 3x3 and the first pooling is omitted, for tiles of 48 to 112 px.
     reduction
         Of squeeze and excitation.
     drop_rate

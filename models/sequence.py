@@ -28,7 +28,7 @@ n = 32 units and embeddings of N_z = 4:
     outputs               W + 1                                         all joins
 
 Showers in a batch differ in the number of telescopes, so images come as one batch (M, C, H, W) with all telescopes of
-all showers, and a table (N, T) tells which images belong to which shower. The encoder then computes no padding, and
+all showers, and a table (N, T) lists which images belong to which shower. The encoder then computes no padding, and
 no padding enters the statistics of its batch normalisation.
 
 References
@@ -37,7 +37,7 @@ References
 .. [2] Shilon et al. (2019), "Application of deep learning methods to analysis of imaging atmospheric Cherenkov
    telescopes data", arXiv:1803.10698.
 .. [3] Ha, Dai, Le (2016), "HyperNetworks", arXiv:1609.09106.
-.. [4] Vaswani et al. (2017), "Attention is all you need", arXiv:1706.03762, section 3.2. Normalisation stands before
+.. [4] Vaswani et al. (2017), "Attention is all you need", arXiv:1706.03762, section 3.2. Normalisation comes before
    attention and hidden layers, which trains without warm-up: Xiong et al. (2020), arXiv:2002.04745.
 .. [5] Brill et al. (2019), "Investigating a deep learning method to analyze images from multiple gamma-ray
    telescopes", arXiv:2001.03602.
@@ -89,13 +89,13 @@ class MeanJoin(nn.Module):
         self.hidden = nn.Sequential(nn.Linear(width, width), nn.ReLU())
 
     def forward(self, vectors: Tensor, padding: Tensor) -> Tensor:
-        """Vectors (N, T, width) and padding (N, T), True where there is no telescope, to (N, width)."""
+        """Vectors (N, T, width) and padding (N, T), True where a telescope is missing, to (N, width)."""
         keep = (~padding)[..., None].to(vectors.dtype)
         return self.hidden((vectors * keep).sum(1) / keep.sum(1).clamp(min=1))
 
 
 class RecurrentJoin(nn.Module):
-    """Last output of a recurrent cell that reads telescope after telescope, and keeps its state where there is none.
+    """Last output of a recurrent cell that reads telescope after telescope, and keeps its state where one is missing.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class RecurrentJoin(nn.Module):
         self.state_sizes = tuple(state_sizes)
 
     def forward(self, vectors: Tensor, padding: Tensor) -> Tensor:
-        """Vectors (N, T, width) and padding (N, T), True where there is no telescope, to (N, units)."""
+        """Vectors (N, T, width) and padding (N, T), True where a telescope is missing, to (N, units)."""
         state = tuple(vectors.new_zeros(vectors.shape[0], size) for size in self.state_sizes)
         for telescope in range(vectors.shape[1]):
             after = self.cell(vectors[:, telescope], state)
@@ -166,7 +166,7 @@ class AttentionJoin(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, vectors: Tensor, padding: Tensor) -> Tensor:
-        """Vectors (N, T, width) and padding (N, T), True where there is no telescope, to (N, width)."""
+        """Vectors (N, T, width) and padding (N, T), True where a telescope is missing, to (N, width)."""
         token = self.token.to(vectors.dtype).expand(vectors.shape[0], 1, -1)
         vectors = torch.cat([token, vectors], 1)
         keep = F.pad(~padding, (1, 0), value=True)
@@ -185,7 +185,7 @@ class ShowerHead(nn.Module):
     join
         From (N, T, width) and padding (N, T) to (N, width).
     width
-        Length of the vector that stands for one telescope.
+        Length of the vector of one telescope.
     n_scalars, scalars_hidden
         Scalars per image, width of their own layers.
     drop_rate
@@ -234,7 +234,7 @@ class ShowerModel(TileModel):
     join
         ``mean``, ``lstm``, ``hyper_lstm`` or ``attention``; see the module.
     width
-        Length of the vector that stands for one telescope, and of the joined one.
+        Length of the vector of one telescope, and of the joined one.
     hyper_units, embedding
         HyperLSTM: units of the smaller cell, length of its embeddings.
     heads, layers
@@ -308,7 +308,7 @@ class ShowerModel(TileModel):
     def forward_head(self, features: Tensor, scalars: Tensor | None = None, members: Tensor | None = None) -> Tensor:
         """Maps (M, F, h, w), and scalars (M, n_scalars) if it takes any, to outputs (N, num_outputs).
 
-        `members` (N, T) says which images belong to which shower, see `telescope_table`; without, each image is a
+        `members` (N, T) lists which images belong to which shower, see `telescope_table`; without, each image is a
         shower of its own. A shower of which no image is named gives finite outputs without meaning.
         """
         return self.head(features.mean((2, 3)), scalars, members)

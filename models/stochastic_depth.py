@@ -8,7 +8,7 @@ The parameters are those of `resnet110`. Where the shape changes, the shortcut a
 channels are padded with zeros, as in the authors' code [2]; `resnet110` takes every second pixel.
 
 Departures from the paper: a dropped branch is computed and multiplied by zero (see `models.layers.StochasticGate`), so
-that training is not faster than without, and the running means of its normalisations go on with every mini-batch.
+that training is not faster than without, and the running means of its normalisations are updated with every mini-batch.
 
 References
 ----------

@@ -1,4 +1,4 @@
-"""Networks written as tables: steps, the modules that they stand for, and the network that runs them block by block.
+"""Networks written as tables: steps, the modules that they describe, and the network that runs them block by block.
 
 The papers of VGG, NiN, GoogLeNet and the Inception networks define them by tables and diagrams of layers. A family's
 file holds such a table; what is here turns it into modules and reads off it what follows from it: the strides, the
@@ -47,7 +47,7 @@ class Separable:
 
 @dataclass(frozen=True)
 class Pool:
-    """Maximum or average under a sliding window; an average does not count the padding unless asked to."""
+    """Maximum or average under a sliding window; an average counts the padding only with `count_padding`."""
 
     kind: Literal["max", "avg"]
     kernel: int = 3
@@ -106,7 +106,7 @@ class Branches(nn.Module):
 
 
 class ScaledResidual(nn.Module):
-    """x + scale * residual(x), then ReLU if asked for."""
+    """x + scale * residual(x), then ReLU if `relu` is set."""
 
     def __init__(self, residual: nn.Sequential, scale: float, relu: bool) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class Assembler:
     bias
         Whether convolutions have biases.
     pad_all
-        Pad where the table says ``valid`` or ``ceil``, too: for small tiles, of which unpadded layers leave nothing.
+        Pad where the table has ``valid`` or ``ceil``, too: for small tiles, of which unpadded layers leave nothing.
     """
 
     def __init__(
@@ -256,7 +256,7 @@ class TableNetwork(TileModel):
     num_features : int
         Channels of the last maps.
     auxiliary : nn.ModuleDict
-        Auxiliary heads under the names of the blocks whose maps they read. If there are any, the network gives
+        Auxiliary heads under the names of the blocks whose maps they read. If any exist, the network gives
         `AuxOutputs` in training.
     """
 

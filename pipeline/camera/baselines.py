@@ -1,4 +1,4 @@
-"""The classical baseline: a random forest on Hillas parameters, as the analyses of today use it.
+"""The classical baseline: a random forest on Hillas parameters, as in current analyses.
 
 It gets what a network gets: the same training images with the same weights, and settings chosen on the same
 validation split. lstchain [1]_ and ctapipe train forests on such parameters.

@@ -164,17 +164,17 @@ def read_showers(path: str | Path) -> Iterator[tuple[Run, Shower]]:
     Raises
     ------
     InputFileError
-        If the file does not exist, is no such file, or ends in the middle of a shower.
+        If the file does not exist, is of another format, or ends in the middle of a shower.
     """
     path = Path(path)
     if not path.is_file():
         raise InputFileError(f"{path} does not exist")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # eventio has its own words for files that end early; ours follow below
+        warnings.simplefilter("ignore")  # eventio warns about files that end early; our message follows below
         try:
             yield from _showers(path)
         except (OSError, ValueError, KeyError, EOFError, StopIteration, RuntimeError, AttributeError) as error:
-            # eventio meets foreign bytes with whatever error they lead to
+            # eventio raises all kinds of errors on foreign bytes
             reason = str(error) or "it ends early"
             raise InputFileError(f"{path} cannot be read as a CORSIKA IACT photon file ({reason})") from error
 

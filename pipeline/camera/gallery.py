@@ -15,7 +15,7 @@ from pipeline.config import CleaningConfig, ShowerClass, ShowersConfig
 from pipeline.errors import UserError
 
 # The product of threshold energy and mirror area is about the same for all types: light per area, and a trigger that
-# asks for some 20 photo-electrons in a pixel and its neighbours.
+# requires some 20 photo-electrons in a pixel and its neighbours.
 _ENERGY_TIMES_AREA_TEV_M2 = 20.0
 _ENERGY_DECADE = 10.0
 _PROTON_TO_GAMMA_LIGHT = 0.5
@@ -115,7 +115,7 @@ def gallery_images(telescope: str, particle: str, n: int = 6, seed: int = 1) -> 
             return camera, sorted(images, key=lambda image: image.energy_tev)
     raise UserError(
         f"{_MAX_SHOWERS} {particle} showers gave {len(images)} images of {telescope} above {_MIN_SIZE_PE:g} p.e.; "
-        f"{n} were asked for"
+        f"{n} were requested"
     )
 
 

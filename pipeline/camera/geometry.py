@@ -21,7 +21,7 @@ _NEIGHBOR_RADIUS = {True: 1.4, False: 1.5}
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """What an event file tells about one type of telescope: its camera and the optics in front of it.
+    """What an event file contains about one type of telescope: its camera and the optics in front of it.
 
     Attributes
     ----------
@@ -40,11 +40,11 @@ class Camera:
     focal_length_m : float
         Equivalent focal length: the one that turns metres into degrees.
     effective_focal_length_m : float
-        With coma, for pointing reconstruction; NaN where the file does not say.
+        With coma, for pointing reconstruction; NaN where the file does not give it.
     mirror_area_m2, n_mirrors, n_mirror_tiles, optics_name, reflector_shape
         The optics, words and numbers as in ctapipe's optics table.
     n_samples, sampling_rate_ghz
-        The readout; NaN where the file does not say.
+        The readout; NaN where the file does not give it.
     reference_pulse : ndarray, shape (n_channels, n)
         Pulse shape of a single photo-electron in steps of `reference_pulse_step_ns`.
     """
@@ -125,7 +125,7 @@ class Camera:
             nearest = np.full(self.n_pixels, np.inf)
             np.minimum.at(nearest, pixel, distance)
             limit = _NEIGHBOR_RADIUS[self.hexagonal] * nearest
-            # Some files have areas that are far too small: all that may be adjacent has to lie within reach.
+            # Some files have areas that are far too small: all possible neighbours have to be within reach.
             if self.n_pixels < 2 or limit.max() < reach:
                 break
             reach *= 2
@@ -194,7 +194,7 @@ class Camera:
         """What kind of camera this is, whatever its name: for example ``hexagon-1855-6.14arcmin-41deg-r24``.
 
         Shape and number of pixels, pixel pitch on the sky, orientation of the lattice, and radius in pitches. The order
-        of the pixels is left out on purpose: files have the same LST camera in several orders, and the sky position of
+        of the pixels is ignored on purpose: files have the same LST camera in several orders, and the sky position of
         each pixel is in the file. Measured positions of one camera differ by some micrometres between files, which is
         why these are few, robust, rounded numbers and not a digest of all positions. The focal length is in the pitch:
         the LST and the NectarCam have the same 1855 positions in metres.

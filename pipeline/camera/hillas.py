@@ -41,7 +41,7 @@ def image_parameters(
     image : ndarray, shape (n, n_pixels)
         Charge [p.e.].
     peak_time : ndarray, shape (n, n_pixels), or None
-        [ns]; without it the timing columns are NaN. NaN pixels are left out of the fit.
+        [ns]; without it the timing columns are NaN. NaN pixels are excluded from the fit.
     mask : ndarray of bool, shape (n, n_pixels)
         Pixels kept by the cleaning; their charges are finite.
     camera : Camera
@@ -121,7 +121,7 @@ def _moments(charge, x, y, size):
 
 @njit(cache=True, nogil=True)
 def _along_axes(x, y, moments):
-    """Pixel positions along and across the image axis; as they are where there is no axis."""
+    """Pixel positions along and across the image axis; unchanged for images without an axis."""
     dx, dy = x - moments[3], y - moments[4]
     psi = math.radians(moments[9])
     if math.isnan(psi):

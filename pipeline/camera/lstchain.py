@@ -2,7 +2,7 @@
 
 lstchain (0.9 and later) has one table of images and one of parameters for all telescopes of a type, simulation truth
 among the parameters, and times as Unix seconds. Telescopes and cameras are described as in ctapipe, so they come from
-the file. Hillas parameters are computed anew, from lstchain's own cleaning mask: its units (metres here, degrees there)
+the file. Hillas parameters are recomputed from lstchain's own cleaning mask: its units (metres here, degrees there)
 have changed between versions.
 """
 
@@ -43,7 +43,7 @@ _TRUTH = {
 def convert(path: str | Path, out: str | Path, force: bool = False) -> dict[str, Any]:
     """Write the images of an lstchain DL1 file as ctapipe DL1 v7.1.0.
 
-    Calibration events are left out and counted. What lstchain put into pixels that it marked as unusable stays there.
+    Calibration events are skipped and counted. The values that lstchain gave to unusable pixels are kept.
 
     Returns
     -------
@@ -118,7 +118,7 @@ class _Source:
         alt_rad = self._column("alt_tel", "rad", "rad")
         az_rad = self._column("az_tel", "rad", "rad")
         event_type = self._event_types()
-        # The images of one event stand together, as the writer wants them, however the file has them.
+        # The images of one event are made adjacent, as the writer needs them, whatever the order in the file.
         rows = np.lexsort((self._tel_id, self._event_id))
         rows = rows[event_type[rows] >= _FIRST_SHOWER_TYPE]
         time_s = self._times()
@@ -138,7 +138,7 @@ class _Source:
                     self._write_pointing(writer, tel_id, time_s, alt_rad, az_rad)
             counts = {"n_events": writer.n_events, "n_images": writer.n_images}
         n_calibration = len(event_type) - len(rows)
-        notes = [f"{n_calibration} calibration events left out"] if n_calibration else []
+        notes = [f"{n_calibration} calibration events skipped"] if n_calibration else []
         return counts | {"n_telescopes": len(self._telescopes), "notes": notes}
 
     def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -176,7 +176,7 @@ class _Source:
         return self._parameters["event_type"].astype(np.int64)
 
     def _times(self) -> np.ndarray:
-        """Seconds since 1970 TAI; lstchain's are Unix seconds, which leave leap seconds out."""
+        """Seconds since 1970 TAI; lstchain's are Unix seconds, which omit leap seconds."""
         from astropy.time import Time
 
         if "trigger_time" not in self._parameters.dtype.names:
@@ -199,7 +199,7 @@ class _Source:
 
         layout = self._file[schema.LAYOUT].attrs
         name = text(layout.get("SUBARRAY", "unknown"))
-        if "reference_itrs_x" not in layout:  # simulations leave it out
+        if "reference_itrs_x" not in layout:  # simulations omit it
             return Subarray(name, self._telescopes, self._positions_m)
         place = EarthLocation.from_geocentric(*(layout[f"reference_itrs_{axis}"] for axis in "xyz"), unit="m").geodetic
         return Subarray(

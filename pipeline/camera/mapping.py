@@ -100,7 +100,7 @@ class TileMapper:
         _, pixel, weight = self._matrix
         total = np.bincount(pixel, weights=weight, minlength=self.camera.n_pixels)
         if not (total > 0).all():
-            raise ValueError(f"{np.count_nonzero(total == 0)} pixels of {self.camera.name} give nothing to the tile")
+            raise ValueError(f"{np.count_nonzero(total == 0)} pixels of {self.camera.name} add nothing to the tile")
         return (weight / total[pixel]).astype(np.float32)
 
     def charge(self, image: np.ndarray) -> np.ndarray:
@@ -167,7 +167,7 @@ def _interpolation_weight(camera: Camera, dx: np.ndarray, dy: np.ndarray) -> np.
 
 @njit(cache=True, nogil=True)
 def _multiply(image, start, pixel, weight, result):
-    """Sparse matrix times images; scipy's product wants the images transposed, and NaN removed."""
+    """Sparse matrix times images; scipy's product needs the images transposed, and NaN removed."""
     for i in range(image.shape[0]):
         for row in range(len(start) - 1):
             total = 0.0

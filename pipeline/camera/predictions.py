@@ -80,7 +80,7 @@ def column_prefix(name: str) -> str:
 
 @dataclass(frozen=True)
 class ImagePredictions:
-    """What the models say about some images of one telescope, in the order of the file.
+    """The models' predictions for some images of one telescope, in the order of the file.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class ImagePredictions:
     values : dict
         Prefix of a head -> column -> ndarray, shape (n,); NaN where it has no value.
     reasons : dict
-        Prefix of a head -> ndarray of str, shape (n,): why there is no value; empty where there is one.
+        Prefix of a head -> ndarray of str, shape (n,): why the value is missing; empty where it is not.
     served : bool
         Whether at least one model is for this camera.
     """
@@ -115,7 +115,7 @@ class ImagePredictions:
         return np.any([reason == "" for reason in self.reasons.values()], axis=0)
 
     def joined_reasons(self) -> list[str]:
-        """For each image, why at least one model has no value: all their reasons; empty where all have one."""
+        """For each image, the reasons of all models without a value; empty where all have one."""
         columns = list(self.reasons.values())
         return ["; ".join(sorted({text for text in row if text})) for row in zip(*columns, strict=True)]
 
@@ -136,8 +136,8 @@ def predict_images(
 ) -> Iterator[ImagePredictions]:
     """Predictions of all `models` for all images of `file`, or for those of some telescopes and events.
 
-    Images are prepared once for all models that want the same preparation. Images of a camera that no model serves
-    are passed on without being looked at.
+    Images are prepared once for all models with the same preparation. Images of a camera that no model serves
+    are passed on unprocessed.
 
     Raises
     ------
@@ -217,7 +217,7 @@ def predict_chunk(chunk: ImageChunk, models: Sequence[CameraModel]) -> ImagePred
 
 
 def _no_such_event(file: DL1File, event_id: int, tel_ids: Collection[int] | None) -> str:
-    """Why nothing was found: not in the file, or not seen by that telescope."""
+    """Why no image matched: not in the file, or not seen by that telescope."""
     seen_by, lowest, highest = [], None, None
     for tel_id in file.tel_ids:
         ids = file.index(tel_id)["event_id"]

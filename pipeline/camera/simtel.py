@@ -43,7 +43,7 @@ def ingest_simtel(path: str | Path, out: str | Path, cfg: CameraIngestConfig, fo
     """Calibrate one simtel file (.simtel, .gz, .zst) and write its images as DL1.
 
     Degrees are those of the equivalent focal length. Cleaning and parameters in the file are ctapipe's defaults; tiles
-    are cleaned anew, as configured.
+    are cleaned again, as configured.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def ingest_simtel(path: str | Path, out: str | Path, cfg: CameraIngestConfig, fo
     Raises
     ------
     InputFileError
-        If nothing can be used: the file cannot be opened, or holds no triggered event.
+        If the file cannot be opened, or has no triggered event.
     """
     path, out = Path(path), check_free(out, force=force)
     if not path.exists():
@@ -146,7 +146,7 @@ def camera_of(telescope: "TelescopeDescription") -> Camera:
 
 @contextmanager
 def _quiet(path: Path) -> Iterator[None]:
-    """Ctapipe's and eventio's warnings as debug messages: what matters of them is said in `notes`."""
+    """Ctapipe's and eventio's warnings as debug messages: what matters of them goes into `notes`."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -161,7 +161,7 @@ def _process(path: Path, raw: Path, cfg: CameraIngestConfig) -> dict[str, Any]:
     from ctapipe.image import ImageProcessor
     from ctapipe.io import DataWriter
 
-    # ctapipe's fit of time gradients draws from one generator: begin anew, whatever files came before.
+    # ctapipe's fit of time gradients draws from one generator: restart it, whatever files came before.
     fitting.FIT_RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
     notes: list[str] = []
     Provenance().start_activity("lightpool ingest")
@@ -217,7 +217,7 @@ def _open(path: Path, cfg: CameraIngestConfig, notes: list[str]) -> Iterator["Si
     except UnicodeDecodeError:
         # sim_telarray leaves bytes of other memory behind the name of the atmosphere now and then. The profile is
         # for reconstruction by templates, which nothing here does.
-        notes.append("the name of the atmosphere is garbled; its profile was left out")
+        notes.append("the name of the atmosphere is garbled; its profile was dropped")
         try:
             source = SimTelEventSource(path, atmosphere_profile_choice="NONE", **options)
         except Exception as error:
@@ -229,7 +229,7 @@ def _open(path: Path, cfg: CameraIngestConfig, notes: list[str]) -> Iterator["Si
 
 
 def _unreadable(path: Path, error: Exception) -> InputFileError:
-    # eventio meets a file that is cut or not its own with whatever error the bytes happen to lead to.
+    # On a truncated or foreign file eventio raises whatever error the bytes happen to cause.
     if isinstance(error, StopIteration | EOFError):
         return InputFileError(f"{path} ends before the first event: the file is cut short, or a part of a larger one")
     return InputFileError(f"{path} cannot be read as simtel ({_described(error)})")

@@ -16,7 +16,7 @@ from pipeline.tiles.shards import Channel, TileBatch
 
 CHANNELS = (Channel("charge", "p.e."), Channel("peak_time", "ns"), Channel("mask", ""))
 
-#: Why an image is left out, in the order in which it is asked.
+#: Why an image is rejected, in the order of the checks.
 REJECTION_REASONS = (
     "marked invalid in the file",
     "nothing left by the cleaning",
@@ -27,7 +27,7 @@ REJECTION_REASONS = (
 
 _MAX_CHARGE_PE = 60_000  # float16 ends at 65,504
 _CHUNK_BYTES = 96 << 20  # of float32 tiles and images that one chunk works on
-# Columns of the events whose names leave ctapipe's prefix out.
+# Columns of the events whose names omit ctapipe's prefix.
 _SHORT_NAMES = {"morphology_n_pixels": "n_pixels", "morphology_n_islands": "n_islands"}
 _TRUTH = (
     "true_energy_tev", "true_alt_deg", "true_az_deg", "true_offset_deg", "true_core_x_m", "true_core_y_m",
@@ -124,12 +124,12 @@ def _relative_time(image: np.ndarray, time: np.ndarray, mask: np.ndarray) -> np.
 
 # ---- whole files -----------------------------------------------------------------------------------------------------
 def chosen_camera(file: DL1File, wanted: str | None) -> str:
-    """Identity of the camera that tiles are made of: the one asked for, else the one with the most images.
+    """Identity of the camera that tiles are made of: the one requested, else the one with the most images.
 
     Raises
     ------
     InputFileError
-        If there is no such camera in the file.
+        If the file does not have this camera.
     """
     images: dict[str, int] = {}
     names: dict[str, set[str]] = {}
@@ -138,22 +138,22 @@ def chosen_camera(file: DL1File, wanted: str | None) -> str:
         names.setdefault(camera.identity, set()).update((camera.name, camera.size_type, camera.identity))
     fitting = [identity for identity in images if wanted is None or wanted in names[identity]]
     if not fitting:
-        there = "; ".join(", ".join(sorted(words)) for words in names.values())
+        available = "; ".join(", ".join(sorted(words)) for words in names.values())
         raise InputFileError(
-            f"{file.path} has no camera {wanted!r}; it has {there}: set tiles.camera.camera to one of them"
+            f"{file.path} has no camera {wanted!r}; it has {available}: set tiles.camera.camera to one of them"
         )
     return max(fitting, key=lambda identity: images[identity])
 
 
 def tile_file(file: DL1File, recipe: ImageRecipe, identity: str) -> Iterator[tuple[TileBatch, dict[str, int]]]:
-    """Tiles of all images of one kind of camera, batch by batch; the images of one shower stand together.
+    """Tiles of all images of one kind of camera, batch by batch; the images of one shower are adjacent.
 
     Yields
     ------
     batch : TileBatch
         `group` counts the showers of the file from 0.
     rejected : dict
-        Reason -> number of images left out on the way.
+        Reason -> number of rejected images.
     """
     tel_ids = [tel_id for tel_id in file.tel_ids if file.telescopes[tel_id].identity == identity]
     if not tel_ids:
@@ -164,7 +164,7 @@ def tile_file(file: DL1File, recipe: ImageRecipe, identity: str) -> Iterator[tup
         parts, rejected = [], {}
         for tel_id in tel_ids:
             here = np.flatnonzero(rows["tel_id"][start:stop] == tel_id) + start
-            # Reading wants rising rows, whatever the order of the showers.
+            # Reading needs rising rows, whatever the order of the showers.
             here = here[np.argsort(rows["row"][here], kind="stable")]
             for first in range(0, len(here), size):
                 part = here[first : first + size]
@@ -216,7 +216,7 @@ def _chunk_images(n_pixels: int, tile_size: int) -> int:
 
 
 def shard_attributes(file: DL1File, recipe: ImageRecipe, identity: str) -> dict[str, Any]:
-    """What a shard says about how its tiles were made; `recipe` is all that prediction needs to make them alike."""
+    """How the tiles of a shard were made; `recipe` is all that prediction needs to make them alike."""
     camera = next(camera for camera in file.telescopes.values() if camera.identity == identity)
     mapper = tile_mapper(camera, recipe.size_px)
     return {

@@ -1,4 +1,4 @@
-"""Level and noise of a frame's background: SExtractor's mesh [1]_, with numpy alone, for prediction stands on it.
+"""Level and noise of a frame's background: SExtractor's mesh [1]_, in plain numpy, because prediction uses it.
 
 References
 ----------
@@ -11,7 +11,7 @@ import numpy as np
 
 _CLIP_SIGMA = 3.0
 _CLIP_ITERATIONS = 10
-# A box is used as long as a tenth of it is valid: frames with wide gaps or many bad columns are frames too.
+# A box is used if at least a tenth of it is valid, so that frames with wide gaps or many bad columns work too.
 _MIN_VALID = 0.1
 # Used boxes that a box without enough pixels is filled from.
 _NEIGHBOURS = 10
@@ -27,7 +27,7 @@ def robust_background(image: np.ndarray, mask: np.ndarray | None = None, box_px:
     Parameters
     ----------
     image : ndarray, shape (H, W)
-        NaN is left out.
+        NaN is ignored.
     mask : ndarray of bool, shape (H, W), optional
         True excludes a pixel.
     box_px : int
@@ -93,7 +93,7 @@ def _median_of_mesh(mesh: np.ndarray, enough: np.ndarray) -> float:
 def _filled(mesh: np.ndarray, enough: np.ndarray) -> np.ndarray:
     """Boxes without enough pixels take the mean of the nearest used ones, weighted by 1 / distance.
 
-    Left out, they would shift the median: where a gap covers one side of a frame, to the sky of the other side.
+    Without them the median would shift: where a gap covers one side of a frame, to the sky of the other side.
     """
     filled = mesh.copy()
     rows, columns = np.nonzero(enough)

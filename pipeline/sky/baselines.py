@@ -1,4 +1,4 @@
-"""The classical way to a clean frame: L.A.Cosmic (astroscrappy) for defects, a median filter for the noise."""
+"""The classical cleaning of a frame: L.A.Cosmic (astroscrappy) for defects, a median filter for the noise."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ class Settings:
     sigclip, objlim : float
         L.A.Cosmic's Laplacian threshold [sigma] and contrast against the fine structure of stars.
     median_px : int
-        Side of the median filter; 1 is none.
+        Side of the median filter; 1 for none.
     """
 
     sigclip: float = 4.5
@@ -45,13 +45,13 @@ def astroscrappy_median(
         Frame and its one sigma, in electrons or any other unit: the variance is given, gain and read noise are not
         needed.
     dq : ndarray of uint16, shape (H, W)
-        What is known before: bad, hot, saturated and missing pixels.
+        Flags known beforehand: bad, hot, saturated and missing pixels.
 
     Returns
     -------
     restored : ndarray, shape (H, W), float32
     defects : ndarray of bool, shape (H, W)
-        Pixels that astroscrappy took for cosmic rays.
+        Pixels that astroscrappy classified as cosmic rays.
     """
     import astroscrappy
     from scipy.ndimage import median_filter
@@ -73,7 +73,7 @@ def astroscrappy_median(
         cleantype="medmask",
     )
     if settings.median_px > 1:
-        # Saturated cores are left alone: their neighbourhood is no noise.
+        # Saturated cores are kept: their surroundings are not noise.
         cleaned = np.where(saturated, cleaned, median_filter(cleaned, settings.median_px))
     return cleaned.astype(np.float32), np.asarray(defects, bool)
 
@@ -89,9 +89,9 @@ def tune(
     ----------
     frames : sequence of (sci, err, dq)
     truths : sequence of ndarray
-        Clean frames; NaN pixels are not judged.
+        Clean frames; NaN pixels are ignored.
     grid : sequence of Settings
-        What to try.
+        Settings to try.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def tune(
     Raises
     ------
     ValueError
-        If there is no frame.
+        If `frames` is empty.
     """
     if not frames:
         raise ValueError("tune needs at least one frame")
@@ -123,7 +123,7 @@ def tune(
 
 
 def psnr_db(image: np.ndarray, truth: np.ndarray, keep: np.ndarray | None = None) -> float:
-    """Peak signal-to-noise ratio [dB]; the peak is the range of the truth, NaN pixels are not judged."""
+    """Peak signal-to-noise ratio [dB]; the peak is the range of the truth, NaN pixels are ignored."""
     judged = np.isfinite(image) & np.isfinite(truth)
     if keep is not None:
         judged &= keep

@@ -1,4 +1,4 @@
-"""Bias, dark and flat by ccdproc, where they are configured."""
+"""Bias, dark and flat correction with ccdproc, where configured."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,8 +36,8 @@ def calibrate(frame: Frame, cfg: SkyIngestConfig) -> Frame:
 
     if frame.stored_unit != "adu":
         raise InputFileError(
-            f"{frame.path} is in {frame.stored_unit}; bias, dark and flat belong to frames in ADU: leave them out of "
-            "ingest.sky for it"
+            f"{frame.path} is in {frame.stored_unit}; bias, dark and flat apply to frames in ADU: remove them from "
+            "ingest.sky for this frame"
         )
     image = _ccd(frame.to_stored(frame.sci))
     notes = []
@@ -105,7 +105,7 @@ def _master(paths: Sequence[str], shape: tuple[int, int], kind: str) -> "CCDData
     master = _combined(tuple(paths))
     if master.shape != shape:
         raise UserError(
-            f"the {kind} {paths[0]} has the shape {master.shape}, the frame {shape}; ingest.sky.{kind} must be of the "
+            f"the {kind} {paths[0]} has the shape {master.shape}, the frame {shape}; ingest.sky.{kind} needs the "
             "same camera, binning and window"
         )
     return master
@@ -117,7 +117,7 @@ def _combined(paths: tuple[str, ...]) -> "CCDData":
 
     missing = [path for path in paths if not Path(path).is_file()]
     if missing:
-        raise UserError(f"the calibration frame {missing[0]} does not exist; mend ingest.sky in the configuration")
+        raise UserError(f"the calibration frame {missing[0]} does not exist; correct ingest.sky in the configuration")
     frames = [_ccd(read_pixels(path, SkyIngestConfig())[0]) for path in paths]
     return frames[0] if len(frames) == 1 else ccdproc.combine(frames, method="median")
 
@@ -126,4 +126,4 @@ def _exposure_s(header: "object", path: str | Path, kind: type[UserError]) -> fl
     for card in _EXPOSURE_CARDS:
         if card in header:
             return float(header[card])
-    raise kind(f"{path} has no exposure time ({', '.join(_EXPOSURE_CARDS)}), which scaling a dark needs")
+    raise kind(f"{path} has no exposure time ({', '.join(_EXPOSURE_CARDS)}), which is needed to scale a dark")

@@ -33,7 +33,7 @@ NOISE_BEFORE = Card("LPRMS", "background rms of the frame as it came")
 # Simulation.
 TRUTH = Card("LPTRUTH", "truth of this simulated frame")
 
-# DQ extensions. The mark says whose bits they are; where the camera has a DQ of its own, our extension has this name.
+# DQ extensions. OUR_BITS marks them as lightpool's; where the camera has its own DQ, ours has this name.
 OUR_BITS = Card("LPDQ", "bits as follows")
 
 

@@ -1,6 +1,6 @@
-"""The bits of a frame's data-quality mask: their numbers, texts, and the sets of them that the code asks for.
+"""The bits of a frame's data-quality mask: their numbers, texts, and the sets of them that the code uses.
 
-It imports nothing of lightpool, so that every layer may read it. Bits 1 to 128 stand in files of users: they keep
+It imports nothing of lightpool, so that every layer may read it. Bits 1 to 128 are in users' files: they keep
 their numbers.
 """
 

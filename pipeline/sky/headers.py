@@ -1,7 +1,7 @@
 """What cameras write into their headers, under the many names they use.
 
-Nothing is guessed silently: every look-up says which card it took, and a value that cannot be what it claims to be
-is left aside and named.
+Nothing is guessed silently: every look-up records the card that it used, and an implausible value
+is ignored and reported.
 """
 
 import re
@@ -25,7 +25,7 @@ _READ_NOISE_LIMITS = (0.05, 1000.0)
 _SATURATION_CARDS = ("SATURATE", "SATLEVEL", "SATURAT", "ESO DET OUT1 SATURATE")
 
 _BIAS_LEVEL_CARDS = ("BIASLVL", "BIASLEVL")
-# Any of these says that a bias or an overscan has already been subtracted.
+# Any of these means that a bias or an overscan has already been subtracted.
 _BIAS_DONE_CARDS = ("OVERSCAN", "ZEROCOR", "BIASCOR", "SUBTRACT_BIAS", "SUBBIAS", "DESBIAS")
 
 _ELECTRONS = {"electron", "electrons", "e-", "e", "elec", "photoelectron", "photoelectrons"}
@@ -78,7 +78,7 @@ def find_saturation(headers: Sequence["fits.Header"]) -> Found | None:
 
 
 def find_bias_level(headers: Sequence["fits.Header"]) -> Found | None:
-    """Bias level [adu] that the pixels still contain, as far as a card tells it.
+    """Bias level [adu] that the pixels still contain, if a card gives it.
 
     MaxIm DL's PEDESTAL is what must be added to get zero-based values: the negative of a level.
     """
@@ -94,14 +94,14 @@ def find_bias_level(headers: Sequence["fits.Header"]) -> Found | None:
 
 
 def bias_subtracted(header: Mapping[str, Any]) -> str | None:
-    """The card that says that the bias is already gone, if there is one."""
+    """The card that marks the bias as already subtracted, if any."""
     return next((card for card in _BIAS_DONE_CARDS if card in header), None)
 
 
 def find_section(header: "fits.Header", cards: Sequence[str], shape: tuple[int, int]) -> Section | None:
     """The first of `cards` (``[x1:x2,y1:y2]``, 1-based, inclusive) that lies inside a frame of `shape`.
 
-    A section beyond the frame belongs to the untrimmed frame that this one was cut from: it says nothing here.
+    A section beyond the frame belongs to the untrimmed frame that this one was cut from: it does not apply here.
     """
     for card in cards:
         match = re.fullmatch(r"\[(\d+):(\d+),(\d+):(\d+)\]", re.sub(r"\s", "", str(header.get(card, ""))))
@@ -137,19 +137,19 @@ def _find(
             if limits[0] <= value <= limits[1]:
                 return Found(value, card)
             notes.append(f"{card} = {value:g} is not taken as the {what} (accepted: {limits[0]:g} to {limits[1]:g})")
-        found = _mean_of_amplifiers(header, amplifiers, limits, what, notes)
-        if found is not None:
-            return found
+        mean = _mean_of_amplifiers(header, amplifiers, limits, what, notes)
+        if mean is not None:
+            return mean
     return None
 
 
 def _mean_of_amplifiers(
     header: "fits.Header", pattern: str, limits: tuple[float, float], what: str, notes: list[str]
 ) -> Found | None:
-    """Frames read through several amplifiers have one card for each: the mean stands for the frame."""
+    """Frames read through several amplifiers have one card for each: the frame takes their mean."""
     names = sorted({card for card in header if re.fullmatch(pattern, card)})
-    found = {name: _number(header[name]) for name in names}
-    values = [value for value in found.values() if value is not None and limits[0] <= value <= limits[1]]
+    numbers = {name: _number(header[name]) for name in names}
+    values = [value for value in numbers.values() if value is not None and limits[0] <= value <= limits[1]]
     if not values:
         return None
     mean = sum(values) / len(values)

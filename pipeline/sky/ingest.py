@@ -33,7 +33,7 @@ def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force:
     out : path
         FITS with the HDUs of `path`, the science image in electrons (in ADU where no gain is known), ERR and DQ.
     cfg : SkyIngestConfig
-        What the header does not tell.
+        Values that the header lacks.
     force : bool
         Replace an existing `out`.
 
@@ -45,7 +45,7 @@ def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force:
     Raises
     ------
     InputFileError
-        If the file cannot be used; the message says why.
+        If the file cannot be used; the message gives the reason.
     """
     path, out = Path(path), check_free(out, force=force)
     frames = read_frames(path, cfg)

@@ -1,4 +1,4 @@
-"""Exposures of one drifting field to pairs of training tiles that differ in noise only (Noise2Noise)."""
+"""From exposures of one drifting field to pairs of training tiles that differ in noise only (Noise2Noise)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -36,7 +36,7 @@ _CACHE_BYTES = 512 << 20
 class TilePair(NamedTuple):
     """A tile at (x0, y0) and the whole-pixel shift to its partner in frame number `partner`.
 
-    `residual_px` is what the true drift differs from the shift by.
+    `residual_px` is the difference between the true drift and the shift.
     """
 
     x0: int
@@ -72,7 +72,7 @@ def tile_pairs(paths: Sequence[str | Path], out_dir: str | Path, cfg: Config, fo
     Raises
     ------
     TooFewEventsError
-        If there are not two frames of one split, or no two that fit.
+        If no split has two frames, or no two of them match.
     InputFileError
         If the frames are of different shapes or units.
     """
@@ -84,8 +84,8 @@ def tile_pairs(paths: Sequence[str | Path], out_dir: str | Path, cfg: Config, fo
         n_tiles += field.write(number, out, force)
     if n_tiles == 0:
         raise TooFewEventsError(
-            f"no two of the {len(paths)} frames are shifted by whole pixels within "
-            f"{cfg.tiles.sky.pair_max_residual_shift_px} px and in one split; give more frames, or raise "
+            f"no two of the {len(paths)} frames of one split are shifted by whole pixels to within "
+            f"{cfg.tiles.sky.pair_max_residual_shift_px} px; give more frames, or raise "
             "tiles.sky.pair_max_residual_shift_px"
         )
     return outs
@@ -135,7 +135,7 @@ class _Field:
             frame = self.frame(number)
             placement = identity_placement(frame, stars) if number == middle else place(frame, reference, stars)
             if placement is None:
-                log.warning("%s cannot be registered and is left out: too few stars in common", path.name)
+                log.warning("%s cannot be registered and is rejected: too few stars in common", path.name)
             placements.append(placement)
         return placements
 

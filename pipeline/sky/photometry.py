@@ -21,7 +21,7 @@ class Photometry:
     background : ndarray, shape (n,)
         Local background per pixel.
     clear : ndarray of bool, shape (n,)
-        Whether the aperture lies within the image and holds no excluded pixel.
+        Whether the aperture lies within the image and has no excluded pixel.
     """
 
     flux: np.ndarray
@@ -101,7 +101,7 @@ def detect_stars(
     threshold_sigma : float
         Peak height of a star in units of `noise`.
     mask : ndarray of bool, shape (H, W), optional
-        Pixels to leave out.
+        Pixels to exclude.
     brightest : int, optional
         Keep at most this many.
 
@@ -144,7 +144,7 @@ def measure_fwhm(image: np.ndarray, x: np.ndarray, y: np.ndarray, level: float, 
     if len(positions) < 3:
         return default_px
     with warnings.catch_warnings():
-        # A fit that does not converge is one star less; the median stands on the others.
+        # A star whose fit does not converge is skipped; the median uses the others.
         warnings.simplefilter("ignore")
         widths = fit_fwhm(np.nan_to_num(image - level).astype(float), xypos=positions, fit_shape=(11, 11))
     widths = widths[np.isfinite(widths) & (widths > 0.5) & (widths < 15)]

@@ -19,14 +19,14 @@ log = get_logger(__name__)
 _MATCH_RADIUS_PX = 3.0
 _MIN_MATCHES = 6
 _STARS_PER_FRAME = 400
-# Stars, brightest first, and the half-size of their windows, that tell the shape of a frame's PSF.
+# Stars, brightest first, and the half-size of their windows, that measure the shape of a frame's PSF.
 _SHAPE_STARS = 60
 _SHAPE_REACH_PX = 4
-# A pixel that stands this many sigma out of its neighbours, in this share of the frames, spoils all of them alike.
+# A pixel this many sigma above its neighbours in this share of the frames is taken as hot in all of them.
 _HOT_SIGMA = 3.0
 _HOT_SHARE = 0.6
-# The four pixels beside a hot one have less than this part of its excess (of two hot ones side by side, a quarter);
-# beside the peak of a star of 2 px FWHM they have half of it.
+# The four pixels next to a hot one have less than this part of its excess (of two hot ones side by side, a quarter);
+# next to the peak of a star of 2 px FWHM they have half of it.
 _HOT_NEIGHBOURS = 0.4
 _FOUR_NEIGHBOURS = np.array([[0, 0.25, 0], [0.25, 0, 0.25], [0, 0.25, 0]])
 
@@ -70,7 +70,7 @@ def static_hot_pixels(frames: Sequence[Frame]) -> np.ndarray:
     """Pixels that are hot in the detector's frame, shape (H, W), bool.
 
     What does not drift with the field belongs to the detector: a pixel is hot where it exceeds the median of its
-    neighbours by `_HOT_SIGMA` of the frame's noise in most of the frames. It must also stand alone: where the field
+    neighbours by `_HOT_SIGMA` of the frame's noise in most of the frames. It must also be isolated: where the field
     hardly drifts, stars stay too, but their neighbours share their light.
 
     Parameters
@@ -85,12 +85,12 @@ def static_hot_pixels(frames: Sequence[Frame]) -> np.ndarray:
         sci = np.nan_to_num(frame.sci - frame.level)
         excess.append((sci - median_filter(sci, 5)) / np.float32(frame.noise))
     static = np.quantile(excess, 1 - _HOT_SHARE, axis=0, method="lower")
-    beside = convolve(static, _FOUR_NEIGHBOURS)
-    return (static > _HOT_SIGMA) & (beside < _HOT_NEIGHBOURS * static)
+    neighbours = convolve(static, _FOUR_NEIGHBOURS)
+    return (static > _HOT_SIGMA) & (neighbours < _HOT_NEIGHBOURS * static)
 
 
 def star_catalogue(frame: Frame, fwhm_px: float = 3.0) -> dict[str, np.ndarray]:
-    """Bright stars of a frame whose bad pixels are left out."""
+    """Bright stars of a frame, bad pixels excluded."""
     bad = has(frame.dq, DETECTOR)
     return detect_stars(
         frame.sci, frame.level, frame.noise, fwhm_px, threshold_sigma=15.0, mask=bad, brightest=_STARS_PER_FRAME
@@ -168,7 +168,7 @@ def _coarse_shift(frame: Frame, reference: Frame) -> np.ndarray:
 
 
 def _star_image(frame: Frame) -> np.ndarray:
-    """Only what stands above the noise, compressed: neither sky gradients nor one bright star rule the correlation."""
+    """The signal above the noise, compressed: neither sky gradients nor one bright star dominate the correlation."""
     signal = np.nan_to_num((frame.sci - frame.level) / frame.noise)
     signal[has(frame.dq, DETECTOR)] = 0
     return np.arcsinh(np.maximum(signal - 4, 0))

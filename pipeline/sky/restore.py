@@ -38,7 +38,7 @@ class FramePredictor(Protocol):
 
 @dataclass(frozen=True)
 class FrameResult:
-    """What a network makes of a frame, in the frame's unit.
+    """A network's result for a frame, in the frame's unit.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ def restore_frame(frame: Frame, predictor: FramePredictor, tile_px: int = 512, o
     Parameters
     ----------
     frame : Frame
-        Of any size; the exposed part is worked on, an overscan stays as it is.
+        Of any size; the exposed part is restored, an overscan is kept as it is.
     predictor : FramePredictor
     tile_px : int
         Side of the tiles, rounded up to what the model takes; the whole frame is one tile where it is smaller.
@@ -93,7 +93,7 @@ def restore_frame(frame: Frame, predictor: FramePredictor, tile_px: int = 512, o
 
 
 def product_of(frame: Frame, result: FrameResult) -> FrameProduct:
-    """What `restore_frame` gave, in the unit and with the zero point of its file."""
+    """The result of `restore_frame`, in the unit and with the zero point of its file."""
     before = [
         cards.LEVEL_BEFORE.with_value(frame.level / frame.factor + frame.bias_level),
         cards.NOISE_BEFORE.with_value(frame.noise / frame.factor),
@@ -109,7 +109,7 @@ def product_of(frame: Frame, result: FrameResult) -> FrameProduct:
 def restore_rows(
     frame: Frame, predictor: FramePredictor, tile_px: int, overlap_px: int
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Strips of the exposed part, from its first row on; memory beside the frame is one row of tiles.
+    """Strips of the exposed part, from its first row on; memory besides the frame is one row of tiles.
 
     Yields
     ------
@@ -137,7 +137,7 @@ def restore_rows(
 
 
 class _Axis:
-    """Where tiles lie along one axis, and how they are blended.
+    """Positions of the tiles along one axis, and how they are blended.
 
     Tile starts are multiples of the model's stride: only then does a strided network give the same for a shifted frame.
     """
@@ -157,7 +157,7 @@ class _Axis:
         ]
 
     def _shape(self, number: int, overlap: int) -> np.ndarray:
-        """Blending weight before the tiles' are made to sum to 1 (the last tile overlaps by more than asked for)."""
+        """Blending weight before the tiles' are made to sum to 1 (the last tile overlaps by more than requested)."""
         shape = np.ones(self.tile, np.float32)
         if number > 0:
             shape[:overlap] *= _ramp(overlap)

@@ -23,7 +23,7 @@ ZERO_POINT_MAG = 25.0
 
 # GalSim keeps the transforms of a profile by its index: a free index per galaxy costs 20 ms each, these four none.
 _SERSIC_INDICES = (1.0, 1.5, 2.5, 4.0)
-# The index-4 profile is drawn with its far wings cut, which otherwise ask for transforms of 4096 pixels a side.
+# The index-4 profile is drawn with its far wings cut, which otherwise need transforms of 4096 pixels a side.
 _SERSIC_TRUNCATION_RADII = 6.0
 _STAMP_SIZES_PX = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 # Wings of a star are followed until they are this small a part of the sky's own noise.

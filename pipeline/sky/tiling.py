@@ -1,4 +1,4 @@
-"""Sky frames to training tiles: simulated frames against their truth; and what `pairs` shares with it.
+"""From sky frames to training tiles: simulated frames and their truth; and what `pairs` shares with it.
 
 Tiles have the channels `sci` and `err`, NaN where a pixel is missing, and DQ bits as masks. Targets: `clean`, shape
 (N, 1, H, W), in the unit and with the zero point of `sci`; NaN where it must not be used. For exposure pairs also
@@ -53,7 +53,7 @@ def tile_frame(path: str | Path, out: str | Path, cfg: Config, force: bool = Fal
     Raises
     ------
     InputFileError
-        If there is no truth, or it is not of this frame.
+        If the truth is missing or belongs to another frame.
     """
     path, out = Path(path), check_free(out, force=force)
     frame = read_frame(path)
@@ -92,7 +92,7 @@ def tile_frame(path: str | Path, out: str | Path, cfg: Config, force: bool = Fal
 
 
 def untile(batch: TileBatch) -> dict[str, np.ndarray]:
-    """Put the tiles of one frame together again: `sci`, `err`, `dq`, and `clean` where there is a target.
+    """Reassemble the tiles of one frame: `sci`, `err`, `dq`, and `clean` where the tiles have a target.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def _truth_of(frame: Frame) -> Truth:
     truth_file = next((path for path in candidates if path.is_file()), None)
     if truth_file is None:
         raise InputFileError(
-            f"{frame.path} has no truth ({candidates[0].name} is not beside it); only simulated frames have one: "
+            f"{frame.path} has no truth ({candidates[0].name} is not next to it); only simulated frames have one: "
             "for exposures of one drifting field set tiles.sky.target to noise2noise"
         )
     truth = read_truth(truth_file)
@@ -146,7 +146,7 @@ def _truth_of(frame: Frame) -> Truth:
 
 
 def field_number(source: str) -> int:
-    """A number that tells fields apart, from the source's name alone."""
+    """A number that distinguishes fields, from the source's name alone."""
     return int.from_bytes(hashlib.blake2b(source.encode(), digest_size=8).digest(), "big") >> 1
 
 
@@ -155,7 +155,7 @@ def _split_name(split: int) -> str:
 
 
 def shard_attributes(frame: Frame, sky: SkyTilesConfig) -> dict[str, Any]:
-    """What a shard says of its frame and its tiles."""
+    """Metadata of a shard: its frame and its tiles."""
     return {
         "recipe": {"version": 1, "size_px": sky.size, "stride_px": sky.stride},
         "unit": frame.unit,
@@ -199,7 +199,7 @@ def shard_writer(
 
 
 def known_pixels(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """`sci` and `err` with NaN where the frame says that there is nothing."""
+    """`sci` and `err` with NaN where the frame has no data."""
     missing = has(frame.dq, DQ.MISSING)
     return np.where(missing, np.nan, frame.sci), np.where(missing, np.nan, frame.err)
 

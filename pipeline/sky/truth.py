@@ -1,4 +1,4 @@
-"""The truth of a simulated frame: ``NAME.truth.fits`` beside ``NAME.fits``."""
+"""The truth of a simulated frame: ``NAME.truth.fits`` next to ``NAME.fits``."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from pipeline.sky.dq import DQ_DTYPE
 
 
 def truth_path(frame: str | Path) -> Path:
-    """Where the truth of `frame` stands: ``sky_run_0001.fits`` has ``sky_run_0001.truth.fits``."""
+    """Path of the truth of `frame`: ``sky_run_0001.fits`` has ``sky_run_0001.truth.fits``."""
     return Path(frame).with_name(f"{source_name(frame)}.truth.fits")
 
 

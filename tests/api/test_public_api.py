@@ -382,7 +382,7 @@ def test_a_file_of_several_images(denoise, frame, tmp_path):
         (None, {}, TypeError, "tiny_denoise is a model for frames and takes a FITS file, .* got NoneType"),
         (np.zeros((2, 4, 4)), {}, lightpool.UserError, r"of shape \(H, W\); got float64 of \(2, 4, 4\)"),
         (np.zeros((4, 4), bool), {}, lightpool.UserError, r"an image of numbers, of shape \(H, W\); got bool of"),
-        (np.ones((64, 64)), {}, lightpool.UserError, "the image: most pixels have the value 1, so it has no noise"),
+        (np.ones((64, 64)), {}, lightpool.UserError, "the image: most pixels have the value 1, so its noise cannot"),
         (np.full((9, 9), np.nan), {}, lightpool.UserError, "the image has no valid pixel"),
         (
             CCDData(np.zeros((4, 4)), unit="adu", uncertainty=UnknownUncertainty(np.ones((4, 4)))),

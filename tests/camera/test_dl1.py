@@ -269,7 +269,7 @@ def test_showers_of_sim_telarray(stereo, tmp_path):
         ),
         (lambda f: f.attrs.__delitem__("CTA PRODUCT DATA MODEL VERSION"), "is HDF5 but not DL1"),
         (lambda f: f.__delitem__("/dl1/event/telescope/images"), "has no camera images of array events"),
-        (lambda f: f.__delitem__("/configuration/instrument"), "is damaged or not whole DL1"),
+        (lambda f: f.__delitem__("/configuration/instrument"), "is damaged or incomplete DL1"),
         (
             lambda f: f["/configuration/instrument/subarray/layout"].attrs.__setitem__("CTAFIELD_3_UNIT", b"inch"),
             "has pos_x in 'inch'; accepted: m, cm, mm, km",
@@ -321,7 +321,7 @@ def test_wrong_chunks(tmp_path):
     alien = EventChunk(part.event_id, part.tel_id + 5, part.image, part.peak_time)
     small = EventChunk(part.event_id, part.tel_id, part.image[:, 1:], part.peak_time[:, 1:])
     for wrong, message in (
-        (torn, "must stand together"),
+        (torn, "must be adjacent"),
         (alien, r"\[6, 7\] are not in the"),
         (small, "have 60 pixels"),
     ):
@@ -330,7 +330,7 @@ def test_wrong_chunks(tmp_path):
     halves = [
         EventChunk(part.event_id[s], part.tel_id[s], part.image[s], part.peak_time[s]) for s in (slice(3), slice(3, 8))
     ]
-    with pytest.raises(ValueError, match="must stand together"):
+    with pytest.raises(ValueError, match="must be adjacent"):
         write(tmp_path / "x.h5", array, halves)
     with pytest.raises(ValueError, match="columns of other lengths"):
         EventChunk(part.event_id[1:], part.tel_id, part.image, part.peak_time)
@@ -396,7 +396,7 @@ def test_events_of_several_chunks_rise(tmp_path):
     large.event_id = large.event_id[::-1]
     with (
         DL1Writer(tmp_path / "x.h5", array, obs_id=7, pointing_alt_rad=ALT, pointing_az_rad=AZ) as writer,
-        pytest.raises(ValueError, match="must stand together in a chunk, or rise in several"),
+        pytest.raises(ValueError, match="must be adjacent in a chunk, and event ids rise"),
     ):
         writer.append(large, small)
 

@@ -269,9 +269,9 @@ def test_a_file_without_triggers_is_refused_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("prefix", "columns", "message"),
     [
-        ("net", (Column("colour", "", "without a place"),), r"stand in one group of DL2, got \['colour'\]"),
+        ("net", (Column("colour", "", "without a place"),), r"belong to one group of DL2, got \['colour'\]"),
         ("net-e", GAMMANESS, "'net-e' cannot be the prefix of a column"),
-        ("net", GAMMANESS + ENERGY, r"stand in one group of DL2, got \['gammaness', 'reco_energy_tev'"),
+        ("net", GAMMANESS + ENERGY, r"belong to one group of DL2, got \['gammaness', 'reco_energy_tev'"),
         ("net", ENERGY[1:], r"one value that is averaged over telescopes .*, got \['reco_energy_uncert_tev'\]"),
         ("net", ENERGY[:1] * 2, r"one value that is averaged .*, got \['reco_energy_tev', 'reco_energy_tev'\]"),
     ],

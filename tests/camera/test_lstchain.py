@@ -114,7 +114,7 @@ def test_observed_file(tmp_path):
     path, image = write_lstchain(tmp_path / "obs.h5", simulated=False)
     counts = convert(path, tmp_path / "obs.dl1.h5")
     assert counts["n_images"] == 11
-    assert counts["notes"] == ["1 calibration events left out"]
+    assert counts["notes"] == ["1 calibration events skipped"]
     with DL1File(tmp_path / "obs.dl1.h5") as file:
         assert not file.has_truth
         assert file.pointing == pytest.approx(np.degrees((1.2, 3.0 + 5.5e-4)), abs=1e-4)

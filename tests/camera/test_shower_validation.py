@@ -197,7 +197,7 @@ def test_every_check_is_listed_once():
 
 
 def test_missing_reference_files_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"lacks camera/corsika/.* and \d+ more files .* leave out --data"):
+    with pytest.raises(UserError, match=r"lacks camera/corsika/.* and \d+ more files .* omit --data"):
         run_checks(tmp_path)
 
 

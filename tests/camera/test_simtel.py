@@ -164,7 +164,7 @@ def test_garbled_metadata(data_dir, tmp_path):
     name = "st_v034_proton_run1_za20_North_602.simtel.zst"
     counts = ingest_simtel(data_dir / "camera" / "bad" / name, tmp_path / "out.dl1.h5", CFG)
     assert (counts["n_events"], counts["n_images"]) == (5, 13)
-    assert counts["notes"] == ["the name of the atmosphere is garbled; its profile was left out"]
+    assert counts["notes"] == ["the name of the atmosphere is garbled; its profile was dropped"]
 
 
 @pytest.mark.parametrize(

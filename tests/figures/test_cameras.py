@@ -91,7 +91,7 @@ def test_equal_images_give_equal_bytes(lst_gammas, tmp_path):
 def test_what_cannot_be_seen_is_said(monkeypatch):
     monkeypatch.setattr("pipeline.camera.gallery._MIN_SIZE_PE", 1e9)
     monkeypatch.setattr("pipeline.camera.gallery._MAX_SHOWERS", 3)
-    with pytest.raises(UserError, match=r"3 gamma showers gave 0 images of LST above 1e\+09 p\.e\.; 2 were asked for"):
+    with pytest.raises(UserError, match=r"3 gamma showers gave 0 images of LST above 1e\+09 p\.e\.; 2 were requested"):
         gallery_images("LST", "gamma", n=2)
     with pytest.raises(UserError, match="unknown telescope 'LSST'"):
         gallery_images("LSST", "gamma")

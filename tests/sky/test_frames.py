@@ -155,14 +155,14 @@ def test_the_highest_bit_of_a_signed_mask(write_fits):
 @pytest.mark.parametrize("bit", [0, -1, 1024])
 def test_a_foreign_bit_must_become_one_of_ours(write_fits, bit):
     path = write_fits(extra=[fits.ImageHDU(np.zeros((80, 100), np.int16), name="DQ")])
-    with pytest.raises(UserError, match=rf"dq_bits has {bit}, which is no sum of our bits; accepted: 1 \(bad or dead"):
+    with pytest.raises(UserError, match=rf"dq_bits has {bit}, not a sum of lightpool's bits; accepted: 1 \(bad"):
         read_frame(path, SkyIngestConfig(dq_bits={4: bit}))
 
 
 def test_a_mask_that_calls_itself_ours_has_sixteen_bits(write_fits):
     hdu = fits.ImageHDU(np.full((80, 100), 1 << 16, np.int32), name="DQ")
     hdu.header["LPDQ"] = True
-    with pytest.raises(InputFileError, match="says that its bits are lightpool's, but has more than sixteen"):
+    with pytest.raises(InputFileError, match="is marked as lightpool's, but has more than sixteen bits"):
         read_frame(write_fits(extra=[hdu]))
 
 

@@ -103,7 +103,7 @@ def test_calibration_that_does_not_fit(calibration_files, write_fits, tmp_path):
     with pytest.raises(UserError, match=r"is exposed for 100 s and .* for 200 s"):
         ingest_frame(science, tmp_path / "out.fits", SkyIngestConfig(dark=groups["dark"]))
     electrons = write_fits("electrons.fits", BUNIT="electron", pixels=np.random.default_rng(0).normal(9, 2, (64, 64)))
-    with pytest.raises(InputFileError, match="belong to frames in ADU"):
+    with pytest.raises(InputFileError, match="apply to frames in ADU"):
         ingest_frame(electrons, tmp_path / "out.fits", SkyIngestConfig(bias=groups["bias"]))
     no_time = write_fits("notime.fits", pixels=np.random.default_rng(0).integers(400, 500, (64, 64)).astype(np.uint16))
     with pytest.raises(InputFileError, match="has no exposure time"):

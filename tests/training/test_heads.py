@@ -235,7 +235,7 @@ def test_tiles_without_the_truth_of_one_head(tmp_path):
         (["energy", "direction"], r"unknown task 'direction'; accepted: "),
         (
             "energy",
-            r"networks\.both\.heads: Input should be a list of tasks, or a mapping of tasks to their options, got 'energy'",
+            r"networks\.both\.heads: Input should be a list of tasks, or a mapping of tasks to their options",
         ),
         ({"energy": {"weight": 0}}, r"networks\.both\.heads: energy: weight: Input should be greater than 0, got 0"),
         ([], r"networks\.both\.heads: Dictionary should have at least 1 item"),

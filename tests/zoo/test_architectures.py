@@ -169,7 +169,7 @@ def test_paley_matrix_is_hadamard():
 def test_lenet_refuses():
     with pytest.raises(ValueError, match="output of lenet5 must be one of rbf, linear, got 'softmax'"):
         create_model("lenet5", output="softmax")
-    with pytest.raises(ValueError, match="RBF outputs of LeNet-5 have 84 codes, 85 were asked for"):
+    with pytest.raises(ValueError, match="RBF outputs of LeNet-5 have 84 codes, 85 were requested"):
         create_model("lenet5", num_outputs=85, output="rbf")
 
 

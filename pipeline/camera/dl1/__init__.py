@@ -1,6 +1,6 @@
 """Camera events on disk: ctapipe's DL1 HDF5, data model v7.1.0, written with PyTables and read with h5py.
 
-Neither side imports ctapipe: 4 s that a prediction has no use for. The two libraries are a choice, not an accident:
+Neither side imports ctapipe, which would add 4 s to every prediction. Two libraries are used on purpose:
 h5py writes booleans as integers for PyTables, and ctapipe then selects wrong telescopes; h5py reads three times faster.
 """
 

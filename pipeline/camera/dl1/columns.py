@@ -1,4 +1,4 @@
-"""Columns of HDF5 tables in the units and types that are worked with, whatever the file has them in."""
+"""Columns of HDF5 tables converted from a file's units and types to those used here."""
 
 import math
 from pathlib import Path
@@ -44,7 +44,7 @@ def decoded(table: h5py.Dataset, name: str, data: np.ndarray) -> np.ndarray:
 
 
 def quantity(table: h5py.Dataset, name: str, unit: str, path: Path, *, default: str = "") -> np.ndarray:
-    """A column as float64 in `unit`, from whatever accepted unit the file has it in (`default` where it says none)."""
+    """A column as float64 in `unit`, converted from any accepted unit of the file (`default` where it gives none)."""
     written = text(table.attrs.get(f"CTAFIELD_{table.dtype.names.index(name)}_UNIT", "")) or default
     factor = FACTORS[unit].get(written)
     if factor is None:

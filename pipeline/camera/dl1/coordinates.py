@@ -35,7 +35,7 @@ def impact_distance_m(truth: Mapping[str, np.ndarray], position_m: tuple[float, 
     Parameters
     ----------
     truth : mapping
-        true_alt_deg, true_az_deg, true_core_x_m, true_core_y_m (the core lies at z = 0).
+        true_alt_deg, true_az_deg, true_core_x_m, true_core_y_m (the core is at z = 0).
     position_m : (float, float, float)
         The telescope, x to the north, y to the west, z up [m].
     """

@@ -90,7 +90,7 @@ class ShowerDistribution:
 
 @dataclass
 class EventChunk:
-    """Images to write, of cameras with equally many pixels: one row per image; those of one event stand together.
+    """Images to write, of cameras with equally many pixels: one row per image; those of one event are adjacent.
 
     Attributes
     ----------
@@ -113,9 +113,9 @@ class EventChunk:
     waveforms : ndarray of float32, shape (n, n_pixels, n_samples), optional
         Calibrated waveforms [p.e. per sample], written as R1.
     is_broken : ndarray of bool, shape (n, n_pixels), optional
-        Pixels that gave no signal; R1 tells them apart.
+        Pixels that gave no signal; R1 marks them.
     parameters, true_parameters : dict of ndarray, shape (n,), optional
-        Image parameters in ctapipe's names and units (hillas_length in degrees); NaN is written for columns left out.
+        Image parameters in ctapipe's names and units (hillas_length in degrees); missing columns are written as NaN.
     """
 
     event_id: np.ndarray
@@ -166,7 +166,7 @@ class ImageChunk:
     camera : Camera
     tel_id : int
     obs_id, event_id, shower_id : ndarray of int64, shape (n,)
-        The shower is the event where the file does not tell reused showers apart.
+        The shower is the event where the file does not distinguish reused showers.
     time_s : ndarray of float64, shape (n,)
         Trigger time since 1970-01-01 TAI [s]; NaN where the file has none.
     image, peak_time : ndarray of float32, shape (n, n_pixels)

@@ -1,7 +1,7 @@
 """Read DL1 with h5py, telescope by telescope and in bounded chunks. No ctapipe, no PyTables.
 
 Accepted: what ctapipe 0.28 reads, data models v4.0.0 to v7.1.0. They differ, as far as images go, in how times are
-stored (Modified Julian date up to v6, two integers since) and where the pointing stands.
+stored (Modified Julian date up to v6, two integers since) and where the pointing is stored.
 """
 
 import math
@@ -75,7 +75,7 @@ class DL1File:
             self.telescopes, self.positions_m = read_subarray(self._file, self.path)
         except (KeyError, OSError) as error:
             self._file.close()
-            raise InputFileError(f"{self.path} is damaged or not whole DL1: {error}; make it again") from error
+            raise InputFileError(f"{self.path} is damaged or incomplete DL1: {error}; make it again") from error
         except InputFileError:
             self._file.close()
             raise
@@ -139,7 +139,7 @@ class DL1File:
 
     @property
     def pointing(self) -> tuple[float, float] | None:
-        """Altitude and azimuth [deg] of the first telescope in the first run; None where the file does not say."""
+        """Altitude and azimuth [deg] of the first telescope in the first run; None where the file does not give it."""
         for tel_id in self.tel_ids or list(self.telescopes):
             for alt_rad, az_rad in self._pointings(tel_id).values():
                 return math.degrees(alt_rad), math.degrees(az_rad)
@@ -189,8 +189,8 @@ class DL1File:
     def _image_ids(self, tel_id: int) -> tuple[np.ndarray, np.ndarray]:
         """obs_id and event_id of every image of a telescope.
 
-        They stand in the image table, but to read them there every image has to be decompressed. The table of triggers
-        has the same rows in the same order, unless images are missing: a sample of rows tells.
+        The image table has them, but to read them there every image has to be decompressed. The table of triggers
+        has the same rows in the same order, unless images are missing: a sample of rows is checked.
         """
         table = self._images(tel_id)
         n = len(table)
@@ -353,7 +353,7 @@ class _EventIndex:
         self._starts = np.searchsorted(self._run, np.arange(len(self._runs) + 1))
 
     def find(self, obs_id: np.ndarray, event_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Row of each pair, and whether there is one (0 and False where there is none)."""
+        """Row of each pair, and whether it exists (0 and False where it does not)."""
         row, is_known = np.zeros(len(event_id), np.int64), np.zeros(len(event_id), bool)
         for number, run in enumerate(self._runs.tolist()):
             here = np.flatnonzero(obs_id == run)

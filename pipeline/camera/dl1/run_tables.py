@@ -17,9 +17,9 @@ Row = dict[str, Any]
 
 
 def root_attributes(obs_id: int, subarray_name: str, provenance: Mapping[str, Any], *, simulated: bool) -> Row:
-    """What ctapipe's reference metadata ask for, and the provenance as JSON.
+    """What ctapipe's reference metadata require, and the provenance as JSON.
 
-    Times and random identifiers are left out: they stand in the sidecar, and equal runs give equal bytes.
+    Times and random identifiers are omitted: the sidecar has them, and equal runs give equal bytes.
     """
     text = json.dumps(dict(provenance), sort_keys=True, default=str)
     return {
@@ -81,7 +81,7 @@ def optics_row(camera: Camera) -> Row:
         "n_mirrors": camera.n_mirrors,
         "n_mirror_tiles": camera.n_mirror_tiles,
         "equivalent_focal_length": camera.focal_length_m,
-        # ctapipe's readers ask for the effective one by default and refuse a file without it.
+        # ctapipe's readers require the effective one by default and refuse a file without it.
         "effective_focal_length": camera.focal_length_m if math.isnan(effective_m) else effective_m,
     }
 

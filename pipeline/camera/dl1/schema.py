@@ -315,7 +315,7 @@ def row_dtype(columns: Sequence[Column]) -> np.dtype:
 
 
 def column_attributes(columns: Sequence[Column]) -> dict[str, Any]:
-    """HDF5 attributes that tell ctapipe's reader about units, times, enumerations and strings."""
+    """HDF5 attributes with units, times, enumerations and strings for ctapipe's reader."""
     attributes: dict[str, Any] = {}
     for position, column in enumerate(columns):
         prefix = f"CTAFIELD_{position}_"

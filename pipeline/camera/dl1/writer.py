@@ -76,7 +76,7 @@ class DL1Writer:
             self._table(schema.SHOWER, schema.SHOWER_COLUMNS)
 
     def append(self, *chunks: EventChunk) -> None:
-        """Add images. Those of one array event stand together in a chunk, and come in one call.
+        """Add images. Those of one array event are adjacent in a chunk, and come in one call.
 
         Where cameras differ in their number of pixels, each has a chunk of its own: an event may then have images in
         several of them, and event ids rise within each.
@@ -84,7 +84,7 @@ class DL1Writer:
         Raises
         ------
         ValueError
-            If an event is torn apart, a telescope is unknown, or the number of pixels is wrong.
+            If an event is split, a telescope is unknown, or the number of pixels is wrong.
         """
         filled = [chunk for chunk in chunks if len(chunk)]
         if not filled:
@@ -159,7 +159,7 @@ class DL1Writer:
         order = np.lexsort((tel_index, event))
         starts = np.flatnonzero(np.diff(event[order], prepend=event[order[0]] - 1))
         if torn or event_id[order[0]] == self._last_event:
-            raise ValueError("the images of one event must stand together in a chunk, or rise in several")
+            raise ValueError("the images of one event must be adjacent in a chunk, and event ids rise in several")
         self._last_event = int(event_id[order[-1]])
         return order, starts
 
@@ -214,7 +214,7 @@ class DL1Writer:
             return
         true_image = chunk.true_image
         if true_image is None:
-            # ctapipe's event reader wants one for every simulated image, and takes -1 for "not known".
+            # ctapipe's event reader needs one for every simulated image, and takes -1 for "not known".
             true_image = np.full(chunk.image.shape, -1, np.int32)
         true_sum = true_image.sum(axis=1) if chunk.true_image is not None else np.full(len(chunk), -1)
         true = dict(ids) | {"true_image": true_image, "true_image_sum": true_sum}

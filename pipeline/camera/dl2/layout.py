@@ -1,4 +1,4 @@
-"""Where predictions stand in ctapipe's DL2 layout: groups, columns, types and the attributes that describe them."""
+"""The place of predictions in ctapipe's DL2 layout: groups, columns, types and the attributes that describe them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,11 +51,11 @@ class Output:
         if not self.prefix.isidentifier():
             raise ValueError(f"{self.prefix!r} cannot be the prefix of a column; letters, digits and _ can")
         if len({column.dl2.group for column in placed}) != 1:
-            raise UserError(f"columns of one output stand in one group of DL2, got {given}")
+            raise UserError(f"columns of one output must belong to one group of DL2, got {given}")
         n_averaged = sum(column.dl2.average is not None for column in placed)
         if n_averaged != 1 or len(placed) > 2:
             raise UserError(
-                f"an output has one value that is averaged over telescopes and at most its uncertainty beside it, got "
+                f"an output has one value that is averaged over telescopes and at most its uncertainty, got "
                 f"{[c.name for c in placed]}"
             )
 
@@ -71,7 +71,7 @@ class Output:
 
     @property
     def uncertainty(self) -> Column | None:
-        """The uncertainty of the value, where there is one."""
+        """The uncertainty of the value, if any."""
         return next((column for column in self.columns if column.dl2.average is None), None)
 
     @property

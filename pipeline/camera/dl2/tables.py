@@ -132,7 +132,7 @@ def _hyperslab(dataset: Any, start: int, stop: int) -> tuple[Any, Any]:
 
 
 def copy_attributes(source: Any, target: Any) -> None:
-    """Copy all attributes as bytes (their values may be pickled objects, which nobody here wants to run)."""
+    """Copy all attributes as bytes (their values may be pickled objects, which must not be run)."""
     import h5py
 
     for name in _attribute_names(source):

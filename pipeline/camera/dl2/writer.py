@@ -52,7 +52,7 @@ class DL2Writer:
     outputs : sequence of Output
         Models and their columns; prefixes are distinct.
     provenance : mapping
-        What is equal for equal runs; stands in the root attribute ``LIGHTPOOL PROVENANCE`` as JSON.
+        What is equal for equal runs; stored in the root attribute ``LIGHTPOOL PROVENANCE`` as JSON.
 
     Notes
     -----
@@ -154,7 +154,7 @@ class DL2Writer:
                 if name in source:
                     source.copy(source[name], out, name=name)
             if _SHOWER in source:
-                # HDF5EventSource looks into this group of simulated files without asking whether it is there.
+                # HDF5EventSource reads this group of simulated files without checking that it exists.
                 out.require_group(_IMPACT.rpartition("/")[0])
             self._walk_events(source, out)
             self._rows.close()
@@ -211,8 +211,8 @@ class DL2Writer:
         cursors += [shower.cursor] if shower is not None else []
         if not all(cursor.at_end for cursor in cursors):
             raise InputFileError(
-                f"{self.source}: its tables do not list the events in the order of {_TRIGGER}, so rows cannot be told "
-                "apart; write the file again with ctapipe-process or ctapipe-merge"
+                f"{self.source}: its tables do not list the events in the order of {_TRIGGER}, so rows cannot be "
+                "matched; write the file again with ctapipe-process or ctapipe-merge"
             )
 
     def _n_rows(self, tel_id: int) -> int:
@@ -270,10 +270,10 @@ class DL2Writer:
         return result
 
     def _describe(self, out: Any) -> None:
-        """Root attributes: what ctapipe's reference metadata asks for, and where the file comes from.
+        """Root attributes: what ctapipe's reference metadata requires, and where the file comes from.
 
         The times stay those of the DL1 file, and the product's id is a digest of what went in, so that equal runs give
-        equal bytes; when and where this file was made stands in the sidecar.
+        equal bytes; the sidecar records when and where this file was made.
         """
         import h5py
 

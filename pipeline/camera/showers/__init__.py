@@ -2,7 +2,7 @@
 
 Electrons, positrons and photons above 20 MeV, muons and hadrons are followed one by one through the atmosphere.
 Cherenkov photons are never thrown blindly: for each step of a track and each telescope only the arc of the cone that
-meets the mirror is sampled, which is what makes the whole affordable on one core.
+meets the mirror is sampled, which makes the simulation affordable on one core.
 
 What makes a shower, in the order of events:
 
@@ -17,9 +17,9 @@ What makes a shower, in the order of events:
     tracks           steps of charged particles
     cherenkov        light yield, arcs, rays on the mirrors of all telescopes
 
-and what the telescopes make of it:
+and how the telescopes record it:
 
-    array            telescopes on the ground: where they stand, their kinds, the stereo trigger
+    array            telescopes on the ground: positions, kinds, stereo trigger
     optics           rays to pixels
     conditions       dead pixels, gains, stars
     electronics      night sky, pulses, saturation, trigger, charge
@@ -27,7 +27,7 @@ and what the telescopes make of it:
     workers          several processes at once
 
 Nuclei are taken as superposition: helium is two protons and two neutrons, each with a quarter of the energy and
-independent of the others. Nuclear fragments, which keep nucleons together beyond the first interaction, are left out:
+independent of the others. Nuclear fragments, which keep nucleons together beyond the first interaction, are neglected:
 showers start and fluctuate as four proton showers do together.
 
 Units are m, ns, GeV, g/cm2 and tesla, angles are radians. Heights are above sea level. The atmosphere is flat: zenith

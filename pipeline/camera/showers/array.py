@@ -1,7 +1,7 @@
-"""Telescopes on the ground: where they stand, what each of them makes of a shower's rays, and when the array triggers.
+"""Telescopes on the ground: positions, how each of them records a shower's rays, and when the array triggers.
 
-Telescopes of one type share optics and electronics. What is of each telescope alone are the rays on its mirror and the
-imperfections of its pixels.
+Telescopes of one type share optics and electronics. Only the rays on its mirror and the
+imperfections of its pixels belong to a single telescope.
 """
 
 import math
@@ -178,7 +178,7 @@ def make_world(kinds: Sequence[Telescope], cfg: ShowersConfig, start_height_m: f
     Parameters
     ----------
     start_height_m : float, optional
-        Where primaries begin, above the site; at the top of the atmosphere if left out.
+        Where primaries begin, above the site; at the top of the atmosphere by default.
     """
     north_ut, down_ut = cfg.magnetic_field_ut
     axis, _, _ = horizontal_basis(*pointing(cfg))

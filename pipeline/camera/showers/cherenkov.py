@@ -85,9 +85,9 @@ def place_telescopes(world: World, telescopes_m: np.ndarray, kind: np.ndarray | 
     ----------
     telescopes_m : ndarray, shape (..., 3)
         Mirror centres relative to the shower core, z above sea level; rays are numbered in the order in which they
-        stand in memory, as (use, telescope) for an array at several places.
+        are in memory, as (use, telescope) for an array at several places.
     kind : ndarray, shape (...), int, optional
-        Row of `World.sphere_radius_m` (and of the other properties of a kind) for each of them; 0 if left out.
+        Row of `World.sphere_radius_m` (and of the other properties of a kind) for each of them; 0 by default.
     """
     telescopes = np.asarray(telescopes_m, np.float64).reshape(-1, 3)
     kind = np.zeros(len(telescopes), np.int64) if kind is None else np.asarray(kind, np.int64).ravel()
@@ -231,8 +231,8 @@ def shine(position, direction, length_sin2_m, cos_cone, sin_cone, refractivity, 
     ux, uy, uz = direction
     tan_cone = sin_cone / cos_cone
     margin = 1.02 * world.largest_radius_m
-    # One after the other: leaving out a whole array by a sphere around it saves 4 to 10 % of a shower's time where
-    # there are 40 to 90 telescopes, and costs 4 to 8 % where arrays are single telescopes (measured).
+    # One after the other: skipping a whole array by a sphere around it saves 4 to 10 % of a shower's time where
+    # it has 40 to 90 telescopes, and costs 4 to 8 % where arrays are single telescopes (measured).
     for i in range(world.telescopes_m.shape[1]):
         wx, wy, wz = world.telescopes_m[0, i] - x, world.telescopes_m[1, i] - y, world.telescopes_m[2, i] - z
         along = wx * ux + wy * uy + wz * uz

@@ -15,7 +15,7 @@ def _cache_directory() -> str | None:
     """Where compiled functions are kept: one directory per state of this package's source code.
 
     Numba looks for edits only in the file of the compiled function itself, while the functions that this one calls
-    are compiled into it: after an edit of, say, the pair production formula, the transport loop would go on with the
+    are compiled into it: after an edit of, say, the pair production formula, the transport loop would continue with the
     old one. Hence the digest of all sources in the directory's name. None if nothing can be written anywhere.
     """
     package = Path(__file__).parent
@@ -40,7 +40,7 @@ def compiled(function: Callable[..., Any]) -> Any:
     """Compile `function` at its first call, or load what an earlier process compiled.
 
     Several processes may start with a cold cache: numba writes each file under a temporary name and renames it.
-    Division by zero gives inf or nan as in numpy, which leaves out a branch per division in the inner loops.
+    Division by zero gives inf or nan as in numpy, which saves a branch per division in the inner loops.
     """
     return _compiled(function)
 
@@ -50,7 +50,7 @@ def inner(function: Callable[..., Any]) -> Any:
 
     Numba counts references to the arrays that a function gets, at each call; in a shower, whose functions are called a
     million times per TeV, that took 40 % of the time (measured). A function that makes an array is refused with an
-    error. The switch has an underscore: where numba has it no more, functions are compiled as all others.
+    error. The switch has an underscore: if numba drops it, these functions are compiled as all others.
     """
     try:
         return _compiled(function, _nrt=False)

@@ -9,7 +9,7 @@ over pixels as the mirror spreads it. Stars are white (type A0): the same magnit
 with the same magnitude in B gives a photomultiplier 5 % more, a red one (B - V = 1.2) 25 %. In an LST a star of
 magnitude 9.7 is as bright as the dark sky in a pixel.
 
-Left out: the atmosphere's extinction (0.2 mag at the zenith), the wider point spread off axis, the motion of stars
+Neglected: the atmosphere's extinction (0.2 mag at the zenith), the wider point spread off axis, the motion of stars
 through the camera of an alt-azimuth mount, and the high voltage that a telescope lowers in pixels with a star.
 """
 
@@ -58,7 +58,7 @@ def make_conditions(telescope: Telescope, conditions: CameraConditions, seed: in
         never negative, and have mean 1 over all pixels. Dead pixels do not trigger, nor do those near a star that
         would do so all the time: rate control takes them out of the trigger of a real telescope, too.
     seed : int
-        Seeds dead pixels and gains, each independent of how many of the other there are.
+        Seeds dead pixels and gains, each independent of the number of the other.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Photons, electrons and positrons.
 
 Pair production, Compton scattering and photoproduction of hadrons by photons; hard bremsstrahlung, knock-on electrons
-and annihilation of positrons in flight above the cut, and continuous losses below it. Left out, as they do not change
+and annihilation of positrons in flight above the cut, and continuous losses below it. Neglected, as they do not change
 light or shape by more than a per cent: knock-on electrons of muons and hadrons, muon pairs, the LPM effect.
 
 References
@@ -165,7 +165,7 @@ def scatter_compton(stack, n, energy, position, direction, cut):
 def produce_hadrons(stack, n, energy, position, direction, library):
     """A photon becomes hadrons: as a pion that interacts (vector dominance), or a single pion at low energies.
 
-    All charges of the pion are alike, which stands for its absorption in the nucleus, too.
+    All charges of the pion are alike, which accounts for its absorption in the nucleus, too.
     """
     u = 3 * np.random.random()
     if energy > MANY_PIONS_GEV:
@@ -312,7 +312,7 @@ def annihilation_share(energy):
 def collision_angle(share, energy):
     """Angle of a particle that takes a share of the energy in a collision with an electron at rest [rad].
 
-    From four-momenta with all masses beside the target's neglected: 1 - cos = m (1 - x) / (x E).
+    From four-momenta with all masses except the target's neglected: 1 - cos = m (1 - x) / (x E).
     """
     return math.sqrt(2 * ELECTRON_MASS_GEV * (1 - share) / (share * energy))
 
@@ -332,7 +332,7 @@ def radiate_photon(stack, n, energy, position, direction, cut):
 
 @inner
 def knock_on(stack, n, energy, position, direction, cut):
-    """Lay a knock-on electron on the stack; returns the new `n` and the energy that is left.
+    """Put a knock-on electron on the stack; returns the new `n` and the energy that is left.
 
     The deflection of the faster electron is part of its multiple scattering.
     """

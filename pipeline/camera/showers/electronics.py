@@ -167,7 +167,7 @@ def make_electronics(telescope: Telescope, seed: int, conditions: CameraConditio
     """Electronics of a telescope, with a bank of noise waveforms (0.1 s, 3 MB) that images draw their noise from.
 
     Fresh noise for every pixel of every image would take twenty times as long as all the rest of the camera. An image
-    takes rows of the bank with a stride of its own: there are 4e8 different images of noise, and no row is in one
+    takes rows of the bank with a stride of its own: this gives 4e8 different images of noise, and no row is in one
     twice. Pixels correlate by -1 / (NOISE_ROWS - 1) = -5e-5, and no more in 3000 images (adjacent ones: 0 +- 2.5e-4).
     The highest sums of a pixel and its neighbours, in 20,000 images of one bank, have the quantiles that 150 banks
     have together, to 1 % up to the 99.9 % one. (Charges of adjacent pixels correlate by 6 %, but because of
@@ -179,7 +179,7 @@ def make_electronics(telescope: Telescope, seed: int, conditions: CameraConditio
     seed : int
         Seeds the bank.
     conditions : CameraConditions, optional
-        Of these, the night sky's factor and whether there is saturation; what differs between pixels is in
+        Of these, the night sky's factor and whether readout saturates; what differs between pixels is in
         `pipeline.camera.showers.conditions.make_conditions`.
     """
     conditions = conditions or CameraConditions()
@@ -235,7 +235,7 @@ def limit_and_calibrate(electronics, pixels, waveforms):
 
 @compiled
 def sum_neighbors(waveforms, neighbors, sums):
-    """Sum of the waveforms of a pixel's neighbours, the pixel itself left out; into `sums`, in place."""
+    """Sum of the waveforms of a pixel's neighbours, without the pixel itself; into `sums`, in place."""
     n_pixels, n_samples = waveforms.shape
     for i in range(n_pixels):
         sums[i] = 0.0
@@ -269,7 +269,7 @@ def trigger_pixels(waveforms, sums, threshold, in_trigger):
 def extract(waveforms, sums, electronics, charge, peak_time):
     """Charge [p.e.] and time [ns] of each pixel, in a window around the peak of its neighbours' sum; in place.
 
-    The pixel itself has no say in where the window lies, so that its noise is not searched for an upward fluctuation
+    The pixel itself does not affect the window, so that its noise is not searched for an upward fluctuation
     and pixels without light have charge 0 in the mean (ctapipe's NeighborPeakWindowSum). The time is the mean of the
     samples in the window weighted with their positive charge.
     """
@@ -368,14 +368,14 @@ def noise_trigger_probability(
     Returns
     -------
     probability : float
-        Share of the windows with a trigger. If there is none in n, it is below 3 / n at 95 % confidence.
+        Share of the windows with a trigger. If n windows have none, it is below 3 / n at 95 % confidence.
     rate_hz : float
         Rate of Poisson-distributed triggers which that probability means.
 
     Raises
     ------
     UserError
-        If there is no window to look at.
+        If `n_windows` is below 1.
     """
     if n_windows < 1:
         raise UserError(f"the rate of noise triggers needs at least 1 window, got n_windows={n_windows}")

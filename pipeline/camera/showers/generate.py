@@ -66,13 +66,13 @@ class ShowerSimulator:
     ----------
     cfg : ShowersConfig
     run : int
-        1-based; says which of the configuration's classes is simulated.
+        1-based; selects the configuration's class to simulate.
     seed : int
 
     Raises
     ------
     UserError
-        If there is no such run, or a type of telescope is not known.
+        If the run does not exist, or a type of telescope is not known.
     """
 
     def __init__(self, cfg: ShowersConfig, run: int, seed: int) -> None:

@@ -197,7 +197,7 @@ def decay(stack, n, kind, energy, position, direction):
         return decay_in_two(
             stack, n, mass, energy, PI_ZERO, PI_ZERO_MASS_GEV, PI_ZERO, PI_ZERO_MASS_GEV, position, direction
         )
-    # K_L: three pions stand for all of its channels
+    # K_L: three pions represent all of its channels
     return share_equally(stack, n, energy, (PI_PLUS, PI_MINUS, PI_ZERO), position, direction)
 
 
@@ -220,7 +220,7 @@ def shine_along(position, direction, depth, length_m, beta2, world, record):
 def follow_hadron(stack, n, kind, energy, position, direction, depth, world, library, record):
     """Take a hadron to its interaction, decay or the ground; returns the new number of particles on the stack.
 
-    The magnetic field and scattering are left out: over one interaction length they are small beside the transverse
+    The magnetic field and scattering are neglected: over one interaction length they are small against the transverse
     momenta of the next interaction.
     """
     mass = MASS_GEV[kind]

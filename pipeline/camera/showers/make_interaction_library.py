@@ -5,7 +5,7 @@
 
 Deterministic for one version of chromo; eleven CPU minutes. Sibyll and UrQMD are programs of their authors with terms
 of use of their own: cite Riehn et al. (2020), Bass et al. (1998), Bleicher et al. (1999) and Dembinski et al. (2023),
-as the file says.
+as the file states.
 """
 
 import argparse
@@ -56,10 +56,10 @@ def _forward_secondaries(event: Any) -> np.ndarray:
 def _events(
     generator: Any, kinematics: Any, n_events: int, oversampling: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Final states that stand for more than there are.
+    """Final states that represent a larger sample.
 
     The light of a proton shower follows the energy that goes into photons and neutral mesons, which differs by its own
-    size from one interaction to the next: 300 of them know its mean to 5 %. So `oversampling` times as many are made,
+    size from one interaction to the next: 300 of them give its mean to 5 %. So `oversampling` times as many are made,
     put in order of that energy, and one of as many neighbours is kept: a stratified sample, with the mean and the
     spread of all.
     """
@@ -95,7 +95,7 @@ def make_library(n_events: int, seed: int) -> dict[str, np.ndarray]:
                 for event in _events(generators[model], kinematics, n_events, OVERSAMPLING[model.__name__], rng):
                     particles.append(event)
                     n_particles.append(len(event))
-                # Production cross sections hardly change below Sibyll's range: its lowest stands for them.
+                # Production cross sections hardly change below Sibyll's range: its lowest is used.
                 at = FixedTarget(max(energy, SIBYLL_GEV[0]) * GeV, projectile, air)
                 cross_section_mb.append(sibyll.cross_section(at).prod)
             print(f"{projectile} {model.__name__}: {sum(n_particles)} particles so far", file=sys.stderr)
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=270, help="events per projectile and energy")
     parser.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args()
-    # UrQMD leaves pi0 and other short-lived particles undecayed, and chromo says so each time: the shower decays them.
+    # UrQMD leaves pi0 and other short-lived particles undecayed, and chromo warns each time: the shower decays them.
     warnings.filterwarnings("ignore", category=RuntimeWarning)
     out = Path(arguments.out).absolute()
     with tempfile.TemporaryDirectory() as folder:

@@ -26,7 +26,7 @@ CUT_GEV = 0.2  # total energy; electrons of slower ones, 37 MeV in the mean in t
 MAX_RADIATION_LENGTHS = 4.0
 # Light leaves from one point per step, and a telescope sees the last 500 m of a muon's path as a ring.
 MAX_STEP_M = 50.0
-MAX_DARK_STEP_M = 300.0  # below the Cherenkov threshold; beside the 6 km that a muon of 1 GeV lives
+MAX_DARK_STEP_M = 300.0  # below the Cherenkov threshold; short against the 6 km that a muon of 1 GeV lives
 
 
 @inner

@@ -63,7 +63,7 @@ def horizontal_basis(
 
 
 def pixel_map(camera: Camera) -> tuple[np.ndarray, float, float]:
-    """Which pixel lies where: an (n, n) table [x, y], its edge and its cell size [m].
+    """Map of the pixels: an (n, n) table [x, y], its edge and its cell size [m].
 
     A hexagonal pixel's territory is what is nearer to its centre than to any other, no farther than the corner of a
     regular pixel of that pitch: small gaps between pixels belong to them, as light guides collect there too. A square

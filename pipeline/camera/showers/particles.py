@@ -1,4 +1,4 @@
-"""Particle codes, masses, lifetimes, and what lies on the particle stack."""
+"""Particle codes, masses, lifetimes, and the particle stack."""
 
 import math
 
@@ -45,7 +45,7 @@ STACK_SIZE = 50_000  # last in, first out: a 300 TeV proton needs a few thousand
 
 @inner
 def push(stack, n, kind, energy, position, direction):
-    """Lay a particle on the stack of `n`; returns the new `n`.
+    """Put a particle on the stack of `n`; returns the new `n`.
 
     Energies are total [GeV], positions are (x, y, z, t) [m, ns], directions unit vectors.
     """

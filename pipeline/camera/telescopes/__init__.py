@@ -9,7 +9,7 @@
     all others   the types
 
 To add one, write a module with a function that returns a `Telescope` and decorate it with `register_telescope`. Modules
-are found: here, and in the folder ``telescopes`` of a plugin folder (`pipeline.plugins`).
+are found here and in the folder ``telescopes`` of a plugin folder (`pipeline.plugins`).
 """
 
 from importlib import import_module

@@ -18,8 +18,8 @@ _AREA_FACTOR_SAME_PIXELS, _AREA_FACTOR_OTHER_PIXELS = 2.0, 1.15
 def with_camera_of(telescope: Telescope, path: str | Path) -> Telescope:
     """The same telescope with the camera of the first telescope in a file that is of the same kind.
 
-    Of the same kind means: number and shape of the pixels agree, and mirror areas within a factor of two; if there is
-    none, mirror areas within 15 %, whatever the pixels. Pixels and focal lengths come from the file, mirror, sensors
+    Of the same kind means: number and shape of the pixels agree, and mirror areas within a factor of two; else,
+    mirror areas within 15 %, whatever the pixels. Pixels and focal lengths come from the file, mirror, sensors
     and readout from the telescope; the night sky per pixel is scaled with its solid angle. A file without effective
     focal length gets it in the telescope's own ratio to the equivalent one.
 
@@ -32,7 +32,7 @@ def with_camera_of(telescope: Telescope, path: str | Path) -> Telescope:
     Raises
     ------
     UserError
-        If no telescope in the file is of the same kind; the message says what there is.
+        If no telescope in the file is of the same kind; the message lists those of the file.
     InputFileError
         If the file cannot be read, or is of another format.
     """
@@ -41,13 +41,13 @@ def with_camera_of(telescope: Telescope, path: str | Path) -> Telescope:
     tel_id = _of_the_same_kind(telescope.camera, cameras)
     if tel_id is None:
         kinds = Counter(_describe(camera) for camera in cameras.values())
-        there = ", ".join(f"{n} x {text}" for text, n in kinds.items())
+        others = ", ".join(f"{n} x {text}" for text, n in kinds.items())
         raise UserError(
-            f"{path} has no camera for the telescope {telescope.name} ({_describe(telescope.camera)}); it has {there}"
+            f"{path} has no camera for the telescope {telescope.name} ({_describe(telescope.camera)}); it has {others}"
         )
     own, camera = telescope.camera, cameras[tel_id]
     effective_m = camera.effective_focal_length_m
-    # Writers that know none put NaN or the equivalent one there; there is no telescope whose two focal lengths agree.
+    # Writers that know none put NaN or the equivalent one there; no real telescope has equal focal lengths.
     if math.isnan(effective_m) or effective_m == camera.focal_length_m:
         effective_m = camera.focal_length_m * own.effective_focal_length_m / own.focal_length_m
     pixels = ("name", "pix_x_m", "pix_y_m", "pix_area_m2", "hexagonal", "pix_rotation_deg", "cam_rotation_deg")
@@ -70,7 +70,7 @@ def read_cameras(path: Path) -> dict[int, Camera]:
     InputFileError
         If the file cannot be read, or is of another format.
     """
-    # A run asks several times, and opening a simtel file takes seconds; a file that changes is read anew.
+    # A run calls this several times, and opening a simtel file takes seconds; a file that changes is read again.
     try:
         changed = path.stat().st_mtime_ns
     except OSError as error:

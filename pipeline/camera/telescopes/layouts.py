@@ -102,7 +102,7 @@ def twelve_pixel_modules(n_per_side: int, pitch_m: float) -> Positions:
         for a, b in cells
     ]
     a, b = np.transpose(sector).astype(np.float64)
-    # The corner between three pixels lies (-1/3, -1/3) from a pixel's centre
+    # The corner between three pixels is (-1/3, -1/3) from a pixel's centre
     a, b = a + 1 / 3, b + 1 / 3
     x, y = pitch_m * a * math.sqrt(3) / 2, pitch_m * (b + a / 2)
     sectors = [_turned(x, y, -2 * math.pi / 3 * k) for k in range(3)]
@@ -129,7 +129,7 @@ def hexagonal_disc(n_pixels: int, pitch_m: float, pix_rotation_deg: float = 0.0)
     Raises
     ------
     ValueError
-        If a shell would be cut; the message has the nearest whole numbers.
+        If a shell would be cut; the message gives the nearest whole numbers.
     """
     # A disc of n cells has radius sqrt(n sqrt(3) / (2 pi)) pitches; hexagon k reaches no nearer than k sqrt(3) / 2.
     n_rings = math.ceil(math.sqrt(n_pixels) * 0.65) + 2

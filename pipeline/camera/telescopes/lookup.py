@@ -20,7 +20,7 @@ def get_telescope(name: str, geometry_file: str | Path | None = None) -> Telesco
     Raises
     ------
     UserError
-        If there is no such type; the message lists the nearest, or all. If no telescope of the file is of this kind.
+        If no type has this name (the message lists the nearest, or all), or no telescope of the file is of this kind.
     InputFileError
         If the file cannot be read.
     """

@@ -48,7 +48,7 @@ def _lst() -> Telescope:
         efficiency=SUPER_BIALKALI * _MIRROR_REFLECTIVITY * _WINDOW_TRANSMISSION * _FUNNEL_AND_SHADOW,
         # Muon rings that sim_telarray makes with new LST mirrors have as many photo-electrons as a throughput of 1.0
         # gives here (10 to 450 GeV, medians); its productions take 0.8 of that for aged mirrors. Its gamma images
-        # between 75 GeV and 1.3 TeV, compared at equal depth of maximum, ask for 0.6 to 0.8.
+        # between 75 GeV and 1.3 TeV, compared at equal depth of maximum, give 0.6 to 0.8.
         throughput=0.7,
         pulse_time_ns=pulse_time_ns,
         night_sky_pe_per_ns=0.24,

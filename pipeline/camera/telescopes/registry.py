@@ -42,7 +42,7 @@ def build_telescope(name: str) -> Telescope:
     Raises
     ------
     UserError
-        If there is no such type; the message lists the nearest, or all.
+        If no type has this name; the message lists the nearest, or all.
     """
     if name not in _BUILDERS:
         known = {known.casefold(): known for known in list_telescopes()}

@@ -1,7 +1,7 @@
 """Photo-sensors: probability that a photon on a pixel becomes a photo-electron, against wavelength.
 
 Tables are plain numbers read off published curves; the accuracy is that of the reading (some per cent), and a telescope
-has one `throughput` for what they leave out.
+has one `throughput` for what they omit.
 """
 
 import numpy as np

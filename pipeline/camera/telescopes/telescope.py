@@ -107,7 +107,7 @@ def davies_cotton_focal_length(focal_length_m: float, diameter_m: float) -> floa
     """Effective focal length, coma included, of a Davies-Cotton mirror [m].
 
     A facet at (rho, phi) on the sphere of radius f images a source at the small angle delta, seen along phi = 0, to
-    f delta (1 + (rho cos(phi) / f)^2 / 2): it lies as far from the focus as all others, but looks at the focal plane
+    f delta (1 + (rho cos(phi) / f)^2 / 2): it is as far from the focus as all others, but sees the focal plane
     askew. The mean over a disc of diameter D is f delta (1 + D^2 / (32 f^2)).
     """
     return focal_length_m * (1 + diameter_m**2 / (32 * focal_length_m**2))

@@ -28,7 +28,7 @@ _SOURCES = (
 
 @register_telescope("VERITAS")
 def _veritas() -> Telescope:
-    # Axis towards -x: the second pixel lies at +x, as in the files of the real camera
+    # Axis towards -x: the second pixel is at +x, as in the files of the real camera
     x_m, y_m = hexagonal_disc(499, _PITCH_M, 180.0)
     mirror_area_m2 = 110.0
     readout = {"pulse_time_ns": 1.29, "sample_ns": 2.0, "n_samples": 16}

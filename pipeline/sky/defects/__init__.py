@@ -8,11 +8,11 @@
     registry     defects by name
 
 `sample(rng, ...)` draws one realisation. `mean(...)` and `variance(...)` are the expectation and the variance of
-one of its pixels over realisations, in closed form where there is one; the tests hold samples and moments together.
+one of its pixels over realisations, in closed form where one exists; the tests compare samples with moments.
 All charges are electrons of the whole exposure; images are indexed ``[y, x]``.
 
 To add a defect, write a module with a class and decorate it with `register_defect`; the configuration's `sky.defects`
-then takes its name. Modules are found: here, and in the folder ``defects`` of a plugin folder (`pipeline.plugins`).
+then takes its name. Modules are found here and in the folder ``defects`` of a plugin folder (`pipeline.plugins`).
 """
 
 from importlib import import_module

@@ -72,7 +72,7 @@ def _within_tracks(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Particles:
-    """Tracks thrown uniformly on the detector: subclasses say what one track is, in `_tracks`."""
+    """Tracks thrown uniformly on the detector: subclasses define one track in `_tracks`."""
 
     per_mpix: float
     thickness_um: float = 40.0

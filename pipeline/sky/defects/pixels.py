@@ -1,4 +1,4 @@
-"""Pixels of the detector that are hot, dead or not there."""
+"""Pixels of the detector that are hot, dead or missing."""
 
 from dataclasses import dataclass
 
@@ -82,7 +82,7 @@ class DeadPixels:
         return response
 
     def mean(self, shape: tuple[int, int]) -> np.ndarray:
-        """Expected response, shape (H, 1): it falls towards the last row when there are bad columns."""
+        """Expected response, shape (H, 1): with bad columns it falls towards the last row."""
         return self._moment(shape, 1 - self.fraction * (1 - self.response_max / 2), self.response_max / 2)
 
     def variance(self, shape: tuple[int, int]) -> np.ndarray:

@@ -54,7 +54,7 @@ def create_defect(name: str, kwargs: Mapping[str, Any]) -> Defect:
     Raises
     ------
     UserError
-        If there is no such defect; the message lists the nearest. If it does not take the arguments.
+        If no defect has this name (the message lists the nearest), or it does not accept the arguments.
     """
     accepted = ", ".join(list_defects())
     if name not in _CLASSES:

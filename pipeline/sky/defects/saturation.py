@@ -1,4 +1,4 @@
-"""What a full well does with the charge that it cannot hold."""
+"""What happens to charge above the full well."""
 
 import numpy as np
 

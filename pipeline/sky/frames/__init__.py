@@ -1,4 +1,4 @@
-"""Reading and writing FITS frames. numpy and astropy.io.fits only: single-image prediction stands on this package.
+"""Reading and writing FITS frames. numpy and astropy.io.fits only: single-image prediction relies on this package.
 
     frame        one science image with its uncertainty and mask
     hdus         opening files, choosing the science image, pixels and bits of an HDU
@@ -7,7 +7,7 @@
     writing      new pixels into a copy of the file
 
 A frame is read into electrons where a gain is known (from the configuration, else from the header), else it stays in
-its own unit, and `Frame.notes` says so. New pixels go back into a copy of the file they came from, in the unit they
+its own unit, and `Frame.notes` records it. New pixels go back into a copy of the file they came from, in the unit they
 came in, with every other HDU, card and the WCS as they were.
 """
 

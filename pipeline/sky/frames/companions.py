@@ -49,7 +49,7 @@ def file_mask(
 def _our_bits(hdu: "fits.ImageHDU", path: Path) -> np.ndarray:
     bits = bits_of(hdu)
     if (bits > np.iinfo(DQ_DTYPE).max).any():
-        raise InputFileError(f"{path}: {hdu.name} says that its bits are lightpool's, but has more than sixteen")
+        raise InputFileError(f"{path}: {hdu.name} is marked as lightpool's, but has more than sixteen bits")
     return bits.astype(DQ_DTYPE)
 
 
@@ -58,7 +58,7 @@ def _translate(foreign: np.ndarray, cfg: SkyIngestConfig) -> np.ndarray:
     for bit in cfg.dq_bits.values():
         if bit <= 0 or bit & ~int(~DQ(0)):
             accepted = ", ".join(f"{int(known)} ({text})" for known, text in DESCRIPTIONS.items())
-            raise UserError(f"ingest.sky.dq_bits has {bit}, which is no sum of our bits; accepted: {accepted}")
+            raise UserError(f"ingest.sky.dq_bits has {bit}, not a sum of lightpool's bits; accepted: {accepted}")
     ours = np.zeros(foreign.shape, DQ_DTYPE)
     rest = foreign.copy()
     for theirs, bit in cfg.dq_bits.items():
@@ -124,4 +124,4 @@ def _image_beside(path: Path, shape: tuple[int, int]) -> Iterator["fits.ImageHDU
             if hdu.is_image and hdu.shape == shape:
                 yield hdu
                 return
-    raise InputFileError(f"{path} holds no image of the shape {shape} of the frame that it belongs to")
+    raise InputFileError(f"{path} has no image with the shape {shape} of its frame")

@@ -41,7 +41,7 @@ class Frame:
     section : Section, optional
         The exposed part of a frame that still has its overscan.
     notes : tuple of str
-        What was taken from where, and what is not known.
+        Where each value came from, and what is unknown.
     """
 
     path: Path

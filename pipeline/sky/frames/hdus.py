@@ -24,7 +24,7 @@ _PACKED = (b"\x1f\x8b", b"BZh")  # gzip, bzip2
 # ---- files -----------------------------------------------------------------------------------------------------------
 @contextmanager
 def open_fits(path: str | Path, **options: Any) -> Iterator["fits.HDUList"]:
-    """Open a FITS file (plain, gzip, bz2 or tile-compressed); whatever is wrong with it, one error says so.
+    """Open a FITS file (plain, gzip, bz2 or tile-compressed); any damage raises the same error.
 
     Raises
     ------
@@ -37,8 +37,8 @@ def open_fits(path: str | Path, **options: Any) -> Iterator["fits.HDUList"]:
     if not path.is_file():
         raise InputFileError(f"{path} does not exist or is not a file")
     try:
-        # Odd cards are the files' own affair: they are kept as they are, and not complained about. What astropy tells
-        # only as a warning, and matters, is that the end is missing.
+        # Odd cards are kept as they are, without a warning. The one thing that matters, and that astropy reports
+        # only as a warning, is that the end of the file is missing.
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             with fits.open(path, **options) as hdus:
@@ -62,7 +62,7 @@ def _plain_reason(path: Path, error: BaseException) -> str:
         start = stream.read(6)
     if start == b"SIMPLE" or start.startswith(_PACKED):
         return f"{path} is truncated or damaged; fetch it again ({' '.join(str(error).split())})"
-    return f"{path} is not a FITS file: it does not begin with SIMPLE, nor is it packed by gzip or bzip2"
+    return f"{path} is not a FITS file: it does not begin with SIMPLE and is not compressed by gzip or bzip2"
 
 
 def science_hdus(hdus: "fits.HDUList", cfg: SkyIngestConfig, path: Path) -> list[int]:
@@ -74,7 +74,7 @@ def science_hdus(hdus: "fits.HDUList", cfg: SkyIngestConfig, path: Path) -> list
     Raises
     ------
     InputFileError
-        If there is none, the choice is not a 2-D image, or the file is a collection of images.
+        If the file has no image, the choice is not a 2-D image, or the file is a collection of images.
     """
     images = [number for number, hdu in enumerate(hdus) if hdu.is_image and hdu.header.get("NAXIS", 0) > 0]
     if cfg.science_hdu is not None:

@@ -41,7 +41,7 @@ def read_frames(source: "str | Path | fits.HDUList", cfg: SkyIngestConfig | None
     source : path or HDUList
         FITS of any BITPIX and scaling, plain or compressed in any of the usual ways; or HDUs in memory.
     cfg : SkyIngestConfig, optional
-        What the header does not tell, or tells wrongly.
+        Values that the header lacks or has wrong.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def _exposed_section(
 ) -> headers.Section | None:
     if ingested:
         return headers.find_section(header, (cards.SECTION.keyword,), shape)
-    if not integer:  # a calibrated frame: its sections speak of the raw one
+    if not integer:  # a calibrated frame: its sections refer to the raw frame
         return None
     section = headers.find_section(header, ("TRIMSEC", "DATASEC"), shape)
     if section is None or section == headers.Section((0, shape[0]), (0, shape[1])):
@@ -131,23 +131,23 @@ def _gain(searched: Sequence["fits.Header"], cfg: SkyIngestConfig, unit: str, no
     if cfg.gain_e_per_adu is not None:
         notes.append(f"gain {cfg.gain_e_per_adu:g} electron/adu from the configuration")
         return cfg.gain_e_per_adu
-    found = headers.find_gain(searched, notes)
-    if found is None:
+    gain = headers.find_gain(searched, notes)
+    if gain is None:
         notes.append("gain unknown: the frame stays in ADU; configure ingest.sky.gain_e_per_adu for electrons")
         return None
-    notes.append(f"gain {found.value:.4g} electron/adu from {found.card}")
-    return found.value
+    notes.append(f"gain {gain.value:.4g} electron/adu from {gain.card}")
+    return gain.value
 
 
 def _read_noise(searched: Sequence["fits.Header"], cfg: SkyIngestConfig, notes: list[str]) -> float | None:
     if cfg.read_noise_e is not None:
         notes.append(f"read noise {cfg.read_noise_e:g} electron from the configuration")
         return cfg.read_noise_e
-    found = headers.find_read_noise(searched, notes)
-    if found is None:
+    read_noise = headers.find_read_noise(searched, notes)
+    if read_noise is None:
         return None
-    notes.append(f"read noise {found.value:.4g} electron from {found.card}")
-    return found.value
+    notes.append(f"read noise {read_noise.value:.4g} electron from {read_noise.card}")
+    return read_noise.value
 
 
 def _bias_level(
@@ -171,10 +171,10 @@ def _bias_level(
     if done is not None:
         notes.append(f"{done} says that the bias is subtracted")
         return 0.0, True
-    found = headers.find_bias_level(searched)
-    if found is not None:
-        notes.append(f"bias level {found.value:g} ADU from {found.card}")
-        return found.value, True
+    bias = headers.find_bias_level(searched)
+    if bias is not None:
+        notes.append(f"bias level {bias.value:g} ADU from {bias.card}")
+        return bias.value, True
     overscan = headers.find_section(searched[0], ("BIASSEC",), pixels.shape) if integer else None
     if overscan is not None:
         level = float(np.nanmedian(pixels[overscan.slices]))
@@ -192,9 +192,9 @@ def _saturation(
         return searched[0].get(cards.SATURATION.keyword)
     if cfg.saturation_adu is not None:
         return cfg.saturation_adu
-    found = headers.find_saturation(searched)
-    if found is not None:
-        return found.value
+    saturation = headers.find_saturation(searched)
+    if saturation is not None:
+        return saturation.value
     if not integer or not np.isfinite(pixels).any():
         return None
     top = float(np.nanmax(pixels))
@@ -220,8 +220,8 @@ def _background(
         raise InputFileError(f"{path} has no valid pixel")
     if noise <= 0:
         raise InputFileError(
-            f"{path}: most pixels have the value {level:g}, so it has no noise to work with; is it a mask or a weight "
-            "map? Leave it out, or join it to its frame with ingest.sky.mask_suffix or weight_suffix"
+            f"{path}: most pixels have the value {level:g}, so its noise cannot be measured; is it a mask or a weight "
+            "map? Remove it, or attach it to its frame with ingest.sky.mask_suffix or weight_suffix"
         )
     return level, noise
 

@@ -1,4 +1,4 @@
-"""New pixels into a copy of the file that a frame came from."""
+"""Write new pixels into a copy of the file that a frame came from."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -58,7 +58,7 @@ def write_products(
     """Write a copy of a file with new SCI, ERR and DQ; all other HDUs are copied byte for byte.
 
     A tile-compressed science image is written as a plain one: compressing floats would lose bits silently. A camera's
-    own DQ extension keeps its bits; ours then stands in an extension LPDQ.
+    own DQ extension keeps its bits; ours then goes into an extension LPDQ.
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ ORDER = ("gammas", "pool", "protons", "steps", "telescopes", "muons", "images", 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check has found, and how long it took."""
+    """The result of a check, and its duration."""
 
     name: str
     rows: list[Row]
@@ -106,7 +106,7 @@ def run_checks(data: Path | None, quick: bool = False, jobs: int = 1) -> list[Ou
         if missing:
             raise UserError(
                 f"{data} lacks {missing[0]}" + (f" and {len(missing) - 1} more files" if missing[1:] else "")
-                + " that the simulation is compared with; leave out --data to compare with published numbers alone"
+                + " that the simulation is compared with; omit --data to compare with published numbers alone"
             )  # fmt: skip
     outcomes = {}
     for outcome in in_order(Checker, (data, quick), CHECKS, jobs):

@@ -1,6 +1,6 @@
-"""Images in an LST: size against energy, Hillas parameters, time gradient, and what a forest makes of them.
+"""Images in an LST: size against energy, Hillas parameters, time gradient, and their separation by a forest.
 
-Beside them stand those of prod3b, the third production of the Cherenkov Telescope Array: a table of image parameters
+Compared with those of prod3b, the third production of the Cherenkov Telescope Array: a table of image parameters
 without images. Its telescopes detect more of the light (mirrors as new), so sizes are compared, not energies.
 """
 
@@ -140,9 +140,9 @@ def _well_seen(images: dict[str, np.ndarray]) -> np.ndarray:
 def quartiles_against(
     images: dict[str, np.ndarray], column: str, against: str, edges: np.ndarray, fewest: int = 12
 ) -> dict[str, np.ndarray]:
-    """Median of a column and its error, and the middle half, in bins of another column; bins with few are left out.
+    """Median of a column and its error, and the middle half, in bins of another column; bins with few are skipped.
 
-    Images count with their ``weight``, if there is such a column.
+    Images count with their ``weight``, if that column exists.
     """
     points = []
     weights = images.get("weight", np.ones(len(images[column])))

@@ -49,7 +49,7 @@ _ROOM_RAYS = 1 << 20
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a shower is thrown into.
+    """Conditions under which a shower is simulated.
 
     Attributes
     ----------

@@ -39,7 +39,7 @@ def _noise_charges(electronics, pixels, n_images, n_pixels, seed):
 
 
 def noise_charges(telescope: Telescope, n_images: int, seed: int) -> np.ndarray:
-    """Charges [p.e.] that are extracted where there is no light, shape (n_images, n_pixels)."""
+    """Charges [p.e.] that are extracted without light, shape (n_images, n_pixels)."""
     conditions = CameraConditions()
     electronics = make_electronics(telescope, seed, conditions)
     pixels = make_conditions(telescope, conditions, seed)

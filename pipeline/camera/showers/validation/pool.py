@@ -45,7 +45,7 @@ class Pool:
     file : str
         Photon file with telescopes at single places.
     hump_m : tuple of 2 floats
-        The brightest ring lies between these distances from the axis.
+        The brightest ring is between these distances from the axis.
     """
 
     file: str

@@ -21,7 +21,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Row:
-    """A quantity of the simulation beside its reference, or within the range that it should be in.
+    """A quantity of the simulation compared with its reference, or within the range that it should be in.
 
     Attributes
     ----------
