@@ -281,7 +281,7 @@ def test_model_card(folder, capsys, monkeypatch):
         (
             ["explain", "a", "--bundle", "energy", "--event", "7", "--show", "features"],
             "explain.explain",
-            {"event": 7, "telescope": None, "out": None, "show": "features"},
+            {"event": 7, "telescope": None, "head": None, "out": None, "show": "features"},
         ),
     ],
 )
