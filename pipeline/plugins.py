@@ -1,8 +1,8 @@
-"""Folders of your own tasks, inputs, networks, telescopes and defects, found beside those of lightpool.
+"""Folders of your own tasks, inputs, networks, telescopes and defects, in addition to those of lightpool.
 
 The environment variable ``LIGHTPOOL_PLUGINS`` names any number of folders, separated as in ``PATH``. Each mirrors the
 packages that it adds to: ``FOLDER/tasks/NAME/``, ``FOLDER/inputs/NAME.py``, ``FOLDER/models/NAME.py``,
-``FOLDER/telescopes/NAME.py``, ``FOLDER/defects/NAME.py``. What stands there is imported as a module of that package,
+``FOLDER/telescopes/NAME.py``, ``FOLDER/defects/NAME.py``. A file there is imported as a module of that package,
 so that no file of lightpool has to be edited. A variable and not a key of the configuration, for commands without a
 configuration (`predict`, `report`) need it as well, and so does every job of a workflow.
 """
@@ -49,11 +49,11 @@ def extend_path(package_path: MutableSequence[str], package: str) -> None:
 
 
 def module_names(package_path: Iterable[str]) -> list[str]:
-    """Names of the modules and packages in the folders of a package, sorted; private ones are left out."""
+    """Names of the modules and packages in the folders of a package, sorted; except private ones."""
     names = {module.name for module in pkgutil.iter_modules(list(package_path))}
     return sorted(name for name in names if not name.startswith("_"))
 
 
 def plugin_files() -> list[Path]:
-    """All Python files of the plugin folders, sorted: what a result may depend on beside lightpool's own source."""
+    """All Python files of the plugin folders, sorted: results may depend on them as on lightpool's own source."""
     return sorted(path for folder in plugin_folders() for path in folder.rglob("*.py"))
