@@ -1,6 +1,6 @@
-"""Which processor computes, in which precision and with how many threads.
+"""Device, precision and number of threads of a computation.
 
-torch is imported inside the functions: prediction asks for its threads only and never loads it.
+torch is imported inside the functions: prediction only sets its threads and never loads it.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def choose_device(requested: str) -> str:
     Raises
     ------
     UserError
-        If the device is not there.
+        If the device is not available.
     """
     import torch
 
@@ -54,7 +54,7 @@ def bfloat16_is_fast(device: str) -> bool:
 
 
 def choose_precision(requested: str, device: str) -> str:
-    """`bfloat16` or `float32`: what was asked for, or with `auto` what is fast on `device`."""
+    """`bfloat16` or `float32`: the requested one, or with `auto` the faster one on `device`."""
     if requested != "auto":
         return requested
     return "bfloat16" if bfloat16_is_fast(device) else "float32"

@@ -1,4 +1,4 @@
-"""Whole files or none: outputs are made under a temporary name beside their target and renamed when whole."""
+"""Complete files or none: outputs are written under a temporary name and renamed when complete."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ def source_name(path: str | Path) -> str:
 
 
 def check_free(path: str | Path, *, force: bool = False) -> Path:
-    """Fail before the long work when an output is in the way.
+    """Fail before the long work if an output exists.
 
     Raises
     ------
@@ -69,10 +69,10 @@ def _temporary(path: Path) -> Path:
 
 @contextmanager
 def atomic_output(path: str | Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, else remove it.
+    """Yield a temporary path next to `path`; rename it to `path` if the block succeeds, else remove it.
 
     Works for a file and for a directory: whichever the block makes under the temporary name.
-    An existing `path` is replaced only with `force`, and only once the new one is whole.
+    An existing `path` is replaced only with `force`, and only once the new one is complete.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def atomic_output(path: str | Path, *, force: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         if path.is_dir():
-            # A directory cannot be replaced in one step: the old one steps aside first, and is only then removed.
+            # A directory cannot be replaced in one step: the old one is renamed first, and removed last.
             aside = temporary.with_name(temporary.name + ".old")
             path.rename(aside)
             temporary.rename(path)
@@ -100,9 +100,9 @@ def atomic_output(path: str | Path, *, force: bool = False) -> Iterator[Path]:
 
 
 def write_text_atomically(path: str | Path, text: str) -> Path:
-    """Write a small text file (UTF-8), or replace the one that is there, in one step; parents are made.
+    """Write a small text file (UTF-8), or replace the one that is there, in one step; parents are created.
 
-    For what is written again and again or belongs to another product: status files, sidecars, logs of a training. A
+    For files that are rewritten often or belong to another product: status files, sidecars, logs of a training. A
     product of its own is made with `atomic_output`, which asks for ``force``.
 
     Raises

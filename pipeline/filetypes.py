@@ -1,4 +1,4 @@
-"""What a file is, by its content: names and suffixes are not always right."""
+"""What a file is, by its content: names and suffixes may be wrong."""
 
 import bz2
 import gzip
@@ -41,12 +41,12 @@ _OPENERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
 
 
 def file_kind(path: str | Path) -> Kind:
-    """Tell what `path` is from its first bytes, decompressed, and for HDF5 from what is in it.
+    """Type of the file `path`, from its first decompressed bytes, and for HDF5 from its contents.
 
     Raises
     ------
     InputFileError
-        If it does not exist, cannot be read, is empty, or is nothing that lightpool knows.
+        If it does not exist, cannot be read, is empty, or is of an unknown type.
     """
     path = Path(path)
     if path.is_dir():
@@ -66,7 +66,7 @@ def file_kind(path: str | Path) -> Kind:
             return "corsika" if kind in _CORSIKA_TYPES else "simtel"
     if head.lstrip()[:1] == b"{" and _is_manifest(path):
         return "manifest"
-    what = "is empty" if not head else f"starts with {head[:8]!r}, which is no format that lightpool reads"
+    what = "is empty" if not head else f"starts with {head[:8]!r}, which is not a format that lightpool reads"
     raise InputFileError(f"{path} {what}; accepted: {ACCEPTED}")
 
 

@@ -2,7 +2,7 @@
 
 import logging
 
-#: The logger above all others of the project: its level is the level of lightpool.
+#: The top logger of the project: its level is the level of lightpool.
 ROOT = "lightpool"
 
 

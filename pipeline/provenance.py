@@ -1,7 +1,7 @@
-"""What every product carries about its making.
+"""Provenance of every product.
 
 Two parts, kept apart: `stamp` holds what is equal for equal runs and goes into the product itself; `write_sidecar`
-holds what varies (time, host, commit) and goes into `PRODUCT.provenance.json` beside it, so that equal runs give
+holds what varies (time, host, commit) and goes into `PRODUCT.provenance.json` next to it, so that equal runs give
 equal bytes.
 """
 
@@ -40,7 +40,7 @@ def sha256_json(value: Any) -> str:
 
 
 def stamp(stage: str, *, config: Mapping[str, Any] | None = None, **facts: Any) -> dict[str, Any]:
-    """What is equal for equal runs: software, stage, configuration (and its digest), plugins, and `facts`
+    """Facts that are equal for equal runs: software, stage, configuration (and its digest), plugins, and `facts`
     (inputs, run ...).
     """
     result: dict[str, Any] = {"software": "lightpool", "version": __version__, "stage": stage}
@@ -53,7 +53,7 @@ def stamp(stage: str, *, config: Mapping[str, Any] | None = None, **facts: Any) 
 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:
-    """Installed versions of the named distributions, without importing them; missing ones are left out."""
+    """Installed versions of the named distributions, without importing them; missing ones are omitted."""
     versions = {}
     for name in names:
         try:

@@ -8,19 +8,19 @@ from pipeline.text_tables import Columns
 
 
 class RecordSink(Protocol):
-    """Where records go. `wanted` is false when nobody reads them, and they need not be made."""
+    """Destination of records. If `wanted` is false, records need not be made."""
 
     wanted: bool
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Take one record; it may be held back for a while."""
+        """Take one record; it may be buffered."""
 
     def end_of_file(self) -> None:
-        """Write out what was held back."""
+        """Write the buffered records."""
 
 
 def record_sink(stream: TextIO | None, *, as_json: bool) -> RecordSink:
-    """JSON lines or a table on `stream`; nothing where there is no stream."""
+    """JSON lines or a table on `stream`; nothing if `stream` is None."""
     if stream is None:
         return _Nowhere()
     return _JsonLines(stream) if as_json else _Table(stream)
@@ -33,7 +33,7 @@ class _Nowhere:
         """Discard it."""
 
     def end_of_file(self) -> None:
-        """Nothing was held back."""
+        """Nothing is buffered."""
 
 
 class _JsonLines:
@@ -73,7 +73,7 @@ class _Table:
     def _flush(self) -> None:
         if not self._waiting:
             return
-        # The reason comes last and outside the columns, for it may be of any length.
+        # The reason comes last and outside the columns, because it may be of any length.
         names = [name for name in dict.fromkeys(k for record in self._waiting for k in record) if name != "reason"]
         rows = [[_cell(record.get(name)) for name in names] for record in self._waiting]
         if names != self._names:

@@ -4,8 +4,8 @@ Images of one shower, or stars of one field, are not independent: what is resamp
 replacement, and every quantity that is compared is computed on the same resample, so that the interval of a
 difference is that of the pair [1]_.
 
-A resample is nothing but another weight per item (its weight times how often its group was drawn). So every
-statistic here takes weights of shape (..., n) and returns shape (...): one call does a whole block of
+A resample is just another weight per item (its weight times how often its group was drawn). So every
+statistic here takes weights of shape (..., n) and returns shape (...): one call evaluates a whole block of
 resamples, and what does not depend on the weights (a sort) is done once.
 
 References
@@ -137,7 +137,7 @@ def quantile(values: np.ndarray, fraction: float, weights: np.ndarray) -> np.nda
     Returns
     -------
     ndarray, shape (...)
-        NaN where there is no weight.
+        NaN where the weights sum to zero.
     """
     values, weights = np.asarray(values, float), np.asarray(weights, float)
     if not values.size:
@@ -145,7 +145,7 @@ def quantile(values: np.ndarray, fraction: float, weights: np.ndarray) -> np.nda
     order = np.argsort(values, kind="stable")
     total = np.cumsum(weights[..., order], axis=-1)
     reached = total >= fraction * total[..., -1:] * (1 - 1e-12)
-    # A fraction of 0 asks for the first item that has weight at all.
+    # A fraction of 0 selects the first item with non-zero weight.
     found = np.argmax(reached & (total > 0), axis=-1)
     return np.where(total[..., -1] > 0, values[order][found], np.nan)
 
@@ -171,7 +171,7 @@ def containment(residuals: np.ndarray, weights: np.ndarray, fraction: float = 0.
 
 
 def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean of (n,) values over the last axis of (..., n) weights; NaN where there is no weight."""
+    """Weighted mean of (n,) values over the last axis of (..., n) weights; NaN where these sum to zero."""
     weights = np.asarray(weights, float)
     total = weights.sum(-1)
     return (weights @ np.asarray(values, float)) / np.where(total > 0, total, np.nan)

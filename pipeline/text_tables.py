@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 _GAP = "  "
-#: A column that gives way keeps at least this many characters.
+#: A shortened column keeps at least this many characters.
 _MIN_SHRUNK = 12
 
 
@@ -50,7 +50,7 @@ def format_table(
     Parameters
     ----------
     rows : iterable of sequence of str
-        All rows; headings are the first one, if there are any.
+        All rows; the first one may hold headings.
     align : str
         ``<`` or ``>`` for each column.
     indent : str

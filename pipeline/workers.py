@@ -21,22 +21,22 @@ from pipeline.logs import ROOT
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD = 3  # items per process that are in work or wait to be taken: enough to keep all busy
+AHEAD = 3  # items per process in progress or finished and not yet used: enough to keep all processes busy
 
-# Of a process that works: what it has made to work with, whether it is at work, and whether it is to stop.
+# State of a worker process: its worker, whether it is busy, and whether it shall stop.
 _worker: Callable[[Any], Any] | None = None
 _working = _stopping = False
-_records: SimpleQueue[logging.LogRecord] = SimpleQueue()  # what it has logged since its last result
+_records: SimpleQueue[logging.LogRecord] = SimpleQueue()  # log records since its last result
 
 
 def in_order(
     make_worker: Callable[..., Callable[[Item], Result]], arguments: tuple[Any, ...], items: Iterable[Item], jobs: int
 ) -> Iterator[Result]:
-    """What a worker makes of each item, in the order of the items.
+    """Results of a worker for each item, in the order of the items.
 
     Memory is bounded: at most `AHEAD` results per process wait. However the work ends, by Ctrl-C, an error, or because
-    no more results are taken, the processes end with it: what they are at is broken off with `KeyboardInterrupt`, so
-    that it can remove its temporary files. What they log is logged here, with the result that it belongs to.
+    no more results are taken, the processes end with it: their current item is stopped by `KeyboardInterrupt`, so
+    that it can remove its temporary files. Their log records are logged here, together with the result.
 
     Parameters
     ----------
@@ -50,9 +50,9 @@ def in_order(
     Raises
     ------
     UserError
-        If a process was ended from outside.
+        If a process was killed.
     Exception
-        What a worker raised.
+        Any error of a worker.
     """
     if jobs == 1:
         yield from map(make_worker(*arguments), items)
@@ -60,7 +60,7 @@ def in_order(
     # Spawned, not forked: this process has an HDF5 file open and may have threads of numerical libraries.
     context = multiprocessing.get_context("spawn")
     level = logging.getLogger(ROOT).getEffectiveLevel()
-    # Its other end closes when this process wants an end, or meets its own.
+    # Its other end closes when this process stops the workers, or ends itself.
     lifeline, held = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(lifeline, level))
     waiting: deque[Future[tuple[Result, list[logging.LogRecord]]]] = deque()
@@ -73,7 +73,7 @@ def in_order(
             yield _logged(*waiting.popleft().result())
     except BrokenProcessPool as error:
         raise UserError(
-            f"one of {jobs} processes was ended from outside, perhaps for want of memory; try a smaller --jobs"
+            f"one of {jobs} processes was killed, perhaps for lack of memory; try a smaller --jobs"
         ) from error
     finally:
         held.close()
@@ -107,7 +107,7 @@ def _end_with_parent(lifeline: Connection) -> None:
     lifeline.poll(None)  # returns when the other end is closed
     _stopping = True
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-    # A killed parent cannot say goodbye, and this process would wait for work forever.
+    # A killed parent cannot stop this process, which would wait for work forever.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -330,7 +330,7 @@ def test_runs_are_numbered_through_the_classes():
     ).showers
     assert [showers.class_of_run(run).particle for run in range(1, 6)] == ["gamma"] * 2 + ["proton"] * 3
     for run in (0, 6):
-        with pytest.raises(UserError, match=f"no shower run {run}; the configuration defines runs 1 to 5"):
+        with pytest.raises(UserError, match=f"unknown shower run {run}; the configuration defines runs 1 to 5"):
             showers.class_of_run(run)
 
 

@@ -44,7 +44,7 @@ def test_an_error_in_making_a_worker_is_raised_here():
 
 
 def test_a_process_that_dies_is_named():
-    with pytest.raises(UserError, match=r"one of 2 processes was ended from outside.*smaller --jobs"):
+    with pytest.raises(UserError, match=r"one of 2 processes was killed.*smaller --jobs"):
         list(in_order(functools.partial, (os._exit,), [9, 9], jobs=2))
 
 

@@ -1,4 +1,4 @@
-"""What of an image a network's answer came from, and what its layers make of it (torch, captum).
+"""Attribution of a network's output to the parts of an image, and its feature maps (torch, captum).
 
 References
 ----------
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 # up to the answer's change within 1 %.
 _PATH_POINTS = 64
 _POINTS_AT_ONCE = 16
-# A map of fewer pixels than this along a side does not say where.
+# A map with fewer pixels than this along a side is too coarse to localise anything.
 _FEWEST_MAP_PX = 4
 
 
@@ -52,7 +52,7 @@ class Attribution:
 
     @property
     def missing(self) -> float:
-        """What the parts fall short of the output's change: the error of the path integral."""
+        """Change of the output minus the sum of the parts: the error of the path integral."""
         return self.output - self.empty_output - float(self.images.sum() + self.scalars.sum())
 
 
@@ -94,21 +94,21 @@ def attribute(network: nn.Module, images: Tensor, scalars: Tensor | None, output
 def _locate(
     network: nn.Module, answer: Callable[..., Tensor], inputs: tuple[Tensor, ...]
 ) -> tuple[np.ndarray | None, str]:
-    """Grad-CAM at the deepest level of features that still says where."""
+    """Grad-CAM at the deepest level of features that is fine enough to localise."""
     from captum.attr import LayerGradCam
 
     levels = [info.module for info in network.feature_info]
-    with _outputs_of(network, levels) as seen, torch.no_grad():
+    with _outputs_of(network, levels) as outputs, torch.no_grad():
         answer(*inputs)
-    fine = [name for name in levels if _is_map(seen.get(name), _FEWEST_MAP_PX)]
+    fine = [name for name in levels if _is_map(outputs.get(name), _FEWEST_MAP_PX)]
     if not fine:
         return None, ""
     name = fine[-1]
-    found = LayerGradCam(answer, network.get_submodule(name)).attribute(
+    heatmap = LayerGradCam(answer, network.get_submodule(name)).attribute(
         inputs[0], additional_forward_args=inputs[1:] or None, relu_attributions=False
     )
-    height, width = found.shape[2:]
-    location = F.interpolate(found.detach(), inputs[0].shape[2:], mode="bilinear", align_corners=False)
+    height, width = heatmap.shape[2:]
+    location = F.interpolate(heatmap.detach(), inputs[0].shape[2:], mode="bilinear", align_corners=False)
     return location[0, 0].numpy(), f"{name}, {height} x {width} px"
 
 
@@ -155,7 +155,7 @@ class Features:
 
 @torch.no_grad()
 def features(network: nn.Module, images: Tensor, scalars: Tensor | None, n_maps: int = 8) -> Features:
-    """What the layers of `network` (in evaluation mode) make of one image, shape (1, C, H, W).
+    """Feature maps of `network` (in evaluation mode) for one image, shape (1, C, H, W).
 
     Raises
     ------
@@ -174,7 +174,7 @@ def features(network: nn.Module, images: Tensor, scalars: Tensor | None, n_maps:
 
 
 def _first_convolution(network: nn.Module, in_chans: int) -> str | None:
-    """The convolution that takes the image itself; there is none in a network that begins otherwise."""
+    """The convolution that takes the image itself; None for a network that begins with another layer."""
     found = [name for name, part in network.named_modules() if isinstance(part, nn.Conv2d)]
     first = found[0] if found else None
     return first if first and network.get_submodule(first).weight.shape[1] == in_chans else None
@@ -187,7 +187,7 @@ def _strongest(name: str, maps: Tensor, n_maps: int) -> LayerMaps:
 
 @contextmanager
 def _outputs_of(network: nn.Module, names: list[str]):
-    """What layers give while the block runs, by name; copies, for a later layer may work in place."""
+    """Outputs of layers while the block runs, by name; copies, because a later layer may work in place."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable:

@@ -1,4 +1,4 @@
-"""`card.json`: everything that is known of a trained model, and all that its use needs besides the network."""
+"""`card.json`: everything about a trained model that its use needs besides the network."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ README_FILE = "MODEL_CARD.md"
 
 
 class CardSection(BaseModel):
-    """A part of the card; unknown keys are errors, for a newer card may mean something else."""
+    """A part of the card; unknown keys are errors, because a newer card may differ in meaning."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,7 +45,7 @@ class CameraSection(CardSection):
 
 
 class InputSection(CardSection):
-    """What goes in, from the raw image on.
+    """The input, from the raw image on.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class InputSection(CardSection):
     tile_shape : (int, int)
         Of the training tiles (H, W).
     recipe : dict
-        What made the tiles, as the shards say it: a format of its own with a version, see `pipeline.inputs`.
+        How the tiles were made, from the shards: a format of its own with a version, see `pipeline.inputs`.
         Prediction repeats it.
     unit : str, optional
         Of a frame's pixels.
@@ -120,9 +120,9 @@ class OriginSection(CardSection):
 
 
 class TrainingSection(CardSection):
-    """How the weights came about.
+    """How the weights were trained.
 
-    `images_per_cpu_s` counts the training images alone, over all threads; None where an accelerator computed.
+    `images_per_cpu_s` counts the training images alone, over all threads; None on an accelerator.
     """
 
     config: dict[str, Any]
@@ -174,12 +174,12 @@ class Card(CardSection):
         return tuple(f"{head.task}.{name}" for head in self.heads for name in head.outputs)
 
     def head(self, task: str | None = None) -> HeadSection:
-        """The head for `task`; the first one where none is named.
+        """The head for `task`; by default the first one.
 
         Raises
         ------
         UserError
-            If there is none.
+            If the model has no such head.
         """
         found = [head for head in self.heads if task in (None, head.task)]
         if not found:
@@ -218,7 +218,7 @@ def resolve_bundle(name_or_path: str | Path) -> Path:
 
 
 def bundle_weights(path: str | Path) -> Path:
-    """File of a bundle's weights: what another training can start from; prediction does not need them.
+    """File of a bundle's weights: another training can start from them, prediction does not need them.
 
     Raises
     ------
@@ -264,12 +264,12 @@ def load_bundle_card(path: str | Path) -> Card:
 
 
 def _check_version(file: Path, content: str) -> None:
-    """Refuse a bundle of an older or newer format in words of its own, before its keys are looked at."""
+    """Refuse a bundle of an older or newer format with a clear message, before its keys are checked."""
     try:
         version = json.loads(content)["format_version"]
     except (ValueError, KeyError, TypeError):
-        return  # not a card at all: the schema says what is wrong
-    if isinstance(version, int) and version != FORMAT_VERSION:  # the schema refuses what is no number
+        return  # not a card at all: the schema reports it
+    if isinstance(version, int) and version != FORMAT_VERSION:  # the schema refuses anything but a number
         advice = "train it again with `lightpool train`" if version < FORMAT_VERSION else "install a newer lightpool"
         raise InputFileError(f"{file} has bundle format {version}, and this version reads {FORMAT_VERSION}; {advice}")
 

@@ -41,7 +41,7 @@ _RANGES = {
 
 
 def card_of(run: "TrainingRun", network: "nn.Module", progress: "Progress", wall_time_s: float) -> Card:
-    """Everything that is known of a trained network but the digest of its files."""
+    """The card of a trained network, without the digest of its files."""
     reader, model = run.train_tiles, run.config.model
     validation = {name: value for name, value in progress.best_row.items() if name not in _NOT_METRICS}
     return Card(
@@ -110,7 +110,7 @@ def _training(run: "TrainingRun", progress: "Progress", wall_time_s: float) -> T
 
 
 def _images_per_cpu_s(run: "TrainingRun", progress: "Progress") -> float | None:
-    """Training images per second of the processor's time; with an accelerator that would say nothing."""
+    """Training images per second of CPU time; None with an accelerator, where it has no meaning."""
     if run.device != "cpu" or not progress.cpu_time_s:
         return None
     per_epoch = min(run.train_tiles.n_batches(run.config.batch_size) * run.config.batch_size, run.train_tiles.n_tiles)

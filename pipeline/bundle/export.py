@@ -31,7 +31,7 @@ from pipeline.bundle.card import (
 )
 from pipeline.errors import UserError
 
-# Largest difference between torch and onnxruntime that is rounding: relative to the largest output.
+# Largest difference between torch and onnxruntime that counts as rounding, relative to the largest output.
 _TOLERANCE = 1e-4
 
 
@@ -75,10 +75,10 @@ def export_onnx(network: nn.Module, card: Card, path: Path) -> None:
     n_tiles = torch.export.Dim("n")
     shapes: dict[str, Any] = {name: {0: n_tiles} for name in inputs}
     if multiple := card.input.size_multiple:
-        # Named as multiples, for that is what the reductions can divide.
+        # Named as multiples of the reduction, so that the exporter knows they can be divided.
         rows, columns = (multiple * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
         shapes["images"] |= {2: rows, 3: columns}
-    # The exporter wants the names of forward's own arguments, the graph has those of the arrays.
+    # The exporter needs the names of forward's arguments, the graph has those of the arrays.
     arguments = dict(zip(inputs, inspect.signature(network.forward).parameters, strict=False))
     with _quiet():
         program = torch.onnx.export(
@@ -134,7 +134,7 @@ def check_onnx(network: nn.Module, card: Card, path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter talks of its own steps, and warns of what is its own to mend."""
+    """Silence the exporter's progress messages and its warnings about its own code."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
     levels = [entry.level for entry in loggers]
     for entry in loggers:
@@ -154,7 +154,7 @@ def build_network(model: ModelSection) -> nn.Module:
 
 
 def create_network(name: str, kwargs: Mapping[str, Any], in_chans: int, num_outputs: int, n_scalars: int) -> nn.Module:
-    """`models.create_model`, whose complaints are the user's to mend here: the name comes from a configuration.
+    """`models.create_model`, whose errors the user can fix here: the name comes from a configuration.
 
     Raises
     ------

@@ -47,14 +47,14 @@ class Predictor:
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 2) -> Self:
-        """Open the bundle in directory `path`, or the one of that name that ships.
+        """Open the bundle in directory `path`, or the one of that name that ships with lightpool.
 
         Raises
         ------
         UserError
             If there is no such bundle.
         InputFileError
-            If it is not whole: a file missing, or not the one that the card was written for.
+            If it is incomplete: a file is missing, or not the one that the card was written for.
         """
         import onnxruntime
 
@@ -62,7 +62,7 @@ class Predictor:
         card = load_bundle_card(directory)
         for name in (WEIGHTS_FILE, ONNX_FILE):
             if not (directory / name).is_file():
-                raise InputFileError(f"the bundle {directory} is not whole: it has no {name}; copy it again")
+                raise InputFileError(f"the bundle {directory} is incomplete: it has no {name}; copy it again")
         if bundle_sha256(directory) != card.bundle_sha256:
             raise InputFileError(
                 f"the weights of the bundle {directory} are not those that its card was written for; copy it again"

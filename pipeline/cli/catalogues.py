@@ -51,13 +51,15 @@ def models_describe(
     """Describe an architecture layer by layer.
 
     Each with its output shape, parameters, operations, receptive field and step; the last two in pixels of the input.
-    Layers without parameters that keep shape and receptive field, such as activations, are left out.
+    Layers without parameters that keep shape and receptive field, such as activations, are omitted.
     """
     from models import describe
 
     try:
         description = describe(name, tile=tile, in_chans=in_chans)
-    except ValueError as error:  # models know nothing of lightpool's errors; all of these are the user's arguments
+    except (
+        ValueError
+    ) as error:  # the package models does not use UserError; all of these come from the user's arguments
         raise UserError(str(error)) from error
     print(f"{name}: {description.num_params:,} parameters, {description.flops / 1e6:,.1f} Mflop for a tile of "
           f"{in_chans} x {tile} x {tile}; smallest tile {description.min_size_px} px")  # fmt: skip
@@ -110,7 +112,7 @@ def bundles_show(
 ) -> None:
     """Print the model card of a trained model.
 
-    The card says what the model is for, how it was trained and where its limits are.
+    The card describes what the model is for, how it was trained and its limits.
     """
     from pipeline.bundle.card import README_FILE, resolve_bundle
 

@@ -1,4 +1,4 @@
-"""What every command needs: how it is declared, the options that commands share, configuration and logging."""
+"""Declaration of commands, their common options, configuration and logging."""
 
 import inspect
 import logging
@@ -131,7 +131,7 @@ def command(
     """Declare a function as the command `name` of `parent`, with the options that it shares with the others.
 
     The function has the arguments and options of its own as parameters, its docstring is the help, and it returns the
-    exit code (or None for 0). Added are ``--quiet`` and ``--verbose``, and what is asked for here.
+    exit code (or None for 0). Added are ``--quiet`` and ``--verbose``, and the options below.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def command(
 
 
 def exit_code(statuses: Sequence[dict[str, Any]] | None, *, keep_going: bool) -> int:
-    """2 if an input failed, unless the user wants to keep going."""
+    """2 if an input failed, unless the user chose to keep going."""
     failed = any(status["status"] == "failed" for status in statuses or ())
     return 2 if failed and not keep_going else 0
 
@@ -237,5 +237,5 @@ def set_verbosity(*, quiet: bool, verbose: bool) -> None:
     logging.getLogger().setLevel(logging.WARNING)
     level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
     logging.getLogger(logs.ROOT).setLevel(level)
-    # Warnings of libraries are a detail: what a user has to know, lightpool logs itself.
+    # Warnings of libraries are shown with --verbose only: lightpool logs what a user needs to know.
     logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)

@@ -28,7 +28,7 @@ def train(
     force: Force = False,
 ) -> None:
     """Train a network and write it as a bundle."""
-    cfg.network(network)  # an unknown name must not cost the import of torch
+    cfg.network(network)  # an unknown name fails before torch is imported
     from pipeline.stages.train import train as stage
 
     stage(cfg, network, manifests, out, resume=resume, force=force)

@@ -147,7 +147,7 @@ def zoo_config(cfg: Config, label: str, repeat: int = 0) -> Config:
     Raises
     ------
     UserError
-        If there is no such entry, or one of its values is not accepted.
+        If the entry is unknown, or one of its values is not accepted.
     """
     entries = {entry.label: entry for entry in cfg.zoo.entries}
     if label not in entries:

@@ -129,7 +129,7 @@ def _flow(value: Any) -> str:
 
 
 def _entry(text: str, comment: str | None) -> list[str]:
-    """A key and its value, with the comment beside it, or above it where there is no room."""
+    """A key and its value, with the comment after it, or above it for lack of room."""
     if not comment:
         return _wrapped_value(text)
     column = max(_COMMENT_COLUMN, len(text) + 2)

@@ -93,10 +93,10 @@ class NetworkConfig(Section):
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
     nesterov: bool = Field(False, description="Whether sgd uses Nesterov momentum.")
-    learning_rate: float = Field(4e-3, gt=0, description="Highest learning rate of the one-cycle schedule.")
+    learning_rate: float = Field(4e-3, gt=0, description="Highest learning rate; linear warm-up, then cosine decay.")
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay of the optimizer.")
     warmup_fraction: float = Field(
-        0.05, ge=0, lt=1, description="Fraction of the steps in which the learning rate rises."
+        0.05, ge=0, lt=1, description="Fraction of the steps for the warm-up of the learning rate."
     )
     gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient; larger ones are scaled down.")
     augmentation: AugmentationConfig = Field(

@@ -80,7 +80,7 @@ class ShowersConfig(Section):
 
     telescope: str = Field(
         "LST",
-        description="Type of the single telescope, if there is no array: a name in pipeline/camera/telescopes.",
+        description="Type of the single telescope, if no array is given: a name in pipeline/camera/telescopes.",
     )
     array: tuple[TelescopePlace, ...] = Field((), description="Several telescopes instead, numbered from 1.")
     min_telescopes: int = Field(
@@ -140,11 +140,11 @@ class ShowersConfig(Section):
         Raises
         ------
         UserError
-            If there is no such run.
+            If the run does not exist.
         """
         left = run
         for entry in self.classes:
             if 1 <= left <= entry.runs:
                 return entry
             left -= entry.runs
-        raise UserError(f"there is no shower run {run}; the configuration defines runs 1 to {self.n_runs}")
+        raise UserError(f"unknown shower run {run}; the configuration defines runs 1 to {self.n_runs}")

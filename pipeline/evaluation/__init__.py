@@ -1,1 +1,1 @@
-"""How good a bundle is, beside which baseline: one module per task, arrays in, `Result` out."""
+"""Performance of a bundle compared with its baselines: arrays in, `Result` out."""

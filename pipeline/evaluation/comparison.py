@@ -72,7 +72,7 @@ class Comparison:
 
 
 def to_json(estimate: Estimate) -> dict[str, float | None]:
-    """An estimate with null where it is not defined: JSON knows no NaN."""
+    """An estimate with null where it is not defined: JSON has no NaN."""
     parts = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
     return {name: float(part) if np.isfinite(part) else None for name, part in parts.items()}
 

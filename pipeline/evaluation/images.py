@@ -44,7 +44,7 @@ class ImageSample:
     n_groups: int
 
     def methods(self, network: np.ndarray) -> dict[str, np.ndarray]:
-        """Network, forest and the mean of both, which shows what one knows and the other does not.
+        """Network, forest and the mean of both, which is better where the two complement each other.
 
         Parameters
         ----------
@@ -54,7 +54,7 @@ class ImageSample:
         return {NETWORK: network, FOREST: self.baseline, COMBINED: (network + self.baseline) / 2}
 
     def complete(self, result: Result, columns: Mapping[str, np.ndarray], units: Mapping[str, str]) -> Result:
-        """Add to a judge's result what all camera tasks have: sample size, table of predictions, forest settings.
+        """Add to a judge's result what all camera tasks share: sample size, table of predictions, forest settings.
 
         Parameters
         ----------
@@ -79,7 +79,7 @@ class ImageSample:
         )
 
     def _table(self, columns: Mapping[str, np.ndarray], units: Mapping[str, str]) -> "Table":
-        """One row per test image: where it comes from, what is true, what each method says."""
+        """One row per test image: its source, the truth, and the prediction of each method."""
         from astropy.table import Table
 
         events = self.events
@@ -117,7 +117,7 @@ def reader_of(spec: TaskSpec, manifests: Sequence[Any], split: str) -> TileReade
 def image_sample(
     spec: TaskSpec, estimand: Estimand, predictor: Predicts, manifests: Sequence[Any], cfg: Config
 ) -> ImageSample:
-    """Predict the test split with the network and with a forest that estimates the same.
+    """Predict the test split with the network and with a forest trained for the same quantity.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What an evaluation hands back: the content of metrics.json, tables and figures."""
+"""The result of an evaluation: the content of metrics.json, tables and figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class Judge(Protocol):
     """The function `judge` of a task: its predictions compared with the baselines on the test split."""
 
     def __call__(self, predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> "Result":
-        """Judge one head of a network; `predictor` gives its columns, maybe among others."""
+        """Judge one head of a network; `predictor` gives its columns, among possible others."""
         ...
 
 
@@ -38,7 +38,7 @@ UNDEFINED = Estimate(np.nan, np.nan, np.nan)
 
 @dataclass(frozen=True)
 class CaptionedFigure:
-    """A figure and how it is to be read."""
+    """A figure and its caption."""
 
     file: str
     title: str
@@ -48,7 +48,7 @@ class CaptionedFigure:
 
 @dataclass(frozen=True)
 class Bin:
-    """A selection of the items; `high` may be infinite. `comparison` is None where there are too few."""
+    """A selection of the items; `high` may be infinite. `comparison` is None if these are too few."""
 
     by: str
     low: float
@@ -57,7 +57,7 @@ class Bin:
     comparison: Comparison | None
 
     def to_json(self) -> dict[str, Any]:
-        """One entry of `bins` in metrics.json; the baselines stand beside the network's values."""
+        """One entry of `bins` in metrics.json; baselines are listed next to the network's values."""
         entry: dict[str, Any] = {
             "by": self.by,
             "low": self.low if np.isfinite(self.low) else None,

@@ -1,4 +1,4 @@
-"""How well gammas and hadrons are told apart."""
+"""Separation of gammas and hadrons."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ def roc(panels: Sequence[tuple[str, Mapping[str, RocCurve]]]) -> "Figure":
     Parameters
     ----------
     panels : sequence of (str, mapping)
-        Title and method -> RocCurve; an empty mapping says that the selection has too few images.
+        Title and method -> RocCurve; an empty mapping if the selection has too few images.
     """
     rows, columns = style.panel_grid(len(panels))
     size = 4.6 if len(panels) == 1 else 3.3

@@ -75,7 +75,7 @@ def in_energy_bins(
 
 
 def draw_series(axes: "Axes", series: Series) -> None:
-    """Points with intervals; bars across the bins; methods a little apart so that they can be told."""
+    """Points with intervals; bars across the bins; methods shifted slightly to keep them distinguishable."""
     n_methods = len(series.methods)
     for k, (method, estimates) in enumerate(series.methods.items()):
         shift = (k - (n_methods - 1) / 2) * 0.16
@@ -102,7 +102,7 @@ def _points(axes: "Axes", x: np.ndarray, estimates: Sequence[Estimate], method: 
 
 @style.styled
 def by_threshold(name: str, threshold_label: str, series: Series) -> "Figure":
-    """A quantity for the images above each of several thresholds: each point holds those right of it as well."""
+    """A quantity for the images above each of several thresholds: each point includes those to its right."""
     figure = style.new_figure(4.6, 4.8)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
     positions = np.arange(len(series.edges), dtype=float)

@@ -1,4 +1,4 @@
-"""What a restored frame looks like, and whether its stars kept their light."""
+"""Restored frames, and the fluxes of their stars."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ def cutouts(rows: Sequence[Cutout], *, truth_label: str = "truth", stretch_sigma
 
 
 def _bare(axes: np.ndarray) -> None:
-    """Images need no axes; what is missing in them shows as light grey."""
+    """Draw an image without axes; missing pixels are light grey."""
     for place in axes.flat:
         place.set(xticks=[], yticks=[])
         place.grid(False)
@@ -131,7 +131,7 @@ def flux_bias(
 
 @style.styled
 def pull(pulls: np.ndarray, *, width: float, median: float) -> "Figure":
-    """Distribution of (restored - truth) / stated error beside the unit Gaussian that it should be.
+    """Distribution of (restored - truth) / stated error, with the unit Gaussian for comparison.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def pull(pulls: np.ndarray, *, width: float, median: float) -> "Figure":
 
 @style.styled
 def before_and_after(rows: Sequence[Cutout], *, stretch_sigma: float = 50.0) -> "Figure":
-    """Before, restored, and what was taken away, one row per frame; scales as in `cutouts`."""
+    """Before, restored, and the difference, one row per frame; scales as in `cutouts`."""
     from matplotlib.colors import AsinhNorm
 
     figure = style.new_figure(9.2, 3.05 * len(rows) + 0.5)

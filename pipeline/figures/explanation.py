@@ -1,4 +1,4 @@
-"""One image, what a network's answer came from, and what its layers make of it."""
+"""Attribution of a network's output for one image, and its feature maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _ATTRIBUTION_MAP = "RdBu_r"
 _MOST_SCALARS = 16
-_CLIPPED = 99.8  # percentile of the attributions at which the colour scale ends: one pixel shall not whiten the others
+_CLIPPED = 99.8  # percentile of the attributions at which the colour scale ends: one pixel must not dominate it
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def explanation(
     location_layer: str,
     scalars: Sequence[tuple[str, float]] = (),
 ) -> "Figure":
-    """Each channel of a tile with its attribution beside it; at the right, where the features lie, and the scalars.
+    """Each channel of a tile with its attribution next to it; at the right, where the features lie, and the scalars.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def explanation(
     above, below = at_right.subfigures(2, 1, height_ratios=(1, 1.3))
     upper, lower = above.subplots(), below.subplots()
     if location is None:
-        no_data(upper, "no layer's maps are fine enough\nto say where")
+        no_data(upper, "no layer's maps are fine enough\nto localise features")
         upper.set_axis_off()
     else:
         _located(upper, channels[0], location, location_layer, extent)

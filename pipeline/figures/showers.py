@@ -1,4 +1,4 @@
-"""The shower simulation beside its references; curves are those of `validation.json`."""
+"""The shower simulation compared with its references; curves are those of `validation.json`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ def _band(axes, x, y, error, label: str, color: str) -> None:
 
 
 def _medians(axes, ours: Curves, theirs: Curves | None, name: str, color: str, reference_color: str) -> None:
-    """Medians with their errors and the middle half of the images here, and prod3b's medians where there are any."""
+    """Medians with their errors and the middle half of the images here, and prod3b's medians if available."""
     axes.fill_between(ours["x"], ours["lower"], ours["upper"], color=color, alpha=0.2, linewidth=0)
     axes.errorbar(ours["x"], ours["median"], ours["error"], color=color, label=f"{name}this simulation")
     if theirs:

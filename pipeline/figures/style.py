@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's palette: told apart by colour-blind readers (Wong 2011, Nature Methods 8, 441). A method keeps its
+# Okabe & Ito's palette: distinguishable for colour-blind readers (Wong 2011, Nature Methods 8, 441). A method keeps its
 # colour and marker through all figures.
 COLORS = {
     "network": "#0072B2",
@@ -70,7 +70,7 @@ def styled(function: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
 
 
 def new_figure(width_in: float, height_in: float) -> "Figure":
-    """A figure that is in nobody's list: it needs no display, no closing and no pyplot."""
+    """A figure without pyplot: it needs no display and no closing."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_in, height_in))
@@ -89,7 +89,7 @@ def color(method: str) -> str:
 
 
 def label(method: str) -> str:
-    """What a reader calls the method."""
+    """Label of the method."""
     return LABELS.get(method, method.replace("_", " "))
 
 
@@ -110,7 +110,7 @@ def plain_log_axis(axis: Any, ticks: list[float] | None = None) -> None:
 
 
 def no_data(axes: "Axes", reason: str) -> None:
-    """Say in an empty panel why it is empty."""
+    """Write in an empty panel why it is empty."""
     axes.text(0.5, 0.5, reason, ha="center", va="center", transform=axes.transAxes, color="0.4", fontsize=9)
     axes.grid(False)
 

@@ -1,4 +1,4 @@
-"""How a training run went."""
+"""Learning curves of a training run."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING

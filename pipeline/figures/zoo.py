@@ -1,4 +1,4 @@
-"""Many networks beside one baseline."""
+"""Many networks compared with one baseline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class ZooPoint:
-    """One network: its metric (first training), that of further trainings, and what it costs."""
+    """One network: its metric (first training), that of further trainings, and its cost."""
 
     label: str
     value: Estimate

@@ -1,4 +1,4 @@
-"""What a network is given, one module per kind: raw tiles to named arrays, fitted once, stored in the model's card.
+"""Inputs of networks, one module per kind: raw tiles to named arrays, fitted once, stored in the model's card.
 
 A kind is a module here, or in the folder `inputs` of a plugin folder, with `INPUT`, a subclass of
 `pipeline.inputs.base.Input`. numpy only: this is part of every prediction.
@@ -27,7 +27,7 @@ def get_input(kind: str) -> type[Input]:
     Raises
     ------
     UserError
-        If there is no such kind.
+        If the kind is unknown.
     """
     if kind not in input_kinds():
         raise UserError(f"unknown kind of input {kind!r}; accepted: {', '.join(input_kinds())}")

@@ -1,4 +1,4 @@
-"""What every kind of input has: it turns raw tiles into the named arrays that a network is given."""
+"""Base class of all inputs: from raw tiles to the named arrays of a network."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, Self
@@ -36,13 +36,13 @@ class Input(BaseModel):
 
     @classmethod
     def fit(cls, reader: TileReader, scalars: Sequence[str] = ()) -> Self:
-        """Take what the input needs to know from the training split.
+        """Fit the input to the training split.
 
         Parameters
         ----------
         reader : TileReader
         scalars : sequence of str
-            Numbers per image that are given to the network as well.
+            Numbers per image that the network also takes.
 
         Raises
         ------
@@ -80,11 +80,11 @@ class Input(BaseModel):
 
     @property
     def scalar_names(self) -> tuple[str, ...]:
-        """Numbers per image beside the images, in their order."""
+        """Numbers per image besides the images, in their order."""
         return ()
 
     def arrays(self, batch: TileBatch, channels: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """What the network is given, in the order of its arguments.
+        """Arrays for the network, in the order of its arguments.
 
         Parameters
         ----------

@@ -93,12 +93,12 @@ class SkyPixels:
         events: Mapping[str, np.ndarray],
         masks: np.ndarray | None,
     ) -> Self:
-        """Fill what is not known: NaN or infinite, flagged as missing, or an uncertainty that is none.
+        """Fill what is not known: NaN or infinite, flagged as missing, or an invalid uncertainty.
 
         Raises
         ------
         UserError
-            If the noise of a frame is not positive: then there is no scale to judge anything by.
+            If the noise of a frame is not positive: then no scale is defined.
         """
         level = np.asarray(events["level"], np.float32)[:, None, None]
         noise = np.asarray(events["noise"], np.float32)[:, None, None]
@@ -115,7 +115,7 @@ class SkyPixels:
             saturated = has(masks, DQ.SATURATED) & ~missing
         usable = np.isfinite(err) & (err > 0) & ~missing
         # A pixel cannot be better known than to a small part of the background noise; the floor keeps the
-        # logarithm of a wrong (far too small) uncertainty from ruling the input.
+        # logarithm of a wrong (far too small) uncertainty from dominating the input.
         err = np.where(usable, np.maximum(np.nan_to_num(err), 0.05 * noise), noise)
         return cls(np.where(missing, level, np.nan_to_num(sci)), err, level, noise, missing, saturated)
 

@@ -22,7 +22,7 @@ from pipeline.tiles.shards import TileBatch
 if TYPE_CHECKING:
     from pipeline.config import CameraTilesConfig
 
-#: Event columns that change when the image is turned or mirrored: of no use beside augmented images. The signs of
+#: Event columns that change when the image is turned or mirrored: of no use with augmented images. The signs of
 #: skewness and time slope depend on which end of the image axis is called its head.
 ORIENTED_COLUMNS = (
     "hillas_psi", "hillas_phi", "hillas_fov_lon", "hillas_fov_lat", "hillas_skewness", "timing_slope",
@@ -42,12 +42,12 @@ DERIVED_SCALARS: dict[str, tuple[tuple[str, ...], Callable[..., np.ndarray]]] = 
     "hillas_width_over_length": (("hillas_width", "hillas_length"), lambda width, length: width / length),
 }
 
-# A scalar further out than this many standard deviations tells nothing more, but would drown the other inputs.
+# A scalar further out than this many standard deviations carries no more information, but would dominate the others.
 _MAX_DEVIATION = 6.0
 
 
 class ImageRecipe(BaseModel):
-    """How a camera image becomes a tile: what a shard and a card say of it.
+    """How a camera image becomes a tile: as stored in shards and cards.
 
     A format of its own, with a version and without defaults: whatever the configuration is called or defaults to
     later, a model's images are prepared as they were in training.
@@ -76,7 +76,7 @@ class ImageRecipe(BaseModel):
 
     @classmethod
     def of(cls, tiles: "CameraTilesConfig") -> Self:
-        """The recipe that a configuration asks for."""
+        """The recipe of a configuration."""
         cleaning, cuts = tiles.cleaning, tiles.cuts
         return cls(
             version=1,
@@ -153,7 +153,7 @@ class ImageInput(Input):
         return tuple(entry.name for entry in self.scalar_statistics)
 
     def arrays(self, batch: TileBatch, channels: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """`images`, shape (N, 3, H, W), and `scalars`, shape (N, S), where there are any; float32, finite everywhere.
+        """`images`, shape (N, 3, H, W), and `scalars`, shape (N, S), if any; float32, finite everywhere.
 
         Images: asinh charge, scaled time, mask.
 

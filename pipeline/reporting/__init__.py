@@ -1,1 +1,1 @@
-"""What the report of a run is made of: `collect` reads the run's folder, `words` turns numbers into text."""
+"""The report of a run: `collect` reads the run's folder, `words` turns numbers into text."""

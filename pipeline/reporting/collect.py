@@ -1,4 +1,4 @@
-"""Read what a run has left in its folder. A part that is missing or damaged is said, never fatal.
+"""Read the products in the folder of a run. A missing or damaged part is reported, never fatal.
 
 Layout: config.yaml, status/ingest_WING.json, tiles/WING.manifest.json, bundles/NETWORK/, evaluation/NETWORK/TASK/,
 predictions/WING/NAME/, validation/showers/, benchmarks/.
@@ -23,7 +23,7 @@ FIRST_EVENTS = 12
 
 @dataclass(frozen=True)
 class InputFile:
-    """What became of one of the user's files."""
+    """Ingest status of one of the user's files."""
 
     name: str
     wing: str
@@ -35,7 +35,7 @@ class InputFile:
 
 @dataclass(frozen=True)
 class HeadResult:
-    """One head of a network: its evaluation (content of metrics.json), as far as it is there.
+    """One head of a network: its evaluation (content of metrics.json), as far as it exists.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class HeadResult:
 
 @dataclass(frozen=True)
 class NetworkResult:
-    """One network: its bundle and its heads, as far as they are there."""
+    """One network: its bundle and its heads, as far as they exist."""
 
     name: str
     heads: tuple[HeadResult, ...]
@@ -64,7 +64,7 @@ class NetworkResult:
 
 @dataclass(frozen=True)
 class PredictedFile:
-    """What became of one file that `predict` was given; `wing` is the folder of its status.json."""
+    """Status of one file given to `predict`; `wing` is the folder of its status.json."""
 
     name: str
     wing: str
@@ -99,7 +99,7 @@ class RuleTime:
 
 @dataclass
 class Run:
-    """All that was found; `problems` are parts that are there but could not be read."""
+    """Everything in the folder; `problems` are parts that exist but could not be read."""
 
     folder: Path
     config: dict[str, Any] | None = None
@@ -125,8 +125,8 @@ class Run:
 
     @property
     def missing(self) -> list[str]:
-        """Parts of a whole run that are not there."""
-        found = {
+        """Parts of a complete run that are missing."""
+        parts = {
             "the experiment's configuration (config.yaml)": self.config,
             "tiles (tiles/*.manifest.json)": self.manifests,
             "trained models (bundles/)": [n for n in self.networks if n.card],
@@ -134,7 +134,7 @@ class Run:
             "predictions (predictions/)": self.predicted or self.camera_predictions,
             "times of the rules (benchmarks/)": self.times,
         }
-        return [name for name, part in found.items() if not part]
+        return [name for name, part in parts.items() if not part]
 
 
 def collect(folder: str | Path) -> Run:
@@ -176,7 +176,7 @@ def _read_json(run: Run, path: Path) -> dict[str, Any] | None:
         run.problems.append(f"{path.relative_to(run.folder)} cannot be read ({' '.join(str(error).split())})")
         return None
     if not isinstance(content, dict):
-        run.problems.append(f"{path.relative_to(run.folder)} is not what it should be (a JSON object)")
+        run.problems.append(f"{path.relative_to(run.folder)} is not a JSON object")
         return None
     return content
 
@@ -214,7 +214,7 @@ def _input_files(run: Run, path: Path) -> list[InputFile]:
 
 
 def _reason(record: Mapping[str, Any], name: str) -> str:
-    """Why a file failed, without the folders that it lies in."""
+    """Why a file failed, without its folders."""
     return re.sub(rf"\S*/{re.escape(name)}", name, str(record.get("reason") or ""))
 
 
@@ -334,14 +334,14 @@ def _four_digits(value: float | None) -> str:
 def _times(run: Run) -> list[RuleTime]:
     """Sum Snakemake's benchmark files by rule: benchmarks/RULE.tsv or benchmarks/RULE/NAME.tsv."""
     folder = run.folder / "benchmarks"
-    found: dict[str, list[tuple[float, float | None]]] = {}
+    jobs_of: dict[str, list[tuple[float, float | None]]] = {}
     for path in sorted(folder.rglob("*.tsv")):
         rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
         with path.open(newline="") as stream:
             for row in csv.DictReader(stream, delimiter="\t"):
                 seconds = _float(row.get("s"))
                 if seconds is not None:
-                    found.setdefault(rule, []).append((seconds, _float(row.get("max_rss"))))
+                    jobs_of.setdefault(rule, []).append((seconds, _float(row.get("max_rss"))))
     return [
         RuleTime(
             rule=rule,
@@ -350,7 +350,7 @@ def _times(run: Run) -> list[RuleTime]:
             longest_s=max(seconds for seconds, _ in jobs),
             peak_mb=max((peak for _, peak in jobs if peak is not None), default=None),
         )
-        for rule, jobs in sorted(found.items(), key=lambda item: -sum(s for s, _ in item[1]))
+        for rule, jobs in sorted(jobs_of.items(), key=lambda item: -sum(s for s, _ in item[1]))
     ]
 
 

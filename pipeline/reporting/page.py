@@ -1,4 +1,4 @@
-"""From what a run has left to the page: every number a reader sees is put into words here."""
+"""From the products of a run to the page: numbers become text here."""
 
 import json
 from collections.abc import Mapping
@@ -164,7 +164,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 # ---- the simulation ------------------------------------------------------------------------------------------
 def _shower_validation(run: Run) -> dict[str, Any] | None:
-    """The comparison of the shower simulation with its references, where it was made."""
+    """The comparison of the shower simulation with its references, if the run has it."""
     content = run.shower_validation
     if content is None:
         return None
@@ -172,7 +172,7 @@ def _shower_validation(run: Run) -> dict[str, Any] | None:
     counts = content["counts"]
     return {
         "text": f"{counts['agrees']} of {len(content['rows'])} quantities agree with their reference"
-        + (f", {counts['bounded']} differ within a bound that is explained" if counts["bounded"] else "")
+        + (f", {counts['bounded']} differ within an explained bound" if counts["bounded"] else "")
         + (f", {counts['differs']} differ" if counts["differs"] else "")
         + "."
         + ("" if content["with_data"] else " Only published numbers were compared: no reference files were given.")
@@ -265,7 +265,7 @@ def _data_text(head: HeadResult) -> str:
     if weighted is not None and weighted != data["n"]:
         text += (
             f" {words.count_text(weighted)} of them have a weight: the others lie where one class has no images, and "
-            "the weights make energy, offset and size alike between the classes."
+            "the weights equalise energy, offset and size between the classes."
         )
     return text
 
@@ -355,12 +355,12 @@ def _range(entry: Mapping[str, Any]) -> str:
 def _figures(head: HeadResult) -> list[Picture]:
     if not head.metrics or head.evaluation is None:
         return []
-    found = []
+    pictures = []
     for entry in head.metrics.get("figures", ()):
         path = head.evaluation / Path(entry["file"]).name
         if path.is_file():
-            found.append(picture(path, entry["title"], entry["caption"]))
-    return found
+            pictures.append(picture(path, entry["title"], entry["caption"]))
+    return pictures
 
 
 def _learning(network: NetworkResult) -> Picture | None:
@@ -369,20 +369,20 @@ def _learning(network: NetworkResult) -> Picture | None:
         return None
     caption = (
         "Loss on training and validation images, a metric of the validation images, and the learning rate. Dashed: "
-        "the epoch that was kept. A validation loss that rises while the training loss falls would be overfitting."
+        "the epoch that was kept. A validation loss that rises while the training loss falls indicates overfitting."
     )
     return picture(path, "Learning curves", caption)
 
 
 def _markdown(text: str) -> Any:
-    """Model cards are Markdown; HTML inside them is shown, not obeyed."""
+    """Model cards are Markdown; HTML inside them is escaped."""
     if not text.strip():
         return ""
     from markdown_it import MarkdownIt
     from markupsafe import Markup
 
     rendered = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(text)
-    # The page has its own headings above: those of the card stand below them.
+    # Headings of the card are placed below those of the page.
     for level in (4, 3, 2, 1):
         deeper = min(level + 3, 6)
         rendered = rendered.replace(f"<h{level}>", f"<h{deeper}>").replace(f"</h{level}>", f"</h{deeper}>")

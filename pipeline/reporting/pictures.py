@@ -1,4 +1,4 @@
-"""Figures as part of the page: those that the stages have made, and restored frames beside what they were."""
+"""Figures as part of the page: those made by the stages, and frames before and after restoring."""
 
 import base64
 import io
@@ -46,7 +46,7 @@ def picture(source: Path | bytes, title: str, caption: str) -> Picture:
 
 
 def restored_frames(run: Run) -> list[Picture]:
-    """The middle of some restored frames, beside the frames that they were made of; none where these are gone."""
+    """The centre of some frames before and after restoring; none if the originals no longer exist."""
     rows = []
     for entry in run.predicted:
         if entry.ok and entry.wing == "sky" and len(rows) < _SHOWN_FRAMES:
@@ -61,7 +61,7 @@ def restored_frames(run: Run) -> list[Picture]:
     stream = io.BytesIO()
     before_and_after(rows).savefig(stream, dpi=PIXELS_PER_INCH, metadata={"Software": None})
     caption = (
-        "The middle of each frame as it came, as it was restored, and what was taken away, in units of the background "
+        "The centre of each frame as recorded, as restored, and the difference, in units of the background "
         "noise. The last column should show noise, cosmic rays and bad pixels, but no stars."
     )
     return [picture(stream.getvalue(), "Restored frames", caption)]
@@ -81,7 +81,7 @@ def _middle(entry: PredictedFile) -> "Cutout | None":
     if before.shape != after.shape:
         return None
     rows, columns = (_central(length) for length in before.shape)
-    # In the pixels' own unit: the answer is written in the unit that its frame came in.
+    # In the unit of the pixels: a restored frame keeps the unit of the original.
     image, restored = (frame.to_stored(frame.sci)[rows, columns] for frame in (before, after))
     level, noise = robust_background(image)
     if not noise > 0:

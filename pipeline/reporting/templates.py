@@ -1,4 +1,4 @@
-"""The pages' templates and their common look."""
+"""Templates of the pages and their common style."""
 
 from importlib import resources
 from typing import Any

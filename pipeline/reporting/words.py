@@ -1,4 +1,4 @@
-"""Numbers and names as a reader wants them."""
+"""Numbers and names as text for readers."""
 
 import math
 from collections.abc import Mapping
@@ -27,27 +27,27 @@ def _methods() -> dict[str, str]:
 
 
 def metric_text(name: str) -> MetricText:
-    """What to call a metric; its own name where it is not known."""
+    """Label of a metric; its own name if it is unknown."""
     return _metrics().get(name, MetricText(name.replace("_", " "), ""))
 
 
 def method_label(name: str) -> str:
-    """What to call a method."""
+    """Label of a method."""
     return _methods().get(name, name.replace("_", " "))
 
 
 def task_title(name: str) -> str:
-    """Heading of a task; its name where this installation does not have it."""
+    """Heading of a task; its name if this installation does not have it."""
     return get_spec(name).title if name in task_names() else name
 
 
 def headline_of(task: str, metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    """Metrics of the summary for a task; all that there are where this installation does not have it."""
+    """Metrics of the summary for a task; all of them if this installation does not have the task."""
     return get_spec(task).headline if task in task_names() else tuple(metrics)
 
 
 def value_text(entry: Mapping[str, Any] | None, *, percent: bool = False, signed: bool = False) -> str:
-    """A value with as many digits as its interval deserves: "0.872 [0.861, 0.883]"; "—" where undefined."""
+    """A value with the digits that its interval justifies: "0.872 [0.861, 0.883]"; "—" where undefined."""
     if not entry or entry.get("value") is None:
         return "—"
     scale, sign = (100.0, " %") if percent else (1.0, "")
@@ -70,7 +70,7 @@ def _number(value: float, decimals: int, signed: bool) -> str:
 
 
 def verdict(difference: Mapping[str, Any] | None, better: str) -> str:
-    """Whether the interval of network minus baseline leaves out zero: "better", "worse", "same" or ""."""
+    """Whether the interval of network minus baseline excludes zero: "better", "worse", "same" or ""."""
     if not difference or difference.get("low") is None or difference.get("high") is None:
         return ""
     lower_is_better = better == "lower" or bool(difference.get("absolute"))

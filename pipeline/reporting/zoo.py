@@ -1,4 +1,4 @@
-"""Networks side by side: what a comparison's trainings left in their folders, and the page about it.
+"""A comparison of networks: the products of its trainings, and the page about them.
 
 Layout: config.yaml, zoo/TASK/LABEL/run_K/{bundle,evaluation}/ with K = 0, and further K for the best of each task:
 those of zoo/TASK/best.json. A training that failed has bundle/failed.txt.
@@ -21,7 +21,7 @@ from pipeline.tasks import get_spec
 FAILED_FILE = "failed.txt"
 BEST_FILE = "best.json"
 _FOREST = "forest"
-_NO_INTERVAL = 1  # a spread wants two values
+_NO_INTERVAL = 1  # a standard deviation needs two values
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Cost:
 
 @dataclass
 class Zoo:
-    """All that was found.
+    """Everything in the folder of a comparison.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Zoo:
     absent : dict
         Task -> label -> why it is not in `trainings`.
     problems : list of str
-        What does not fit together.
+        Inconsistencies, one sentence each.
     """
 
     folder: Path
@@ -84,7 +84,7 @@ def collect_zoo(folder: str | Path) -> Zoo:
     Raises
     ------
     UserError
-        If `folder` holds no comparison, its config.yaml is not accepted, or nothing of it is done.
+        If `folder` holds no comparison, its config.yaml is not accepted, or no network is trained and evaluated yet.
     InputFileError
         If a card or metrics cannot be read.
     """
@@ -104,17 +104,17 @@ def collect_zoo(folder: str | Path) -> Zoo:
         chosen = _read_json(best) if best.is_file() else []
         for entry in entries:
             label = entry["label"]
-            # Earlier winners leave trainings behind that an edited experiment no longer asks for.
+            # Folders of earlier best networks may remain after the experiment was edited.
             repeats = config["zoo"]["seeds"] if label in chosen else 1
-            found = _trainings(folder / "zoo" / task / label, repeats)
-            if isinstance(found, str):
-                zoo.absent[task][label] = found
+            trainings = _trainings(folder / "zoo" / task / label, repeats)
+            if isinstance(trainings, str):
+                zoo.absent[task][label] = trainings
                 continue
-            zoo.trainings[task][label] = found
-            if len(found) < repeats:
+            zoo.trainings[task][label] = trainings
+            if len(trainings) < repeats:
                 zoo.problems.append(
-                    f"{label} ({words.task_title(task)}) has {len(found)} of {repeats} trainings: the others failed or "
-                    "are not evaluated yet."
+                    f"{label} ({words.task_title(task)}) has {len(trainings)} of {repeats} trainings: the others failed "
+                    "or are not evaluated yet."
                 )
         zoo.problems += _differing(task, zoo.trainings[task])
     if not any(zoo.trainings.values()):
@@ -123,29 +123,29 @@ def collect_zoo(folder: str | Path) -> Zoo:
 
 
 def _trainings(folder: Path, repeats: int) -> list[Training] | str:
-    """The first `repeats` trainings of an entry as far as they are done, or why the very first is not."""
+    """The first `repeats` trainings of an entry as far as they are done, or why the first one is not."""
     failed = folder / "run_0" / "bundle" / FAILED_FILE
     if failed.is_file():
         return failed.read_text().strip().removeprefix("error: ")
-    found = []
+    trainings = []
     for run in (folder / f"run_{repeat}" for repeat in range(repeats)):
         card, metrics = run / "bundle" / "card.json", next(run.glob("evaluation/*/metrics.json"), run / "evaluation")
         if card.is_file() and metrics.is_file():
-            found.append(Training(_read_json(card), _read_json(metrics)))
+            trainings.append(Training(_read_json(card), _read_json(metrics)))
         elif run.name == "run_0":
             break
-    return found or "not trained and evaluated yet"
+    return trainings or "not trained and evaluated yet"
 
 
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
-    except ValueError as error:  # of a copy that is not whole
+    except ValueError as error:  # of an incomplete copy
         raise InputFileError(f"{path} is not valid JSON ({error}); remove its folder and run the workflow") from error
 
 
 def _differing(task: str, trainings: Mapping[str, list[Training]]) -> list[str]:
-    """Networks can be compared if they were judged on the same images, beside the same forest."""
+    """Networks can be compared if they were tested on the same images, against the same forest."""
     judged = {
         json.dumps([t.metrics["data"]["manifests_sha256"], t.metrics.get("baselines", {}).get(_FOREST)], sort_keys=True)
         for found in trainings.values()
@@ -153,7 +153,9 @@ def _differing(task: str, trainings: Mapping[str, list[Training]]) -> list[str]:
     }
     if len(judged) <= 1:
         return []
-    return [f"The networks for {task} were judged on different tiles or beside different forests: evaluate them anew."]
+    return [
+        f"The networks for {task} were tested on different tiles or against different forests; evaluate them again."
+    ]
 
 
 def best_of(task: str, cards: Mapping[str, Mapping[str, Any]], n: int) -> list[str]:
@@ -169,13 +171,13 @@ def best_of(task: str, cards: Mapping[str, Mapping[str, Any]], n: int) -> list[s
 def rows_of(zoo: Zoo, costs: Mapping[tuple[str, str], Cost]) -> dict[str, list[dict[str, Any]]]:
     """Task -> one JSON-able row per network, the best (by its first headline metric on the test split) first."""
     return {
-        task: sorted((_row(task, label, found, costs) for label, found in trainings.items()), key=_rank(task))
+        task: sorted((_row(task, label, repeats, costs) for label, repeats in trainings.items()), key=_rank(task))
         for task, trainings in zoo.trainings.items()
     }
 
 
-def _row(task: str, label: str, found: Sequence[Training], costs: Mapping[tuple[str, str], Cost]) -> dict[str, Any]:
-    first, cost = found[0], costs[task, label]
+def _row(task: str, label: str, repeats: Sequence[Training], costs: Mapping[tuple[str, str], Cost]) -> dict[str, Any]:
+    first, cost = repeats[0], costs[task, label]
     model = first.card["model"]
     return {
         "label": label,
@@ -189,7 +191,7 @@ def _row(task: str, label: str, found: Sequence[Training], costs: Mapping[tuple[
         "epochs": first.card["training"]["epochs"],
         "metrics": {name: first.metrics["metrics"][name] for name in get_spec(task).headline},
         "minus_forest": {name: first.metrics["differences"][_FOREST][name] for name in get_spec(task).headline},
-        "by_seed": {name: [t.metrics["metrics"][name]["value"] for t in found] for name in get_spec(task).headline},
+        "by_seed": {name: [t.metrics["metrics"][name]["value"] for t in repeats] for name in get_spec(task).headline},
     }
 
 
@@ -206,7 +208,7 @@ def _rank(task: str) -> Any:
 
 
 def forest_of(zoo: Zoo, task: str) -> dict[str, Any]:
-    """Headline metrics of the forest, the same beside every network."""
+    """Headline metrics of the forest, the same for every network."""
     first = next(iter(zoo.trainings[task].values()))[0]
     return {name: first.metrics["baselines"][_FOREST][name] for name in get_spec(task).headline}
 
@@ -310,19 +312,19 @@ def _facts(zoo: Zoo) -> list[tuple[str, str]]:
         train = zoo_settings(cfg, task)
         scalars = ", ".join(train["scalars"]) or "none: images alone"
         facts.append((f"training for {task}", f"{train['optimizer']}, batches of {train['batch_size']}, highest rate "
-                      f"{train['learning_rate']:g}; scalars beside the image: {scalars}"))  # fmt: skip
+                      f"{train['learning_rate']:g}; scalars besides the image: {scalars}"))  # fmt: skip
     facts += [("seed", str(config["seed"])), ("threads", str(config["threads"])), ("device", str(config["device"]))]
     return facts
 
 
 def _arguments(rows: Iterable[Sequence[Mapping[str, Any]]]) -> list[tuple[str, str, str, str]]:
     """Label, model, arguments and paper of each network, once."""
-    found = {}
+    rows_by_label = {}
     for row in (row for part in rows for row in part):
         kwargs = ", ".join(f"{key} {value}" for key, value in row["kwargs"].items()) or "as in the paper"
         paper = row["citation"].rpartition(": ")[2].rstrip(".")
-        found[row["label"]] = (row["label"], row["model"], kwargs, paper)
-    return [found[label] for label in sorted(found)]
+        rows_by_label[row["label"]] = (row["label"], row["model"], kwargs, paper)
+    return [rows_by_label[label] for label in sorted(rows_by_label)]
 
 
 def _yaml(config: Mapping[str, Any]) -> str:

@@ -29,14 +29,14 @@ _TIMED_REPEATS = 3
 
 
 def compare(run_dir: str | Path, out: str | Path, *, force: bool = False) -> Path:
-    """Write the comparison of the networks in `run_dir`, as a page and, beside it, as JSON.
+    """Write the comparison of the networks in `run_dir`, as a page and, next to it, as JSON.
 
-    What prediction costs is measured here, network by network, on one thread. The rest stands in cards and metrics.
+    The cost of prediction is measured here, network by network, on one thread. The rest comes from cards and metrics.
 
     Parameters
     ----------
     run_dir : path
-        Folder of a run whose experiment has `zoo.entries` (results/NAME). What is missing is said in the page.
+        Folder of a run whose experiment has `zoo.entries` (results/NAME). The page lists what is missing.
     out : path
         HTML file to make; the rows of its tables go to the same name with .json.
     force : bool
@@ -50,7 +50,7 @@ def compare(run_dir: str | Path, out: str | Path, *, force: bool = False) -> Pat
     Raises
     ------
     UserError
-        If `run_dir` holds no comparison, `out` is not named as a page, or a product is in the way.
+        If `run_dir` holds no comparison, `out` is not named as a page, or a product exists and `force` is false.
     """
     out = Path(out)
     if out.suffix not in (".html", ".htm"):  # FILE.json would be the name of both products
@@ -85,7 +85,7 @@ def _cost(zoo: Zoo, task: str, label: str) -> Cost:
 
 
 def _predicted_per_cpu_s(predictor: "Predictor") -> float:
-    """Images per second of CPU time: the best of a few times, for other work on the machine only adds to it."""
+    """Images per second of CPU time: the best of a few runs, as other work on the machine only adds time."""
     from pipeline.tiles.shards import TileBatch
 
     section = predictor.card.input
@@ -130,7 +130,7 @@ def _picture(zoo: Zoo, task: str, rows: Sequence[Mapping[str, Any]]) -> Picture:
     figure.savefig(stream, dpi=PIXELS_PER_INCH, metadata={"Software": None})
     caption = (
         "Left: each network with its 95 % interval over showers; bars are trainings with other seeds. Middle and "
-        "right: the same against what a prediction costs; the three best on the test split are named. The line with "
+        "right: the same against the cost of a prediction; the three best on the test split are named. The line with "
         "its band is the forest."
     )
     return picture(stream.getvalue(), f"{text.label[0].upper()}{text.label[1:]} of the networks", caption)

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: what a trained model is worth on the test split, compared with its baselines."""
+"""Stage `evaluate`: performance of a trained model on the test split, compared with its baselines."""
 
 import json
 import time
@@ -27,12 +27,12 @@ READS = ("evaluate", "predict.tile_px", "predict.overlap_px", "seed")
 def evaluate(
     cfg: Config | None, bundle: str | Path, manifests: Sequence[str | Path], out: str | Path, force: bool = False
 ) -> Path:
-    """Judge every head of a bundle on the test split of `manifests`.
+    """Evaluate every head of a bundle on the test split of `manifests`.
 
     Parameters
     ----------
     cfg : Config, optional
-        Defaults where left out.
+        Defaults if not given.
     bundle : path
         Directory of the bundle, or the name of one that ships.
     manifests : sequence of path
@@ -83,7 +83,7 @@ def evaluate_predictor(
     *,
     force: bool = False,
 ) -> Path:
-    """Judge anything that predicts `tasks`; `facts` (network, model, bundle_sha256) go into metrics.json unchanged."""
+    """Evaluate anything that predicts `tasks`; `facts` (network, model, bundle_sha256) go into metrics.json."""
     check_free(out, force=force)
     started = time.monotonic()
     loaded = [Manifest.load(path) for path in manifests]

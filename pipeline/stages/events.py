@@ -15,7 +15,7 @@ log = get_logger(__name__)
 
 @contextmanager
 def as_dl1(path: Path, kind: Kind, cfg: Config) -> Iterator[Path]:
-    """The file itself, or the temporary DL1 file that is made of it."""
+    """The file itself, or the temporary DL1 file made from it."""
     if kind == "dl1":
         yield path
         return
@@ -26,7 +26,7 @@ def as_dl1(path: Path, kind: Kind, cfg: Config) -> Iterator[Path]:
 
             convert(path, target)
         else:
-            log.info("%s: calibrating simtel with ctapipe; its start alone takes some seconds", path.name)
+            log.info("%s: calibrating simtel with ctapipe; starting it takes a few seconds", path.name)
             from pipeline.camera.simtel import ingest_simtel
 
             ingest_simtel(path, target, cfg.ingest.camera)

@@ -1,4 +1,4 @@
-"""`lightpool models explain`: one event, and what a trained network's answer for it came from."""
+"""`lightpool models explain`: which parts of one event a trained network's prediction rests on."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +43,7 @@ def explain(
     show: str = "attribution",
     force: bool = False,
 ) -> Path:
-    """Draw what a network's first output for one image came from, or what its layers make of the image.
+    """Draw the attribution of a network's first output for one image, or the feature maps of its layers.
 
     Parameters
     ----------
@@ -55,9 +55,9 @@ def explain(
         simtel, DL1 or lstchain file.
     event : int
     telescope : int, optional
-        The telescope with the brightest image of the event where left out.
+        By default the telescope with the brightest image of the event.
     head : str, optional
-        Task of the head whose first output is explained; the first head where left out.
+        Task of the head whose first output is explained; by default the first head.
     out : path, optional
         PNG file; by default named after file, event, telescope and task, in the working directory.
     show : {"attribution", "features"}
@@ -76,7 +76,7 @@ def explain(
         If the bundle cannot be explained, the image is not there, or the bundle does not take it.
     """
     if show not in PICTURES:
-        raise UserError(f"there is no picture {show!r}; accepted: {', '.join(PICTURES)}")
+        raise UserError(f"unknown picture {show!r}; accepted: {', '.join(PICTURES)}")
     if out is not None:
         _check_name(check_free(out, force=force))
     card = load_bundle_card(bundle)
@@ -129,7 +129,7 @@ def _check_name(path: Path) -> None:
 
 # ---- the image -------------------------------------------------------------------------------------------------------
 def _image(cfg: Config, card: Card, path: Path, event: int, telescope: int | None) -> "tuple[ImageChunk, TileBatch]":
-    """The image asked for, alone in its chunk, and its tile."""
+    """The requested image, alone in its chunk, and its tile."""
     from pipeline.camera.dl1 import DL1File
     from pipeline.camera.predictions import chosen_images
     from pipeline.camera.tiling import camera_tile_chunk
@@ -137,11 +137,11 @@ def _image(cfg: Config, card: Card, path: Path, event: int, telescope: int | Non
 
     kind = file_kind(path)
     if kind not in _CAMERA_FILES:
-        raise InputFileError(f"{path} is no file of camera images but {kind}; give simtel, DL1 or lstchain")
+        raise InputFileError(f"{path} is not a file of camera images but {kind}; give simtel, DL1 or lstchain")
     with as_dl1(path, kind, cfg) as dl1_path, DL1File(dl1_path) as file:
         tel_ids = None if telescope is None else [telescope]
         seen_by = [chunk.tel_id for chunk in chosen_images(file, tel_ids=tel_ids, event_ids=[event], chunk_images=1)]
-        # Of runs that number their events alike, the first one in the file counts.
+        # If several runs use the same event number, the first one in the file counts.
         rows = {tel_id: np.flatnonzero(file.index(tel_id)["event_id"] == event)[:1] for tel_id in seen_by}
         found = [file.read(tel_id, row) for tel_id, row in rows.items()]
     served = [camera.identity for camera in card.cameras]
@@ -152,7 +152,7 @@ def _image(cfg: Config, card: Card, path: Path, event: int, telescope: int | Non
     chunk = max(taken, key=lambda chunk: float(np.nansum(chunk.image)))
     if len(taken) > 1:
         others = ", ".join(str(other.tel_id) for other in taken)
-        log.info("event %d has %d images (telescopes %s); the brightest is telescope %d's; --telescope takes another",
+        log.info("event %d has %d images (telescopes %s); the brightest is telescope %d's; --telescope selects another",
                  event, len(taken), others, chunk.tel_id)  # fmt: skip
     batch, _, reason = camera_tile_chunk(chunk, ImageRecipe.model_validate(card.input.recipe))
     if reason[0]:
@@ -164,7 +164,7 @@ def _image(cfg: Config, card: Card, path: Path, event: int, telescope: int | Non
 def _answer(
     head: HeadSection, network: "nn.Module", images: "Tensor", scalars: "Tensor | None", batch: "TileBatch"
 ) -> str:
-    """What the head predicts, and the truth where the file has it."""
+    """What the head predicts, and the truth if the file has it."""
     import torch
 
     with torch.no_grad():
@@ -216,8 +216,8 @@ def _attribution_figure(
     quantity = get_spec(head.task).quantity
     names = card.input.preparation.scalar_names
     sums = (
-        f"{quantity} is {parts.output:.3g}, of an empty image {parts.empty_output:.3g}; the parts below add up to the "
-        f"difference but for {abs(parts.missing):.1g}"
+        f"{quantity} is {parts.output:.3g}, for an empty image {parts.empty_output:.3g}; the parts below add up to the "
+        f"difference within {abs(parts.missing):.1g}"
     ).replace("-", "−")
     return explanation(
         f"{title}\n{sums}",

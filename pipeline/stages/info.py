@@ -1,4 +1,4 @@
-"""Stage `info`: what is in a file, on one screen and within a few seconds; its content says what it is."""
+"""Stage `info`: what is in a file, on one screen and within a few seconds. The type is read from the content."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from pipeline.errors import InputFileError
 from pipeline.filetypes import Kind, file_kind
 from pipeline.text_tables import format_table
 
-# Longer than this nobody waits for an overview; what was counted until then is given as "at least".
+# Time limit of an overview; what was counted until then is given as "at least".
 _MAX_SECONDS = 3.0
 _MAX_ROWS = 20
 
@@ -22,7 +22,7 @@ def describe_file(path: str | Path) -> list[str]:
     Raises
     ------
     InputFileError
-        If it cannot be read, or is nothing that lightpool knows.
+        If it cannot be read, or its type is unknown to lightpool.
     """
     path = Path(path)
     kind = file_kind(path)
@@ -64,13 +64,13 @@ def _simtel(path: Path) -> Description:
                     end = " at least (not read to its end)"
                     break
     except Exception as error:  # eventio, zlib and zstandard each have their own for a damaged file
-        end = f" until it breaks off ({type(error).__name__}{f': {error}' if str(error) else ''})"
+        end = f" up to where it is damaged ({type(error).__name__}{f': {error}' if str(error) else ''})"
     rows = [("telescopes", f"{count} x {text}") for text, count in cameras.most_common(_MAX_ROWS)]
     if _RUN_HEADER in headers:
         rows.insert(0, ("run", str(headers[_RUN_HEADER]["run"])))
         n_telescopes, n_described = int(headers[_RUN_HEADER]["n_telescopes"]), counts[_CAMERA_SETTINGS]
         if n_described < n_telescopes and not end:
-            end = f" until it breaks off (only {n_described} of {n_telescopes} telescopes are described)"
+            end = f" up to where it is damaged (only {n_described} of {n_telescopes} telescopes are described)"
     if _MC_RUN_HEADER in headers:
         rows += _simulation_rows(headers[_MC_RUN_HEADER])
     rows.append(
@@ -189,7 +189,7 @@ def _fits(path: Path) -> Description:
 
 
 def _science(hdus: Any, path: Path, science_hdus: Callable[..., list[int]]) -> str:
-    """What would be taken for the frame, or why nothing would."""
+    """Which HDU would be read as the frame, or why none would."""
     from pipeline.config import SkyIngestConfig
 
     try:
@@ -260,7 +260,7 @@ def _hdf5(path: Path) -> Description:
             return True if len(rows) >= _MAX_ROWS else None
 
         file.visititems(note)
-    return "HDF5, but nothing that lightpool reads", rows
+    return "HDF5, but no layout that lightpool reads", rows
 
 
 _DESCRIBERS: dict[Kind, Callable[[Path], Description]] = {

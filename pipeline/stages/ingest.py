@@ -37,13 +37,13 @@ def ingest(
 ) -> list[dict[str, Any]]:
     """Write NAME.dl1.h5 or NAME.fits for every file, and status.json about all of them.
 
-    What a file is follows from its content. A file that cannot be used is logged as an error and does not stop the
-    others; one that ends in the middle gives what was whole.
+    The type of a file is read from its content. A file that cannot be used is logged as an error and does not stop the
+    others; a truncated one gives its complete events.
 
     Parameters
     ----------
     files : sequence of path
-        simtel (.simtel, .gz, .zst), DL1 or DL2 with images, lstchain DL1, FITS; mixed as one likes.
+        simtel (.simtel, .gz, .zst), DL1 or DL2 with images, lstchain DL1, FITS, in any mixture.
     cfg : Config
         `ingest` is used.
     out : path
@@ -62,7 +62,7 @@ def ingest(
     Raises
     ------
     UserError
-        If two inputs have the same name, an output is in the way, or one of several processes was ended from outside.
+        If two inputs have the same name, an output exists and `force` is false, or a process was killed.
     """
     out = Path(out)
     paths = [Path(path) for path in files]
@@ -119,10 +119,10 @@ def _lstchain(path: Path, target: Path, cfg: Config, force: bool) -> dict[str, A
 
 
 def _dl1(path: Path, target: Path, cfg: Config, force: bool) -> dict[str, Any]:
-    """A file that is DL1 already, checked and copied as it is.
+    """A file that is already DL1, checked and copied unchanged.
 
     A copy and no link: a linked file has the time of the original, which is older than the program, and the workflow
-    would make it again and again.
+    would remake it every time.
     """
     from pipeline.camera.dl1 import DL1File
 

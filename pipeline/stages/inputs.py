@@ -1,4 +1,4 @@
-"""What stages with several inputs share: where products go, and how a bad input is told of."""
+"""What stages with several inputs share: where products go, and how a bad input is reported."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ log = get_logger(__name__)
 
 
 def check_names(paths: Sequence[Path]) -> None:
-    """Fail before any work when the products of two inputs would have one name.
+    """Fail before any work when the products of two inputs would have the same name.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def check_names(paths: Sequence[Path]) -> None:
         if names[source_name(path)] > 1:
             raise UserError(
                 f"{names[source_name(path)]} inputs are named {source_name(path)!r}, {path} is one of them; their "
-                "products would have one name: rename them or use one output folder for each"
+                "products would have the same name: rename them or use one output folder for each"
             )
 
 
@@ -35,13 +35,13 @@ def planned_outputs(paths: Sequence[Path], out: Path, suffix: str, *, force: boo
     Raises
     ------
     UserError
-        Before any work, if two products would be one, or one is in the way.
+        Before any work, if two products would have the same name, or one exists.
     """
     check_names(paths)
     return {path: check_free(out / (source_name(path) + suffix), force=force) for path in paths}
 
 
 def failed(path: Path, error: UserError) -> dict[str, Any]:
-    """Status of an input that cannot be used; it is named in the log."""
+    """Status of an input that cannot be used; the log names it."""
     log.error("%s", error)
     return {"status": "failed", "reason": str(error)}

@@ -13,7 +13,7 @@ CLASS_COLUMN = "true_primary_id"
 
 
 def make_manifest(shards: Sequence[Path], cfg: Config, out: Path, *, force: bool = False) -> Manifest:
-    """Write `out` for `shards`, with weights that make energy, offset and size alike between gammas and hadrons.
+    """Write `out` for `shards`, with weights that equalise energy, offset and size between gammas and hadrons.
 
     Raises
     ------

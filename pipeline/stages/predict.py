@@ -56,7 +56,7 @@ def predict(
     cfg : Config
         `threads`, `ingest` and `predict` are used.
     files : sequence of path
-        simtel, DL1 and FITS, mixed as one likes.
+        simtel, DL1 and FITS, in any mixture.
     bundles : sequence of str or path
         Directories, or names of bundles that ship.
     out : path, optional
@@ -70,7 +70,7 @@ def predict(
     stream : text stream, optional
         Where records go; nothing is written without.
     jobs : int
-        Files that are worked on at the same time, each in a process of its own with `cfg.threads` threads; only where
+        Files processed in parallel, each in its own process with `cfg.threads` threads; only where
         no records are written.
 
     Returns
@@ -124,7 +124,7 @@ def _predict_one(job: "_Job", settings: "_Settings", models: "_Models", sink: Re
 
 
 def _side_by_side(todo: "Sequence[_Job]", settings: "_Settings", n_processes: int) -> Iterator[dict[str, Any]]:
-    """Statuses in the order of the files, from processes that are started afresh (forked ones would share HDF5)."""
+    """Statuses in the order of the files, from spawned processes (forked ones would share HDF5)."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
@@ -226,7 +226,7 @@ def _plan(files: Sequence[Path], out: Path | None, *, force: bool) -> list[_Job]
 
 
 def predictable_kind(path: Path) -> Kind:
-    """What a file is, for one that models can be applied to.
+    """Type of a file that models can be applied to.
 
     Raises
     ------
@@ -240,7 +240,7 @@ def predictable_kind(path: Path) -> Kind:
 
 
 _ARTICLE = {
-    "dl2": "a DL2 file: predictions have been made already",
+    "dl2": "a DL2 file, which already holds predictions",
     "corsika": "a CORSIKA file, photons without a telescope",
     "tiles": "a shard of training tiles",
     "manifest": "a manifest of training tiles",
@@ -255,14 +255,14 @@ def _product(path: Path, kind: Kind, out: Path | None, files: Sequence[Path]) ->
     wing = WING[kind]
     if not _is_file(out, files):
         if out.exists() and not out.is_dir():
-            raise UserError(f"--out {out} is a file, but {len(files)} inputs need a directory; name another place")
+            raise UserError(f"--out {out} is a file, but {len(files)} inputs need a directory; give another path")
         return out / f"{source_name(path)}{_SUFFIX[wing]}"
     check_ending(out, wing, path.name)
     return out
 
 
 def check_ending(out: Path, wing: str, source: str) -> None:
-    """Refuse a name that does not say what kind of file a product of `source` is.
+    """Refuse a name whose ending does not fit a product of `source`.
 
     Raises
     ------
@@ -271,7 +271,7 @@ def check_ending(out: Path, wing: str, source: str) -> None:
     """
     if not out.name.lower().endswith(_FILE_ENDINGS[wing]):
         accepted = " or ".join(_FILE_ENDINGS[wing])
-        raise UserError(f"what is predicted from {source} is not written as {out.name}; end the name in {accepted}")
+        raise UserError(f"predictions from {source} cannot be written as {out.name}; end the name in {accepted}")
 
 
 def _write_status(folder: Path, statuses: Sequence[Mapping[str, Any]]) -> None:
@@ -284,7 +284,7 @@ def _write_status(folder: Path, statuses: Sequence[Mapping[str, Any]]) -> None:
 # ---- camera ----------------------------------------------------------------------------------------------------------
 def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: RecordSink) -> dict[str, Any]:
     if not models.camera:
-        raise UserError(f"{job.path} holds camera images, and no bundle given is for those: {models.named()}")
+        raise UserError(f"{job.path} holds camera images, but none of the bundles takes these: {models.named()}")
 
     def write_records(predictions: "ImagePredictions") -> None:
         for record in image_records(job.path.name, predictions, models.camera) if sink.wanted else ():
@@ -310,7 +310,7 @@ def image_records(
 ) -> Iterator[dict[str, Any]]:
     """One record per image: ids, camera, valid, the values of all models, and the reason where one has none.
 
-    A column that several models predict is called PREFIX_COLUMN.
+    A column that several models predict is named PREFIX_COLUMN.
     """
     heads = [head for model in models for head in model.heads]
     times = Counter(column for head in heads for column in head.columns)
@@ -344,12 +344,12 @@ def _number(value: float) -> float | None:
 # ---- sky -------------------------------------------------------------------------------------------------------------
 def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: RecordSink) -> dict[str, Any]:
     if not models.sky:
-        raise UserError(f"{job.path} is a FITS frame, and no bundle given is for those: {models.named()}")
+        raise UserError(f"{job.path} is a FITS frame, but none of the bundles takes these: {models.named()}")
     if len(models.sky) > 1 and job.out is not None:
         names = ", ".join(predictor.card.name for predictor in models.sky)
-        raise UserError(f"one frame can be given to one bundle, got {names}; give them one by one")
+        raise UserError(f"only one bundle can be applied to a frame, got {names}; apply them one by one")
     if settings.selects:
-        raise UserError(f"{job.path} is a FITS frame: --event and --telescope choose camera images")
+        raise UserError(f"{job.path} is a FITS frame; --event and --telescope select camera images only")
     from pipeline.sky.frames import read_frames
     from pipeline.sky.restore import product_of, restore_frame
 

@@ -1,4 +1,4 @@
-"""What is made of one file with trained models: predictions for its images, and DL2 or FITS that is written of them.
+"""Trained models applied to one file: predictions for its images, written as DL2 or FITS.
 
 `pipeline.stages.predict` applies this to many files, `lightpool` to one.
 """
@@ -52,7 +52,7 @@ def predict_events(
     cfg : Config
         `ingest.camera` and `predict` are used.
     take : callable
-        Is given the predictions of one chunk after the other, in the order of the file.
+        Called with the predictions of each chunk, in the order of the file.
     event, telescope : int, optional
         Only images of these.
     out : path, optional
@@ -63,7 +63,7 @@ def predict_events(
     Returns
     -------
     dict
-        ``n_images``, ``n_valid``, ``left_out`` (reason -> number of images) and, where there is one, ``output``.
+        ``n_images``, ``n_valid``, ``left_out`` (reason -> number of images) and, if written, ``output``.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def write_frames(
     started: float,
     force: bool = False,
 ) -> None:
-    """Write what a model made of the frames of one file as FITS, and its provenance beside it.
+    """Write the restored frames of one file as FITS, and the provenance next to it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""`lightpool report`: one self-contained page about a run, readable top to bottom, with nothing to load."""
+"""`lightpool report`: one self-contained page about a run, with no external resources."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def report(run_dir: str | Path, out: str | Path, force: bool = False) -> Path:
     Parameters
     ----------
     run_dir : path
-        Folder of the run (results/NAME); parts that are missing are said in the page.
+        Folder of the run (results/NAME); the page lists missing parts.
     out : path
         HTML file to make. Figures and style are inside it; it needs no network and no script.
     force : bool
@@ -31,7 +31,7 @@ def report(run_dir: str | Path, out: str | Path, force: bool = False) -> Path:
     Raises
     ------
     UserError
-        If `run_dir` is not the folder of a run, or `out` is in the way.
+        If `run_dir` is not the folder of a run, or `out` exists and `force` is false.
     """
     out = check_free(out, force=force)
     run = collect(run_dir)

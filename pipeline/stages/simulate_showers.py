@@ -23,7 +23,7 @@ def simulate_showers(
     Parameters
     ----------
     cfg : Config
-        Section `showers` says what is thrown where; `tiles.camera.cleaning` gives the image masks and parameters.
+        Section `showers` defines primaries and telescopes; `tiles.camera.cleaning` the image masks and parameters.
     run : int
         1-based; runs count through the classes of the configuration in their order.
     out : path
@@ -43,8 +43,8 @@ def simulate_showers(
     Raises
     ------
     UserError
-        If the configuration has no such run or telescope, `out` exists and `force` is false, or one of several
-        processes was ended from outside.
+        If the configuration has no such run or telescope, `out` exists and `force` is false, or a process
+        was killed.
     """
     out = check_free(out, force=force)
     shower_class = cfg.showers.class_of_run(run)
@@ -77,7 +77,7 @@ def simulate_showers(
 
 
 def _stamped(cfg: Config, run: int) -> dict[str, Any]:
-    """What is equal for equal runs."""
+    """Provenance that is equal for equal runs."""
     from pipeline.camera.showers.particles import PRIMARIES
 
     files = cfg.showers.geometry_files

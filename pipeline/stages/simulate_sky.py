@@ -1,4 +1,4 @@
-"""`lightpool simulate sky`: one raw long-exposure frame as a camera writes it, and its truth beside it."""
+"""`lightpool simulate sky`: one raw long-exposure frame as a camera writes it, and its truth."""
 
 import datetime
 import zlib
@@ -66,14 +66,14 @@ class Exposure:
 
 
 def simulate_sky(cfg: Config, run: int, out: str | Path, seed: int | None = None, force: bool = False) -> Path:
-    """Simulate frame number `run` and write `out` and its truth (``NAME.truth.fits`` beside it).
+    """Simulate frame number `run` and write `out` and its truth (``NAME.truth.fits`` in the same folder).
 
     Parameters
     ----------
     cfg : Config
-        Section `sky` says what a frame looks like.
+        Section `sky` describes a frame.
     run : int
-        1-based number of the frame; each run is another field, PSF, sky and camera.
+        1-based number of the frame; each run has its own field, PSF, sky and camera.
     out : path
         The raw frame: unsigned 16-bit ADU with bias level, WCS and the header of a camera.
     seed : int, optional
@@ -111,8 +111,8 @@ def simulate_sky(cfg: Config, run: int, out: str | Path, seed: int | None = None
 def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
     """Draw one exposure: scene, detector, particles and trails, then the read-out.
 
-    Each part has a random stream of its own, keyed by seed, run and the part's name: adding a defect to the
-    simulation leaves the scene as it was.
+    Each part has its own random stream, keyed by seed, run and the part's name: adding a defect to the
+    simulation leaves the scene unchanged.
     """
 
     def stream(purpose: str) -> np.random.Generator:

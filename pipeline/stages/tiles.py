@@ -26,7 +26,7 @@ READS_SKY = ("tiles.sky", "tiles.splits", "seed")
 def make_tiles(
     files: Sequence[str | Path], cfg: Config, out: str | Path, *, force: bool = False
 ) -> list[dict[str, Any]]:
-    """Write NAME.tiles.h5 for every file; an input without a single accepted image gives a valid, empty shard.
+    """Write NAME.tiles.h5 for every file; an input without any accepted image gives a valid, empty shard.
 
     A file that cannot be used is logged as an error and does not stop the others.
 
@@ -49,7 +49,7 @@ def make_tiles(
     Raises
     ------
     UserError
-        If two inputs have the same name, or an output is in the way.
+        If two inputs have the same name, or an output exists and `force` is false.
     """
     out = Path(out)
     paths = [Path(path) for path in files]
@@ -74,7 +74,7 @@ def make_tiles(
 
 
 def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> dict[str, Any]:
-    """Tiles of one DL1 file: counts of images taken and left out, by reason."""
+    """Tiles of one DL1 file: counts of accepted and rejected images, by reason."""
     from pipeline.camera.dl1 import DL1File
     from pipeline.camera.tiling import CHANNELS, chosen_camera, column_types, shard_attributes, target_types, tile_file
     from pipeline.inputs.image import ImageRecipe
@@ -114,7 +114,7 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
     if other:
         rejected["other camera"] = other
     if n_images != n_tiles + rejected.total():
-        raise RuntimeError(f"{path}: {n_images} images, but {n_tiles} tiles and {rejected.total()} left out")
+        raise RuntimeError(f"{path}: {n_images} images, but {n_tiles} tiles and {rejected.total()} rejected")
     counts = {"n_images": n_images, "n_tiles": n_tiles, "rejected": dict(rejected)}
     provenance.write_sidecar(out, stamped, **counts, wall_time_s=round(time.monotonic() - started, 2))
     log.info("%s: %d of %d images on tiles (%s)", path.name, n_tiles, n_images, _listed(rejected))
@@ -134,13 +134,13 @@ def _splits(source: str, obs_ids: Sequence[int], events: dict[str, np.ndarray], 
 
 
 def _listed(rejected: Counter[str]) -> str:
-    return ", ".join(f"{count} left out: {reason}" for reason, count in rejected.most_common()) or "none left out"
+    return ", ".join(f"{count} rejected: {reason}" for reason, count in rejected.most_common()) or "none rejected"
 
 
 def _tile_frames(
     frames: Sequence[Path], targets: dict[Path, Path], out: Path, cfg: Config, *, force: bool
 ) -> dict[Path, dict[str, Any]]:
-    """Tiles of calibrated frames, one by one, or all together when they are each other's targets."""
+    """Tiles of calibrated frames, one by one, or together if they are each other's targets."""
     if not frames:
         return {}
     from pipeline.sky.pairs import tile_pairs

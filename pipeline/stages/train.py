@@ -45,7 +45,7 @@ def train(
     """Train `network` on the tiles of `manifests` and write the bundle `out`.
 
     The state after each epoch is kept in `OUT.ckpt` until the bundle is written. A run that was stopped resumes from
-    there with `resume` and ends with the same weights, bit for bit, as an undisturbed one.
+    there with `resume` and ends with the same weights, bit for bit, as an uninterrupted one.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def train(
     out : path
         Directory to make.
     resume : bool
-        Resume from `OUT.ckpt`; where there is none, start.
+        Resume from `OUT.ckpt`; start from scratch if it does not exist.
     force : bool
         Replace `out`, and start again where `OUT.ckpt` is not resumed or belongs to another configuration.
 
@@ -68,10 +68,10 @@ def train(
     Raises
     ------
     UserError
-        If something is in the way or does not fit (see the message); before any long work.
+        If an output exists, or network, tiles and configuration do not fit together; before any long work.
     """
     out = check_free(out, force=force)
-    cfg.network(network)  # an unknown one is answered before torch is imported
+    cfg.network(network)  # an unknown name fails before torch is imported
     run = TrainingRun(cfg, network, manifests, bundles=out.parent)
     checkpoints = _open_checkpoints(out, run, resume=resume, force=force)
     started = time.monotonic()
@@ -104,7 +104,7 @@ class TrainingRun:
     network : str
     manifests : sequence of path
     bundles : path
-        Folder of the experiment's bundles, where a network that `start_from` names is sought.
+        Folder of the experiment's bundles, where the network named by `start_from` is looked up.
     """
 
     def __init__(self, cfg: Config, network: str, manifests: Sequence[str | Path], bundles: Path) -> None:
@@ -139,11 +139,11 @@ class TrainingRun:
 
     @property
     def identity(self) -> str:
-        """Digest of all that a checkpoint depends on."""
+        """Digest of everything that a checkpoint depends on."""
         return sha256_json(self.stamped)
 
     def fit(self, checkpoints: Path) -> "Progress":
-        """Run the epochs that are left."""
+        """Run the remaining epochs."""
         from pipeline.training.loop import fit
 
         return fit(
@@ -208,7 +208,7 @@ class TrainingRun:
         return Origin(bundles / start_from if start_from in self.cfg.networks else start_from)
 
     def _frozen(self, network: "nn.Module") -> list["nn.Module"]:
-        """Freeze what the configuration says; the parts of `network` that must stay in evaluation mode."""
+        """Freeze what the configuration names; the parts of `network` that must stay in evaluation mode."""
         if not self.config.freeze:
             return []
         import torch
@@ -254,7 +254,7 @@ class TrainingRun:
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
 def _open_checkpoints(out: Path, run: TrainingRun, *, resume: bool, force: bool) -> Path:
-    """Directory of this run's checkpoints; empty of anything that shall not be resumed."""
+    """Directory of this run's checkpoints; emptied unless the run is resumed."""
     directory = out.with_name(out.name + ".ckpt")
     if directory.exists():
         identity = _identity_of(directory)
@@ -283,7 +283,7 @@ def _identity_of(directory: Path) -> str | None:
     try:
         return json.loads((directory / IDENTITY_FILE).read_text())["identity"]
     except (OSError, ValueError, KeyError):
-        return None  # stopped before the first line was written, or not ours
+        return None  # stopped before the first line was written, or a foreign file
 
 
 def _write(network: "nn.Module", card: "Card", progress: "Progress", directory: Path) -> None:

@@ -34,9 +34,9 @@ def validate_showers(
         Folder with the reference files (``camera/corsika``, ``camera/simtel``, ``camera/tables``); without it only
         what has a published number is compared.
     quick : bool
-        A tenth of the showers: a minute instead of a few.
+        A tenth of the showers: one minute instead of several.
     jobs : int
-        Number of processes; the numbers are the same for any, but for the times.
+        Number of processes; the results are the same for any, except for the times.
     force : bool
         Replace an existing directory.
 
@@ -48,7 +48,7 @@ def validate_showers(
     Raises
     ------
     UserError
-        If `out` is in the way, or a reference file is missing.
+        If `out` exists and `force` is false, or a reference file is missing.
     """
     out = check_free(out, force=force)
     data = None if data is None else Path(data)
@@ -123,8 +123,8 @@ def _draw(curves: Mapping[str, Any], folder: Path) -> list[dict[str, str]]:
         ("profile", showers.profile, "Electrons along the shower",
          "Mean number of electrons above 20 MeV in gamma showers from 40°, with the error of the mean."),
         ("pool", showers.light_pool, "Light pool",
-         "Photons per area against the distance from the shower axis, nothing absorbed: mean here, and in lighter shade"
-         " the spread from shower to shower. Points are single telescopes of CORSIKA's showers, which are few."),
+         "Photons per area against the distance from the shower axis, without absorption: mean here, and in lighter "
+         "shade the spread from shower to shower. Points are single telescopes of CORSIKA's showers, which are few."),
         ("protons", showers.proton_light, "Light of protons",
          "Photons per energy, for CORSIKA's 200 showers and for the same energies and directions here. The errors of "
          "CORSIKA's means are the spread of the simulated showers over the root of the number of showers."),
@@ -140,7 +140,7 @@ def _draw(curves: Mapping[str, Any], folder: Path) -> list[dict[str, str]]:
          "light and has other optics and cleaning."),
         ("gradient", showers.time_gradient, "Time gradient",
          "Along the image's axis, away from the source: medians with their errors, and the middle half of the images. "
-         "Beside prod3b, images here are weighted to its energies."),
+         "For the comparison with prod3b, images here are weighted to its energy spectrum."),
         ("time", showers.time_per_shower, "Time per shower",
          "CPU time of one core per shower that is seen by twelve telescopes."),
     )  # fmt: skip

@@ -5,9 +5,9 @@
   (`pipeline.tasks.interfaces.Targets`)
 - `decode.py` with `DECODER`: from network outputs to physical values (`pipeline.tasks.interfaces.Decoder`)
 - `objective.py` with `OBJECTIVE`: loss and validation metrics, torch (`pipeline.training.objective.Objective`)
-- `judge.py` with `judge`: test metrics beside the baselines (`pipeline.evaluation.result.Judge`)
+- `judge.py` with `judge`: test metrics compared with the baselines (`pipeline.evaluation.result.Judge`)
 
-Each is imported when it is asked for, so that specs and decoders stay light.
+Each is imported on first use, so that specs and decoders stay light.
 """
 
 import difflib
@@ -30,18 +30,18 @@ extend_path(__path__, "tasks")
 
 @cache
 def task_names() -> tuple[str, ...]:
-    """Names of all tasks, those that a report shows first at the front."""
+    """Names of all tasks, in the order of reports."""
     folders = {spec.parent.name for place in __path__ for spec in Path(place).glob("*/spec.py")}
     return tuple(sorted(folders, key=lambda name: (_part(name, "spec").SPEC.order, name)))
 
 
 def get_spec(name: str) -> "TaskSpec":
-    """What task `name` is.
+    """Specification of task `name`.
 
     Raises
     ------
     UserError
-        If there is no such task.
+        If the task is unknown.
     """
     if name not in task_names():
         near = difflib.get_close_matches(str(name), task_names(), n=1)

@@ -31,7 +31,7 @@ class Targets:
     ----------
     stored : tuple of StoredTarget
         What is written into the tiles, where these have a truth. What can be computed from the event columns, or from
-        the sky's own target `clean`, need not be.
+        the sky's own target `clean`, need not be stored.
     motions : mapping
         Name of an array that `arrays` gives -> how it moves; those without a name here do not move.
     """

@@ -1,4 +1,4 @@
-"""What a task is, as data: what it predicts, from what, how it is judged and called. No astronomy, no torch."""
+"""What a task is, as data: inputs, predicted columns, metrics and names. No astronomy, no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -79,7 +79,7 @@ class Monitor(NamedTuple):
 
 @dataclass(frozen=True)
 class MetricText:
-    """How a metric is called, and what it means in one sentence."""
+    """Label of a metric, and its meaning in one sentence."""
 
     label: str
     meaning: str
@@ -93,12 +93,12 @@ class TaskSpec:
     Attributes
     ----------
     name : str
-        As its folder in `pipeline/tasks` is called.
+        Name of its folder in `pipeline/tasks`.
     wing : {"camera", "sky"}
     title : str
         Heading in reports.
     input : str
-        Kind of input (`pipeline.inputs`) of a network that names none; any other kind of the same wing will do.
+        Kind of input (`pipeline.inputs`) of a network that names none; any other kind of the same wing is accepted.
     gives : {"vector", "map"}
         What its head needs of a network: numbers per image, or numbers per pixel.
     outputs : tuple of str
@@ -106,7 +106,7 @@ class TaskSpec:
     transform : str
         In one sentence, what these outputs are; for the model card.
     quantity : str
-        What the first output is, as the axis of a figure says it.
+        What the first output is, as the label of an axis.
     columns : tuple of Column
         What the decoder makes of the outputs; the first decides whether a prediction is valid.
     monitor : Monitor
@@ -117,7 +117,7 @@ class TaskSpec:
     where : mapping
         Event column -> value of the tiles that count for this task; empty: all of them.
     equalise : bool
-        Whether tiles are weighted so that the classes look alike.
+        Whether tiles are weighted to equalise the classes.
     needs : tuple of str
         Event columns with the truth that training and judging need.
     targets : tuple of str

@@ -37,7 +37,7 @@ class Manifest:
     shards : list of dict
         `path` (relative to the manifest), `sha256`, `source`, `n_tiles`, `n_groups`.
     counts : dict
-        split -> class -> number of tiles ("all" where there are no classes).
+        split -> class -> number of tiles ("all" without classes).
     """
 
     path: Path
@@ -121,7 +121,7 @@ def write_manifest(
     class_column : str, optional
         Integer event column that tells the classes apart, where the shards have it.
     equalised : mapping, optional
-        Column -> number of bins: made alike between the classes (`pipeline.tiles.weighting`).
+        Column -> number of bins: equalised between the classes (`pipeline.tiles.weighting`).
     max_weight : float
     provenance : mapping, optional
     force : bool
@@ -130,7 +130,7 @@ def write_manifest(
     Raises
     ------
     UserError
-        If there is no shard, a shard is given twice, shards differ in channels, tile shape or camera, or no shard
+        If no shard is given, a shard is given twice, shards differ in channels, tile shape or camera, or no shard
         has a tile.
     """
     out = Path(out)

@@ -68,7 +68,7 @@ class TileReader:
                 )
 
     def _index(self) -> None:
-        """Which tiles are wanted, from the small columns alone: no image is read."""
+        """Selected tiles, from the small columns alone: no image is read."""
         self._keep: list[np.ndarray] = []
         self._first_group: list[int] = []
         self._chunks: list[tuple[int, int]] = []
@@ -148,7 +148,7 @@ class TileReader:
         """Batches of exactly `batch_size` tiles in an order that depends on (seed, epoch) alone.
 
         Chunks are permuted over all shards; within a buffer of `buffer_chunks` chunks the tiles are shuffled. The
-        last, partial batch is left out (another permutation drops other tiles next epoch), unless it is the only one.
+        last, partial batch is dropped (another permutation drops other tiles next epoch), unless it is the only one.
 
         Parameters
         ----------

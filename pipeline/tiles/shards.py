@@ -1,7 +1,7 @@
 """One HDF5 shard of training tiles per input run or field.
 
 Layout: `images` (N, C, H, W), `targets/NAME` (N, ...), `events/COLUMN` (N,), `weights` (N,), `split` (N,),
-`groups` (n_groups + 1,) offsets of the runs of tiles that belong together, and `masks` (N, H, W) where there are any.
+`groups` (n_groups + 1,) offsets of the runs of tiles that belong together, and optionally `masks` (N, H, W).
 Tiles are stored and read in chunks of 64: h5py's single-tile and fancy indexing decompress a whole chunk for
 each tile.
 """
@@ -47,7 +47,7 @@ class TileBatch:
         Event columns; names carry their unit.
     targets : dict of ndarray, shape (N, ...)
     weights : ndarray of float32, shape (N,)
-        How much each tile counts; as a reader gives them, with the manifest's class equalisation where asked for.
+        How much each tile counts; as a reader gives them, with the manifest's class equalisation if requested.
     base_weights : ndarray of float32, shape (N,)
         The same without equalisation.
     split : ndarray of uint8, shape (N,)
@@ -199,13 +199,13 @@ class ShardWriter:
         )
 
     def append(self, batch: TileBatch) -> None:
-        """Add tiles. A group may go on from the batch before, but may not come back later.
+        """Add tiles. A group may continue from the previous batch, but may not reappear later.
 
         Raises
         ------
         ValueError
-            If columns or targets differ from the first batch's, the tile shape is another, masks have more than sixteen
-            bits, or a group comes back.
+            If columns or targets differ from the first batch's, the tile shape differs, masks have more than sixteen
+            bits, or a group reappears.
         """
         if len(batch) == 0:
             return
@@ -253,7 +253,7 @@ class ShardWriter:
             if identifier == self._last_group:
                 continue
             if identifier in self._seen_groups:
-                raise ValueError(f"group {identifier} comes back after another: tiles of a group must be contiguous")
+                raise ValueError(f"group {identifier} reappears after another: tiles of a group must be contiguous")
             self._seen_groups.add(identifier)
             self._last_group = identifier
             if self.n_tiles + start > 0:

@@ -1,4 +1,4 @@
-"""Weights that make chosen columns alike between the classes, as a small table that any tile can be looked up in.
+"""Weights that equalise chosen columns between the classes, as a small table that gives the weight of any tile.
 
 Without them a classifier learns the spectra and the field positions that happened to be simulated. The weight of a
 tile is a product of one factor per column, found by iterative proportional fitting ("raking", Deming & Stephan 1940,
@@ -30,7 +30,7 @@ class EqualisedColumn:
 
 @dataclass(frozen=True)
 class Weighting:
-    """What turns event columns into weights.
+    """From event columns to weights.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ def equalise(
     Returns
     -------
     Weighting or None
-        None if there are fewer than two classes: then there is nothing to make alike.
+        None if there are fewer than two classes: nothing to equalise.
     """
     classes = np.asarray(events[class_column])
     names = [str(value) for value in np.unique(classes).tolist()]

@@ -1,4 +1,4 @@
-"""Training images moved at random by what leaves the answer as it is.
+"""Random changes of training images that leave their truth unchanged.
 
 The atmosphere and a telescope's optics know no preferred direction in the image to first order (the geomagnetic
 field and the zenith angle are small effects), and neither does the sky. Quarter turns, mirrors and shifts by whole
@@ -8,8 +8,8 @@ Sixth turns are the symmetry of a hexagonal camera, but not of the square tile: 
 interpolated, and so has every change of scale. The interpolation is bilinear, once for turn and scale together. On
 simulated LST images of 56 x 56 px (1,500 gammas) it keeps the total charge to 0.1 %, lowers the brightest pixel by 12
 to 16 % and the night-sky noise by 14 % (median), and takes 0.11 ms of CPU per image, where quarter turns take 0.03 ms
-and a training step of a small ResNet-18 2 ms. Only training images are blurred so: the network is judged, and used, on
-sharper ones. Hence these two are off unless asked for.
+and a training step of a small ResNet-18 2 ms. Only training images are blurred in this way: the network is
+tested, and used, on sharper ones. Hence these two are off by default.
 """
 
 from collections.abc import Mapping, Sequence
@@ -85,7 +85,7 @@ def augment(
 
 
 def _moved(arrays: dict[str, Tensor], motion: Motion, kinds: Mapping[str, str]) -> dict[str, Tensor]:
-    """Targets of one head, moved as each of them says; those that are not named stay as they are."""
+    """Targets of one head, moved as `motions` says; those without an entry stay unchanged."""
     own = motion.of(arrays["rows"]) if "rows" in arrays else motion
     moved = {name: move_target(arrays[name], own, kind) for name, kind in kinds.items() if name in arrays}
     return arrays | moved
@@ -142,7 +142,7 @@ def check_augmentation(
     scalars: Sequence[str],
     motions: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """Refuse settings that are accepted in general, but make no sense for these tiles, scalars or targets.
+    """Refuse settings that are valid in general, but not for these tiles, scalars or targets.
 
     Raises
     ------
@@ -169,18 +169,18 @@ def check_augmentation(
         if config.turns and changed_by_turn(name):
             raise UserError(
                 f"the scalar {name!r} changes when an image is turned or mirrored; use {name}_outward or {name}_abs "
-                f"where that has a meaning, leave it out, or set {section}.augmentation: false"
+                f"if that is defined, remove it, or set {section}.augmentation: false"
             )
         for option, changed_by in (("shift_px", changed_by_shift), ("scale", changed_by_scale)):
             if getattr(config, option) and changed_by(name):
                 raise UserError(
-                    f"{section}.augmentation.{option} changes images and not their scalars, and {name!r} would no "
-                    f"longer belong to its image; leave that scalar out, or set {option} to 0"
+                    f"{section}.augmentation.{option} changes images but not their scalars, and {name!r} would no "
+                    f"longer belong to its image; remove that scalar, or set {option} to 0"
                 )
 
 
 def draw_motion(n: int, rng: np.random.Generator, config: AugmentationConfig, *, transposable: bool = True) -> Motion:
-    """Motions of `n` tiles. What is switched off takes nothing from `rng`."""
+    """Motions of `n` tiles. Disabled changes draw nothing from `rng`."""
     symmetries = draw_symmetries(n, rng, mirror=config.mirror, rotation=config.rotation, transposable=transposable)
     # With the half turn, which is among the symmetries, these three make all six turns.
     thirds = rng.integers(-1, 2, n) if config.rotation == "sixths" else np.zeros(n)
@@ -231,7 +231,7 @@ def resample_camera_images(images: Tensor, angles_rad: Tensor, scales: Tensor) -
     ----------
     images : Tensor, shape (N, 3, H, H)
         As `Preparation` makes them: asinh of the charge, time, share of the pixel that the cleaning kept. Charges are
-        interpolated as charges, and keep their sum but for what leaves the tile. Times are averaged over the pixels
+        interpolated as charges, and keep their sum except for what leaves the tile. Times are averaged over the pixels
         that have one.
     angles_rad, scales : Tensor, shape (N,)
         From the x axis to the y axis (columns to rows); above 1 the image gets larger.

@@ -25,7 +25,7 @@ _DEAD_RELUS_MORE = 0.02  # of the channels; between two epochs some come and go
 class Progress(Callback):
     """The record of a training run: a row per epoch, the best weights, and when to stop.
 
-    It is part of the checkpoint, so that a resumed run goes on with all three.
+    It is part of the checkpoint, so that a resumed run continues with all three.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Progress(Callback):
     finished : bool
         Whether all epochs are done, or the metric has not improved for the configured number of them.
     cpu_time_s : float
-        What the training steps of these epochs took of the processor, over all threads; validation not counted.
+        CPU time of the training steps of these epochs, over all threads, without validation.
     """
 
     def __init__(self, monitor: Monitor, config: NetworkConfig) -> None:
@@ -88,7 +88,7 @@ class Progress(Callback):
         if not math.isfinite(value):
             raise UserError(
                 f"the validation metric {monitor.metric} is {value} after epoch {epoch}; "
-                "check that the validation split is neither empty nor of one kind, and that its truth is finite"
+                "check that the validation split is neither empty nor of one class only, and that its truth is finite"
             )
         best = self.best_row[monitor.metric] if self.best_epoch else None
         if monitor.improves(value, best):
@@ -122,7 +122,7 @@ class EpochLog(Callback):
 
 
 def write_log(rows: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Write the epochs' rows as CSV, whole or not at all."""
+    """Write the epochs' rows as CSV, completely or not at all."""
     with atomic_output(path, force=True) as temporary, open(temporary, "w", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
@@ -130,7 +130,7 @@ def write_log(rows: Sequence[Mapping[str, float]], path: Path) -> None:
 
 
 class Checkpoint(Callback):
-    """After each epoch the whole state of the run, written beside the last one and renamed when whole."""
+    """After each epoch the whole state of the run, written under a temporary name and renamed when complete."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -35,7 +35,7 @@ class Head:
     selects : bool
         Whether only some tiles of a batch count for it.
     equalises : bool
-        Whether its tiles have the weights that make the classes alike.
+        Whether its tiles have the weights that equalise the classes.
     """
 
     objective: Objective
@@ -64,15 +64,15 @@ class Head:
             rows = np.flatnonzero(keep)
             batch = batch.select(rows)
         weights = batch.weights if self.equalises else batch.base_weights
-        found = {"weights": weights.astype(np.float32), **self.objective.targets.arrays(batch)}
-        return found if rows is None else found | {"rows": rows}
+        target = {"weights": weights.astype(np.float32), **self.objective.targets.arrays(batch)}
+        return target if rows is None else target | {"rows": rows}
 
 
 class Heads:
     """All heads of a network, in the order of their outputs.
 
     With one head, tiles are chosen and weighted by the reader as its task says. With several that differ in that, the
-    reader gives all tiles, and each head takes its own from a batch: a head without a tile in a batch adds nothing.
+    reader gives all tiles, and each head takes its own from a batch: a head without tiles in a batch adds nothing.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -92,7 +92,7 @@ class Heads:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """All outputs, as TASK.OUTPUT: what a network that starts from another one's weights must share."""
+        """All outputs, as TASK.OUTPUT; they must be equal to reuse the last layer of another network."""
         return tuple(f"{head.task}.{name}" for head in self.heads for name in head.objective.outputs)
 
     @property
@@ -162,12 +162,12 @@ class Heads:
 
     def losses(self, outputs: Tensor, targets: Mapping[str, Mapping[str, Tensor]]) -> list[tuple[Head, Tensor]]:
         """The loss of each head that has a tile in this batch."""
-        found = []
+        losses = []
         for head in self.heads:
             target = targets[head.task]
             if len(target["weights"]):
-                found.append((head, head.objective.loss(head.of(outputs, target), target)))
-        return found
+                losses.append((head, head.objective.loss(head.of(outputs, target), target)))
+        return losses
 
     def metrics(self) -> "HeadMetrics":
         """Fresh collectors of the validation metrics of all heads."""
@@ -198,11 +198,11 @@ class HeadMetrics:
         """The metrics of everything taken in."""
         if len(self._heads) == 1:
             return _numbers(self._metrics[self._heads[0].task].compute())
-        found = {}
+        values = {}
         for task, metric in self._metrics.items():
             numbers = {"loss": self._losses[task].compute(), **metric.compute()}
-            found |= {f"{task}_{name}": value for name, value in _numbers(numbers).items()}
-        return found
+            values |= {f"{task}_{name}": value for name, value in _numbers(numbers).items()}
+        return values
 
 
 def _numbers(content: Mapping[str, Any]) -> dict[str, float]:

@@ -35,7 +35,7 @@ def fit(
     device: str,
     precision: str,
 ) -> "Progress":
-    """Run the epochs that are left.
+    """Run the remaining epochs.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def fit(
     monitor : Monitor
         Chooses the best epoch.
     checkpoints : path
-        Directory of the run's checkpoint and log; what it holds is resumed.
+        Directory of the run's checkpoint and log; a checkpoint in it is resumed.
     device : str
         As torch writes it.
     precision : {"float32", "bfloat16"}
@@ -98,7 +98,7 @@ def _progress_bar() -> list["Callback"]:
 
 @contextlib.contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Lightning greets, advertises and gives hints on data loaders; what matters here is said by ourselves."""
+    """Silence lightning's banner and hints on data loaders; lightpool logs what matters."""
     import lightning.pytorch  # its import sets the levels of its loggers  # noqa: F401
 
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]

@@ -18,11 +18,11 @@ from pipeline.training.data import DROPOUT, Batch, Feed, TrainingBatches, Valida
 from pipeline.training.relus import ReluWatch
 from pipeline.training.running_mean import RunningMean
 
-#: What the loss of an auxiliary output counts beside that of the main one: Szegedy et al. (2015), arXiv:1409.4842,
+#: Weight of the loss of an auxiliary output relative to that of the main one: Szegedy et al. (2015), arXiv:1409.4842,
 #: sect. 5.
 AUXILIARY_WEIGHT = 0.3
 
-# Steps between two looks at whether the loss is still a number: a look waits for the device.
+# Steps between two checks that the loss is finite: each check waits for the device.
 _STEPS_UNCHECKED = 50
 
 
@@ -36,11 +36,11 @@ class TrainingModule(LightningModule):
     ----------
     network : nn.Module
     feed : Feed
-        From tiles to batches; its heads have the losses.
+        From tiles to batches; its heads define the losses.
     config : NetworkConfig
     train, validation : TileReader
     frozen : sequence of nn.Module
-        Parts of the network that stay as they are: their parameters want no gradient already, and they remain in
+        Parts of the network that are not trained: their parameters have no gradient, and they remain in
         evaluation mode, so that batch normalisation keeps its statistics, too.
     name : str
         Of the network, for messages.
@@ -81,7 +81,7 @@ class TrainingModule(LightningModule):
 
     # ---- data --------------------------------------------------------------------------------------------------------
     def train_dataloader(self) -> DataLoader:
-        """Batches of the epoch that begins (asked for again each epoch)."""
+        """Batches of the epoch that begins (called again each epoch)."""
         batches = TrainingBatches(
             self.train_tiles, self.feed, epoch=self.current_epoch, batch_size=self.config.batch_size
         )
@@ -100,8 +100,8 @@ class TrainingModule(LightningModule):
         """
         inputs = dict(batch["inputs"])
         inputs["images"] = inputs["images"].contiguous(memory_format=torch.channels_last)
-        given = network(*inputs.values())
-        main, auxiliary = given if isinstance(given, tuple) else (given, ())
+        result = network(*inputs.values())
+        main, auxiliary = result if isinstance(result, tuple) else (result, ())
         return main.float(), tuple(output.float() for output in auxiliary)
 
     def on_train_epoch_start(self) -> None:
@@ -121,7 +121,7 @@ class TrainingModule(LightningModule):
         if len(self._unchecked) == _STEPS_UNCHECKED:
             self._check_losses(batch_idx)
         self.log("loss", loss.detach(), prog_bar=True, batch_size=len(outputs))
-        for output in auxiliary:  # not in the log, whose training loss stands beside that of validation
+        for output in auxiliary:  # not logged: the logged training loss is comparable with that of validation
             loss = loss + AUXILIARY_WEIGHT * self.heads.loss(output, batch["heads"])
         return loss
 
@@ -138,7 +138,7 @@ class TrainingModule(LightningModule):
                 )
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Let the average follow; early on it follows closely.
+        """Update the running average; early on it follows the weights closely.
 
         torch's own update of a moving average, all tensors in one call. Its `AveragedModel` is not used: it keeps the
         number of updates on the device and reads it at every step.
@@ -154,7 +154,7 @@ class TrainingModule(LightningModule):
             torch._foreach_copy_([averaged[name] for name in counters], [current[name] for name in counters])
 
     def on_validation_epoch_start(self) -> None:
-        """Fresh sums, and a look at the ReLUs."""
+        """Reset the sums, and start to watch the ReLUs."""
         if self._unchecked:
             self._check_losses(self.train_tiles.n_batches(self.config.batch_size) - 1)
         self._validation_loss.reset()
@@ -168,7 +168,7 @@ class TrainingModule(LightningModule):
         self._metrics.update(outputs, batch["heads"])
 
     def epoch_summary(self) -> dict[str, float]:
-        """What the log says of the epoch just validated."""
+        """Log the epoch that was just validated."""
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         losses = {"train_loss": float(self._train_loss.compute()), "loss": float(self._validation_loss.compute())}
         dead = {"dead_relu_fraction": self._relus.close()}
@@ -181,7 +181,7 @@ class TrainingModule(LightningModule):
         trained = [p for p in self.network.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-            # Biases and normalisation scales are not decayed: they are not what overfits.
+            # Biases and normalisation scales are not decayed: they do not overfit.
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]

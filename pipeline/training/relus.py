@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class ReluWatch:
-    """Which ReLU channels of a network ever pass anything on.
+    """Which ReLU channels of a network are ever active.
 
     A channel that is zero for every tile passes no gradient and costs its time for nothing. Leaky ReLUs cannot die and
     are not counted.

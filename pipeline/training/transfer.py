@@ -24,7 +24,7 @@ class Origin:
     Raises
     ------
     UserError
-        If there is no such bundle.
+        If the bundle does not exist.
     InputFileError
         If it cannot be read, or has no weights.
     """
@@ -45,7 +45,7 @@ class Origin:
         outputs: Sequence[str],
         scalars: Sequence[str],
     ) -> nn.Module:
-        """A network with the bundle's weights, wherever they mean the same in both.
+        """A network with the bundle's weights, wherever they have the same meaning in both.
 
         The last layer is re-initialised if the outputs differ, the whole head if the scalars differ. Weights of the
         bundle that have no place here (an auxiliary output) are ignored.
@@ -66,26 +66,26 @@ class Origin:
         same_scalars = self.has_scalars(scalars)
         # Built with the bundle's outputs, the head takes all of its weights; its last layer is then replaced.
         network = build(self.card.model.num_outputs if same_scalars else len(outputs))
-        found = load_file(self._weights)
+        weights = load_file(self._weights)
         if not same_scalars:
-            found = {name: tensor for name, tensor in found.items() if not name.startswith(_HEAD)}
-        self._check_fit(network, found, same_scalars=same_scalars)
+            weights = {name: tensor for name, tensor in weights.items() if not name.startswith(_HEAD)}
+        self._check_fit(network, weights, same_scalars=same_scalars)
         fresh = network.state_dict()
-        fitting = {name: new for name, new in found.items() if name in fresh and new.shape == fresh[name].shape}
+        fitting = {name: new for name, new in weights.items() if name in fresh and new.shape == fresh[name].shape}
         network.load_state_dict(fitting, strict=False)
         if same_scalars and not same_outputs:
             network.reset_head(len(outputs))
         return network
 
-    def _check_fit(self, network: nn.Module, found: dict[str, Tensor], *, same_scalars: bool) -> None:
+    def _check_fit(self, network: nn.Module, weights: dict[str, Tensor], *, same_scalars: bool) -> None:
         problems = []
         for name, tensor in network.state_dict().items():
             if _is_auxiliary(name) or (name.startswith(_HEAD) and not same_scalars):
                 continue
-            if name not in found:
+            if name not in weights:
                 problems.append(f"it has no {name}")
-            elif found[name].shape != tensor.shape:
-                problems.append(f"its {name} is {_shape(found[name])}, here {_shape(tensor)}")
+            elif weights[name].shape != tensor.shape:
+                problems.append(f"its {name} is {_shape(weights[name])}, here {_shape(tensor)}")
         if problems:
             model = self.card.model
             raise UserError(
@@ -105,7 +105,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 def freeze(network: nn.Module, levels: int | str, images: Tensor) -> list[nn.Module]:
-    """Take the gradient from a network's first levels of features, or from all of them.
+    """Freeze a network's first levels of features, or all of them.
 
     Parameters
     ----------
@@ -114,12 +114,12 @@ def freeze(network: nn.Module, levels: int | str, images: Tensor) -> list[nn.Mod
         How many entries of `feature_info`, finest first: everything that a tile passes until the last of them is done.
         "features": everything but the head.
     images : Tensor
-        Tiles that the network takes, to see what they pass in which order.
+        Tiles that the network takes, to find the order of its parts.
 
     Returns
     -------
     list of nn.Module
-        What must stay in evaluation mode, for batch normalisation has statistics beside its weights.
+        What must stay in evaluation mode, because batch normalisation has statistics besides its weights.
 
     Raises
     ------

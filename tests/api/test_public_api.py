@@ -237,7 +237,7 @@ def test_an_event_of_ctapipe(folder, energy):
         ),
         ("run.dl1.h5", {"subarray": 1}, lightpool.UserError, "subarray is for an event in memory"),
         ("run.dl1.h5", {"read_noise_e": 3.0}, lightpool.UserError, "read_noise_e is for frames, and tiny_energy is"),
-        ("run.dl1.h5", {"out": "x.fits"}, lightpool.UserError, "is not written as x.fits; end the name in .h5"),
+        ("run.dl1.h5", {"out": "x.fits"}, lightpool.UserError, "cannot be written as x.fits; end the name in .h5"),
         ("run.dl1.h5", {"out": "run.dl1.h5"}, lightpool.UserError, "run.dl1.h5 exists; .* set overwrite=True"),
         ("nowhere.h5", {}, lightpool.UserError, "cannot read nowhere.h5"),
     ],
@@ -392,7 +392,7 @@ def test_a_file_of_several_images(denoise, frame, tmp_path):
         ),
         ("frame.fits", {"event_id": 3}, lightpool.UserError, "event_id is for camera images, and tiny_denoise is"),
         ("frame.fits", {"gain_e_per_adu": -1}, lightpool.UserError, "ingest.sky.gain_e_per_adu"),
-        ("frame.fits", {"out": "x.h5"}, lightpool.UserError, "is not written as x.h5; end the name in .fits"),
+        ("frame.fits", {"out": "x.h5"}, lightpool.UserError, "cannot be written as x.h5; end the name in .fits"),
         ("frame.fits", {"out": "frame.fits"}, lightpool.UserError, "frame.fits exists; .* set overwrite=True"),
     ],
 )

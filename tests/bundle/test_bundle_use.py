@@ -246,7 +246,7 @@ def test_head_that_is_not_there(bundles):
 def test_bundle_that_is_not_whole(bundles, tmp_path):
     copy = shutil.copytree(bundles["energy"], tmp_path / "copy")
     (copy / "model.onnx").unlink()
-    with pytest.raises(InputFileError, match=r"is not whole: it has no model\.onnx"):
+    with pytest.raises(InputFileError, match=r"is incomplete: it has no model\.onnx"):
         Predictor.load(copy)
 
 

@@ -197,7 +197,7 @@ def test_a_run_without_triggers_is_a_valid_file(tmp_path):
 
 
 def test_unknown_run_and_telescope(cfg, tmp_path):
-    with pytest.raises(UserError, match="no shower run 9; the configuration defines runs 1 to 3"):
+    with pytest.raises(UserError, match="unknown shower run 9; the configuration defines runs 1 to 3"):
         simulate_showers(cfg, 9, tmp_path / "x.dl1.h5")
     other = cfg.model_copy(update={"showers": cfg.showers.model_copy(update={"telescope": "HST"})})
     with pytest.raises(UserError, match="unknown telescope 'HST'"):

@@ -145,7 +145,7 @@ def test_all_are_judged_beside_the_same_forest(run, tmp_path):
     content["baselines"]["forest"]["auc"]["value"] += 0.01
     metrics.write_text(json.dumps(content))
     (problem,) = collect_zoo(copy).problems
-    assert "judged on different tiles or beside different forests" in problem
+    assert "tested on different tiles or against different forests" in problem
 
 
 def test_trainings_that_the_experiment_no_longer_asks_for_are_left_out(run, tmp_path):

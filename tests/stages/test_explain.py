@@ -167,7 +167,7 @@ def test_the_brightest_of_several_images_is_taken(folder, tmp_path, caplog, draw
         ("gammaness", {"telescope": 7}, UserError, r"has no images of telescope 7; it has those of 1, 2"),
         ("gammaness", {"telescope": 2}, UserError, "tiny_gammaness does not serve the camera Other"),
         ("gammaness", {"event": FIRST_EVENT}, UserError, rf"does not take event {FIRST_EVENT} of telescope 1: "),
-        ("gammaness", {"show": "weights"}, UserError, "there is no picture 'weights'; accepted: attribution, features"),
+        ("gammaness", {"show": "weights"}, UserError, "unknown picture 'weights'; accepted: attribution, features"),
         ("gammaness", {"out": "a.pdf"}, UserError, r"written as PNG, got --out a\.pdf"),
         ("both", {"head": "denoise"}, UserError, "tiny has no head 'denoise'; it has energy, gammaness"),
         ("mlp", {"show": "features"}, UserError, "Mlp has no feature maps: .*; take --show attribution"),
@@ -192,7 +192,7 @@ def test_a_bundle_without_weights(folder, tmp_path):
 
 
 def test_a_file_that_holds_no_images(folder, tmp_path):
-    with pytest.raises(InputFileError, match="is no file of camera images but bundle"):
+    with pytest.raises(InputFileError, match="is not a file of camera images but bundle"):
         run(folder, file=folder / "energy", out=tmp_path / "a.png")
 
 

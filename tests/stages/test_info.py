@@ -104,11 +104,11 @@ def test_unknown_hdf5_is_listed(tmp_path):
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"plain text", "starts with b'plain te', which is no format that lightpool reads; accepted: simtel"),
+        (b"plain text", "starts with b'plain te', which is not a format that lightpool reads; accepted: simtel"),
         (b"\x1f\x8b\x08\x00garbage of a gzip file", "cannot decompress|cannot read"),
         (b"\x28\xb5\x2f\xfd\x00 not zstd", "cannot decompress"),
         (b"\x89HDF\r\n\x1a\n and no more", "as HDF5"),
-        (json.dumps({"a": 1}).encode(), "no format that lightpool reads"),
+        (json.dumps({"a": 1}).encode(), "not a format that lightpool reads"),
     ],
 )
 def test_what_is_not_known(tmp_path, content, message):
@@ -132,4 +132,4 @@ def test_real_files(data_dir):
         assert "triggered" in _text(path)
     for path in (data_dir / "camera" / "dl1").iterdir():
         assert "lstchain DL1" in _text(path)
-    assert "breaks off" in _text(data_dir / "camera" / "bad" / "pe_test_camorganv2.simtel.gz")
+    assert "up to where it is damaged" in _text(data_dir / "camera" / "bad" / "pe_test_camorganv2.simtel.gz")

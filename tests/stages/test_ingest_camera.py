@@ -48,7 +48,7 @@ def test_bad_files_are_told_of_and_skipped(tmp_path, caplog):
     assert [status["status"] for status in statuses] == ["failed"] * 6 + ["ok"]
     reasons = [status["reason"] for status in statuses[:6]]
     expected = [
-        "truncated", "which is no format that lightpool reads", "is empty", "tables of parameters cannot be used",
+        "truncated", "which is not a format that lightpool reads", "is empty", "tables of parameters cannot be used",
         "holds no images", "missing.simtel.gz",
     ]  # fmt: skip
     for name, reason, part in zip(names, reasons, expected, strict=False):
@@ -79,7 +79,7 @@ def test_any_number_of_processes_gives_the_same(tmp_path, rng, caplog):
         made[jobs] = statuses, products, caplog.messages
         out.rename(tmp_path / f"out{jobs}")
     assert len(made[1][1]) == 3
-    assert any("is no format that lightpool reads" in message for message in made[1][2])
+    assert any("is not a format that lightpool reads" in message for message in made[1][2])
     assert made[1] == made[2]
 
 

@@ -305,8 +305,8 @@ def test_existing_outputs_are_kept_without_force(folder, tmp_path):
 @pytest.mark.parametrize(
     ("files", "bundles", "message"),
     [
-        (["run.dl1.h5"], ["denoise"], "no bundle given is for those: tiny_denoise \\(for FITS frames\\)"),
-        (["frame.fits"], ["energy"], "no bundle given is for those: tiny_energy \\(for camera files\\)"),
+        (["run.dl1.h5"], ["denoise"], "none of the bundles takes these: tiny_denoise \\(for FITS frames\\)"),
+        (["frame.fits"], ["energy"], "none of the bundles takes these: tiny_energy \\(for camera files\\)"),
         (["energy"], ["energy"], "is a model bundle; predict takes simtel, DL1 and FITS"),
         (["nowhere.h5"], ["energy"], "cannot read .*nowhere.h5: No such file"),
     ],
@@ -320,9 +320,9 @@ def test_files_that_do_not_fit(folder, files, bundles, message):
 
 def test_frame_and_camera_options_do_not_mix(folder, tmp_path):
     (status,) = predict(CFG, [folder / "frame.fits"], [folder / "denoise"], event=3)
-    assert "--event and --telescope choose camera images" in status["reason"]
+    assert "--event and --telescope select camera images" in status["reason"]
     (status,) = predict(CFG, [folder / "frame.fits"], [folder / "denoise", folder / "denoise"], tmp_path / "o.fits")
-    assert "one frame can be given to one bundle" in status["reason"]
+    assert "only one bundle can be applied to a frame" in status["reason"]
 
 
 def test_arguments_that_cannot_work(folder, tmp_path):

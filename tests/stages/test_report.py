@@ -260,7 +260,7 @@ def test_damaged_parts_are_named(run_dir, tmp_path):
     assert "evaluation/gammaness/gammaness/metrics.json cannot be read" in text
     assert "predictions/camera/gamma_test/gamma_test.dl2.h5 cannot be read" in text
     assert "config.yaml cannot be read" in text
-    assert "status/ingest_sky.json is not what it should be" in text
+    assert "status/ingest_sky.json is not a JSON object" in text
     assert "This head was not evaluated" in text
 
 

@@ -93,7 +93,7 @@ def test_the_report_shows_the_validation(outcomes, tmp_path):
     validate_showers(run / "validation" / "showers")
     page = report(run, tmp_path / "report.html").read_text()
     assert '<h2 id="showers">Shower simulation</h2>' in page
-    assert "1 of 3 quantities agree with their reference, 1 differ within a bound that is explained, 1 differ." in page
+    assert "1 of 3 quantities agree with their reference, 1 differ within an explained bound, 1 differ." in page
     assert "Only published numbers were compared" in page
     assert "light of protons: models &amp; luck" in page
     assert page.count("data:image/png") == len(CURVES)

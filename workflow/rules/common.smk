@@ -37,8 +37,8 @@ except UserError as error:
 
 def sources(rule_name):
     """Source modules of a rule, relative to the working directory: a checkout may move without a rerun."""
-    found = {path for pattern in SOURCES[rule_name] for path in CHECKOUT.glob(pattern)}
-    return sorted(str(path) for path in found | set(plugin_files()))
+    modules = {path for pattern in SOURCES[rule_name] for path in CHECKOUT.glob(pattern)}
+    return sorted(str(path) for path in modules | set(plugin_files()))
 
 
 def settings(sections):

@@ -36,7 +36,7 @@ class DenoiseTargets(Targets):
         clean = batch.targets["clean"][:, 0].astype(np.float32)
         usable = np.isfinite(clean)
         signal, uncertainty = (pixels.sci - pixels.level) / pixels.noise, pixels.err / pixels.noise
-        found = {
+        arrays = {
             "signal": signal,
             "uncertainty": uncertainty,
             "missing": pixels.missing,
@@ -46,21 +46,21 @@ class DenoiseTargets(Targets):
         if "clean_err" in batch.targets:
             clean_err = batch.targets["clean_err"][:, 0].astype(np.float32) / pixels.noise
             usable &= np.isfinite(clean_err)
-            found["clean_variance"] = np.where(usable, clean_err**2, 1).astype(np.float32)
+            arrays["clean_variance"] = np.where(usable, clean_err**2, 1).astype(np.float32)
             partner = np.where(usable, (clean - pixels.level) / pixels.noise, np.nan)
-            found["scatter"] = _relative_scatter(signal, partner, pixels.missing | pixels.saturated)
+            arrays["scatter"] = _relative_scatter(signal, partner, pixels.missing | pixels.saturated)
             difference = np.where(usable, signal - partner, 0)
             # What stands out of one exposure only, on dark sky: on a star and beside it, changes of its shape do that.
-            outlier = difference > _PARTNER_OUTLIER * np.sqrt(uncertainty**2 + found["clean_variance"])
+            outlier = difference > _PARTNER_OUTLIER * np.sqrt(uncertainty**2 + arrays["clean_variance"])
             brightest_around = maximum_filter(signal - difference, size=(1, 5, 5))
-            found["defect"] = outlier & (brightest_around < SOURCE_THRESHOLD) & ~pixels.missing
+            arrays["defect"] = outlier & (brightest_around < SOURCE_THRESHOLD) & ~pixels.missing
         elif batch.masks is not None:
-            found["defect"] = has(batch.masks, DEFECTS) & ~pixels.missing
+            arrays["defect"] = has(batch.masks, DEFECTS) & ~pixels.missing
         # A saturated star cannot be restored, a saturated cosmic ray can.
-        usable &= ~pixels.saturated | found.get("defect", False)
-        found["clean"] = np.where(usable, (clean - pixels.level) / pixels.noise, 0).astype(np.float32)
-        found["usable"] = usable
-        return found
+        usable &= ~pixels.saturated | arrays.get("defect", False)
+        arrays["clean"] = np.where(usable, (clean - pixels.level) / pixels.noise, 0).astype(np.float32)
+        arrays["usable"] = usable
+        return arrays
 
 
 def _photon_slope(signal: np.ndarray, uncertainty: np.ndarray, untrusted: np.ndarray) -> np.ndarray:
@@ -81,11 +81,13 @@ def _relative_scatter(signal: np.ndarray, partner: np.ndarray, untrusted: np.nda
     mean = 0.5 * (signal + partner)
     source = (mean > SOURCE_THRESHOLD) & ~untrusted
     change = np.divide(np.abs(signal - partner), mean, out=np.full_like(mean, np.nan), where=source)
-    found = np.full(len(signal), np.nan)
+    scatter = np.full(len(signal), np.nan)
     for tile in np.flatnonzero(source.sum((1, 2)) >= _SCATTER_PIXELS):
-        found[tile] = 1.4826 * np.nanmedian(change[tile])  # standard deviation of a Gaussian from its median deviation
-    typical = np.median(found[np.isfinite(found)]) if np.isfinite(found).any() else 0.0
-    return np.where(np.isfinite(found), found, typical).astype(np.float32)
+        scatter[tile] = 1.4826 * np.nanmedian(
+            change[tile]
+        )  # standard deviation of a Gaussian from its median deviation
+    typical = np.median(scatter[np.isfinite(scatter)]) if np.isfinite(scatter).any() else 0.0
+    return np.where(np.isfinite(scatter), scatter, typical).astype(np.float32)
 
 
 TARGETS = DenoiseTargets()
