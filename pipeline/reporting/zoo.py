@@ -113,8 +113,8 @@ def collect_zoo(folder: str | Path) -> Zoo:
             zoo.trainings[task][label] = trainings
             if len(trainings) < repeats:
                 zoo.problems.append(
-                    f"{label} ({words.task_title(task)}) has {len(trainings)} of {repeats} trainings: the others failed "
-                    "or are not evaluated yet."
+                    f"{label} ({words.task_title(task)}) has {len(trainings)} of {repeats} trainings: the others "
+                    "failed or are not evaluated yet."
                 )
         zoo.problems += _differing(task, zoo.trainings[task])
     if not any(zoo.trainings.values()):
