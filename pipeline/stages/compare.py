@@ -1,4 +1,4 @@
-"""`lightpool models compare`: one page about all networks of an experiment's zoo, compared with the forest."""
+"""`lightpool compare`: one page about all networks of an experiment's zoo, compared with the forest."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""`lightpool models explain`: which parts of one event a trained network's prediction rests on."""
+"""`lightpool explain`: which parts of one event a trained network's prediction rests on."""
 
 from collections.abc import Mapping
 from pathlib import Path

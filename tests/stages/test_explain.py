@@ -1,4 +1,4 @@
-"""`lightpool models explain`: the picture of one event, and what it refuses."""
+"""`lightpool explain`: the picture of one event, and what it refuses."""
 
 import re
 

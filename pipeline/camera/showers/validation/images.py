@@ -249,7 +249,7 @@ def train_and_judge(gammas: dict[str, np.ndarray], protons: dict[str, np.ndarray
     train, validation = sample(events["split"] < 3), sample(events["split"] == 3)
     test_chosen = events["split"] == 4
     test = sample(test_chosen)
-    forest = train_forest("gammaness", train, validation, n_trees=100)
+    forest = train_forest(train, validation, classes={1: "gammas", 0: "hadrons"}, n_trees=100)
     score, truth, weight = forest.predict(test.events), test.target == 1, test.weights
     area = float(statistics.auc(score, truth, weight))
     shower = {"shower_id": events["shower"][test_chosen]}
