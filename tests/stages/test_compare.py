@@ -128,7 +128,7 @@ def test_the_page_says_what_is_there_and_what_is_not(page):
     assert "The mean includes the first training, by which the network was selected" in text
     assert "the three best on the test split are named" in text  # not those of the validation, chosen for further seeds
     facts = (
-        "training for gammaness adamw, batches of 16, highest rate 0.004; scalars beside the image: none: images alone"
+        "training for gammaness adamw, batches of 16, highest rate 0.004; scalars besides the image: none: images alone"
     )
     assert facts in " ".join(re.sub(r"<[^>]+>", " ", text).split())
     assert "averaging to a fixed size, as an mlp and the VGG networks do, counts as a product with a matrix" in text

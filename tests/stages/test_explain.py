@@ -102,8 +102,8 @@ def test_the_picture_shows_channels_parts_and_truth(task, title, quantity, folde
 
 
 def _numbers(text):
-    """The output's two values in "QUANTITY is A, of an empty image B; ..."."""
-    first, second = text.split(" is ", 1)[1].split("; ")[0].split(", of an empty image ")
+    """The output's two values in "QUANTITY is A, for an empty image B; ..."."""
+    first, second = text.split(" is ", 1)[1].split("; ")[0].split(", for an empty image ")
     return first, second
 
 

@@ -329,7 +329,7 @@ def test_arguments_that_cannot_work(folder, tmp_path):
     run = folder / "run.dl1.h5"
     with pytest.raises(UserError, match="there is no bundle 'nothing'"):
         predict(CFG, [run], ["nothing"])
-    with pytest.raises(UserError, match=r"not written as out\.fits; end the name in \.h5"):
+    with pytest.raises(UserError, match=r"cannot be written as out\.fits; end the name in \.h5"):
         predict(CFG, [run], [folder / "energy"], tmp_path / "out.fits")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file, but 2 inputs need a directory"):

@@ -93,7 +93,7 @@ def test_empty_shard_is_valid(tmp_path):
 
 def test_group_may_not_come_back(tmp_path):
     batch = make_batch(4, np.random.default_rng(0), per_group=1)
-    with pytest.raises(ValueError, match="group 0 comes back"):
+    with pytest.raises(ValueError, match="group 0 reappears"):
         write_shard(tmp_path / "a.h5", [batch, batch.select(slice(0, 1))])
 
 

@@ -123,9 +123,9 @@ def test_scalar_that_augmentation_changes(tmp_path):
          r"networks\.mine\.augmentation: frames are turned by quarters and mirrored only"),
         ("denoise", {"augmentation": {"rotation": "sixths"}}, "frames are turned by quarters and mirrored only"),
         ("gammaness", {"augmentation": {"shift_px": 1}, "scalars": ("hillas_r",)},
-         r"shift_px changes images and not their scalars, and 'hillas_r' would no longer"),
+         r"shift_px changes images but not their scalars, and 'hillas_r' would no longer"),
         ("gammaness", {"augmentation": {"scale": 0.1}, "scalars": ("log10_hillas_intensity", "hillas_length")},
-         r"scale changes images and not their scalars, and 'hillas_length' would no longer"),
+         r"scale changes images but not their scalars, and 'hillas_length' would no longer"),
         ("denoise", {"scalars": ("hillas_width",)}, "scalars must be empty, got hillas_width"),
     ],
 )  # fmt: skip
