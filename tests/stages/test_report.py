@@ -247,7 +247,7 @@ def test_a_run_of_nothing_but_statuses_makes_a_page(run_dir, tmp_path):
     for name in ("evaluation", "bundles", "tiles", "predictions", "benchmarks"):
         shutil.rmtree(run_dir / name)
     page = report(run_dir, tmp_path / "report.html").read_text()
-    assert "No evaluation is there" in page
+    assert "The run has no evaluation" in page
     assert "is truncated" in page
 
 
