@@ -65,4 +65,4 @@ bench: $(STAMP)
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
-	find models pipeline tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find lightpool models pipeline tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
