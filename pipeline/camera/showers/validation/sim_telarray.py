@@ -345,7 +345,7 @@ def check_muons(n_repeats: int, data: Path | None) -> tuple[list[Row], dict]:
     lst = get_telescope("LST")
     # Degrees on the sky: images are those of the effective focal length, pixels are given at the equivalent one.
     sky = lst.camera.focal_length_m / lst.camera.effective_focal_length_m
-    rings: list[dict] = []
+    entries: list[dict] = []
     for number, event in enumerate(events):
         if not event.images:
             continue
@@ -366,8 +366,8 @@ def check_muons(n_repeats: int, data: Path | None) -> tuple[list[Row], dict]:
                 "reference_deg": ring_radius_deg(image.pe, sky * image.x_deg, sky * image.y_deg),
                 "reference_pe": float(image.pe.sum()),
             }
-        rings.append(entry)
-    curves = {key: np.array([entry[key] for entry in rings]) for key in rings[0]}
+        entries.append(entry)
+    curves = {key: np.array([entry[key] for entry in entries]) for key in entries[0]}
     hits = curves["impact_m"] < lst.sphere_radius_m
     # Slower ones scatter out of their path, and their angle depends on where they shine.
     bright = hits & (curves["energy_gev"] > MUON_MIN_GEV)
