@@ -65,8 +65,8 @@ def _decimals(width: float) -> int:
 
 
 def _number(value: float, decimals: int, signed: bool) -> str:
-    text = f"{value:{'+' if signed else ''}.{decimals}f}"
-    return text.replace("-", "−")
+    rounded = round(value, decimals) + 0.0  # adding zero turns -0.0 into 0.0
+    return f"{rounded:{'+' if signed else ''}.{decimals}f}".replace("-", "−")
 
 
 def verdict(difference: Mapping[str, Any] | None, better: str) -> str:

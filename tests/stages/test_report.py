@@ -458,3 +458,8 @@ def test_a_screenshot_can_be_taken(page, tmp_path):
     pixels = imread(picture)
     assert pixels.shape[:2] == (2000, 1280)
     assert pixels[..., :3].std() > 0.05  # there is something on it
+
+
+def test_a_value_that_rounds_to_zero_has_no_sign():
+    entry = {"value": -1e-5, "low": -0.0008, "high": 0.0011}
+    assert words.value_text(entry, percent=True) == "0.00 % [−0.08, 0.11]"
