@@ -79,6 +79,27 @@ def check_names(package_path: Iterable[str], package: str) -> None:
             places[path.stem] = path
 
 
+def check_plugins() -> None:
+    """Look at all plugin folders before anything is imported from them.
+
+    Raises
+    ------
+    UserError
+        If one is no directory, or a module has the name of one of lightpool's own or of another plugin.
+    """
+    here = Path(__file__).parent
+    own = {
+        "tasks": here / "tasks",
+        "inputs": here / "inputs",
+        "models": here.parent / "models",
+        "telescopes": here / "camera" / "telescopes",
+        "defects": here / "sky" / "defects",
+    }
+    folders = plugin_folders()
+    for package, place in own.items() if folders else ():
+        check_names([str(place), *(str(folder / package) for folder in folders)], package)
+
+
 def plugin_files() -> list[Path]:
     """All Python files of the plugin folders, sorted: what a result may depend on beside lightpool's own source."""
     return sorted(path for folder in plugin_folders() for path in folder.rglob("*.py"))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipeline.cli import main
 from pipeline.errors import UserError
 from pipeline.plugins import VARIABLE, extend_path, module_names, plugin_files
 
@@ -30,6 +31,18 @@ def test_a_name_that_would_hide_another_is_refused(tmp_path, monkeypatch, file):
         UserError, match=r"plugins/defects/stars\S* has the name of .*package/stars\.py, which hides it"
     ):
         extend_path([str(own)], "defects")
+
+
+@pytest.mark.parametrize("file", ["models/resnet.py", "tasks/energy/spec.py", "telescopes/lst.py", "defects/trails.py"])
+def test_the_command_line_refuses_it_in_one_line(tmp_path, monkeypatch, capsys, file):
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text("")
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    assert main(["models", "list"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / file}".removesuffix("/spec.py"))
+    assert error.count("\n") == 1
+    assert "which hides it; rename it" in error
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path, monkeypatch):

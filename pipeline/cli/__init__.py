@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from pipeline.cli import catalogues, data, networks  # noqa: F401
 from pipeline.cli.framework import app, logging_to_stderr
 from pipeline.errors import UserError
+from pipeline.plugins import check_plugins
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
+        check_plugins()  # before a command imports something of theirs
         with logging_to_stderr():
             code = _run(arguments)
         sys.stdout.flush()
