@@ -52,8 +52,6 @@ class Column:
         Its place in DL2 files (camera).
     hdu : str, optional
         The HDU that it is written to (sky): SCI, ERR, or an extension of its own. None: it is not written.
-    truth : str, optional
-        Event column with its true value.
     """
 
     name: str
@@ -61,7 +59,6 @@ class Column:
     description: str
     dl2: DL2Place | None = None
     hdu: str | None = None
-    truth: str | None = None
 
 
 class Monitor(NamedTuple):

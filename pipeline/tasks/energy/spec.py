@@ -29,7 +29,6 @@ SPEC = TaskSpec(
             "TeV",
             "energy of the primary",
             dl2=DL2Place("energy", "energy", average="log_mean"),
-            truth="true_energy_tev",
         ),
         Column(
             "reco_energy_uncert_tev",
