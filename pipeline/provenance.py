@@ -39,9 +39,22 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def stamp(stage: str, *, config: Mapping[str, Any] | None = None, **facts: Any) -> dict[str, Any]:
-    """Facts that are equal for equal runs: software, stage, configuration (and its digest), plugins, and `facts`
-    (inputs, run ...).
+def stamp(
+    stage: str, *, config: Mapping[str, Any] | None = None, warnings: Iterable[str] = (), **facts: Any
+) -> dict[str, Any]:
+    """Facts that are equal for equal runs, as they go into a product and its sidecar.
+
+    Parameters
+    ----------
+    stage : str
+        Name of the stage.
+    config : mapping, optional
+        What decided the product; its digest is added.
+    warnings : iterable of str
+        What a reader of the product must know because it changes the meaning of its numbers. One sentence each, without
+        the name of the file, so that the report can count equal ones.
+    **facts
+        Inputs, run ...
     """
     result: dict[str, Any] = {"software": "lightpool", "version": __version__, "stage": stage}
     if config is not None:
@@ -49,6 +62,8 @@ def stamp(stage: str, *, config: Mapping[str, Any] | None = None, **facts: Any) 
         result["config_sha256"] = sha256_json(config)
     if files := plugin_files():
         result["plugins"] = {path.name: sha256_file(path) for path in files}
+    if texts := list(dict.fromkeys(warnings)):
+        result["warnings"] = texts
     return result | facts
 
 

@@ -43,3 +43,9 @@ def test_sidecar_stands_beside_the_product(tmp_path):
 def test_missing_packages_are_left_out():
     versions = provenance.package_versions(["numpy", "no-such-distribution"])
     assert list(versions) == ["numpy"]
+
+
+def test_warnings_are_in_the_stamp_once_each():
+    stamped = provenance.stamp("ingest", warnings=["noise as measured", "no zero point", "noise as measured"])
+    assert stamped["warnings"] == ["noise as measured", "no zero point"]
+    assert "warnings" not in provenance.stamp("ingest")

@@ -26,6 +26,10 @@ ZERO_KNOWN = Card("LPZERO", "whether zero means no light")
 SATURATION = Card("LPSATUR", "saturation level")
 SECTION = Card("LPSECT", "exposed section")
 
+# Any product: what changes the meaning of the pixels is in HISTORY, in lines that begin with WARNING_PREFIX.
+N_WARNINGS = Card("LPNWARN", "number of warnings, see HISTORY")
+WARNING_PREFIX = "lightpool warning: "
+
 # Prediction: what was measured before anything was restored.
 LEVEL_BEFORE = Card("LPBKG", "background level of the frame as it came")
 NOISE_BEFORE = Card("LPRMS", "background rms of the frame as it came")
