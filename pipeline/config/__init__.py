@@ -238,4 +238,4 @@ def _networks_of_tasks(content: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(tasks, list | tuple) or (unknown := [task for task in tasks if task not in DEFAULT_NETWORKS]):
         got = tasks if not isinstance(tasks, list | tuple) else unknown[0]
         raise UserError(f"tasks: no default network for {got!r}; accepted: a list of {accepted}")
-    return {key: value for key, value in content.items() if key != "tasks"} | {"networks": dict.fromkeys(tasks, {})}
+    return {key: value for key, value in content.items() if key != "tasks"} | {"networks": {task: {} for task in tasks}}
