@@ -15,7 +15,7 @@ from pipeline.logs import get_logger
 from pipeline.sky import cards
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DESCRIPTIONS, DQ, has
-from pipeline.sky.frames import Frame, FrameProduct, read_frames, write_products
+from pipeline.sky.frames import Frame, FrameProduct, fingerprint, read_frames, write_products
 from pipeline.sky.truth import truth_path
 
 log = get_logger(__name__)
@@ -89,6 +89,7 @@ def _product(frame: Frame) -> FrameProduct:
         cards.ZERO_KNOWN: frame.zero_known,
         cards.SATURATION: _saturation(frame),
         cards.SECTION: str(frame.section) if frame.section else None,
+        cards.SUM: fingerprint(frame.sci),
     }
     known = [("BUNIT", frame.unit, "unit of the pixel values")]
     known += [card.with_value(value) for card, value in values.items() if value is not None]

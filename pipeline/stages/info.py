@@ -169,21 +169,22 @@ _CARDS = ("OBJECT", "DATE-OBS", "EXPTIME", "FILTER", "TELESCOP", "INSTRUME")
 
 def _fits(path: Path) -> Description:
     from pipeline.sky.frames import open_fits, science_hdus
+    from pipeline.sky.headers import Cards
 
     rows = []
     with open_fits(path, memmap=True) as hdus:
         for number, hdu in enumerate(hdus[:_MAX_ROWS]):
             shape = " x ".join(str(hdu.header.get(f"NAXIS{n}")) for n in range(hdu.header.get("NAXIS", 0), 0, -1))
-            unit = hdu.header.get("BUNIT", "")
+            unit = Cards(hdu.header).text("BUNIT")
             kind = "image" if hdu.is_image else "table"
             text = f"{hdu.name or '(no name)'}: {kind} {shape or 'without data'} {unit}".rstrip()
             rows.append((f"HDU {number}", text))
         if len(hdus) > _MAX_ROWS:
             rows.append(("HDUs", f"{len(hdus)} in all"))
         for card in _CARDS:
-            found = [hdu.header[card] for hdu in hdus if card in hdu.header]
-            if found and str(found[0]).strip():
-                rows.append((card, str(found[0]).strip()))
+            found = next((text for hdu in hdus if (text := Cards(hdu.header).text(card))), None)
+            if found is not None:
+                rows.append((card, found))
         rows.append(("science image", _science(hdus, path, science_hdus)))
     return "FITS", rows
 
