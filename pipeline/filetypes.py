@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from pipeline.errors import InputFileError
+from pipeline.files import check_regular, is_directory
 
 Kind = Literal["simtel", "corsika", "dl1", "dl2", "lstchain", "fits", "tiles", "manifest", "bundle", "hdf5"]
 
@@ -46,13 +47,14 @@ def file_kind(path: str | Path) -> Kind:
     Raises
     ------
     InputFileError
-        If it does not exist, cannot be read, is empty, or is of an unknown type.
+        If it does not exist, is not a regular file, cannot be read, is empty, or is of an unknown type.
     """
     path = Path(path)
-    if path.is_dir():
+    if is_directory(path):
         if (path / "card.json").is_file():
             return "bundle"
         raise InputFileError(f"{path} is a directory without card.json; a model bundle has one")
+    check_regular(path)
     head = _head(path)
     if head.startswith(_HDF5):
         return _hdf5_kind(path)

@@ -35,6 +35,7 @@ from pipeline.config.tiles import (
 from pipeline.config.use import EvaluateConfig, PredictConfig, ReportConfig
 from pipeline.config.zoo import ZooConfig, ZooEntry
 from pipeline.errors import UserError
+from pipeline.files import check_regular
 from pipeline.provenance import sha256_json
 
 __all__ = [
@@ -186,7 +187,7 @@ def load_config(path: str | Path) -> Config:
     """
     import yaml
 
-    path = Path(path)
+    path = check_regular(path)
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from pipeline.errors import InputFileError, UserError
-from pipeline.files import atomic_output
+from pipeline.files import atomic_output, check_regular
 from pipeline.provenance import sha256_file
 from pipeline.tiles.shards import Channel, Shard
 from pipeline.tiles.splits import SPLITS
@@ -59,7 +59,7 @@ class Manifest:
         InputFileError
             If the file is missing, not a manifest, of another version, or names a shard that is not there.
         """
-        path = Path(path)
+        path = check_regular(path)
         try:
             content = json.loads(path.read_text())
         except OSError as error:

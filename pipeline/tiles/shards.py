@@ -18,6 +18,7 @@ import hdf5plugin
 import numpy as np
 
 from pipeline.errors import InputFileError
+from pipeline.files import check_regular
 
 FORMAT_NAME = "lightpool-tiles"
 FORMAT_VERSION = 2
@@ -286,13 +287,14 @@ class Shard:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = check_regular(path)
         try:
             # The chunk cache holds two chunks of images and of one image-like target.
             self._file = h5py.File(self.path, "r", rdcc_nbytes=16 << 20)
         except OSError as error:
-            reason = "does not exist" if not self.path.exists() else "is not an HDF5 file, or is damaged"
-            raise InputFileError(f"{self.path} {reason}; give a shard made by `lightpool tiles`") from error
+            raise InputFileError(
+                f"{self.path} is not an HDF5 file, or is damaged; give a shard made by `lightpool tiles`"
+            ) from error
         attrs = self._file.attrs
         if attrs.get("format") != FORMAT_NAME or "groups" not in self._file:
             self._file.close()

@@ -119,7 +119,7 @@ def test_what_is_not_known(tmp_path, content, message):
 
 
 def test_what_is_not_there(tmp_path):
-    with pytest.raises(InputFileError, match="No such file"):
+    with pytest.raises(InputFileError, match="does not exist"):
         file_kind(tmp_path / "nowhere")
     with pytest.raises(InputFileError, match=r"directory without card\.json"):
         file_kind(tmp_path)
