@@ -1,12 +1,14 @@
 """Complete files or none: outputs are written under a temporary name and renamed when complete."""
 
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import InputFileError, UserError
 
 # What a file name may end with, in any number and order, without it being part of the name of the run or frame.
 _SUFFIXES = frozenset(
@@ -39,6 +41,57 @@ def source_name(path: str | Path) -> str:
     while path.suffix.lower() in _SUFFIXES:
         path = path.with_suffix("")
     return path.name
+
+
+_ODD_KINDS = {
+    stat.S_IFDIR: "is a directory, not a file",
+    stat.S_IFIFO: "is a pipe (FIFO), not a regular file; write its content to a file first",
+    stat.S_IFSOCK: "is a socket, not a regular file",
+    stat.S_IFCHR: "is a device, not a regular file",
+    stat.S_IFBLK: "is a device, not a regular file",
+}
+_WHY_NO_STATUS = {
+    errno.ENOENT: "does not exist",
+    errno.ENOTDIR: "does not exist: a part of its path is not a directory",
+    errno.ELOOP: "is a link that leads back to itself",
+    errno.ENAMETOOLONG: "does not exist: its name is longer than the file system allows",
+    errno.EACCES: "cannot be read: no permission for its directory",
+}
+
+
+def check_regular(path: str | Path) -> Path:
+    """Fail if an input is anything but a regular file that may be read. The file is not opened.
+
+    A named pipe would block whoever opens it, and a device may never end. Call this before any input is opened.
+
+    Raises
+    ------
+    InputFileError
+        If `path` is missing, a directory, a pipe, a socket, a device, a loop of links, or may not be read.
+    """
+    path = Path(path)
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except OSError as error:
+        if error.errno == errno.ENOENT and path.is_symlink():
+            raise InputFileError(f"{path} is a link to {os.readlink(path)}, which does not exist") from error
+        reason = _WHY_NO_STATUS.get(error.errno or 0, f"cannot be read: {error.strerror}")
+        raise InputFileError(f"{path} {reason}") from error
+    except ValueError as error:  # a null character
+        raise InputFileError(f"{path} is not the name of a file: {error}") from error
+    if kind != stat.S_IFREG:
+        raise InputFileError(f"{path} {_ODD_KINDS.get(kind, 'is not a regular file')}")
+    if not os.access(path, os.R_OK):
+        raise InputFileError(f"{path} cannot be read: no permission")
+    return path
+
+
+def is_directory(path: str | Path) -> bool:
+    """Whether `path` is a directory; false, and no error, for a name that cannot be looked at."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def check_free(path: str | Path, *, force: bool = False) -> Path:

@@ -349,7 +349,7 @@ def test_a_failed_input_decides_the_exit_code(folder, monkeypatch, keep_going, c
         (["evaluate", "a", "--out", "o"], ["Missing option '--bundle'", "lightpool evaluate --help"]),
         (["explain", "a", "--bundle", "b"], ["Missing option '--event'"]),
         (["bundles", "show"], ["Missing argument 'NAME'"]),
-        (["info", "nowhere"], ["nowhere", "No such file"]),
+        (["info", "nowhere"], ["nowhere", "does not exist"]),
         (["simulate", "sky", "--config", "c", "--out", "o", "--run", "x"], ["--run", "integer"]),
     ],
 )

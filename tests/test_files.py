@@ -1,11 +1,20 @@
 """Whole outputs or none, and the names that products share."""
 
 import os
+import socket
+from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.files import atomic_output, check_free, source_name, write_text_atomically
+from pipeline.errors import InputFileError, UserError
+from pipeline.files import (
+    atomic_output,
+    check_free,
+    check_regular,
+    is_directory,
+    source_name,
+    write_text_atomically,
+)
 
 
 @pytest.mark.parametrize(
@@ -118,3 +127,69 @@ def test_text_needs_a_directory(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*status.json: .*file is not a directory"):
         write_text_atomically(tmp_path / "file" / "status.json", "")
+
+
+def _fifo(folder):
+    os.mkfifo(folder / "odd")
+    return folder / "odd"
+
+
+def _socket(folder):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(folder / "odd"))  # names of sockets have at most 107 bytes
+    return folder / "odd"
+
+
+def _loop(folder):
+    (folder / "odd").symlink_to(folder / "other")
+    (folder / "other").symlink_to(folder / "odd")
+    return folder / "odd"
+
+
+def _broken_link(folder):
+    (folder / "odd").symlink_to("nowhere")
+    return folder / "odd"
+
+
+def _below_a_file(folder):
+    (folder / "file").write_text("")
+    return folder / "file" / "odd"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "odd", "odd does not exist"),
+        (lambda folder: folder, r"is a directory, not a file"),
+        (_fifo, r"odd is a pipe \(FIFO\), not a regular file"),
+        (_socket, "odd is a socket, not a regular file"),
+        (lambda folder: Path("/dev/zero"), "/dev/zero is a device, not a regular file"),
+        (_loop, "odd is a link that leads back to itself"),
+        (_broken_link, "odd is a link to nowhere, which does not exist"),
+        (_below_a_file, "odd does not exist: a part of its path is not a directory"),
+        (lambda folder: folder / ("x" * 300), "its name is longer than the file system allows"),
+        (lambda folder: folder / "a\0b", "is not the name of a file"),
+    ],
+)
+def test_only_regular_files_are_opened(tmp_path, monkeypatch, make, message):
+    monkeypatch.chdir(tmp_path)
+    odd = make(tmp_path)
+    with pytest.raises(InputFileError, match=message):
+        check_regular(odd)
+    assert is_directory(odd) is (odd == tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "größe.h5", os.fsdecode(b"\xff\xfe.h5"), "a\nb\x1b[31m.h5", "-rf"])
+def test_regular_files_may_have_any_name(tmp_path, name):
+    (tmp_path / name).write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / name)
+    assert check_regular(tmp_path / name) == tmp_path / name
+    assert check_regular(tmp_path / "link") == tmp_path / "link"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_files_are_named(tmp_path):
+    (tmp_path / "table.csv").write_text("")
+    (tmp_path / "table.csv").chmod(0)
+    with pytest.raises(InputFileError, match=r"table\.csv cannot be read: no permission"):
+        check_regular(tmp_path / "table.csv")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
 
 from pipeline.errors import InputFileError, UserError
+from pipeline.files import check_regular, is_directory
 from pipeline.inputs import Input, restore_input
 
 FORMAT_NAME = "lightpool-bundle"
@@ -206,7 +207,7 @@ def resolve_bundle(name_or_path: str | Path) -> Path:
         If there is neither; the message lists what ships.
     """
     path = Path(name_or_path)
-    if path.is_dir():
+    if is_directory(path):
         return path
     if str(name_or_path) in list_bundles():
         return bundles_directory() / name_or_path
@@ -228,9 +229,9 @@ def bundle_weights(path: str | Path) -> Path:
         If it has no weights.
     """
     file = resolve_bundle(path) / WEIGHTS_FILE
-    if not file.is_file():
+    if not file.exists():
         raise InputFileError(f"the bundle {file.parent} has no {WEIGHTS_FILE}; copy it again, or train it again")
-    return file
+    return check_regular(file)
 
 
 def load_bundle_card(path: str | Path) -> Card:
@@ -246,8 +247,8 @@ def load_bundle_card(path: str | Path) -> Card:
     directory = resolve_bundle(path)
     file = directory / CARD_FILE
     try:
-        content = file.read_text()
-    except OSError as error:
+        content = check_regular(file).read_text()
+    except (OSError, InputFileError) as error:
         raise InputFileError(
             f"{directory} is not a bundle: it has no readable {CARD_FILE}; give a directory made by `lightpool train`"
         ) from error
@@ -278,7 +279,7 @@ def bundle_sha256(path: str | Path) -> str:
     """Digest of a bundle's weights and ONNX graph: equal digests predict equally."""
     digest = hashlib.sha256()
     for name in (WEIGHTS_FILE, ONNX_FILE):
-        with open(Path(path) / name, "rb") as stream:
+        with open(check_regular(Path(path) / name), "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
 

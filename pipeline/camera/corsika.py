@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import InputFileError
+from pipeline.files import check_regular
 
 if TYPE_CHECKING:
     from eventio import IACTFile
@@ -166,9 +167,7 @@ def read_showers(path: str | Path) -> Iterator[tuple[Run, Shower]]:
     InputFileError
         If the file does not exist, is of another format, or ends in the middle of a shower.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputFileError(f"{path} does not exist")
+    path = check_regular(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # eventio warns about files that end early; our message follows below
         try:

@@ -21,7 +21,7 @@ from pipeline.camera.dl1.instrument import read_subarray
 from pipeline.camera.geometry import Camera
 from pipeline.camera.hillas import image_parameters
 from pipeline.errors import InputFileError
-from pipeline.files import atomic_output, check_free
+from pipeline.files import atomic_output, check_free, check_regular
 
 _IMAGES = "dl1/event/telescope/image/LST_LSTCam"
 _PARAMETERS = "dl1/event/telescope/parameters/LST_LSTCam"
@@ -55,7 +55,7 @@ def convert(path: str | Path, out: str | Path, force: bool = False) -> dict[str,
     InputFileError
         If the file is not whole, or not lstchain's layout.
     """
-    path, out = Path(path), check_free(out, force=force)
+    path, out = check_regular(path), check_free(out, force=force)
     try:
         with h5py.File(path, "r") as file:
             source = _Source(file, path)

@@ -19,7 +19,7 @@ from pipeline.camera.dl1.repack import repack
 from pipeline.camera.geometry import Camera
 from pipeline.config import CameraIngestConfig
 from pipeline.errors import InputFileError
-from pipeline.files import atomic_output, check_free
+from pipeline.files import atomic_output, check_free, check_regular
 from pipeline.logs import get_logger
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def ingest_simtel(path: str | Path, out: str | Path, cfg: CameraIngestConfig, fo
         If the file cannot be opened, or has no triggered event.
     """
     path, out = Path(path), check_free(out, force=force)
-    if not path.exists():
-        raise InputFileError(f"{path} does not exist")
+    check_regular(path)
     stamped = provenance.stamp(
         "ingest", config=cfg.model_dump(mode="json"), input=path.name, input_sha256=provenance.sha256_file(path)
     )
@@ -113,14 +112,19 @@ def open_simtel(path: Path, cfg: CameraIngestConfig | None = None) -> Iterator["
     InputFileError
         If the file cannot be opened.
     """
-    if not path.exists():
-        raise InputFileError(f"{path} does not exist")
+    check_regular(path)
     with _quiet(path), _open(path, cfg or CameraIngestConfig(), []) as source:
         yield source
 
 
 def camera_of(telescope: "TelescopeDescription") -> Camera:
-    """Camera and optics of a telescope as ctapipe describes it."""
+    """Camera and optics of a telescope as ctapipe describes it.
+
+    Raises
+    ------
+    ValueError
+        If its numbers cannot be those of a camera.
+    """
     geometry, readout, optics = telescope.camera.geometry, telescope.camera.readout, telescope.optics
     return Camera(
         name=telescope.camera.name,

@@ -7,6 +7,7 @@ import typer
 from pipeline import text_tables
 from pipeline.cli.framework import app, command, group
 from pipeline.errors import InputFileError, UserError
+from pipeline.files import check_regular
 from pipeline.logs import get_logger
 
 if TYPE_CHECKING:
@@ -118,8 +119,8 @@ def bundles_show(
 
     file = resolve_bundle(name) / README_FILE
     try:
-        text = file.read_text()
-    except (OSError, UnicodeError) as error:
+        text = check_regular(file).read_text()
+    except (OSError, UnicodeError, InputFileError) as error:
         raise InputFileError(
             f"{file.parent} has no readable {README_FILE}; give a directory made by `lightpool train`, or the name of "
             "one that `lightpool bundles list` shows"

@@ -24,7 +24,7 @@ log = get_logger(__name__)
 def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force: bool = False) -> dict[str, Any]:
     """Read, calibrate and write one frame.
 
-    Bias, dark and flat are applied where configured (ccdproc). The truth of a simulated frame is copied along.
+    Bias, dark and flat are applied where configured. The truth of a simulated frame is copied along.
 
     Parameters
     ----------

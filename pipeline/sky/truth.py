@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import InputFileError
-from pipeline.files import source_name
+from pipeline.files import check_regular, source_name
 from pipeline.sky.dq import DQ_DTYPE
 
 
@@ -47,6 +47,7 @@ def read_truth(path: str | Path) -> Truth:
     """
     from astropy.io import fits
 
+    check_regular(path)
     try:
         with fits.open(path, memmap=False) as hdus:
             table = hdus["STARS"].data

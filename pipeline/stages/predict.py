@@ -56,7 +56,7 @@ def predict(
     cfg : Config
         `threads`, `ingest` and `predict` are used.
     files : sequence of path
-        simtel, DL1 and FITS, in any mixture.
+        simtel, DL1 (also with DL2 in it) and FITS, in any mixture.
     bundles : sequence of str or path
         Directories, or names of bundles that ship.
     out : path, optional
@@ -220,9 +220,12 @@ def _plan(files: Sequence[Path], out: Path | None, *, force: bool) -> list[_Job]
         except InputFileError as error:
             jobs.append(_Job(path, None, None, error))
     taken = Counter(job.out for job in jobs if job.out is not None)
+    sources = {path.resolve() for path in map(Path, files)}
     for target, times in taken.items():
         if times > 1:
             raise UserError(f"{times} inputs would be written to {target}; rename them, or predict them one by one")
+        if target.resolve() in sources:
+            raise UserError(f"{target} is an input; predictions are written to a file of their own: give another --out")
         check_free(target, force=force)
     return jobs
 
@@ -242,7 +245,7 @@ def predictable_kind(path: Path) -> Kind:
 
 
 _ARTICLE = {
-    "dl2": "a DL2 file, which already holds predictions",
+    "dl2": "a DL2 file without images, which predictions are made from",
     "corsika": "a CORSIKA file, photons without a telescope",
     "tiles": "a shard of training tiles",
     "manifest": "a manifest of training tiles",

@@ -322,7 +322,7 @@ def test_refuses_to_overwrite(write_fits, tmp_path):
 
 # ---- files that cannot be used ---------------------------------------------------------------------------------------
 def test_missing_file(tmp_path):
-    with pytest.raises(InputFileError, match="does not exist or is not a file"):
+    with pytest.raises(InputFileError, match="does not exist"):
         read_frame(tmp_path / "nowhere.fits")
 
 

@@ -308,7 +308,7 @@ def test_existing_outputs_are_kept_without_force(folder, tmp_path):
         (["run.dl1.h5"], ["denoise"], "none of the bundles takes these: tiny_denoise \\(for FITS frames\\)"),
         (["frame.fits"], ["energy"], "none of the bundles takes these: tiny_energy \\(for camera files\\)"),
         (["energy"], ["energy"], "is a model bundle; predict takes simtel, DL1 and FITS"),
-        (["nowhere.h5"], ["energy"], "cannot read .*nowhere.h5: No such file"),
+        (["nowhere.h5"], ["energy"], "nowhere.h5 does not exist"),
     ],
 )
 def test_files_that_do_not_fit(folder, files, bundles, message):

@@ -26,7 +26,7 @@ from pipeline.camera.dl1.coordinates import (
 from pipeline.camera.dl1.instrument import read_subarray
 from pipeline.camera.dl1.model import ImageChunk
 from pipeline.errors import InputFileError
-from pipeline.files import source_name
+from pipeline.files import check_regular, source_name
 
 _LEVELS = "CTA PRODUCT DATA LEVELS"
 _VERSION = "CTA PRODUCT DATA MODEL VERSION"
@@ -64,7 +64,7 @@ class DL1File:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = check_regular(path)
         self.source = source_name(self.path)
         try:
             self._file = h5py.File(self.path, "r")
@@ -369,10 +369,6 @@ def _first_line(error: BaseException) -> str:
 
 
 def _why_unreadable(path: Path, error: OSError) -> str:
-    if not path.exists():
-        return "does not exist"
-    if path.is_dir():
-        return "is a directory, not a file"
     if path.stat().st_size == 0:
         return "is empty"
     if "truncated" in str(error):

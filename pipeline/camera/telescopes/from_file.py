@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.camera.geometry import Camera
 from pipeline.camera.telescopes.telescope import Telescope
 from pipeline.errors import InputFileError, UserError
+from pipeline.files import check_regular
 
 # How much mirror areas of one kind of telescope may differ: with the same pixels (large and medium telescopes have
 # cameras of 1855 equal pixels, their areas differ by 3.7), and with other pixels.
@@ -71,11 +72,7 @@ def read_cameras(path: Path) -> dict[int, Camera]:
         If the file cannot be read, or is of another format.
     """
     # A run calls this several times, and opening a simtel file takes seconds; a file that changes is read again.
-    try:
-        changed = path.stat().st_mtime_ns
-    except OSError as error:
-        raise InputFileError(f"cannot read {path}: {error.strerror}") from error
-    return _read_cameras(path, changed)
+    return _read_cameras(path, check_regular(path).stat().st_mtime_ns)
 
 
 @cache

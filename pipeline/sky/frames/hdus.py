@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError, UserError
+from pipeline.files import check_regular
 from pipeline.sky import cards
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ def open_fits(path: str | Path, **options: Any) -> Iterator["fits.HDUList"]:
     """
     from astropy.io import fits
 
-    path = Path(path)
-    if not path.is_file():
-        raise InputFileError(f"{path} does not exist or is not a file")
+    path = check_regular(path)
     try:
         # Odd cards are kept as they are, without a warning. The one thing that matters, and that astropy reports
         # only as a warning, is that the end of the file is missing.
