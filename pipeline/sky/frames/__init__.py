@@ -17,7 +17,7 @@ came in, with every other HDU, card and the WCS as they were.
 from pipeline.sky.frames.fingerprint import fingerprint
 from pipeline.sky.frames.frame import Frame
 from pipeline.sky.frames.hdus import open_fits, science_hdus
-from pipeline.sky.frames.reading import read_frame, read_frames, read_pixels
+from pipeline.sky.frames.reading import read_frame, read_frames
 from pipeline.sky.frames.uncertainty import checked_uncertainty
 from pipeline.sky.frames.writing import FrameProduct, write_products
 
@@ -29,7 +29,6 @@ __all__ = [
     "open_fits",
     "read_frame",
     "read_frames",
-    "read_pixels",
     "science_hdus",
     "write_products",
 ]

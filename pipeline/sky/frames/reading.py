@@ -65,14 +65,6 @@ def read_frames(source: "str | Path | fits.HDUList", cfg: SkyIngestConfig | None
         return [_read(hdus, number, cfg, path) for number in science_hdus(hdus, cfg, path)]
 
 
-def read_pixels(path: str | Path, cfg: SkyIngestConfig) -> tuple[np.ndarray, Cards]:
-    """Scaled pixels and cards of the first science image, uncalibrated: for bias, dark and flat frames."""
-    path = Path(path)
-    with open_fits(path, do_not_scale_image_data=True, memmap=True) as hdus:
-        number = science_hdus(hdus, cfg, path)[0]
-        return pixels_of(hdus[number])[0], Cards.of(hdus, number)
-
-
 def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path) -> Frame:
     searched, remarks = Cards.of(hdus, number), Remarks()
     pixels, integer = pixels_of(hdus[number])
