@@ -225,7 +225,7 @@ def find_bias_level(cards: Cards, remarks: Remarks) -> Found | None:
     some with the sign of MaxIm DL.
     """
     level = _first(cards.of_image(*_BIAS_LEVEL_CARDS), _ANY_NUMBER, "bias level", remarks.warn)
-    if level is not None:
+    if level is not None and level.value != 0:  # 0: not filled in
         return level
     pedestal = _first(cards.of_image("PEDESTAL"), _ANY_NUMBER, "pedestal", remarks.warn)
     if pedestal is None or pedestal.value == 0:

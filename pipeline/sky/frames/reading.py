@@ -21,6 +21,7 @@ from pipeline.sky.frames.scale import (
     gain_e_per_adu,
     read_noise_e,
     saturation_level,
+    zero_is_contradicted,
 )
 from pipeline.sky.frames.uncertainty import checked_uncertainty
 from pipeline.sky.headers import Cards
@@ -207,6 +208,9 @@ def _scale(
         return _Scale(cfg.bias_level_adu or 0.0, cfg.bias_level_adu is not None, cfg.gain_e_per_adu, False)
     bias, zero_known = bias_level(searched, cfg, pixels, section, integer, measured, remarks)
     gain, contradicted = gain_e_per_adu(searched, cfg, bias, zero_known, measured, remarks)
+    if zero_known and gain is not None:
+        read_noise = read_noise_e(searched, cfg, Remarks())
+        zero_known = not zero_is_contradicted(gain, bias, read_noise, measured, remarks)
     return _Scale(bias, zero_known and not contradicted, gain, contradicted)
 
 

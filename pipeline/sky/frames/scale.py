@@ -11,15 +11,21 @@ from pipeline.sky.background import BoxNoise
 from pipeline.sky.headers import Cards, Section
 from pipeline.sky.remarks import Remarks
 
+# Photon statistics and read noise are not believed where the measured noise differs by more than this.
+MODEL_FACTOR = 1.5
 # A level this many times the noise above zero: the sky has not been subtracted.
 LEVEL_SIGMA = 3.0
-# A gain is not believed if the noise is more than this times that of all the light that the pixels can hold ...
-_MAX_EXCESS = 2.0
+# A gain is not believed if the noise is more than this times that of all the light that the pixels can hold, with
+# pixels of which the sensitivity varies by this share ...
+_MAX_EXCESS = 1.5
+_SENSITIVITY_RMS = 0.01
 # ... or, for pixels that are no raw counts, less than that of the level by this: averages of nine frames, rates.
 _MAX_DEFICIT = 3.0
+# Level of the sky below which pixels hold no bias [adu].
+_LEAST_BIAS_ADU = 50.0
 # Largest read noise of a camera whose header does not give it, and smallest noise of any [electron].
 _UNKNOWN_READ_NOISE_E = 30.0
-_LEAST_NOISE_E = 0.1
+LEAST_NOISE_E = 0.1
 
 # Saturation: at least so many pixels share a value; it lies so far above the background [sigma]; there are so many
 # times more of them than in the range below, of this share of the way down to the background; and few pixels above.
@@ -99,6 +105,9 @@ def gain_e_per_adu(
     """Gain of pixels in ADU, None where unknown; and whether a header has one that the pixels contradict."""
     if cfg.gain_e_per_adu is not None:
         remarks.note(f"gain {cfg.gain_e_per_adu:g} electron/adu from the configuration")
+        contradiction = _contradicts_gain(cfg.gain_e_per_adu, cards, cfg, bias_adu, zero_known, measured)
+        if contradiction is not None:
+            remarks.warn(f"the gain {cfg.gain_e_per_adu:g} of the configuration is doubtful, because {contradiction}")
         return cfg.gain_e_per_adu, False
     found = Remarks()
     gain = headers.find_gain(cards, found)
@@ -126,28 +135,49 @@ def _contradicts_gain(
     """Why the noise of the pixels cannot be that of electrons, if so.
 
     Without a known zero point, all of the level counts as light. That is the most noise which is possible; the least
-    only in pixels that are not whole numbers, because raw ones may hold any bias.
+    only in pixels that are no whole numbers (raw ones hold a bias, whatever the header says) and lie below the bias
+    level of any camera, if the zero point is unknown.
     """
     if not len(measured):
         return None
     boxes = measured.scaled(bias_adu, gain)
     level, noise = float(np.median(boxes.level)), float(np.median(boxes.spread))
-    if noise < _LEAST_NOISE_E:
+    if noise < LEAST_NOISE_E:
         return f"it would make the noise {noise:.2g} electron, less than that of any camera"
     read_noise = read_noise_e(cards, cfg, Remarks())
     light = np.maximum(boxes.level, 0)
-    most = np.sqrt(light + (_UNKNOWN_READ_NOISE_E if read_noise is None else read_noise) ** 2)
+    read_noise_most = _UNKNOWN_READ_NOISE_E if read_noise is None else read_noise
+    most = np.sqrt(light + read_noise_most**2 + (_SENSITIVITY_RMS * light) ** 2)
     # A quarter of the boxes must be free of crowding, nebulae and fringes.
     if level > LEVEL_SIGMA * noise and np.quantile(boxes.pixel / most, 0.25) > _MAX_EXCESS:
         return f"it would make the noise {noise:.3g} electron, where photons and read noise give {np.median(most):.3g}"
-    if zero_known or not measured.whole_numbers:
+    may_hold_bias = np.median(measured.level) > _LEAST_BIAS_ADU or cfg.bias or cfg.dark
+    if not measured.whole_numbers and (zero_known or not may_hold_bias):
         least = np.sqrt(light + (read_noise or 0.0) ** 2)
         if np.median(boxes.spread) * _MAX_DEFICIT < np.median(least):
             return (
                 f"it would make the noise {noise:.3g} electron, where photons and read noise give "
-                f"{np.median(least):.3g}: the pixels are averages, rates or scaled"
+                f"{np.median(least):.3g}: the pixels are averages, rates or scaled, or hold a bias"
             )
     return None
+
+
+def zero_is_contradicted(
+    gain: float, bias_adu: float, read_noise: float | None, measured: BoxNoise, remarks: Remarks
+) -> bool:
+    """Whether raw counts have less noise than the photons of their level: they hold a bias, or more of it."""
+    if not (len(measured) and measured.whole_numbers):
+        return False
+    boxes = measured.scaled(bias_adu, gain)
+    expected = float(np.median(np.sqrt(np.maximum(boxes.level, 0) + (read_noise or 0.0) ** 2)))
+    noise = float(np.median(boxes.spread))
+    if noise * MODEL_FACTOR >= expected:
+        return False
+    remarks.warn(
+        f"the zero point is not believed: the noise is {noise:.3g} electron, where photons and read noise give "
+        f"{expected:.3g}, so that the pixels hold a bias still, or are averages: configure ingest.sky.bias_level_adu"
+    )
+    return True
 
 
 def read_noise_e(cards: Cards, cfg: SkyIngestConfig, remarks: Remarks) -> float | None:

@@ -10,16 +10,18 @@ import numpy as np
 
 from pipeline.sky.background import BoxNoise, box_noise
 from pipeline.sky.frames.frame import Frame
-from pipeline.sky.frames.scale import LEVEL_SIGMA
+from pipeline.sky.frames.scale import LEAST_NOISE_E, LEVEL_SIGMA, MODEL_FACTOR
+from pipeline.sky.headers import find_exposure
 from pipeline.sky.remarks import Remarks
 
-# An uncertainty is not believed where the measured noise differs by more than this ...
-_FACTOR = 1.5
-# ... and a plane that came with the frame if it is larger by this: it may include more than noise (flat, background).
-_PLANE_FACTOR = 2.0
+# An uncertainty that came with the frame is not believed if the noise of the pixels is larger by the first, or smaller
+# by the second: it may include more than noise (flat field, background).
+_MAX_NOISE, _MIN_NOISE = 1.5, 2.0
+# Pixels with less noise than this share of the model may be electrons per second: no average is of a hundred frames.
+_RATE_SHARE = 0.1
 
 
-def checked_uncertainty(frame: Frame, given: np.ndarray | None = None, source: str = "the file") -> Frame:
+def checked_uncertainty(frame: Frame, given: np.ndarray | None = None, source: str = "of the file") -> Frame:
     """A frame with an uncertainty that its pixels do not contradict.
 
     Parameters
@@ -30,7 +32,7 @@ def checked_uncertainty(frame: Frame, given: np.ndarray | None = None, source: s
         One sigma, in the frame's unit. It is kept if it is between 1/1.5 and 2 times the noise of the pixels, where
         noise that is correlated between neighbours counts as a whole. Else, and without one, it is modelled.
     source : str
-        Where `given` comes from, for the warning.
+        What `given` is, for the warning: "of the file", "after calibration".
 
     Returns
     -------
@@ -45,7 +47,7 @@ def checked_uncertainty(frame: Frame, given: np.ndarray | None = None, source: s
         contradiction = _contradicts_plane(given[part], measured)
         if contradiction is None:
             return replace(frame, err=given)
-        remarks.warn(f"the uncertainty of {source} is not believed: {contradiction}; it is replaced")
+        remarks.warn(f"the uncertainty {source} is not believed: {contradiction}; another takes its place")
     variance, believed = _modelled_variance(frame, measured, remarks)
     if variance is None:
         err = np.full(frame.shape, frame.noise, np.float32)
@@ -64,8 +66,8 @@ def _contradicts_plane(given: np.ndarray, measured: BoxNoise) -> str | None:
     if not len(measured):
         return None
     expected = measured.medians_of(given)
-    too_small = np.quantile(measured.pixel / expected, 0.25) > _FACTOR
-    too_large = np.median(measured.coarse / expected) * _PLANE_FACTOR < 1
+    too_small = np.quantile(measured.pixel / expected, 0.25) > _MAX_NOISE
+    too_large = np.median(measured.coarse / expected) * _MIN_NOISE < 1
     if not (too_small or too_large):
         return None
     noise = np.median(measured.pixel if too_small else measured.coarse)
@@ -82,10 +84,10 @@ def _modelled_variance(frame: Frame, measured: BoxNoise, remarks: Remarks) -> tu
     read_noise = frame.read_noise_e or 0.0
     if len(measured):
         expected = np.sqrt(np.maximum(measured.level, 0) + read_noise**2)
-        if np.median(measured.spread) * _FACTOR < np.median(expected):
+        if np.median(measured.spread) * MODEL_FACTOR < max(np.median(expected), LEAST_NOISE_E):
             return _variance_of_averages(frame, float(np.median(expected)), remarks), False
         known = frame.read_noise_e is not None
-        if known and np.quantile(measured.pixel / np.maximum(expected, 1e-30), 0.25) > _FACTOR:
+        if known and np.quantile(measured.pixel / np.maximum(expected, 1e-30), 0.25) > MODEL_FACTOR:
             return _variance_above_sky(frame, float(np.median(expected)), remarks), False
     if frame.read_noise_e is None:
         remarks.note("uncertainty from the measured background noise and the photon statistics above the background")
@@ -119,13 +121,22 @@ def _variance_without_gain(frame: Frame, remarks: Remarks) -> np.ndarray | None:
 
 def _variance_of_averages(frame: Frame, expected: float, remarks: Remarks) -> np.ndarray | None:
     """The pixels have less noise than electrons would have."""
-    effective = _effective_gain(frame)
+    effective = _effective_gain(frame) or _seconds_of_rates(frame, expected)
     remarks.warn(
         f"uncertainty is the measured background noise {frame.noise:.3g}, where photon statistics and read noise give "
         f"{expected:.3g}: the pixels are averaged, resampled or not counts, or their zero point is wrong; photon noise "
         + ("of sources is not included" if effective is None else "of sources is scaled alike")
     )
     return None if effective is None else _with_sources(frame, max(effective, 1.0))
+
+
+def _seconds_of_rates(frame: Frame, expected: float) -> float | None:
+    """Exposure time, if the pixels can be electrons per second: as counts, they have at least half the read noise."""
+    exposure = None if frame.searched is None else find_exposure(frame.searched, Remarks())
+    if exposure is None or exposure.value <= 1 or frame.noise > _RATE_SHARE * expected:
+        return None
+    counted = frame.noise * exposure.value
+    return exposure.value if counted >= max(0.5 * (frame.read_noise_e or 0.0), LEAST_NOISE_E) else None
 
 
 def _variance_above_sky(frame: Frame, expected: float, remarks: Remarks) -> np.ndarray:
