@@ -237,6 +237,7 @@ def _manifest(path: Path) -> Description:
     for split, classes in manifest.counts.items():
         parts = ", ".join(f"{name} {count}" for name, count in classes.items() if name != "all")
         rows.append((split, f"{sum(classes.values())}" + (f" ({parts})" if parts else "")))
+    rows += [("warning", text) for text in manifest.provenance.get("warnings", ())]
     return f"manifest of tiles ({manifest.wing})", rows
 
 
