@@ -4,10 +4,12 @@ ctapipe takes seconds to import and is needed nowhere else on the way from image
 imported where it is used.
 """
 
+import gzip
 import json
 import logging
 import uuid
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +35,7 @@ log = get_logger(__name__)
 # ctapipe's Hillas parameters make a square matrix of the cleaned pixels, its borders one of all pixels: gigabytes for
 # more than this. Tiles are cleaned and parametrised without such matrices.
 _MAX_PIXELS = 12_000
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # first bytes of compressed files
 _KEPT = "only what comes before was read"
 # What ctapipe's writer stamps with the time of the run, a random number or the user's name: the sidecar has these.
 _VARYING = (
@@ -199,7 +202,13 @@ def _process(path: Path, raw: Path, cfg: CameraIngestConfig, findings: Findings)
     Provenance().start_activity("lightpool ingest")
     try:
         with _open(path, cfg, findings) as source:
-            return _write_events(source, path, raw, findings)
+            counts = _write_events(source, path, raw, findings)
+        if not findings.warnings and cfg.max_events is None and (fault := _compression_fault(path)):
+            findings.warnings.append(
+                f"its compressed data are damaged ({fault}): numbers in any of its {counts['n_events']} events may be "
+                "wrong; copy it again"
+            )
+        return counts
     except _EventNotWrittenError as error:
         n_events, cause = error.args
         raw.unlink(missing_ok=True)
@@ -273,6 +282,27 @@ def _write_thrown(source: "SimTelEventSource", write: Any, findings: Findings) -
         )
         return
     write.write_simulated_shower_distributions(distributions)
+
+
+def _compression_fault(path: Path) -> str:
+    """What is wrong with a compressed file, by its checksum, which eventio does not look at; empty if nothing is."""
+    import zstandard
+
+    with open(path, "rb") as raw:
+        head = raw.read(4)
+        raw.seek(0)
+        try:
+            if head.startswith(_GZIP):
+                stream = gzip.GzipFile(fileobj=raw)
+            elif head == _ZSTD:
+                stream = zstandard.ZstdDecompressor().stream_reader(raw)
+            else:
+                return ""
+            while stream.read(1 << 20):
+                pass
+        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+            return _described(error)
+    return ""
 
 
 @contextmanager

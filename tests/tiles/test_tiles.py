@@ -369,7 +369,7 @@ def test_a_class_of_few_tiles_that_costs_the_others_their_weights(tmp_path):
     warnings = made.provenance["warnings"]
     assert [text.partition(",")[0] for text in warnings] == [
         "364 of 400 tiles of class 0 have weight 0",
-        "379 of 397 tiles of class 101 have weight 0",
+        "395 of 397 tiles of class 101 have weight 0",
         "2 of 3 tiles of class 402 have weight 0",
     ]
     assert "because another class has none with such values of true_energy_tev, hillas_intensity" in warnings[0]
