@@ -15,7 +15,9 @@ READS = ("tiles.weighting",)
 CLASS_COLUMN = "true_primary_id"
 
 
-def make_manifest(shards: Sequence[Path], cfg: Config, out: Path, *, force: bool = False) -> Manifest:
+def make_manifest(
+    shards: Sequence[Path], cfg: Config, out: Path, *, force: bool = False, shards_outside: bool = False
+) -> Manifest:
     """Write `out` for `shards`, with weights that equalise energy, offset and size between gammas and hadrons.
 
     Tiles that cannot be weighted (no pointing, no truth) do not cost the others their weights; a warning counts them.
@@ -23,7 +25,8 @@ def make_manifest(shards: Sequence[Path], cfg: Config, out: Path, *, force: bool
     Raises
     ------
     UserError
-        If the shards do not belong together or hold no tile.
+        If the shards do not belong together, hold no tile, or lie outside the folder of `out` (without
+        `shards_outside`).
     """
     weighting = cfg.tiles.weighting
     stamped = provenance.stamp("manifest", config=sections_of(cfg, READS))
@@ -38,6 +41,7 @@ def make_manifest(shards: Sequence[Path], cfg: Config, out: Path, *, force: bool
         },
         max_weight=weighting.max_weight,
         provenance=stamped,
+        shards_outside=shards_outside,
         force=force,
     )
     for text in manifest.provenance.get("warnings", ()):
