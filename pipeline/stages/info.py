@@ -169,13 +169,23 @@ def _prediction_rows(path: Path) -> list[Row]:
 
 
 def _lstchain(path: Path) -> Description:
-    import h5py
+    from pipeline.camera.lstchain import IMAGES, PARAMETERS, WITHOUT_IMAGES
+    from pipeline.hdf5 import dataset, open_hdf5, read_columns
 
-    with h5py.File(path) as file:
-        table = file["dl1/event/telescope/parameters/LST_LSTCam"]
-        rows = [("images", str(len(table)))]
-        rows.append(("truth", "yes" if "mc_energy" in (table.dtype.names or ()) else "no"))
-    return "lstchain DL1", [*rows, ("note", f"convert it with `lightpool ingest {path.name} --out DIR`")]
+    with open_hdf5(path) as file:
+        table = dataset(file, PARAMETERS)
+        if IMAGES in file:
+            n_images = len(dataset(file, IMAGES))
+            note = f"convert it with `lightpool ingest {path.name} --out DIR`"
+        else:
+            n_images, note = 0, f"it holds {WITHOUT_IMAGES}"
+        names = table.dtype.names or ()
+        runs = sorted(set(read_columns(file, PARAMETERS, {"obs_id": "integer"})["obs_id"].tolist()))
+    shown = ", ".join(map(str, runs[:_MAX_ROWS])) + (
+        f" and {len(runs) - _MAX_ROWS} more" if len(runs) > _MAX_ROWS else ""
+    )
+    rows = [("runs", shown), ("images", str(n_images)), ("truth", "yes" if "mc_energy" in names else "no")]
+    return "lstchain DL1", [*rows, ("note", note)]
 
 
 # ---- sky -------------------------------------------------------------------------------------------------------------
@@ -243,6 +253,7 @@ def _manifest(path: Path) -> Description:
     for split, classes in manifest.counts.items():
         parts = ", ".join(f"{name} {count}" for name, count in classes.items() if name != "all")
         rows.append((split, f"{sum(classes.values())}" + (f" ({parts})" if parts else "")))
+    rows += [("warning", text) for text in manifest.provenance.get("warnings", ())]
     return f"manifest of tiles ({manifest.wing})", rows
 
 
