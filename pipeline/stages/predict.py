@@ -109,6 +109,8 @@ def _log_status(status: Mapping[str, Any]) -> None:
     elif "output" in status:
         name, out = Path(status["file"]).name, status["output"]
         log.info("%s: %d of %d images predicted, written to %s", name, status["n_valid"], status["n_images"], out)
+    for text in status.get("warnings", ()):
+        log.warning("%s: %s", Path(status["file"]).name, text)
 
 
 def _predict_one(job: "_Job", settings: "_Settings", models: "_Models", sink: RecordSink) -> dict[str, Any]:
@@ -359,11 +361,12 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
     started = time.monotonic()
     cfg = settings.cfg
     frames = read_frames(job.path, cfg.ingest.sky)
+    warnings = list(dict.fromkeys(text for frame in frames for text in frame.warnings))
+    for note in dict.fromkeys(note for frame in frames for note in frame.notes):
+        log.debug("%s: %s", job.path.name, note)
     new_frames = []
     for predictor in models.sky:
         for frame in frames:
-            for note in frame.notes:
-                log.debug("%s: %s", job.path.name, note)
             result = restore_frame(frame, predictor, cfg.predict.tile_px, cfg.predict.overlap_px)
             if sink.wanted:
                 sink.write(_frame_record(job.path.name, frame, predictor.card.name, result))
@@ -371,6 +374,8 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
                 new_frames.append(product_of(frame, result))
     sink.end_of_file()
     status: dict[str, Any] = {"n_images": len(frames), "n_valid": len(frames), "left_out": {}}
+    if warnings:
+        status["warnings"] = warnings
     if job.out is not None:
         card = models.sky[0].card
         products.write_frames(job.path, job.out, new_frames, card, cfg, started=started, force=settings.force)
@@ -404,4 +409,5 @@ def _frame_record(file: str, frame: "Frame", model: str, result: "FrameResult") 
         "n_restored": int(np.count_nonzero(has(result.dq, DQ.RESTORED))),
         "n_saturated": int(np.count_nonzero(has(result.dq, DQ.SATURATED))),
         "n_missing": int(np.count_nonzero(has(result.dq, DQ.MISSING))),
+        "warnings": list(frame.warnings),
     }
