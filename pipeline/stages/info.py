@@ -130,15 +130,13 @@ def _telescope_rows(telescopes: dict[int, Any], n_images: dict[int, int]) -> lis
 
 
 def _dl2(path: Path) -> Description:
-    import h5py
-    import hdf5plugin  # noqa: F401 (registers blosc)
+    from pipeline.camera.dl2.contents import SHOWER, TRIGGER
+    from pipeline.hdf5 import attribute, open_hdf5
 
-    with h5py.File(path) as file:
-        n_events = len(file.get("dl1/event/subarray/trigger", ()))
-        version = file.attrs.get("CTA PRODUCT DATA MODEL VERSION", "unknown")
-        version = version.decode() if isinstance(version, bytes) else str(version)
-        rows = [("events", str(n_events))]
-        truth = "yes" if "simulation/event/subarray/shower" in file else "no"
+    with open_hdf5(path) as file:
+        version = attribute(file, "CTA PRODUCT DATA MODEL VERSION", "text", "unknown")
+        rows = [("events", str(len(file.get(TRIGGER, ()))))]
+        truth = "yes" if SHOWER in file else "no"
     rows += _prediction_rows(path)
     rows += [("images", "none: give predict the file that they are in"), ("truth", truth)]
     return f"ctapipe DL2, data model {version}", rows
@@ -146,25 +144,26 @@ def _dl2(path: Path) -> Description:
 
 def _prediction_rows(path: Path) -> list[Row]:
     """One row for each reconstructor and what it gives, of the file's DL2."""
-    import h5py
-    import hdf5plugin  # noqa: F401 (registers blosc)
+    from pipeline.camera.dl2.contents import DL2_OF_EVENTS, DL2_OF_TELESCOPES, contents_of
+    from pipeline.hdf5 import open_hdf5
 
     rows = []
-    with h5py.File(path) as file:
-        for kind, models in file.get("dl2/event/telescope", {}).items():
-            for model, tables in models.items():
-                # Some quantities, such as impact distances, are given without saying which are valid.
-                flags = [
-                    table.fields(f"{model}_tel_is_valid")[:].astype(bool)
-                    for table in tables.values()
-                    if f"{model}_tel_is_valid" in table.dtype.names
-                ]
-                n = sum(len(table) for table in tables.values())
-                ids = [int(name.removeprefix("tel_")) for name in tables if name.startswith("tel_")]
-                valid = f", {sum(int(flag.sum()) for flag in flags)} valid" if flags else ""
-                rows.append((kind, f"{model}: {n} images of telescopes {_ranges(ids)}{valid}"))
-        for kind, models in file.get("dl2/event/subarray", {}).items():
-            rows += [(kind, f"{model}: {len(table)} events, telescopes combined") for model, table in models.items()]
+    with open_hdf5(path) as file:
+        contents = contents_of(file)
+        for group, paths in contents.of_telescopes.items():
+            if not group.startswith(f"{DL2_OF_TELESCOPES}/"):
+                continue
+            kind, _, model = group.removeprefix(f"{DL2_OF_TELESCOPES}/").partition("/")
+            tables = [file[path] for path in paths.values()]
+            # Some quantities, such as impact distances, are given without saying which are valid.
+            flag = f"{model}_tel_is_valid"
+            flags = [table.fields(flag)[:].astype(bool) for table in tables if flag in table.dtype.names]
+            valid = f", {sum(int(values.sum()) for values in flags)} valid" if flags else ""
+            rows.append((kind, f"{model}: {sum(map(len, tables))} images of telescopes {_ranges(paths)}{valid}"))
+        for path_of_table in contents.of_events:
+            if path_of_table.startswith(f"{DL2_OF_EVENTS}/"):
+                kind, _, model = path_of_table.removeprefix(f"{DL2_OF_EVENTS}/").partition("/")
+                rows.append((kind, f"{model}: {len(file[path_of_table])} events, telescopes combined"))
     return rows
 
 
