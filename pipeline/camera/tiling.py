@@ -1,5 +1,6 @@
 """Camera images to tiles, with cleaning, quality cuts and image parameters: one path for training and prediction."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from pipeline.tiles.shards import Channel, TileBatch
 
 CHANNELS = (Channel("charge", "p.e."), Channel("peak_time", "ns"), Channel("mask", ""))
 
-#: Why an image is rejected, in the order of the checks.
+#: Why an image of a shower is rejected, in the order of the checks; before these come the reasons of its file
+#: (`ImageChunk.left_out`).
 REJECTION_REASONS = (
     "marked invalid in the file",
     "nothing left by the cleaning",
@@ -64,7 +66,7 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     image = np.where(np.isfinite(chunk.image), chunk.image, np.float32(np.nan))
     mask = tailcuts(image, camera, recipe.picture_pe, recipe.boundary_pe, recipe.min_picture_neighbors)
     parameters = image_parameters(image, chunk.peak_time, mask, camera)
-    reason = _reasons(chunk.is_valid, parameters, recipe)
+    reason = np.where(chunk.left_out == "", _reasons(chunk.is_valid, parameters, recipe), chunk.left_out)
     keep = reason == ""
     image, mask, time = image[keep], mask[keep], chunk.peak_time[keep]
     mapper = tile_mapper(camera, recipe.size_px)
@@ -72,7 +74,6 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     tiles[:, 0] = np.minimum(mapper.charge(image), _MAX_CHARGE_PE)
     tiles[:, 1] = mapper.average(_relative_time(image, time, mask), dilate(mask, camera))
     tiles[:, 2] = mapper.average(mask)
-    counts = {text: int(np.count_nonzero(reason == text)) for text in REJECTION_REASONS}
     events = {_SHORT_NAMES.get(name, name): column[keep] for name, column in parameters.items()}
     events |= {name: getattr(chunk, name)[keep] for name in ("obs_id", "event_id", "shower_id")}
     events["tel_id"] = np.full(len(image), chunk.tel_id)
@@ -87,7 +88,7 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     if truth:
         for spec in specs_of("camera"):
             batch.targets |= get_targets(spec.name).of_truth(batch)
-    return CameraTiles(batch, {text: count for text, count in counts.items() if count}, reason)
+    return CameraTiles(batch, dict(Counter(reason[~keep])), reason)
 
 
 def column_types(*, truth: bool) -> dict[str, str]:
@@ -182,6 +183,8 @@ def _rows_by_shower(file: DL1File, tel_ids: list[int]) -> dict[str, np.ndarray]:
     columns: dict[str, list[np.ndarray]] = {"tel_id": [], "row": [], "obs_id": [], "shower_id": [], "order": []}
     for tel_id in tel_ids:
         index = file.index(tel_id)
+        if index["event_id"].dtype == np.uint64:
+            raise InputFileError(f"{file.path} has ids beyond 2^63 - 1, which tiles cannot hold; renumber its events")
         n = len(index["order"])
         for name, column in (index | {"tel_id": np.full(n, tel_id), "row": np.arange(n)}).items():
             columns.get(name, []).append(column)

@@ -19,7 +19,7 @@ from pipeline.stages.inputs import failed, planned_outputs
 log = get_logger(__name__)
 
 #: Sections of the configuration that decide the tiles of each wing.
-READS_CAMERA = ("tiles.camera", "tiles.splits", "seed")
+READS_CAMERA = ("ingest.camera.event_types", "tiles.camera", "tiles.splits", "seed")
 READS_SKY = ("tiles.sky", "tiles.splits", "seed")
 
 
@@ -83,12 +83,16 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
     started = time.monotonic()
     recipe = ImageRecipe.of(cfg.tiles.camera)
     rejected: Counter[str] = Counter()
-    with DL1File(path) as file:
+    with DL1File(path, cfg.ingest.camera.event_types) as file:
+        warnings = file.check() + (file.unknown_pointings() if file.has_truth else [])
+        for text in warnings:
+            log.warning("%s: %s", path.name, text)
         identity = chosen_camera(file, cfg.tiles.camera.camera)
         other = sum(file.n_images_of(t) for t in file.tel_ids if file.telescopes[t].identity != identity)
         stamped = provenance.stamp(
             "tiles",
             config=sections_of(cfg, READS_CAMERA),
+            warnings=warnings,
             input=path.name,
             input_sha256=provenance.sha256_file(path),
         )
@@ -118,7 +122,7 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
     counts = {"n_images": n_images, "n_tiles": n_tiles, "rejected": dict(rejected)}
     provenance.write_sidecar(out, stamped, **counts, wall_time_s=round(time.monotonic() - started, 2))
     log.info("%s: %d of %d images on tiles (%s)", path.name, n_tiles, n_images, _listed(rejected))
-    return {"output": str(out), "camera": identity} | counts
+    return {"output": str(out), "camera": identity} | counts | ({"warnings": warnings} if warnings else {})
 
 
 def _splits(source: str, obs_ids: Sequence[int], events: dict[str, np.ndarray], cfg: Config) -> np.ndarray:
