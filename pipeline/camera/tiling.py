@@ -191,6 +191,7 @@ def tile_file(file: DL1File, recipe: ImageRecipe, identity: str) -> Iterator[tup
     tel_ids = [tel_id for tel_id in file.tel_ids if file.telescopes[tel_id].identity == identity]
     if not tel_ids:
         return
+    file.check(tel_ids)
     rows = _rows_by_shower(file, tel_ids)
     size = _chunk_images(file.telescopes[tel_ids[0]].n_pixels, recipe.size_px)
     for start, stop in _blocks(rows["group"], size):

@@ -56,6 +56,28 @@ def telescope_table(group: str, tel_id: int) -> str:
     return f"{group}/tel_{tel_id:03d}"
 
 
+def telescopes_in(file: h5py.File, group: str) -> list[int]:
+    """Telescopes that have a table in a group, in rising order."""
+    numbers = (name.removeprefix("tel_") for name in file.get(group, ()) if name.startswith("tel_"))
+    return sorted(int(number) for number in numbers if number.isdecimal())
+
+
+def telescope_ids(file: h5py.File, path: Path, table: str, tel_id: int) -> dict[str, np.ndarray]:
+    """Keys of the table of one telescope.
+
+    Raises
+    ------
+    InputFileError
+        If a key stands twice, or is of another telescope, naming the first such key.
+    """
+    ids = read_ids(file, table, IMAGE)
+    unique_index(ids, path, table)
+    if (wrong := np.flatnonzero(ids["tel_id"] != tel_id)).size:
+        key = described(IMAGE, [int(ids[name][wrong[0]]) for name in IMAGE])
+        raise InputFileError(f"{path}: {table} has a row of another telescope ({key}); make the file again")
+    return ids
+
+
 class EventTables:
     """Triggers of a file. Making this checks the keys of all its tables but those of images.
 
@@ -84,9 +106,8 @@ class EventTables:
         self._telescope_types = self._types_in(schema.TEL_TRIGGER) if self._telescope_ids is not None else None
         self._column_of, self._mask = self._read_mask()
         for group in (schema.PARAMETERS, schema.TRUE_IMPACT):
-            for name in file.get(group, ()):
-                if name.startswith("tel_"):
-                    unique_index(read_ids(file, f"{group}/{name}", IMAGE), path, f"{group}/{name}")
+            for tel_id in telescopes_in(file, group):
+                telescope_ids(file, path, telescope_table(group, tel_id), tel_id)
 
     def _types_in(self, table: str) -> np.ndarray:
         if "event_type" not in self._file[table].dtype.names:
@@ -124,7 +145,7 @@ class EventTables:
             problem[(problem == "") & ~marked] = NOT_IN_MASK
         return Triggers(row, problem, combined_types(array_type, own_type))
 
-    def listed_ids(self, tel_id: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def listed_ids(self, tel_id: int) -> dict[str, np.ndarray] | None:
         """obs_id and event_id of the images of a telescope as other tables list them, in the order of these tables.
 
         None where there is no such table, or they do not agree: then only the images themselves can tell.
@@ -132,11 +153,11 @@ class EventTables:
         if self._telescope_ids is None:
             return None
         here = self._telescope_ids["tel_id"] == tel_id
-        ids = self._telescope_ids["obs_id"][here], self._telescope_ids["event_id"][here]
+        ids = {name: self._telescope_ids[name][here] for name in EVENT}
         parameters = telescope_table(schema.PARAMETERS, tel_id)
         if parameters in self._file:
             listed = read_ids(self._file, parameters, EVENT)
-            if not all(np.array_equal(one, other) for one, other in zip(ids, listed.values(), strict=True)):
+            if not all(np.array_equal(ids[name], listed[name]) for name in EVENT):
                 return None
         return ids
 
@@ -189,8 +210,8 @@ class Showers:
         result[is_known] = self._shower_id[row[is_known]]
         return result
 
-    def truth(self, obs_id: np.ndarray, event_id: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Truth of each event and whether it is known; NaN, and -1 as the particle, where it is not."""
+    def truth(self, obs_id: np.ndarray, event_id: np.ndarray) -> dict[str, np.ndarray]:
+        """Truth of each event; NaN, and -1 as the particle, where no shower is known."""
         row, is_known = self._index.find(obs_id, event_id)
         truth = {}
         for name, column in self._columns.items():
@@ -198,15 +219,21 @@ class Showers:
             truth[name][is_known] = column[row[is_known]]
         truth["true_primary_id"] = np.full(len(row), -1)
         truth["true_primary_id"][is_known] = self._primary_id[row[is_known]]
-        return truth, is_known
+        return truth
 
+    def refuse_unknown(self, tel_id: int, obs_id: np.ndarray, event_id: np.ndarray, needed: np.ndarray) -> None:
+        """Refuse images that need a shower and have none: the file is of simulated events.
 
-def refuse_orphans(path: Path, tel_id: int, obs_id: np.ndarray, event_id: np.ndarray, lacks: np.ndarray) -> None:
-    """Refuse images without a simulated shower in a file of simulated events."""
-    if lacks.any():
-        first = int(np.argmax(lacks))
-        key = described(IMAGE, (int(obs_id[first]), int(event_id[first]), tel_id))
-        raise InputFileError(
-            f"{path}: {key} has an image but no simulated shower ({np.count_nonzero(lacks)} such images of this "
-            "telescope); the file is incomplete, make it again"
-        )
+        Raises
+        ------
+        InputFileError
+            Naming the first.
+        """
+        lacks = needed & ~self._index.find(obs_id, event_id)[1]
+        if lacks.any():
+            first = int(np.argmax(lacks))
+            raise InputFileError(
+                f"{self._path}: {described(IMAGE, (obs_id[first], event_id[first], tel_id))} has an image but no "
+                f"simulated shower ({np.count_nonzero(lacks)} such images of this telescope); the file is incomplete, "
+                "make it again"
+            )

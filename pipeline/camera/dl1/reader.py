@@ -7,12 +7,11 @@ Rows of different tables belong together by their key (`pipeline.camera.keys`), 
 """
 
 import math
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import h5py
 import numpy as np
@@ -20,21 +19,12 @@ import numpy as np
 from pipeline.camera.dl1 import schema
 from pipeline.camera.dl1.columns import decoded, text
 from pipeline.camera.dl1.coordinates import impact_distance_m, offset_deg
-from pipeline.camera.dl1.events import (
-    EVENT,
-    IMAGE,
-    EventTables,
-    Showers,
-    Triggers,
-    read_ids,
-    refuse_orphans,
-    telescope_table,
-)
+from pipeline.camera.dl1.events import EventTables, Showers, Triggers, read_ids, telescope_table, telescopes_in
+from pipeline.camera.dl1.image_keys import ImageKeys, read_rows
 from pipeline.camera.dl1.instrument import read_subarray
 from pipeline.camera.dl1.model import ImageChunk
 from pipeline.camera.dl1.pointings import Pointings
 from pipeline.camera.event_types import reasons_of_types, type_name
-from pipeline.camera.keys import described, unique_index
 from pipeline.config import CameraIngestConfig
 from pipeline.errors import InputFileError
 from pipeline.files import check_regular, source_name
@@ -43,9 +33,6 @@ from pipeline.hdf5 import dataset, hdf5_errors, open_file
 _LEVELS = "CTA PRODUCT DATA LEVELS"
 _VERSION = "CTA PRODUCT DATA MODEL VERSION"
 _LSTCHAIN_IMAGES = "/dl1/event/telescope/image"
-_FAR_ROWS = 32  # rows further apart are read separately: HDF5 decompresses about as many together
-_MAX_UNTRIGGERED = 0.05  # share of the images; a file that lacks more triggers has lost a part of its tables
-_MAX_ID = np.iinfo(np.int64).max
 
 
 class DL1File:
@@ -79,7 +66,6 @@ class DL1File:
         self.path = check_regular(path)
         self.source = source_name(self.path)
         self._event_types = frozenset(CameraIngestConfig().event_types if event_types is None else event_types)
-        self._checked: dict[int, _Checked] = {}
         self._file = open_file(self.path)
         try:
             with hdf5_errors(self.path):
@@ -127,8 +113,7 @@ class DL1File:
 
     @cached_property
     def _tables_of_images(self) -> list[int]:
-        numbers = (name.removeprefix("tel_") for name in self._file[schema.IMAGES] if name.startswith("tel_"))
-        return sorted(int(number) for number in numbers if number.isdecimal())
+        return telescopes_in(self._file, schema.IMAGES)
 
     @cached_property
     def n_images(self) -> int:
@@ -183,6 +168,11 @@ class DL1File:
         return {type_name(number): count for number, count in self.events.counts_of_types().items()}
 
     # ---- keys of images ----------------------------------------------------------------------------------------------
+    @cached_property
+    def _keys(self) -> ImageKeys:
+        showers = self._showers if self.has_truth else None
+        return ImageKeys(self._file, self.path, self.events, showers, self._event_types)
+
     def check(self, tel_ids: Collection[int] | None = None) -> list[str]:
         """Compare the keys of all images, or of those of some telescopes, with the triggers and the showers.
 
@@ -196,78 +186,26 @@ class DL1File:
         Raises
         ------
         InputFileError
-            If a key stands twice in a table, an image that is needed has no simulated shower, or more than
-            5 % of the images have no trigger.
+            If a key stands twice in a table, an image that needs it has no simulated shower, or more than 5 % of the
+            images have no trigger.
         """
-        chosen = [tel_id for tel_id in self.tel_ids if tel_ids is None or tel_id in tel_ids]
         with hdf5_errors(self.path):
-            checked = [self._check_images(tel_id, self.events) for tel_id in chosen]
-        problems = sum((part.problems for part in checked), Counter())
-        n_images = sum(len(part.event_id) for part in checked)
-        if problems.total() > _MAX_UNTRIGGERED * n_images:
-            first = next(part.first for part in checked if part.first)
-            raise InputFileError(
-                f"{self.path}: {problems.total()} of {n_images} images have no trigger (first: {first}: "
-                f"{problems.most_common(1)[0][0]}); with more than {_MAX_UNTRIGGERED:.0%} the file counts as "
-                "incomplete: make it again, or merge its parts again"
-            )
-        texts = [
-            f"images left out: {count} of {n_images} ({problem}); DL2 has no place for them, write the file again with "
-            "their triggers if they matter"
-            for problem, count in problems.most_common()
-        ]
+            texts = self._keys.warnings([tel_id for tel_id in self.tel_ids if tel_ids is None or tel_id in tel_ids])
         if undescribed := sorted(set(self._tables_of_images) - set(self.telescopes)):
             numbers = ", ".join(map(str, undescribed))
             texts.append(f"images of telescope {numbers} are left out: the file does not describe this telescope")
         return texts
 
-    def _check_images(self, tel_id: int, events: EventTables) -> "_Checked":
-        """Ids of all images of a telescope; their problems are counted."""
-        if tel_id in self._checked:
-            return self._checked[tel_id]
-        obs_id, event_id = self._read_all_ids(schema.IMAGES, tel_id)
-        if telescope_table(schema.TRUE_IMAGES, tel_id) in self._file:
-            self._read_all_ids(schema.TRUE_IMAGES, tel_id)
-        triggers = events.triggers_of(tel_id, obs_id, event_id)
-        if self.has_truth:
-            needed = (triggers.problem == "") & (reasons_of_types(triggers.event_type, self._event_types) == "")
-            _, has_shower = self._showers.truth(obs_id, event_id)
-            refuse_orphans(self.path, tel_id, obs_id, event_id, needed & ~has_shower)
-        places = np.flatnonzero(triggers.problem != "")
-        first = described(IMAGE, (obs_id[places[0]], event_id[places[0]], tel_id)) if len(places) else ""
-        self._checked[tel_id] = _Checked(obs_id, event_id, triggers.row, Counter(triggers.problem[places]), first)
-        return self._checked[tel_id]
-
-    def _read_all_ids(self, group: str, tel_id: int) -> tuple[np.ndarray, np.ndarray]:
-        table = telescope_table(group, tel_id)
-        ids = read_ids(self._file, table, IMAGE)
-        unique_index(ids, self.path, table)
-        if (wrong := np.flatnonzero(ids["tel_id"] != tel_id)).size:
-            key = described(IMAGE, [int(column[wrong[0]]) for column in ids.values()])
-            raise InputFileError(f"{self.path}: {table} has an image of another telescope ({key}); make the file again")
-        return self._plain_ids(ids["obs_id"]), self._plain_ids(ids["event_id"])
-
-    def _plain_ids(self, column: np.ndarray) -> np.ndarray:
-        """Ids in one type for the whole file: int64, unless its events have ids beyond."""
-        if column.dtype.kind == "u" and not self._has_long_ids and len(column) and column.max() > _MAX_ID:
-            raise InputFileError(
-                f"{self.path}: an image has the id {column.max()}, which no trigger of the file has; make it again"
-            )
-        return column.astype(np.uint64 if self._has_long_ids else np.int64)
-
-    @cached_property
-    def _has_long_ids(self) -> bool:
-        return any(len(column) and int(column.max()) > _MAX_ID for column in (self.events.obs_id, self.events.event_id))
-
     def index(self, tel_id: int) -> dict[str, np.ndarray]:
-        """obs_id, event_id and shower_id of every image of a telescope; `check` has passed them.
+        """obs_id, event_id and shower_id of every image of a telescope; their keys are unique.
 
         ``order`` is the place of the event among the array events of the file.
         """
-        self.check([tel_id])
-        ids = self._checked[tel_id]
-        shower_id = self._shower_id(ids.obs_id, ids.event_id)
-        return {"obs_id": ids.obs_id, "event_id": ids.event_id, "shower_id": shower_id, "order": ids.order}
+        with hdf5_errors(self.path):
+            images = self._keys.of(tel_id)
+            shower_id = self._shower_id(images.obs_id, images.event_id)
+        ids = {"obs_id": images.obs_id, "event_id": images.event_id}
+        return ids | {"shower_id": shower_id, "order": images.order}
 
     # ---- images ------------------------------------------------------------------------------------------------------
     def chunks(
@@ -283,36 +221,15 @@ class DL1File:
         if tel_ids is not None and (unknown := sorted(set(tel_ids) - set(self.telescopes))):
             raise InputFileError(f"{self.path} has no telescope {unknown[0]}; it has {sorted(self.telescopes)}")
         chosen = [tel_id for tel_id in self.tel_ids if tel_ids is None or tel_id in tel_ids]
-        rows = None if event_ids is None else self._listed_rows(chosen, event_ids)
-        if rows is None:
+        if event_ids is None:
             self.check(chosen)
             rows = {tel_id: np.arange(self.n_images_of(tel_id)) for tel_id in chosen}
-            if event_ids is not None:
-                rows = {t: np.flatnonzero(_is_any(self._checked[t].event_id, event_ids)) for t in chosen}
+        else:
+            with hdf5_errors(self.path):
+                rows = self._keys.rows_of(chosen, event_ids)
         for tel_id in chosen:
             for start in range(0, len(rows[tel_id]), size):
                 yield self.read(tel_id, rows[tel_id][start : start + size])
-
-    def _listed_rows(self, tel_ids: Sequence[int], event_ids: Collection[int]) -> dict[int, np.ndarray] | None:
-        """Rows of the images of some events as the small tables have them, for an answer without reading all images.
-
-        None where only the images can tell: the tables do not agree on their rows, do not list one of the events, or
-        what then stands in these rows is not what they say.
-        """
-        rows = {}
-        is_listed = dict.fromkeys(event_ids, False)
-        with hdf5_errors(self.path):
-            for tel_id in tel_ids:
-                ids = self.events.listed_ids(tel_id)
-                if ids is None or len(ids[1]) != self.n_images_of(tel_id):
-                    return None
-                rows[tel_id] = np.flatnonzero(_is_any(ids[1], event_ids))
-                found = _read_rows(self._images(tel_id).fields(list(EVENT)), rows[tel_id])
-                expected = dict(zip(EVENT, ids, strict=True))
-                if not all(np.array_equal(found[name], expected[name][rows[tel_id]]) for name in EVENT):
-                    return None
-                is_listed |= dict.fromkeys(found["event_id"].tolist(), True)
-        return rows if all(is_listed.values()) else None
 
     def read(self, tel_id: int, rows: np.ndarray) -> ImageChunk:
         """The images of a telescope at `rows`, which rise."""
@@ -322,8 +239,8 @@ class DL1File:
     def _read(self, tel_id: int, rows: np.ndarray) -> ImageChunk:
         table = self._images(tel_id)
         camera = self.telescopes[tel_id]
-        data = _read_rows(table, np.asarray(rows))
-        obs_id, event_id = self._plain_ids(data["obs_id"]), self._plain_ids(data["event_id"])
+        data = read_rows(table, np.asarray(rows))
+        obs_id, event_id = self._keys.plain(data)
         image = decoded(table, "image", data)
         if image.shape[1:] != (camera.n_pixels,):
             raise InputFileError(
@@ -351,7 +268,7 @@ class DL1File:
         )
 
     def _images(self, tel_id: int) -> h5py.Dataset:
-        return dataset(self._file, telescope_table(schema.IMAGES, tel_id), (*EVENT, "image"))
+        return dataset(self._file, telescope_table(schema.IMAGES, tel_id), ("obs_id", "event_id", "tel_id", "image"))
 
     # ---- truth -------------------------------------------------------------------------------------------------------
     @cached_property
@@ -365,8 +282,8 @@ class DL1File:
     def _truth_of(
         self, tel_id: int, obs_id: np.ndarray, event_id: np.ndarray, triggers: Triggers, left_out: np.ndarray
     ) -> dict[str, np.ndarray]:
-        truth, is_known = self._showers.truth(obs_id, event_id)
-        refuse_orphans(self.path, tel_id, obs_id, event_id, ~is_known & (left_out == ""))
+        truth = self._showers.truth(obs_id, event_id)
+        self._showers.refuse_unknown(tel_id, obs_id, event_id, left_out == "")
         # Computed from the axis, not read: the table of distances is optional, and the shower is not.
         truth["true_impact_m"] = impact_distance_m(truth, self.positions_m[tel_id])
         alt0_deg, az0_deg = map(np.degrees, self._pointings.of(tel_id, obs_id, self.events.time_of(triggers)))
@@ -397,25 +314,3 @@ class DL1File:
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _read_rows(table: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
-    """Rows of a table at rising positions, neighbours in one go: HDF5's own selection by index is far slower."""
-    pieces = np.split(rows, np.flatnonzero(np.diff(rows) > _FAR_ROWS) + 1) if len(rows) else []
-    parts = [table[piece[0] : piece[-1] + 1][piece - piece[0]] for piece in pieces]
-    return np.concatenate(parts) if parts else table[:0]
-
-
-def _is_any(ids: np.ndarray, wanted: Collection[int]) -> np.ndarray:
-    """Which ids are among some: compared one by one, because `np.isin` makes floats of mixed integer types."""
-    return np.any([ids == value for value in wanted], axis=0) if wanted else np.zeros(len(ids), bool)
-
-
-class _Checked(NamedTuple):
-    """Keys of the images of one telescope, the place of their events, and what is wrong with some."""
-
-    obs_id: np.ndarray
-    event_id: np.ndarray
-    order: np.ndarray
-    problems: Counter[str]
-    first: str
