@@ -5,11 +5,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputFileError
 from pipeline.filetypes import Kind, file_kind
 from pipeline.text_tables import format_table
+
+if TYPE_CHECKING:
+    from pipeline.camera.dl1 import DL1File
 
 # Time limit of an overview; what was counted until then is given as "at least".
 _MAX_SECONDS = 3.0
@@ -109,12 +112,31 @@ def _dl1(path: Path) -> Description:
     rows = [("runs", ", ".join(map(str, file.obs_ids[:_MAX_ROWS])))]
     rows += _telescope_rows(file.telescopes, {tel_id: file.n_images_of(tel_id) for tel_id in file.tel_ids})
     rows.append(("images", f"{file.n_images} of {file.n_events} events"))
-    if file.pointing is not None:
-        rows.append(("pointing", f"altitude {file.pointing[0]:.2f} deg, azimuth {file.pointing[1]:.2f} deg"))
+    rows += _event_rows(file)
     rows += _prediction_rows(path)
     rows.append(("truth", "yes" if file.has_truth else "no"))
     rows.append(("made by", json.loads(file.provenance).get("software", "ctapipe")))
     return f"ctapipe DL1, data model {file.data_model_version}", rows
+
+
+def _event_rows(file: "DL1File") -> list[Row]:
+    """Types of events and pointings, or what is wrong with the keys of the tables that tell them."""
+    try:
+        types = file.event_types()
+        pointings = {tel_id: pointing for tel_id in file.tel_ids if (pointing := file.pointing_of(tel_id)) is not None}
+    except InputFileError as error:
+        return [("refused", f"{error}".removeprefix(f"{file.path}: "))]
+    rows = [("event types", ", ".join(f"{count} {name}" for name, count in types.items()) or "none")]
+    if not pointings:
+        return [*rows, ("pointing", "unknown")]
+    by_direction: dict[str, list[int]] = {}
+    for tel_id, (alt_deg, az_deg) in pointings.items():
+        text = f"altitude {alt_deg:.2f} deg, azimuth {az_deg % 360:.2f} deg"
+        by_direction.setdefault(text, []).append(tel_id)
+    if len(by_direction) == 1:
+        return [*rows, ("pointing", next(iter(by_direction)))]
+    shown = [("pointing", f"{text} (telescope {_ranges(tel_ids)})") for text, tel_ids in by_direction.items()]
+    return rows + shown[:_MAX_ROWS]
 
 
 def _telescope_rows(telescopes: dict[int, Any], n_images: dict[int, int]) -> list[Row]:
