@@ -236,9 +236,9 @@ def predict(
     else:
         label, (source, readable) = "an image", hdus_of(data, name)
     check_output(out, "sky", label, overwrite)
-    tile_px, overlap_px = cfg.predict.tile_px, cfg.predict.overlap_px
+    how = cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range
     images = [
-        (frame, product_of(frame, restore_frame(frame, predictor, tile_px, overlap_px)))
+        (frame, product_of(frame, restore_frame(frame, predictor, *how)))
         for frame in read_frames(readable, cfg.ingest.sky)
     ]
     elapsed_s = time.monotonic() - started

@@ -5,7 +5,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -361,7 +361,13 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
         for frame in frames:
             for note in frame.notes:
                 log.debug("%s: %s", job.path.name, note)
-            result = restore_frame(frame, predictor, cfg.predict.tile_px, cfg.predict.overlap_px)
+            result = restore_frame(
+                frame, predictor, cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range
+            )
+            for text in result.warnings:
+                log.warning("%s: %s", job.path.name, text)
+            if result.statistics is None:
+                log.debug("%s: %s names no ranges of its training to compare with", job.path.name, predictor.card.name)
             if sink.wanted:
                 sink.write(_frame_record(job.path.name, frame, predictor.card.name, result))
             if job.out is not None:
@@ -401,4 +407,7 @@ def _frame_record(file: str, frame: "Frame", model: str, result: "FrameResult") 
         "n_restored": int(np.count_nonzero(has(result.dq, DQ.RESTORED))),
         "n_saturated": int(np.count_nonzero(has(result.dq, DQ.SATURATED))),
         "n_missing": int(np.count_nonzero(has(result.dq, DQ.MISSING))),
+        "n_kept": result.n_kept,
+        **(asdict(result.statistics) if result.statistics else {}),
+        "warnings": list(result.warnings),
     }
