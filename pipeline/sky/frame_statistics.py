@@ -250,7 +250,7 @@ def _shapes(stamps: np.ndarray) -> _Shapes:
             centre = np.clip(np.nan_to_num(centre + 2 * np.stack([x, y])), -1.5, 1.5)
             sigma = shapes.sigma_px
             # A weight narrower than the pixel grid resolves would alias.
-            weight_px = np.clip(np.where(np.isfinite(sigma), sigma, 1.3 * weight_px), 1.2, 4.5)
+            weight_px = np.clip(np.where(np.isfinite(sigma), sigma, 1.3 * weight_px), 1.2, _REACH / 2.2)
         return _Shapes(variance, _residual(stamps, variance, centre, grid))
 
 

@@ -1,7 +1,7 @@
 """Apply a network to a frame of any size: overlapping tiles, feathered, a row of tiles at a time."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -61,6 +61,7 @@ class FrameResult:
     n_kept : int
         Pixels that look like sources and keep their value, because the frame is outside the range of training.
     warnings : tuple of str
+        The frame's, and how it differs from those of training.
     """
 
     sci: np.ndarray
@@ -69,7 +70,7 @@ class FrameResult:
     planes: Mapping[str, tuple[np.ndarray, str]]
     statistics: FrameStatistics | None = None
     n_kept: int = 0
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
 
 def restore_frame(
@@ -126,7 +127,7 @@ def restore_frame(
         {name: (whole[name], unit) for name, unit in extra.items()},
         statistics=compared.statistics,
         n_kept=0 if kept is None else int(np.count_nonzero(kept)),
-        warnings=compared.warnings,
+        warnings=(*frame.warnings, *compared.warnings),
     )
 
 
@@ -141,7 +142,15 @@ def product_of(frame: Frame, result: FrameResult) -> FrameProduct:
         name: (plane / factor, frame.stored_unit) if unit == "sci" else (plane, unit)
         for name, (plane, unit) in result.planes.items()
     }
-    return FrameProduct(frame.science_hdu, frame.to_stored(result.sci), result.err / factor, result.dq, before, planes)
+    return FrameProduct(
+        frame.science_hdu,
+        frame.to_stored(result.sci),
+        result.err / factor,
+        result.dq,
+        before,
+        planes,
+        warnings=result.warnings,
+    )
 
 
 def restore_rows(
