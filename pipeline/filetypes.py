@@ -93,6 +93,7 @@ def _head(path: Path) -> bytes:
 
 
 def _hdf5_kind(path: Path) -> Kind:
+    """Type of an HDF5 file, by what is in it."""
     from pipeline.hdf5 import attribute, open_hdf5
 
     with open_hdf5(path) as file:
@@ -100,11 +101,10 @@ def _hdf5_kind(path: Path) -> Kind:
             return "tiles"
         if "dl1/event/telescope/parameters/LST_LSTCam" in file:
             return "lstchain"
-        if "dl2" in file and "dl1/event/subarray/trigger" in file:
-            return "dl2"
-        if "configuration/instrument/subarray/layout" in file and "dl1" in file:
-            return "dl1"
-        return "hdf5"
+        if "configuration/instrument/subarray/layout" not in file or "dl1" not in file:
+            return "hdf5"
+        # Files of ctapipe hold several levels: with images it is a DL1 file, whatever else is in it.
+        return "dl2" if "dl2" in file and "dl1/event/telescope/images" not in file else "dl1"
 
 
 def _is_manifest(path: Path) -> bool:
