@@ -62,10 +62,10 @@ def convert(path: str | Path, out: str | Path, force: bool = False) -> dict[str,
             stamped = provenance.stamp("ingest", input=path.name, input_sha256=provenance.sha256_file(path))
             with atomic_output(out, force=force) as temporary:
                 counts = source.write(temporary, stamped)
+                provenance.write_sidecar(temporary, stamped, **counts)
     except (OSError, KeyError) as error:
         reason = str(error.args[0] if error.args else error)
         raise InputFileError(f"{path} is not a whole lstchain DL1 file ({reason}); copy or make it again") from error
-    provenance.write_sidecar(out, stamped, **counts)
     return counts
 
 

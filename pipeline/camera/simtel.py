@@ -80,7 +80,7 @@ def ingest_simtel(path: str | Path, out: str | Path, cfg: CameraIngestConfig, fo
             repack(raw, temporary, dict.fromkeys(_VARYING) | attributes)
         finally:
             raw.unlink(missing_ok=True)
-    provenance.write_sidecar(out, stamped, **counts)
+        provenance.write_sidecar(temporary, stamped, **counts)
     for note in counts["notes"]:
         log.warning("%s: %s", path.name, note)
     return counts

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline import provenance
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError
-from pipeline.files import check_free
+from pipeline.files import atomic_output, check_free
 from pipeline.logs import get_logger
 from pipeline.sky import cards
 from pipeline.sky.background import robust_background
@@ -54,11 +54,12 @@ def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force:
     stamped = provenance.stamp("ingest", config=cfg.model_dump(mode="json"), input=path.name)
     history = [f"lightpool {stamped['version']} ingest of {path.name}"]
     history += [f"lightpool: {note}" for note in frames[0].notes]
-    write_products(path, out, [_product(frame) for frame in frames], history, force=force)
-    truth = truth_path(path)
-    if truth.is_file():
-        shutil.copyfile(truth, truth_path(out))
-    provenance.write_sidecar(out, stamped)
+    with atomic_output(out, force=force) as temporary:
+        write_products(path, temporary, [_product(frame) for frame in frames], history)
+        truth = truth_path(path)
+        if truth.is_file():
+            shutil.copyfile(truth, truth_path(temporary))
+        provenance.write_sidecar(temporary, stamped)
     for note in frames[0].notes:
         log.info("%s: %s", path.name, note)
     return _summary(frames)

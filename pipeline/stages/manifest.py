@@ -35,5 +35,4 @@ def make_manifest(shards: Sequence[Path], cfg: Config, out: Path, *, force: bool
         provenance=stamped,
         force=force,
     )
-    provenance.write_sidecar(out, stamped)
     return manifest

@@ -79,7 +79,7 @@ def predict_events(
     with ExitStack() as stack:
         dl1_path = stack.enter_context(as_dl1(path, kind, cfg))
         file = stack.enter_context(DL1File(dl1_path))
-        product = stack.enter_context(_dl2_product(path, dl1_path, models, cfg, out, force)) if out else None
+        product = stack.enter_context(_dl2_product(path, dl1_path, models, cfg, out, force, started)) if out else None
         chunks = predict_images(
             file,
             models,
@@ -98,7 +98,6 @@ def predict_events(
             product.count(counts, left_out)
     result = {**counts, "left_out": dict(sorted(left_out.items()))}
     if product is not None:
-        provenance.write_sidecar(out, product.stamp, wall_time_s=round(time.monotonic() - started, 3))
         result["output"] = str(out)
     return result
 
@@ -122,7 +121,13 @@ class _DL2Product:
 
 @contextmanager
 def _dl2_product(
-    path: Path, dl1_path: Path, models: "Sequence[CameraModel]", cfg: Config, out: Path, force: bool
+    path: Path,
+    dl1_path: Path,
+    models: "Sequence[CameraModel]",
+    cfg: Config,
+    out: Path,
+    force: bool,
+    started: float,
 ) -> Iterator[_DL2Product]:
     from pipeline.camera.dl2 import DL2Writer, Output
 
@@ -134,11 +139,11 @@ def _dl2_product(
         input_sha256=provenance.sha256_file(path),
         bundles={model.name: model.predictor.card.bundle_sha256 for model in models},
     )
-    with (
-        atomic_output(out, force=force) as temporary,
-        DL2Writer(temporary, dl1_path, outputs, provenance=stamp) as writer,
-    ):
-        yield _DL2Product(writer, stamp)
+    with atomic_output(out, force=force) as temporary:
+        with DL2Writer(temporary, dl1_path, outputs, provenance=stamp) as writer:
+            product = _DL2Product(writer, stamp)
+            yield product
+        provenance.write_sidecar(temporary, product.stamp, wall_time_s=round(time.monotonic() - started, 3))
 
 
 # ---- sky -------------------------------------------------------------------------------------------------------------
@@ -181,11 +186,12 @@ def write_frames(
         f"bundle sha256 {card.bundle_sha256}",
         f"tiles of {cfg.predict.tile_px} px, overlap {cfg.predict.overlap_px} px",
     ]
-    write_products(source, out, products, history, force=force)
     facts: dict[str, Any] = {"input": "image in memory"}
     if isinstance(source, Path):
         facts = {"input": source.name, "input_sha256": provenance.sha256_file(source)}
     stamp = provenance.stamp(
         "predict", config=sections_of(cfg, READS_SKY), **facts, bundles={card.name: card.bundle_sha256}
     )
-    provenance.write_sidecar(out, stamp, wall_time_s=round(time.monotonic() - started, 3))
+    with atomic_output(out, force=force) as temporary:
+        write_products(source, temporary, products, history)
+        provenance.write_sidecar(temporary, stamp, wall_time_s=round(time.monotonic() - started, 3))

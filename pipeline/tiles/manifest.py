@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import atomic_output, check_regular
-from pipeline.provenance import sha256_file
+from pipeline.provenance import sha256_file, write_sidecar
 from pipeline.tiles.shards import Channel, Shard
 from pipeline.tiles.splits import SPLITS
 from pipeline.tiles.weighting import Weighting, equalise
@@ -159,6 +159,7 @@ def write_manifest(
             "provenance": dict(provenance or {}),
         }
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+        write_sidecar(temporary, content["provenance"])
     return Manifest.load(out)
 
 
