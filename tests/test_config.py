@@ -350,3 +350,18 @@ def test_hillas_stands_for_the_usual_image_parameters():
     network = {"heads": ["energy", "gammaness"], "model": {"name": "resnet18"}, "scalars": "hillas"}
     config = parse_config({"networks": {"mono": network}})
     assert config.networks["mono"].scalars == HILLAS_SCALARS
+
+
+def test_tasks_are_a_short_form_of_networks():
+    short = parse_config({"tasks": ["gammaness"], "seed": 3})
+    assert short == parse_config({"networks": {"gammaness": {}}, "seed": 3})
+    assert parse_config({"tasks": []}) == Config()
+
+
+def test_refuses_tasks_without_a_default_network_or_beside_networks():
+    with pytest.raises(UserError, match=r"tasks: no default network for 'spectra'; accepted: a list of energy"):
+        parse_config({"tasks": ["energy", "spectra"]})
+    with pytest.raises(UserError, match="tasks: no default network for 'energy'; accepted: a list of energy"):
+        parse_config({"tasks": "energy"})
+    with pytest.raises(UserError, match="tasks: is a short form of the section networks; give one of the two"):
+        parse_config({"tasks": ["energy"], "networks": {"energy": {}}})

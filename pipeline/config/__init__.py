@@ -81,6 +81,10 @@ class Config(Section):
         IngestConfig(), description="How raw files become camera events and calibrated frames."
     )
     tiles: TilesConfig = Field(TilesConfig(), description="How events and frames become training tiles.")
+    tasks: tuple[str, ...] = Field(
+        (),
+        description="Short form of the section networks: for each of these tasks its default network, and no others.",
+    )
     networks: dict[str, NetworkConfig] = Field(
         DEFAULT_NETWORKS,
         description="The networks to train, by name; each becomes one model bundle. An experiment that has this "
@@ -210,6 +214,7 @@ def parse_config(content: dict[str, Any]) -> Config:
     UserError
         Naming the first wrong key or value, and what is accepted there.
     """
+    content = _networks_of_tasks(content)
     merged = merge(Config().model_dump(mode="json"), content)
     networks = content.get("networks")
     if isinstance(networks, dict):
@@ -221,3 +226,17 @@ def parse_config(content: dict[str, Any]) -> Config:
         return Config.model_validate(merged)
     except ValidationError as error:
         raise UserError(first_problem(error, Config)) from error
+
+
+def _networks_of_tasks(content: dict[str, Any]) -> dict[str, Any]:
+    """`content` with the short form `tasks` written out as networks, so that nothing else has to know of it."""
+    tasks = content.get("tasks")
+    if not tasks:
+        return content
+    if "networks" in content:
+        raise UserError("tasks: is a short form of the section networks; give one of the two")
+    accepted = ", ".join(DEFAULT_NETWORKS)
+    if not isinstance(tasks, list | tuple) or (unknown := [task for task in tasks if task not in DEFAULT_NETWORKS]):
+        got = tasks if not isinstance(tasks, list | tuple) else unknown[0]
+        raise UserError(f"tasks: no default network for {got!r}; accepted: a list of {accepted}")
+    return {key: value for key, value in content.items() if key != "tasks"} | {"networks": {task: {} for task in tasks}}

@@ -15,6 +15,7 @@ from pipeline.files import atomic_output, reserved, write_text_atomically
 from pipeline.inputs import Input, get_input
 from pipeline.logs import get_logger
 from pipeline.provenance import sha256_json, stamp, write_sidecar
+from pipeline.training import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-CHECKPOINT_FILE = "last.ckpt"
 IDENTITY_FILE = "identity.json"
 FIGURE_FILE = "learning_curves.png"
 

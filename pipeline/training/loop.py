@@ -13,6 +13,7 @@ import torch
 from pipeline.config import NetworkConfig
 from pipeline.logs import get_logger
 from pipeline.tasks.spec import Monitor
+from pipeline.training import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-CHECKPOINT_FILE = "last.ckpt"
 LOG_FILE = "train_log.csv"
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic_tiles import CAMERA_IDENTITY, camera_batch, camera_recipe, sky_batch
-from tiny_bundles import head_section
+from synthetic_tiles import CAMERA_IDENTITY, camera_batch, sky_batch
+from tiny_bundles import camera_recipe, head_section
 
 from models import create_model
 from pipeline.bundle.card import (

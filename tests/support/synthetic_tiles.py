@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+from tiny_bundles import camera_recipe
 
 from pipeline.config import SplitsConfig
-from pipeline.inputs.image import ImageRecipe
 from pipeline.sky.dq import DQ, DQ_DTYPE, LOST, flag
 from pipeline.tiles import Channel, Manifest, ShardWriter, TileBatch, split_of, write_manifest
 
@@ -98,13 +98,6 @@ def sky_batch(n: int, size: int = 32, seed: int = 0, *, noise2noise: bool = Fals
         masks=masks,
         group=np.arange(n) // 4,
     )
-
-
-def camera_recipe(size_px: int, **changes: float) -> ImageRecipe:
-    """How a tile of this size was made: the values are written here, whatever the configuration's defaults are."""
-    cleaning = {"picture_pe": 6.0, "boundary_pe": 3.0, "min_picture_neighbors": 1}
-    cuts = {"size_min_pe": 50.0, "n_pixels_min": 3, "leakage_max": 1.0}
-    return ImageRecipe(**({"version": 1, "size_px": size_px} | cleaning | cuts | changes))
 
 
 def write_tiles(

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from synthetic_tiles import camera_recipe
 
 from pipeline.bundle.card import (
     ONNX_FILE,
@@ -20,10 +19,17 @@ from pipeline.bundle.card import (
     bundle_sha256,
 )
 from pipeline.inputs.frame import FrameInput
-from pipeline.inputs.image import ImageInput, ScalarStatistics
+from pipeline.inputs.image import ImageInput, ImageRecipe, ScalarStatistics
 from pipeline.tasks import get_spec
 
 TILE_PX = 32
+
+
+def camera_recipe(size_px: int, **changes: float) -> ImageRecipe:
+    """How a tile of this size was made: the values are written here, whatever the configuration's defaults are."""
+    cleaning = {"picture_pe": 6.0, "boundary_pe": 3.0, "min_picture_neighbors": 1}
+    cuts = {"size_min_pe": 50.0, "n_pixels_min": 3, "leakage_max": 1.0}
+    return ImageRecipe(**({"version": 1, "size_px": size_px} | cleaning | cuts | changes))
 
 
 def head_section(task: str, first: int = 0) -> HeadSection:
