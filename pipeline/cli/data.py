@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.framework import Files, Force, Jobs, KeepGoing, Run, Seed, app, command, exit_code, group
+from pipeline.text_tables import printable
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -148,4 +149,4 @@ def info(
     from pipeline.stages.info import describe_file
 
     for line in describe_file(file):
-        print(line)
+        print(printable(line))

@@ -13,7 +13,7 @@ except ImportError:  # pragma: no cover (Windows)
     resource = None  # type: ignore[assignment]
 
 #: Only writing ends with one of these.
-_OF_WRITING = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS))
+OF_WRITING = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS))
 # HDF5 (`errno = 28`), Python (`[Errno 28]`) and Rust (`(os error 28)`) inside the text of another error.
 _ERRNO = re.compile(r"errno = (\d+)|\[Errno (\d+)\]|\(os error (\d+)\)")
 _NO_SPACE = re.compile(r"no space left|not enough space|quota exceeded|file too large", re.IGNORECASE)
@@ -36,7 +36,7 @@ def why_not_written(error: BaseException, folder: Path, *, is_lost: bool = False
     """
     for cause in _causes(error):
         number = _number(cause)
-        if number in _OF_WRITING or (number is not None and _is_within(cause, folder)):
+        if number in OF_WRITING or (number is not None and _is_within(cause, folder)):
             return os.strerror(number).lower()
         if isinstance(cause, OSError | RuntimeError) and (words := _NO_SPACE.search(str(cause))):
             return words.group().lower()
@@ -62,7 +62,7 @@ def _number(error: BaseException) -> int | None:
         return error.errno
     for match in _ERRNO.finditer(str(error)):
         number = int(next(filter(None, match.groups())))
-        if number in _OF_WRITING or (number == errno.EIO and "write failed" in str(error)):
+        if number in OF_WRITING or (number == errno.EIO and "write failed" in str(error)):
             return number
     return None
 
