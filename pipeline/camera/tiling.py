@@ -14,6 +14,7 @@ from pipeline.errors import InputFileError
 from pipeline.inputs.image import ImageRecipe
 from pipeline.tasks import get_targets, specs_of
 from pipeline.tiles.shards import Channel, TileBatch
+from pipeline.tiles.weighting import UNKNOWN_CLASS
 
 CHANNELS = (Channel("charge", "p.e."), Channel("peak_time", "ns"), Channel("mask", ""))
 
@@ -98,6 +99,20 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
         for spec in specs_of("camera"):
             batch.targets |= get_targets(spec.name).of_truth(batch)
     return CameraTiles(batch, dict(Counter(reason[~keep])), reason)
+
+
+def missing_truth(batch: TileBatch) -> dict[str, int]:
+    """Tiles without the truth that training needs: what they lack, in words -> their number."""
+    events = batch.events
+    if "true_energy_tev" not in events:
+        return {}
+    return {
+        "no true energy": int(np.count_nonzero(~(events["true_energy_tev"] > 0))),
+        "no offset from the pointing, for the pointing of their run or their true direction is not known": int(
+            np.count_nonzero(~np.isfinite(events["true_offset_deg"]))
+        ),
+        "an unknown particle": int(np.count_nonzero(events["true_primary_id"] == UNKNOWN_CLASS)),
+    }
 
 
 def column_types(*, truth: bool) -> dict[str, str]:

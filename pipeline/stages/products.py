@@ -28,7 +28,7 @@ log = get_logger(__name__)
 
 #: Sections of the configuration that decide predictions from each wing's files.
 READS_CAMERA = ("predict.batch_size", "ingest.camera")
-READS_SKY = ("predict.tile_px", "predict.overlap_px", "ingest.sky")
+READS_SKY = ("predict.tile_px", "predict.overlap_px", "predict.outside_range", "ingest.sky")
 
 
 # ---- camera ----------------------------------------------------------------------------------------------------------
