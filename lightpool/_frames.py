@@ -48,6 +48,8 @@ class FramePredictions:
         Further planes that the model predicts, by the name of their FITS extension.
     notes : tuple of str
         What was taken from the header or the arguments, and what is unknown.
+    warnings : tuple of str
+        What was not believed or had to be assumed, so that the numbers mean something else than the file says.
     header : Header
         Of the science image as it came.
 
@@ -141,6 +143,11 @@ class FramePredictions:
     def notes(self) -> tuple[str, ...]:
         """What was taken from the header or the arguments, and what is unknown."""
         return self._only[0].notes
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was not believed or had to be assumed, so that the numbers mean something else than the file says."""
+        return self._only[0].warnings
 
     @property
     def header(self) -> "fits.Header":
@@ -237,10 +244,10 @@ def predict(
         label, (source, readable) = "an image", hdus_of(data, name)
     check_output(out, "sky", label, overwrite)
     tile_px, overlap_px = cfg.predict.tile_px, cfg.predict.overlap_px
-    images = [
-        (frame, product_of(frame, restore_frame(frame, predictor, tile_px, overlap_px)))
-        for frame in read_frames(readable, cfg.ingest.sky)
-    ]
+    frames = read_frames(readable, cfg.ingest.sky)
+    for text in dict.fromkeys(text for frame in frames for text in frame.warnings):
+        log.warning("%s: %s", getattr(label, "name", label), text)
+    images = [(frame, product_of(frame, restore_frame(frame, predictor, tile_px, overlap_px))) for frame in frames]
     elapsed_s = time.monotonic() - started
     bare = not (from_file or hasattr(data, "unit"))
     result = FramePredictions(source, images, predictor.card, cfg, elapsed_s, bare=bare)

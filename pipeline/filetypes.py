@@ -2,12 +2,12 @@
 
 import bz2
 import gzip
-import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Literal
 
+from pipeline.documents import read_json
 from pipeline.errors import InputFileError
 from pipeline.files import check_regular, is_directory
 
@@ -93,26 +93,20 @@ def _head(path: Path) -> bytes:
 
 
 def _hdf5_kind(path: Path) -> Kind:
-    import h5py
+    """Type of an HDF5 file, by what is in it."""
+    from pipeline.hdf5 import attribute, open_hdf5
 
-    try:
-        with h5py.File(path) as file:
-            if str(file.attrs.get("format", "")) == "lightpool-tiles":
-                return "tiles"
-            if "dl1/event/telescope/parameters/LST_LSTCam" in file:
-                return "lstchain"
-            if "dl2" in file and "dl1/event/subarray/trigger" in file:
-                return "dl2"
-            if "configuration/instrument/subarray/layout" in file and "dl1" in file:
-                return "dl1"
+    with open_hdf5(path) as file:
+        if "format" in file.attrs and attribute(file, "format", "text") == "lightpool-tiles":
+            return "tiles"
+        if "dl1/event/telescope/parameters/LST_LSTCam" in file:
+            return "lstchain"
+        if "configuration/instrument/subarray/layout" not in file or "dl1" not in file:
             return "hdf5"
-    except OSError as error:
-        raise InputFileError(f"cannot read {path} as HDF5: {error}") from error
+        # Files of ctapipe hold several levels: with images it is a DL1 file, whatever else is in it.
+        return "dl2" if "dl2" in file and "dl1/event/telescope/images" not in file else "dl1"
 
 
 def _is_manifest(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, OSError):
-        return False
-    return isinstance(content, dict) and content.get("format") == "lightpool-manifest"
+    """Whether a file that begins as JSON is a manifest: nothing else that lightpool reads begins so."""
+    return read_json(path, "a manifest").get("format") == "lightpool-manifest"

@@ -8,7 +8,6 @@ and `hdf5_errors` around what they read), and take what they need with `dataset`
 
 import math
 import os
-import stat
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import hdf5plugin  # noqa: F401  (registers the filters of compressed tables)
 import numpy as np
 
 from pipeline.errors import InputFileError, UserError
+from pipeline.files import check_regular
 
 #: What a column or an attribute may hold: whole numbers, numbers, truth values (as PyTables writes them, too), text.
 Values = Literal["integer", "number", "bool", "text"]
@@ -63,8 +63,9 @@ def open_file(path: str | Path, **options: Any) -> h5py.File:
     InputFileError
         As `open_hdf5`.
     """
-    path = Path(path)
-    _check_regular(path)
+    path = check_regular(path)
+    if not path.stat().st_size:
+        raise InputFileError(f"{path} is empty")
     try:
         file = h5py.File(path, "r", **options)
     except _FROM_FILES as error:
@@ -111,20 +112,6 @@ def _raised_by_h5py(error: BaseException) -> bool:
     return False
 
 
-def _check_regular(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-        raise InputFileError(f"{path} {reason}") from error
-    if stat.S_ISDIR(mode):
-        raise InputFileError(f"{path} is a directory, not a file")
-    if not stat.S_ISREG(mode):
-        raise InputFileError(f"{path} is not a regular file (a pipe, a device or a socket); give a file on disk")
-    if path.stat().st_size == 0:
-        raise InputFileError(f"{path} is empty")
-
-
 def _why_unreadable(path: Path, error: BaseException) -> str:
     reason = _first_line(error)
     if "truncated file" in reason:
@@ -137,7 +124,7 @@ def _why_unreadable(path: Path, error: BaseException) -> str:
         return "cannot be read: no permission"
     if "file signature not found" in reason:
         return "is not an HDF5 file, or its beginning is damaged"
-    return f"cannot be read as HDF5 ({reason})"
+    return f"is damaged: it cannot be read as HDF5 ({reason}); copy it again or make it again"
 
 
 def _first_line(error: BaseException) -> str:
@@ -301,5 +288,5 @@ def attribute(node: h5py.Group | h5py.Dataset, name: str, values: Values, defaul
         found = found.decode("utf-8", "replace")
     accepted = {"integer": int, "number": (int, float), "bool": (bool, int), "text": str}[values]
     if not isinstance(found, accepted) or (isinstance(found, bool) and values in ("integer", "number")):
-        raise InputFileError(f"{path}: the attribute {name!r} of {node.name} is {value!r:.40}; needed: {values}")
+        raise InputFileError(f"{path}: the attribute {name!r} of {node.name} is {found!r:.40}; needed: {values}")
     return found

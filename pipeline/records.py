@@ -73,8 +73,9 @@ class _Table:
     def _flush(self) -> None:
         if not self._waiting:
             return
-        # The reason comes last and outside the columns, because it may be of any length.
-        names = [name for name in dict.fromkeys(k for record in self._waiting for k in record) if name != "reason"]
+        # The reason comes last and outside the columns, because it may be of any length; warnings were logged.
+        keys = dict.fromkeys(key for record in self._waiting for key in record)
+        names = [name for name in keys if name not in ("reason", "warnings")]
         rows = [[_cell(record.get(name)) for name in names] for record in self._waiting]
         if names != self._names:
             self._names = names

@@ -233,10 +233,12 @@ def test_kwargs_of_a_model_are_taken_whole():
     assert config.networks["energy"].model.kwargs == {"width": 4}
 
 
-def test_an_empty_file_is_the_default_experiment(tmp_path):
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n"])
+def test_an_empty_file_is_not_taken_for_the_default_experiment(tmp_path, text):
     path = tmp_path / "empty.yaml"
-    path.write_text("# nothing\n")
-    assert load_config(path) == Config()
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"empty\.yaml is empty"):
+        load_config(path)
 
 
 def test_sections_cannot_be_changed():

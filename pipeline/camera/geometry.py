@@ -18,6 +18,26 @@ import numpy as np
 # the nearest distance, Euclidean for hexagons (second ring at 1.73), city-block for squares (diagonal at 2).
 _NEIGHBOR_RADIUS = {True: 1.4, False: 1.5}
 
+# What a camera can be. The limits are far from any camera that was built or proposed (4 to 20 arcmin per pixel, focal
+# lengths of 1 to 36 m, fields of up to 60 deg): they catch wrong units and damaged numbers, not unusual designs.
+_N_PIXELS = (7, 100_000)
+_FOCAL_LENGTH_M = (0.1, 100.0)
+_PITCH_ARCMIN = (0.2, 120.0)
+_MAX_RADIUS_PER_FOCAL_LENGTH = 1.0
+_MAX_ELONGATION = 10.0
+_MAX_OUTLIER = 4.0  # distance from the median position, in medians of that: 1.5 in a disc, 1.8 in a square
+_OVERLAP = 0.1  # pixels nearer than this to each other, in typical pitches, are one pixel twice
+_AREA_PER_PITCH2 = (
+    1e-4,
+    4.0,
+)  # some files have areas that are far too small, and nothing but the core's size uses them
+_ISOLATED = 8.0  # pitches; further away a pixel has no neighbours
+_N_SAMPLES = 100_000
+#: How far arrival times of one image can be apart where the length of the readout is not known [ns]: the longest
+#: readout of the telescopes here, that of small telescopes, whose showers last longest.
+DEFAULT_READOUT_NS = 128.0
+_READOUT_NS = (1.0, 1000.0)
+
 
 @dataclass(frozen=True, eq=False)
 class Camera:
@@ -40,13 +60,18 @@ class Camera:
     focal_length_m : float
         Equivalent focal length: the one that turns metres into degrees.
     effective_focal_length_m : float
-        With coma, for pointing reconstruction; NaN where the file does not give it.
+        With coma, for pointing reconstruction; NaN where the file does not give it (0 and negative ones become NaN).
     mirror_area_m2, n_mirrors, n_mirror_tiles, optics_name, reflector_shape
-        The optics, words and numbers as in ctapipe's optics table.
+        The optics, words and numbers as in ctapipe's optics table; an area of 0 or less becomes NaN.
     n_samples, sampling_rate_ghz
-        The readout; NaN where the file does not give it.
+        The readout; 0 and NaN where the file does not give it, or gives what cannot be.
     reference_pulse : ndarray, shape (n_channels, n)
-        Pulse shape of a single photo-electron in steps of `reference_pulse_step_ns`.
+        Pulse shape of a single photo-electron in steps of `reference_pulse_step_ns`; written as it was read.
+
+    Raises
+    ------
+    ValueError
+        If the numbers cannot be those of a camera: not finite, two pixels at one place, a size that no camera has.
     """
 
     name: str
@@ -74,8 +99,13 @@ class Camera:
             object.__setattr__(self, name, values)
             if values.ndim != 1 or values.shape != self.pix_x_m.shape:
                 raise ValueError(f"{name} has shape {values.shape}; expected {self.pix_x_m.shape}, one value per pixel")
-        if not self.focal_length_m > 0:
-            raise ValueError(f"focal_length_m is {self.focal_length_m}; it must be positive")
+        for name in ("effective_focal_length_m", "mirror_area_m2", "sampling_rate_ghz"):
+            value = float(getattr(self, name))
+            object.__setattr__(self, name, value if 0 < value < math.inf else math.nan)
+        if not 0 < self.n_samples <= _N_SAMPLES:
+            object.__setattr__(self, "n_samples", 0)
+        _check_numbers(self)
+        object.__setattr__(self, "_spacing_m", _check_layout(self))
 
     @property
     def n_pixels(self) -> int:
@@ -88,6 +118,12 @@ class Camera:
         if self.mirror_area_m2 > 300:
             return "LST"
         return "MST" if self.mirror_area_m2 > 50 else "SST"
+
+    @property
+    def readout_ns(self) -> float:
+        """Length of the readout window [ns]; `DEFAULT_READOUT_NS` where the file does not say."""
+        length_ns = self.n_samples / self.sampling_rate_ghz
+        return length_ns if _READOUT_NS[0] <= length_ns <= _READOUT_NS[1] else DEFAULT_READOUT_NS
 
     @cached_property
     def _derotated_m(self) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +154,8 @@ class Camera:
     @cached_property
     def _adjacent(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pixel, adjacent pixel and distance between their centres [m]; every pair comes in both orders."""
-        reach = 2 * math.sqrt(float(np.median(self.pix_area_m2)))
+        furthest = _ISOLATED * self._spacing_m
+        reach = min(2 * math.sqrt(float(np.median(self.pix_area_m2))), furthest)
         while True:
             pixel, other, dx, dy = _pairs(self.pix_x_m, self.pix_y_m, reach)
             distance = np.hypot(dx, dy) if self.hexagonal else np.abs(dx) + np.abs(dy)
@@ -126,9 +163,9 @@ class Camera:
             np.minimum.at(nearest, pixel, distance)
             limit = _NEIGHBOR_RADIUS[self.hexagonal] * nearest
             # Some files have areas that are far too small: all possible neighbours have to be within reach.
-            if self.n_pixels < 2 or limit.max() < reach:
+            if limit.max() < reach or reach >= furthest:
                 break
-            reach *= 2
+            reach = min(2 * reach, furthest)
         near = distance < limit[pixel]
         return pixel[near], other[near], np.hypot(dx, dy)[near]
 
@@ -138,7 +175,7 @@ class Camera:
         pixel, _, distance = self._adjacent
         nearest = np.full(self.n_pixels, np.inf)
         np.minimum.at(nearest, pixel, distance)
-        return float(nearest.mean())
+        return float(nearest[np.isfinite(nearest)].mean())
 
     @property
     def pitch_deg(self) -> float:
@@ -206,6 +243,84 @@ class Camera:
         radius = round(float(np.hypot(x - x.mean(), y - y.mean()).max()) / self.pitch_m)
         shape = "hexagon" if self.hexagonal else "square"
         return f"{shape}-{self.n_pixels}-{60 * self.pitch_deg:.3g}arcmin-{angle_deg}deg-r{radius}"
+
+
+def _check_numbers(camera: Camera) -> None:
+    """Refuse numbers that are not finite or have the wrong sign, pixel by pixel."""
+    low, high = _N_PIXELS
+    if not low <= camera.n_pixels <= high:
+        raise ValueError(f"it has {camera.n_pixels} pixels; a camera has {low} to {high}")
+    faults = {
+        "no finite position": ~(np.isfinite(camera.pix_x_m) & np.isfinite(camera.pix_y_m)),
+        "no positive area": ~((camera.pix_area_m2 > 0) & np.isfinite(camera.pix_area_m2)),
+    }
+    for fault, wrong in faults.items():
+        if wrong.any():
+            first = int(wrong.argmax())
+            raise ValueError(
+                f"{np.count_nonzero(wrong)} of {camera.n_pixels} pixels have {fault}: pixel {first} is at "
+                f"({camera.pix_x_m[first]:g}, {camera.pix_y_m[first]:g}) m and has {camera.pix_area_m2[first]:g} m2"
+            )
+    low_m, high_m = _FOCAL_LENGTH_M
+    if not low_m <= camera.focal_length_m <= high_m:
+        raise ValueError(f"its equivalent focal length is {camera.focal_length_m:g} m; {low_m:g} to {high_m:g} m exist")
+    for name in ("pix_rotation_deg", "cam_rotation_deg"):
+        if not math.isfinite(getattr(camera, name)):
+            raise ValueError(f"{name} is {getattr(camera, name)}; it must be a number of degrees")
+
+
+def _check_layout(camera: Camera) -> float:
+    """Refuse pixels at impossible places or of impossible size; the typical distance between neighbours [m].
+
+    The distance follows from the number of pixels and the extent of the camera, within 10 % or so, and needs no search
+    for neighbours: the search is bounded by it.
+    """
+    x, y = camera.pix_x_m, camera.pix_y_m
+    radius = np.hypot(x - np.median(x), y - np.median(y))
+    typical, furthest = float(np.median(radius)), int(radius.argmax())
+    if radius[furthest] > _MAX_OUTLIER * typical:
+        raise ValueError(
+            f"pixel {furthest} at ({x[furthest]:g}, {y[furthest]:g}) m is far from all others, half of which are "
+            f"within {typical:g} m"
+        )
+    extents = sorted((float(np.ptp(x)), float(np.ptp(y))))
+    if not extents[1] <= _MAX_ELONGATION * extents[0]:
+        raise ValueError(f"its pixels cover {extents[1]:g} by {extents[0]:g} m, nearly a line")
+    spacing_m = math.sqrt(extents[0] * extents[1] / camera.n_pixels)
+    pitch_arcmin = 60 * math.degrees(spacing_m / camera.focal_length_m)
+    size = (
+        f"at a focal length of {camera.focal_length_m:g} m its pixels of about {1000 * spacing_m:.3g} mm are "
+        f"{pitch_arcmin:.3g} arcmin apart and its radius is {radius[furthest]:.3g} m"
+    )
+    low, high = _PITCH_ARCMIN
+    if not (low <= pitch_arcmin <= high and radius[furthest] <= _MAX_RADIUS_PER_FOCAL_LENGTH * camera.focal_length_m):
+        raise ValueError(f"{size}, which no camera has: are positions and focal length in metres?")
+    relative_area = float(np.median(camera.pix_area_m2)) / spacing_m**2
+    if not _AREA_PER_PITCH2[0] <= relative_area <= _AREA_PER_PITCH2[1]:
+        raise ValueError(f"its pixels have {relative_area:.3g} times the area that is free for each: are areas in m2?")
+    if (twin := _twins(x, y, _OVERLAP * spacing_m)) is not None:
+        raise ValueError(f"pixels {twin[0]} and {twin[1]} are at one place, ({x[twin[0]]:g}, {y[twin[0]]:g}) m")
+    return spacing_m
+
+
+def _twins(x: np.ndarray, y: np.ndarray, distance: float) -> tuple[int, int] | None:
+    """Two points nearer than `distance` to each other in both coordinates, if there are any.
+
+    Points this near fall into one cell of at least one of four shifted grids with cells of twice that size.
+    """
+    for shift_x in (0.0, 0.5):
+        for shift_y in (0.0, 0.5):
+            column, row = (
+                np.floor((values - values.min()) / (2 * distance) + shift).astype(np.int64)
+                for values, shift in ((x, shift_x), (y, shift_y))
+            )
+            cell = column * (row.max() + 1) + row
+            order = np.argsort(cell, kind="stable")
+            same = np.flatnonzero(np.diff(cell[order]) == 0)
+            if len(same):
+                first, second = sorted(order[same[0] : same[0] + 2].tolist())
+                return first, second
+    return None
 
 
 def _pairs(x: np.ndarray, y: np.ndarray, reach: float) -> tuple[np.ndarray, ...]:

@@ -118,7 +118,13 @@ def open_simtel(path: Path, cfg: CameraIngestConfig | None = None) -> Iterator["
 
 
 def camera_of(telescope: "TelescopeDescription") -> Camera:
-    """Camera and optics of a telescope as ctapipe describes it."""
+    """Camera and optics of a telescope as ctapipe describes it.
+
+    Raises
+    ------
+    ValueError
+        If its numbers cannot be those of a camera.
+    """
     geometry, readout, optics = telescope.camera.geometry, telescope.camera.readout, telescope.optics
     return Camera(
         name=telescope.camera.name,

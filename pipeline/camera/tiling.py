@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.camera.cleaning import dilate, tailcuts
+from pipeline.camera.cleaning import dilate, tailcuts, usable_charges, usable_times
 from pipeline.camera.dl1 import DL1File, ImageChunk
 from pipeline.camera.hillas import PARAMETERS, image_parameters
 from pipeline.camera.mapping import tile_mapper
@@ -19,13 +19,19 @@ CHANNELS = (Channel("charge", "p.e."), Channel("peak_time", "ns"), Channel("mask
 #: Why an image is rejected, in the order of the checks.
 REJECTION_REASONS = (
     "marked invalid in the file",
+    "no usable charge in more than half of the camera",
     "nothing left by the cleaning",
+    "absurd charges in more than a tenth of the image",
+    "no usable peak time in more than half of the image",
     "fewer pixels than n_pixels_min",
     "less charge than size_min_pe",
     "more leakage than leakage_max",
 )
 
-_MAX_CHARGE_PE = 60_000  # float16 ends at 65,504
+_MAX_TILE_PE = 60_000  # float16 ends at 65,504
+# Shares of pixels without a usable number from which an image is rejected: of all pixels of the camera, of the cleaned
+# pixels and their neighbours (only numbers that no camera measures, for dead pixels are normal), of the cleaned pixels.
+_MAX_WITHOUT_CHARGE, _MAX_ABSURD_CHARGE, _MAX_WITHOUT_TIME = 0.5, 0.1, 0.5
 _CHUNK_BYTES = 96 << 20  # of float32 tiles and images that one chunk works on
 # Columns of the events whose names omit ctapipe's prefix.
 _SHORT_NAMES = {"morphology_n_pixels": "n_pixels", "morphology_n_islands": "n_islands"}
@@ -58,18 +64,20 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
 
     Channels of a tile: charge [p.e.], of all pixels; peak time [ns] relative to the charge-weighted mean of the cleaned
     pixels, 0 further than one pixel from them; share of the tile pixel that the cleaning kept. What has no
-    measurement (NaN, infinite) counts as dark and without time.
+    measurement (NaN, infinite, beyond what cameras measure) counts as dark and without time; an image of too many such
+    pixels is rejected.
     """
     camera = chunk.camera
-    image = np.where(np.isfinite(chunk.image), chunk.image, np.float32(np.nan))
+    image = usable_charges(chunk.image)
     mask = tailcuts(image, camera, recipe.picture_pe, recipe.boundary_pe, recipe.min_picture_neighbors)
-    parameters = image_parameters(image, chunk.peak_time, mask, camera)
-    reason = _reasons(chunk.is_valid, parameters, recipe)
+    time = usable_times(image, chunk.peak_time, mask, camera)
+    parameters = image_parameters(image, time, mask, camera)
+    reason = _reasons(chunk, image, time, mask, parameters, recipe)
     keep = reason == ""
-    image, mask, time = image[keep], mask[keep], chunk.peak_time[keep]
+    image, mask, time = image[keep], mask[keep], time[keep]
     mapper = tile_mapper(camera, recipe.size_px)
     tiles = np.empty((len(image), len(CHANNELS), recipe.size_px, recipe.size_px), np.float16)
-    tiles[:, 0] = np.minimum(mapper.charge(image), _MAX_CHARGE_PE)
+    tiles[:, 0] = np.clip(mapper.charge(image), -_MAX_TILE_PE, _MAX_TILE_PE)
     tiles[:, 1] = mapper.average(_relative_time(image, time, mask), dilate(mask, camera))
     tiles[:, 2] = mapper.average(mask)
     counts = {text: int(np.count_nonzero(reason == text)) for text in REJECTION_REASONS}
@@ -103,16 +111,39 @@ def target_types(tile_shape: tuple[int, int], *, truth: bool) -> dict[str, tuple
     return {target.name: (target.shape(tile_shape), "f4") for target in stored}
 
 
-def _reasons(is_valid: np.ndarray, parameters: dict[str, np.ndarray], recipe: ImageRecipe) -> np.ndarray:
+def _reasons(
+    chunk: ImageChunk,
+    image: np.ndarray,
+    time: np.ndarray,
+    mask: np.ndarray,
+    parameters: dict[str, np.ndarray],
+    recipe: ImageRecipe,
+) -> np.ndarray:
+    """Why each image is rejected; `image` and `time` are those that can be used."""
     n_pixels = parameters["morphology_n_pixels"]
+    n_timed = np.count_nonzero(mask & np.isfinite(time), axis=1)
     fails = (
-        ~is_valid,
+        ~chunk.is_valid,
+        np.isnan(image).mean(axis=1) > _MAX_WITHOUT_CHARGE,
         n_pixels == 0,
+        _absurd_share(chunk, image, mask) > _MAX_ABSURD_CHARGE,
+        n_timed < (1 - _MAX_WITHOUT_TIME) * n_pixels,
         n_pixels < recipe.n_pixels_min,
         ~(parameters["hillas_intensity"] >= recipe.size_min_pe),
         ~(parameters["leakage_intensity_width_1"] <= recipe.leakage_max),
     )
     return np.select(fails, [np.array(text, dtype=object) for text in REJECTION_REASONS], default="")
+
+
+def _absurd_share(chunk: ImageChunk, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Share of absurd charges in and next to the cleaned pixels, shape (n,)."""
+    share = np.zeros(len(image))
+    absurd = np.isnan(image) & ~np.isnan(chunk.image)
+    some = np.flatnonzero(absurd.any(axis=1))
+    if len(some):
+        near = dilate(mask[some], chunk.camera)
+        share[some] = (absurd[some] & near).sum(axis=1) / np.maximum(near.sum(axis=1), 1)
+    return share
 
 
 def _relative_time(image: np.ndarray, time: np.ndarray, mask: np.ndarray) -> np.ndarray:

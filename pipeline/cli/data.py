@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.framework import Files, Force, Jobs, KeepGoing, Run, Seed, app, command, exit_code, group
+from pipeline.cli.framework import (
+    Files,
+    Force,
+    Jobs,
+    KeepGoing,
+    Run,
+    Seed,
+    ShardsOutside,
+    app,
+    command,
+    exit_code,
+    group,
+)
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -126,6 +138,7 @@ def manifest(
         list[Path], typer.Argument(metavar="SHARD", show_default=False, help="Shards made by `lightpool tiles`.")
     ],
     out: Annotated[Path, typer.Option(metavar="MANIFEST.json", help="Manifest to write.")],
+    shards_outside: ShardsOutside = False,
     force: Force = False,
 ) -> None:
     """Combine shards into one data set.
@@ -134,7 +147,7 @@ def manifest(
     """
     from pipeline.stages.manifest import make_manifest
 
-    make_manifest(shards, cfg, out, force=force)
+    make_manifest(shards, cfg, out, force=force, shards_outside=shards_outside)
 
 
 @command(app, "info", example="lightpool info gamma_run1.simtel.zst")

@@ -31,6 +31,9 @@ Bundle = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing outputs.")]
 KeepGoing = Annotated[bool, typer.Option("--keep-going", help="Exit with 0 even if some inputs failed.")]
+ShardsOutside = Annotated[
+    bool, typer.Option("--shards-outside", help="Accept shards outside the folder of their manifest.")
+]
 Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Parallel processes; the result does not depend on it.")]
 Run = Annotated[int, typer.Option(min=1, metavar="N", help="Number of the run, starting at 1.")]
 Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Random seed; replaces that of the configuration.")]

@@ -6,10 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.framework import Bundle, Force, KeepGoing, Manifests, RunDir, app, command, exit_code
+from pipeline.cli.framework import Bundle, Force, KeepGoing, Manifests, RunDir, ShardsOutside, app, command, exit_code
 
 if TYPE_CHECKING:
     from pipeline.config import Config
+    from pipeline.tiles.manifest import Manifest
+
+
+def _manifests(paths: list[Path], shards_outside: bool) -> "list[Path] | list[Manifest]":
+    """The paths, for the stage to load; loaded here, where their shards may lie outside."""
+    if not shards_outside:
+        return paths
+    from pipeline.tiles.manifest import load_manifests
+
+    return load_manifests(paths, shards_outside=True)
 
 
 @command(
@@ -25,13 +35,14 @@ def train(
     network: Annotated[str, typer.Option(metavar="NAME", help="Network of the configuration, a key of `networks`.")],
     out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Directory for the trained model.")],
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint.")] = False,
+    shards_outside: ShardsOutside = False,
     force: Force = False,
 ) -> None:
     """Train a network and write it as a bundle."""
     cfg.network(network)  # an unknown name fails before torch is imported
     from pipeline.stages.train import train as stage
 
-    stage(cfg, network, manifests, out, resume=resume, force=force)
+    stage(cfg, network, _manifests(manifests, shards_outside), out, resume=resume, force=force)
 
 
 @command(
@@ -46,6 +57,7 @@ def evaluate(
     manifests: Manifests,
     bundle: Bundle,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for metrics.json, tables and figures.")],
+    shards_outside: ShardsOutside = False,
     force: Force = False,
 ) -> None:
     """Measure a trained model on the test split.
@@ -55,7 +67,7 @@ def evaluate(
     from pipeline.bundle.card import resolve_bundle
     from pipeline.stages.evaluate import evaluate as stage
 
-    stage(cfg, resolve_bundle(bundle), manifests, out, force=force)
+    stage(cfg, resolve_bundle(bundle), _manifests(manifests, shards_outside), out, force=force)
 
 
 @command(

@@ -34,8 +34,8 @@ from pipeline.config.tiles import (
 )
 from pipeline.config.use import EvaluateConfig, PredictConfig, ReportConfig
 from pipeline.config.zoo import ZooConfig, ZooEntry
+from pipeline.documents import read_yaml
 from pipeline.errors import UserError
-from pipeline.files import check_regular
 from pipeline.provenance import sha256_json
 
 __all__ = [
@@ -183,21 +183,9 @@ def load_config(path: str | Path) -> Config:
     Raises
     ------
     UserError
-        If the file cannot be read, is not YAML, has an unknown key or a value that is not accepted.
+        If the file cannot be read, is empty or is not YAML, has an unknown key or a value that is not accepted.
     """
-    import yaml
-
-    path = check_regular(path)
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a mapping of sections, not {type(content).__name__}")
+    content = read_yaml(path)
     try:
         return parse_config(content)
     except UserError as error:

@@ -1,6 +1,7 @@
 """Merging an experiment's keys into the defaults, and the message for a key or value that is not accepted."""
 
 import difflib
+import reprlib
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 #: Keys whose value replaces the default as a whole, because it is a value and not a section.
 _WHOLE = ("kwargs", "uses", "heads", "networks")
+_MAX_SHOWN = 80
 
 
 def merge(default: Any, override: Any) -> Any:
@@ -34,7 +36,13 @@ def first_problem(error: ValidationError, schema: type[BaseModel]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if isinstance(problem["input"], dict) and problem["type"] == "value_error":
         return f"{where}: {message}"  # of a whole section: its own message says which values
-    return f"{where}: {message}, got {problem['input']!r}" if where else message
+    return f"{where}: {message}, got {_short(problem['input'])}" if where else message
+
+
+def _short(value: Any) -> str:
+    """A value as it was written, or the beginning of it: a wrong value can be of any length."""
+    text = reprlib.repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _accepted_keys(schema: type[BaseModel], location: tuple[Any, ...]) -> Iterator[str]:

@@ -170,6 +170,7 @@ class ImageInput(Input):
     def _images(self, planes: Mapping[str, np.ndarray]) -> np.ndarray:
         charge = planes["charge"].astype(np.float32) / np.float32(self.charge_scale_pe)
         time = planes["peak_time"].astype(np.float32) / np.float32(self.time_scale_ns)
+        time[np.isinf(time)] = 0  # no measurement, and not the latest one
         mask = planes["mask"].astype(np.float32)
         prepared = np.stack([np.arcsinh(charge), np.clip(time, -3, 3), mask], axis=1)
         prepared[~np.isfinite(prepared)] = 0

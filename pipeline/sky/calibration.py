@@ -1,129 +1,298 @@
-"""Bias, dark and flat correction with ccdproc, where configured."""
+"""Bias, dark and flat correction, where configured. Every step checks what it did.
 
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING
+Signal and noise through the steps follow Newberry (1991), PASP 103, 122.
+"""
+
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError, UserError
-from pipeline.sky.frames import Frame, read_pixels
+from pipeline.logs import get_logger
+from pipeline.sky.background import robust_background
+from pipeline.sky.dq import DQ, flag
+from pipeline.sky.frames import Frame
+from pipeline.sky.masters import (
+    Master,
+    Recipe,
+    Target,
+    build,
+    choose,
+    exposure_s,
+    rms_of_neighbours,
+    sample,
+    subtracted_before,
+)
 
-if TYPE_CHECKING:
-    from astropy.nddata import CCDData
+log = get_logger(__name__)
 
-_EXPOSURE_CARDS = ("EXPTIME", "EXPOSURE", "EXP_TIME", "TEXPTIME")
+# A background this many times the pixel noise below zero: more was subtracted than the frame holds.
+_FAR_BELOW_SIGMA = 5.0
+# Ratio of two exposure times from which a scaled dark is mostly noise, or of another regime of the detector.
+_MAX_SCALE = 10.0
+# Exposure times that differ by less are equal: headers round them.
+_SAME_EXPOSURE = 0.01
+# A flat should take structure out of a frame. More by this factor, and by this share of the level, is the flat's own.
+_MAX_GROWTH, _MIN_STRUCTURE = 1.2, 0.005
+# Boxes along each side in which the structure of the background is measured.
+_BOXES = 16
+# Pixels of each box that are looked at.
+_BOX_SAMPLE = 2000
 
 
 def calibrate(frame: Frame, cfg: SkyIngestConfig) -> Frame:
     """Subtract bias and dark (scaled by exposure time) and divide by the flat.
 
-    Several files of a kind are combined by their median. The uncertainty is scaled with the flat; the noise of the
-    master frames themselves is not added.
+    Several files of a kind are combined by their median, see `pipeline.sky.masters`. A pixel that a master does not
+    know keeps its value but for the master's level, and is flagged as bad.
+
+    Returns
+    -------
+    Frame
+        `err` includes the noise of the masters; `level` and `noise` are still those before.
 
     Raises
     ------
     UserError
-        If a calibration file is missing, of another shape, or has no exposure time where one is needed.
+        If a calibration file is missing, does not fit the frame, or cannot be what it is configured as.
     InputFileError
-        If the frame is not in ADU, or has no exposure time although a dark is configured.
+        If the frame is not in ADU, has no exposure time although a dark is configured, or lies far below zero after a
+        subtraction.
     """
-    import ccdproc
-    from astropy import units
-
     if frame.stored_unit != "adu":
         raise InputFileError(
             f"{frame.path} is in {frame.stored_unit}; bias, dark and flat apply to frames in ADU: remove them from "
             "ingest.sky for this frame"
         )
-    image = _ccd(frame.to_stored(frame.sci))
-    notes = []
+    work = _Work.of(frame, cfg)
     if cfg.bias:
-        image = ccdproc.subtract_bias(image, _master(cfg.bias, frame.shape, "bias"))
-        notes.append(f"bias subtracted: median of {len(cfg.bias)}")
+        _subtract_bias(work)
     if cfg.dark:
-        image = _subtract_dark(image, frame, cfg)
-        notes.append(f"dark subtracted, scaled by exposure time: median of {len(cfg.dark)}")
-    response = np.ones(frame.shape)
+        _subtract_dark(work)
     if cfg.flat:
-        response = _response(cfg, frame)
-        image = ccdproc.flat_correct(image, _ccd(response), norm_value=1.0)
-        notes.append(f"divided by the flat: median of {len(cfg.flat)}")
-    zero_known = frame.zero_known or bool(cfg.bias)
-    offset = 0.0 if cfg.bias else frame.bias_level
-    sci = ((image.data - offset) * frame.factor).astype(np.float32)
-    assert image.unit == units.adu
-    return replace(
-        frame,
-        sci=sci,
-        err=(frame.err / response).astype(np.float32),
-        bias_level=offset,
-        zero_known=zero_known,
-        notes=(*frame.notes, *notes),
-    )
+        _divide_by_flat(work)
+    return work.finished()
 
 
-def _ccd(pixels: np.ndarray) -> "CCDData":
-    from astropy.nddata import CCDData
+@dataclass
+class _Work:
+    """A frame on its way through the steps, in ADU.
 
-    return CCDData(np.asarray(pixels, dtype=float), unit="adu")
+    Attributes
+    ----------
+    pixels : ndarray of float32, shape (H, W)
+        Without what has been subtracted so far; `offset` of it is still bias.
+    added_variance : ndarray or float
+        Of the masters [adu^2].
+    bad : ndarray of bool, shape (H, W)
+    subtracted : float
+        Level of what was subtracted.
+    """
 
+    frame: Frame
+    cfg: SkyIngestConfig
+    target: Target
+    pixels: np.ndarray
+    offset: float
+    zero_known: bool
+    bad: np.ndarray
+    bias: Recipe | None = None
+    response: np.ndarray | None = None
+    added_variance: np.ndarray | float = 0.0
+    subtracted: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
-def _subtract_dark(image: "CCDData", frame: Frame, cfg: SkyIngestConfig) -> "CCDData":
-    import ccdproc
-    from astropy import units
+    @classmethod
+    def of(cls, frame: Frame, cfg: SkyIngestConfig) -> "_Work":
+        gain = frame.gain_e_per_adu
+        target = Target.of(frame.path, frame.science_hdu, frame.shape, frame.section, gain, cfg)
+        pixels = frame.to_stored(frame.sci)
+        bad = np.zeros(frame.shape, bool)
+        return cls(frame, cfg, target, pixels, frame.bias_level, frame.zero_known, bad)
 
-    dark = _master(cfg.dark, frame.shape, "dark")
-    if cfg.bias:
-        dark = ccdproc.subtract_bias(dark, _master(cfg.bias, frame.shape, "bias"))
-    dark_s = _exposure_s(read_pixels(cfg.dark[0], SkyIngestConfig())[1], cfg.dark[0], UserError)
-    data_s = _exposure_s(frame.header, frame.path, InputFileError)
-    # Only what grows with time may be scaled: without a bias the dark must have been exposed as long as the frame.
-    if not cfg.bias and dark_s != data_s:
-        raise UserError(
-            f"the dark {cfg.dark[0]} is exposed for {dark_s:g} s and {frame.path} for {data_s:g} s; configure "
-            "ingest.sky.bias too, so that the dark can be scaled"
+    def master(self, kind: str) -> Master:
+        """Chosen for the frame, combined and checked."""
+        master = build(self.recipe(kind))
+        self.warnings += master.warnings
+        self.bad |= master.bad
+        return master
+
+    def recipe(self, kind: str) -> Recipe:
+        images, texts = choose(kind, getattr(self.cfg, kind), self.target)
+        self.warnings += texts
+        return Recipe(kind, images, self.bias, self.frame.section, self.frame.gain_e_per_adu)
+
+    def background(self) -> tuple[float, float]:
+        """Median of the exposed pixels without a flag, and the noise of a pixel [adu]."""
+        part = self.frame.exposed
+        known = np.where(self.frame.dq[part] == 0, self.pixels[part] - np.float32(self.offset), np.nan)
+        values = sample(known)
+        return float(np.nanmedian(values)) if np.isfinite(values).any() else 0.0, rms_of_neighbours(known)
+
+    def check_above_zero(self, kind: str, subtracted: float) -> None:
+        """Refuse a background far below zero, and warn of one below it."""
+        level, noise = self.background()
+        if level < -_FAR_BELOW_SIGMA * max(noise, 1e-3):
+            raise InputFileError(
+                f"{self.frame.path}: less the {kind} ({subtracted:.5g} ADU) its background is {level:.4g} ADU, with a "
+                f"pixel noise of {noise:.3g}; the {kind} is not of this camera and read-out, or was subtracted before: "
+                f"correct ingest.sky.{kind}"
+            )
+        if level < -noise:
+            self.warnings.append(
+                f"the background is {level:.3g} ADU less the {kind}, below zero by more than the pixel noise "
+                f"({noise:.3g} ADU): the {kind} is too high for this frame, and photometry of its sky is biased"
+            )
+
+    def finished(self) -> Frame:
+        """In the frame's unit; what became infinite keeps its value."""
+        frame = self.frame
+        factor, response = np.float32(frame.factor), np.float32(1) if self.response is None else self.response
+        sci = (self.pixels - np.float32(self.offset)) * factor
+        err = np.sqrt(np.square(frame.err) + self.added_variance * factor**2) / response
+        lost = ~(np.isfinite(sci) & np.isfinite(err)) & np.isfinite(frame.sci) & np.isfinite(frame.err)
+        sci[lost], err[lost] = frame.sci[lost], frame.err[lost]
+        dq = frame.dq.copy()
+        flag(dq, self.bad | lost, DQ.BAD)
+        if n_bad := np.count_nonzero(self.bad | lost):
+            self.notes.append(f"{n_bad} pixels that the calibration frames do not know are flagged as bad")
+        for text in dict.fromkeys(self.warnings):
+            log.warning("%s: %s", frame.path.name, text)
+        return replace(
+            frame,
+            sci=sci.astype(np.float32),
+            err=err.astype(np.float32),
+            dq=dq,
+            bias_level=self.offset,
+            zero_known=self.zero_known,
+            saturation=None if frame.saturation is None else frame.saturation - self.subtracted,
+            notes=(*frame.notes, *self.notes, *dict.fromkeys(self.warnings)),
         )
-    return ccdproc.subtract_dark(
-        image, dark, dark_exposure=dark_s * units.s, data_exposure=data_s * units.s, exposure_unit=units.s, scale=True
-    )
 
 
-def _response(cfg: SkyIngestConfig, frame: Frame) -> np.ndarray:
-    """Flat field of mean 1 over the exposed part; where it has no light, 1."""
-    flat = _master(cfg.flat, frame.shape, "flat").data
-    if cfg.bias:
-        flat = flat - _master(cfg.bias, frame.shape, "bias").data
-    flat = flat / np.mean(flat[frame.exposed])
-    return np.where(flat > 0, flat, 1.0)
-
-
-def _master(paths: Sequence[str], shape: tuple[int, int], kind: str) -> "CCDData":
-    master = _combined(tuple(paths))
-    if master.shape != shape:
-        raise UserError(
-            f"the {kind} {paths[0]} has the shape {master.shape}, the frame {shape}; ingest.sky.{kind} needs the "
-            "same camera, binning and window"
+# ---- the steps -------------------------------------------------------------------------------------------------------
+def _subtract_bias(work: _Work) -> None:
+    recipe = work.recipe("bias")
+    bias = build(recipe)
+    done = subtracted_before(work.target.headers)
+    if done is not None and not bias.subtracted_before and abs(bias.level) > max(rms_of_neighbours(bias.pixels), 1.0):
+        work.warnings.append(
+            f"the bias frames are not used: the card {done} says that the bias is subtracted already, and their level "
+            f"is {bias.level:.5g} ADU"
         )
-    return master
+        return
+    work.warnings += bias.warnings
+    work.bad |= bias.bad
+    work.bias = recipe
+    work.pixels = work.pixels - bias.pixels
+    work.offset, work.zero_known, work.subtracted = 0.0, True, bias.level
+    work.added_variance = work.added_variance + _noise_adu(bias) ** 2
+    work.check_above_zero("bias", bias.level)
+    _check_overscan(work)
+    work.notes.append(f"bias subtracted: median of {bias.n_files}")
 
 
-@lru_cache(maxsize=8)
-def _combined(paths: tuple[str, ...]) -> "CCDData":
-    import ccdproc
+def _check_overscan(work: _Work) -> None:
+    """The overscan holds nothing but bias, so that nothing may be left of it."""
+    from pipeline.sky.headers import find_section
 
-    missing = [path for path in paths if not Path(path).is_file()]
-    if missing:
-        raise UserError(f"the calibration frame {missing[0]} does not exist; correct ingest.sky in the configuration")
-    frames = [_ccd(read_pixels(path, SkyIngestConfig())[0]) for path in paths]
-    return frames[0] if len(frames) == 1 else ccdproc.combine(frames, method="median")
+    overscan = find_section(work.target.headers[0], ("BIASSEC",), work.frame.shape)
+    if overscan is None or work.frame.section is None:
+        return
+    left = work.pixels[overscan.slices]
+    level, noise = float(np.nanmedian(left)), rms_of_neighbours(left)
+    if abs(level) > max(noise, 1.0):
+        work.warnings.append(
+            f"the overscan is {level:.3g} ADU less the bias frames, and should be 0: the bias level has changed since "
+            "they were taken, and the frame's level is wrong by that"
+        )
 
 
-def _exposure_s(header: "object", path: str | Path, kind: type[UserError]) -> float:
-    for card in _EXPOSURE_CARDS:
-        if card in header:
-            return float(header[card])
-    raise kind(f"{path} has no exposure time ({', '.join(_EXPOSURE_CARDS)}), which is needed to scale a dark")
+def _subtract_dark(work: _Work) -> None:
+    seconds = exposure_s(work.target.headers, str(work.frame.path), InputFileError)
+    dark = work.master("dark")
+    ratio = seconds / dark.exposure_s
+    if work.bias is None:
+        # Only what grows with time may be scaled: without a bias the dark must have been exposed as long as the frame.
+        if abs(ratio - 1) > _SAME_EXPOSURE:
+            raise UserError(
+                f"the dark {work.cfg.dark[0]} is exposed for {dark.exposure_s:g} s and {work.frame.path} for "
+                f"{seconds:g} s; configure ingest.sky.bias too, so that the dark can be scaled"
+            )
+        scale = 1.0
+        _zero_of_unscaled(work, dark)
+    else:
+        scale = seconds
+        if not 1 / _MAX_SCALE <= ratio <= _MAX_SCALE:
+            work.warnings.append(
+                f"the dark is exposed for {dark.exposure_s:g} s and the frame for {seconds:g} s: scaled by "
+                f"{ratio:.3g}, its noise and hot pixels may not fit; take darks of a similar exposure"
+            )
+    noise = scale * _noise_adu(dark)
+    work.pixels = work.pixels - np.float32(scale) * dark.pixels
+    work.subtracted += scale * dark.level
+    work.added_variance = work.added_variance + noise**2
+    work.check_above_zero("dark", scale * dark.level)
+    if noise > work.background()[1]:
+        work.warnings.append(
+            f"the noise of the dark, {noise:.3g} ADU in this exposure, is larger than the frame's own: subtracting it "
+            "makes the frame worse; combine more or longer darks"
+        )
+    work.notes.append(f"dark subtracted, scaled by exposure time: median of {dark.n_files}")
+
+
+def _zero_of_unscaled(work: _Work, dark: Master) -> None:
+    """A dark of the frame's exposure time takes the bias with it, unless it has lost its own before."""
+    if dark.subtracted_before or dark.level < work.offset / 2:
+        return
+    work.offset, work.zero_known = 0.0, True
+
+
+def _divide_by_flat(work: _Work) -> None:
+    flat = work.master("flat")
+    part = work.frame.exposed
+    response = np.ones(work.frame.shape, np.float32)
+    response[part] = flat.pixels[part]
+    light = work.pixels - np.float32(work.offset)
+    before = _structure(light, work.frame, work.cfg)
+    after = _structure(light / response, work.frame, work.cfg)
+    if after > _MAX_GROWTH * before + _MIN_STRUCTURE:
+        work.warnings.append(
+            f"the background varies by {after:.1%} of its level after dividing by the flat, and by {before:.1%} before "
+            "it: the flat does not fit this frame (another filter, turned, or with another bias)"
+        )
+    if flat.noise is not None:
+        work.added_variance = work.added_variance + np.square(light * np.float32(flat.noise))
+    work.pixels = light / response + np.float32(work.offset)
+    work.response = response
+    work.notes.append(f"divided by the flat: median of {flat.n_files}")
+
+
+def _noise_adu(master: Master) -> float:
+    """One sigma of a pixel of a master; of a single file from its neighbouring pixels, where its pattern counts too."""
+    return master.noise if master.noise is not None else rms_of_neighbours(master.pixels)
+
+
+def _structure(light: np.ndarray, frame: Frame, cfg: SkyIngestConfig) -> float:
+    """Robust spread of the background over the frame, relative to its level; 0 where the noise hides it."""
+    part = frame.exposed
+    light, excluded = light[part], frame.dq[part] != 0
+    height, width = light.shape
+    rows, columns = max(height // _BOXES, 8), max(width // _BOXES, 8)
+    levels, errors = [], []
+    for top in range(0, height - rows + 1, rows):
+        for left in range(0, width - columns + 1, columns):
+            box = (slice(top, top + rows), slice(left, left + columns))
+            values = sample(light[box], _BOX_SAMPLE)
+            level, noise = robust_background(values, sample(excluded[box], _BOX_SAMPLE), max(values.shape))
+            if np.isfinite(level):
+                levels.append(level)
+                errors.append(1.25 * noise / np.sqrt(values.size))
+    level = float(np.median(levels)) if levels else 0.0
+    if len(levels) < 4 or level <= 0:
+        return 0.0
+    low, high = np.quantile(levels, [0.05, 0.95])
+    spread = (high - low) / 2
+    return float(np.sqrt(max(spread**2 - 3 * np.median(errors) ** 2, 0.0))) / level

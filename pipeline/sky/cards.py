@@ -1,5 +1,7 @@
 """The header cards that lightpool writes into FITS files of the sky, and reads again."""
 
+import textwrap
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from pipeline.sky.dq import DQ
@@ -29,6 +31,8 @@ SECTION = Card("LPSECT", "exposed section")
 # Any product: what changes the meaning of the pixels is in HISTORY, in lines that begin with WARNING_PREFIX.
 N_WARNINGS = Card("LPNWARN", "number of warnings, see HISTORY")
 WARNING_PREFIX = "lightpool warning: "
+_HISTORY_CHARACTERS = 72
+_CONTINUATION = "  "
 
 # Prediction: what was measured before anything was restored.
 LEVEL_BEFORE = Card("LPBKG", "background level of the frame as it came")
@@ -44,3 +48,24 @@ OUR_BITS = Card("LPDQ", "bits as follows")
 def bit_keyword(bit: DQ) -> str:
     """Keyword of the card that explains one bit: LPBIT1 to LPBIT512."""
     return f"LPBIT{int(bit)}"
+
+
+def warning_lines(text: str) -> list[str]:
+    """HISTORY lines of one warning; what does not fit into 72 characters goes on in indented lines."""
+    plain = (WARNING_PREFIX + text).encode("ascii", "replace").decode()
+    return textwrap.wrap(plain, _HISTORY_CHARACTERS, subsequent_indent=_CONTINUATION, break_on_hyphens=False)
+
+
+def warnings_in(history: Iterable[str]) -> list[str]:
+    """The warnings that `warning_lines` wrote into HISTORY lines, each once."""
+    warnings: list[str] = []
+    inside = False
+    for line in map(str, history):
+        if line.startswith(WARNING_PREFIX):
+            warnings.append(line.removeprefix(WARNING_PREFIX).strip())
+            inside = True
+        elif inside and line.startswith(_CONTINUATION):
+            warnings[-1] += " " + line.strip()
+        else:
+            inside = False
+    return list(dict.fromkeys(warnings))

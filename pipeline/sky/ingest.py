@@ -24,7 +24,7 @@ log = get_logger(__name__)
 def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force: bool = False) -> dict[str, Any]:
     """Read, calibrate and write one frame.
 
-    Bias, dark and flat are applied where configured (ccdproc). The truth of a simulated frame is copied along.
+    Bias, dark and flat are applied where configured. The truth of a simulated frame is copied along.
 
     Parameters
     ----------
@@ -40,7 +40,8 @@ def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force:
     Returns
     -------
     dict
-        `unit`, `level`, `noise`, `shape`, `n_science_hdus`, the number of flagged pixels by DQ bit, and `notes`.
+        `unit`, `level`, `noise`, `shape`, `n_science_hdus`, the number of flagged pixels by DQ bit,
+        `notes`, and `warnings`.
 
     Raises
     ------
@@ -51,17 +52,19 @@ def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force:
     frames = read_frames(path, cfg)
     if cfg.bias or cfg.dark or cfg.flat:
         frames = [_calibrated(frame, cfg) for frame in frames]
-    stamped = provenance.stamp("ingest", config=cfg.model_dump(mode="json"), input=path.name)
+    warnings = list(dict.fromkeys(text for frame in frames for text in frame.warnings))
+    stamped = provenance.stamp("ingest", config=cfg.model_dump(mode="json"), input=path.name, warnings=warnings)
     history = [f"lightpool {stamped['version']} ingest of {path.name}"]
-    history += [f"lightpool: {note}" for note in frames[0].notes]
     write_products(path, out, [_product(frame) for frame in frames], history, force=force)
     truth = truth_path(path)
     if truth.is_file():
         shutil.copyfile(truth, truth_path(out))
     provenance.write_sidecar(out, stamped)
-    for note in frames[0].notes:
+    for note in dict.fromkeys(note for frame in frames for note in frame.notes):
         log.info("%s: %s", path.name, note)
-    return _summary(frames)
+    for text in warnings:
+        log.warning("%s: %s", path.name, text)
+    return _summary(frames, warnings)
 
 
 def _calibrated(frame: Frame, cfg: SkyIngestConfig) -> Frame:
@@ -89,7 +92,15 @@ def _product(frame: Frame) -> FrameProduct:
     }
     known = [("BUNIT", frame.unit, "unit of the pixel values")]
     known += [card.with_value(value) for card, value in values.items() if value is not None]
-    return FrameProduct(frame.science_hdu, frame.sci, frame.err, frame.dq, known)
+    return FrameProduct(
+        frame.science_hdu,
+        frame.sci,
+        frame.err,
+        frame.dq,
+        known,
+        history=[f"lightpool: {note}" for note in frame.notes],
+        warnings=frame.warnings,
+    )
 
 
 def _saturation(frame: Frame) -> float | None:
@@ -98,7 +109,7 @@ def _saturation(frame: Frame) -> float | None:
     return (frame.saturation - frame.bias_level) * frame.factor
 
 
-def _summary(frames: list[Frame]) -> dict[str, Any]:
+def _summary(frames: list[Frame], warnings: list[str]) -> dict[str, Any]:
     first = frames[0]
     flagged = {
         text: sum(int(np.count_nonzero(has(frame.dq, bit))) for frame in frames) for bit, text in DESCRIPTIONS.items()
@@ -111,4 +122,5 @@ def _summary(frames: list[Frame]) -> dict[str, Any]:
         "n_science_hdus": len(frames),
         "flagged_pixels": {text: count for text, count in flagged.items() if count},
         "notes": list(first.notes),
+        "warnings": warnings,
     }

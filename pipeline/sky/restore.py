@@ -103,7 +103,15 @@ def product_of(frame: Frame, result: FrameResult) -> FrameProduct:
         name: (plane / factor, frame.stored_unit) if unit == "sci" else (plane, unit)
         for name, (plane, unit) in result.planes.items()
     }
-    return FrameProduct(frame.science_hdu, frame.to_stored(result.sci), result.err / factor, result.dq, before, planes)
+    return FrameProduct(
+        frame.science_hdu,
+        frame.to_stored(result.sci),
+        result.err / factor,
+        result.dq,
+        before,
+        planes,
+        warnings=frame.warnings,
+    )
 
 
 def restore_rows(

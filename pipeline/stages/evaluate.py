@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
 from pipeline.logs import get_logger
 from pipeline.tasks import get_judge
-from pipeline.tiles.manifest import Manifest
+from pipeline.tiles.manifest import Manifest, load_manifests
 
 if TYPE_CHECKING:
     from pipeline.evaluation.result import Predicts, Result
@@ -25,7 +25,11 @@ READS = ("evaluate", "predict.tile_px", "predict.overlap_px", "seed")
 
 
 def evaluate(
-    cfg: Config | None, bundle: str | Path, manifests: Sequence[str | Path], out: str | Path, force: bool = False
+    cfg: Config | None,
+    bundle: str | Path,
+    manifests: Sequence[str | Path | Manifest],
+    out: str | Path,
+    force: bool = False,
 ) -> Path:
     """Evaluate every head of a bundle on the test split of `manifests`.
 
@@ -35,7 +39,7 @@ def evaluate(
         Defaults if not given.
     bundle : path
         Directory of the bundle, or the name of one that ships.
-    manifests : sequence of path
+    manifests : sequence of path or Manifest
         Made by `lightpool manifest`; the baselines are trained on their training split and tuned on validation.
     out : path
         Directory to make; in it one directory per head: metrics.json, tables (ECSV), figures (PNG).
@@ -55,21 +59,22 @@ def evaluate(
     from pipeline.bundle.runtime import Predictor, bundle_sha256, resolve_bundle
 
     cfg = cfg or Config()
+    loaded = load_manifests(manifests)
     directory = resolve_bundle(bundle)
     predictor = Predictor.load(directory, threads=cfg.threads)
-    _check_camera(predictor.cameras, manifests)
+    _check_camera(predictor.cameras, loaded)
     card = predictor.card
     facts = {"network": card.network, "model": card.model.name, "bundle_sha256": bundle_sha256(directory)}
-    return evaluate_predictor(cfg, predictor, card.tasks, facts, manifests, out, force=force)
+    return evaluate_predictor(cfg, predictor, card.tasks, facts, loaded, out, force=force)
 
 
-def _check_camera(served: Sequence[str], manifests: Sequence[str | Path]) -> None:
-    for path in manifests:
-        camera = Manifest.load(path).attributes.get("camera_identity")
+def _check_camera(served: Sequence[str], manifests: Sequence[str | Path | Manifest]) -> None:
+    for manifest in load_manifests(manifests):
+        camera = manifest.attributes.get("camera_identity")
         if served and camera and camera not in served:
             raise UserError(
-                f"{path} holds images of the camera {camera}, but the bundle serves {', '.join(served)}; evaluate it "
-                "on tiles of its own camera"
+                f"{manifest.path} holds images of the camera {camera}, but the bundle serves {', '.join(served)}; "
+                "evaluate it on tiles of its own camera"
             )
 
 
@@ -78,7 +83,7 @@ def evaluate_predictor(
     predictor: "Predicts",
     tasks: Sequence[str],
     facts: Mapping[str, Any],
-    manifests: Sequence[str | Path],
+    manifests: Sequence[str | Path | Manifest],
     out: str | Path,
     *,
     force: bool = False,
@@ -86,7 +91,7 @@ def evaluate_predictor(
     """Evaluate anything that predicts `tasks`; `facts` (network, model, bundle_sha256) go into metrics.json."""
     check_free(out, force=force)
     started = time.monotonic()
-    loaded = [Manifest.load(path) for path in manifests]
+    loaded = load_manifests(manifests)
     stamped = provenance.stamp("evaluate", config=sections_of(cfg, READS), **facts)
     with atomic_output(out, force=force) as temporary:
         temporary.mkdir()

@@ -111,6 +111,7 @@ def _dl1(path: Path) -> Description:
     rows.append(("images", f"{file.n_images} of {file.n_events} events"))
     if file.pointing is not None:
         rows.append(("pointing", f"altitude {file.pointing[0]:.2f} deg, azimuth {file.pointing[1]:.2f} deg"))
+    rows += _prediction_rows(path)
     rows.append(("truth", "yes" if file.has_truth else "no"))
     rows.append(("made by", json.loads(file.provenance).get("software", "ctapipe")))
     return f"ctapipe DL1, data model {file.data_model_version}", rows
@@ -133,24 +134,38 @@ def _dl2(path: Path) -> Description:
     import hdf5plugin  # noqa: F401 (registers blosc)
 
     with h5py.File(path) as file:
-        trigger = file["dl1/event/subarray/trigger"]
+        n_events = len(file.get("dl1/event/subarray/trigger", ()))
         version = file.attrs.get("CTA PRODUCT DATA MODEL VERSION", "unknown")
         version = version.decode() if isinstance(version, bytes) else str(version)
-        rows = [("events", str(len(trigger)))]
+        rows = [("events", str(n_events))]
+        truth = "yes" if "simulation/event/subarray/shower" in file else "no"
+    rows += _prediction_rows(path)
+    rows += [("images", "none: give predict the file that they are in"), ("truth", truth)]
+    return f"ctapipe DL2, data model {version}", rows
+
+
+def _prediction_rows(path: Path) -> list[Row]:
+    """One row for each reconstructor and what it gives, of the file's DL2."""
+    import h5py
+    import hdf5plugin  # noqa: F401 (registers blosc)
+
+    rows = []
+    with h5py.File(path) as file:
         for kind, models in file.get("dl2/event/telescope", {}).items():
             for model, tables in models.items():
-                n = sum(len(table) for table in tables.values())
-                n_valid = sum(
-                    int(table.fields(f"{model}_tel_is_valid")[:].astype(bool).sum())
+                # Some quantities, such as impact distances, are given without saying which are valid.
+                flags = [
+                    table.fields(f"{model}_tel_is_valid")[:].astype(bool)
                     for table in tables.values()
                     if f"{model}_tel_is_valid" in table.dtype.names
-                )
-                ids = [int(name.removeprefix("tel_")) for name in tables]
-                rows.append((kind, f"{model}: {n} images of telescopes {_ranges(ids)}, {n_valid} valid"))
+                ]
+                n = sum(len(table) for table in tables.values())
+                ids = [int(name.removeprefix("tel_")) for name in tables if name.startswith("tel_")]
+                valid = f", {sum(int(flag.sum()) for flag in flags)} valid" if flags else ""
+                rows.append((kind, f"{model}: {n} images of telescopes {_ranges(ids)}{valid}"))
         for kind, models in file.get("dl2/event/subarray", {}).items():
             rows += [(kind, f"{model}: {len(table)} events, telescopes combined") for model, table in models.items()]
-        rows.append(("truth", "yes" if "simulation/event/subarray/shower" in file else "no"))
-    return f"ctapipe DL2, data model {version}", rows
+    return rows
 
 
 def _lstchain(path: Path) -> Description:

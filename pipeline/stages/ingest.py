@@ -25,6 +25,7 @@ READS_SKY = ("ingest.sky",)
 
 _REFUSED: dict[str, str] = {
     "corsika": "holds photon bunches of CORSIKA, not camera images; run sim_telarray on it first",
+    "dl2": "is DL2 without camera images; give the DL1 file that it was made from",
     "hdf5": "is HDF5 without camera images in ctapipe's or lstchain's layout; tables of parameters cannot be used",
     "tiles": "is a tile shard already; give it to lightpool manifest",
     "manifest": "is a manifest of tile shards; give it to lightpool train",
@@ -43,7 +44,7 @@ def ingest(
     Parameters
     ----------
     files : sequence of path
-        simtel (.simtel, .gz, .zst), DL1 or DL2 with images, lstchain DL1, FITS, in any mixture.
+        simtel (.simtel, .gz, .zst), DL1 (also with DL2 in it), lstchain DL1, FITS, in any mixture.
     cfg : Config
         `ingest` is used.
     out : path
@@ -147,6 +148,5 @@ _INGEST: dict[str, Callable[[Path, Path, Config, bool], dict[str, Any]]] = {
     "simtel": _simtel,
     "lstchain": _lstchain,
     "dl1": _dl1,
-    "dl2": _dl1,
     "fits": _fits,
 }

@@ -12,13 +12,16 @@ READS = ("tiles.weighting",)
 CLASS_COLUMN = "true_primary_id"
 
 
-def make_manifest(shards: Sequence[Path], cfg: Config, out: Path, *, force: bool = False) -> Manifest:
+def make_manifest(
+    shards: Sequence[Path], cfg: Config, out: Path, *, force: bool = False, shards_outside: bool = False
+) -> Manifest:
     """Write `out` for `shards`, with weights that equalise energy, offset and size between gammas and hadrons.
 
     Raises
     ------
     UserError
-        If the shards do not belong together or hold no tile.
+        If the shards do not belong together, hold no tile, or lie outside the folder of `out` (without
+        `shards_outside`).
     """
     weighting = cfg.tiles.weighting
     stamped = provenance.stamp("manifest", config=sections_of(cfg, READS))
@@ -33,6 +36,7 @@ def make_manifest(shards: Sequence[Path], cfg: Config, out: Path, *, force: bool
         },
         max_weight=weighting.max_weight,
         provenance=stamped,
+        shards_outside=shards_outside,
         force=force,
     )
     provenance.write_sidecar(out, stamped)

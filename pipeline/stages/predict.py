@@ -56,7 +56,7 @@ def predict(
     cfg : Config
         `threads`, `ingest` and `predict` are used.
     files : sequence of path
-        simtel, DL1 and FITS, in any mixture.
+        simtel, DL1 (also with DL2 in it) and FITS, in any mixture.
     bundles : sequence of str or path
         Directories, or names of bundles that ship.
     out : path, optional
@@ -109,6 +109,8 @@ def _log_status(status: Mapping[str, Any]) -> None:
     elif "output" in status:
         name, out = Path(status["file"]).name, status["output"]
         log.info("%s: %d of %d images predicted, written to %s", name, status["n_valid"], status["n_images"], out)
+    for text in status.get("warnings", ()):
+        log.warning("%s: %s", Path(status["file"]).name, text)
 
 
 def _predict_one(job: "_Job", settings: "_Settings", models: "_Models", sink: RecordSink) -> dict[str, Any]:
@@ -218,9 +220,12 @@ def _plan(files: Sequence[Path], out: Path | None, *, force: bool) -> list[_Job]
         except InputFileError as error:
             jobs.append(_Job(path, None, None, error))
     taken = Counter(job.out for job in jobs if job.out is not None)
+    sources = {path.resolve() for path in map(Path, files)}
     for target, times in taken.items():
         if times > 1:
             raise UserError(f"{times} inputs would be written to {target}; rename them, or predict them one by one")
+        if target.resolve() in sources:
+            raise UserError(f"{target} is an input; predictions are written to a file of their own: give another --out")
         check_free(target, force=force)
     return jobs
 
@@ -240,7 +245,7 @@ def predictable_kind(path: Path) -> Kind:
 
 
 _ARTICLE = {
-    "dl2": "a DL2 file, which already holds predictions",
+    "dl2": "a DL2 file without images, which predictions are made from",
     "corsika": "a CORSIKA file, photons without a telescope",
     "tiles": "a shard of training tiles",
     "manifest": "a manifest of training tiles",
@@ -356,11 +361,12 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
     started = time.monotonic()
     cfg = settings.cfg
     frames = read_frames(job.path, cfg.ingest.sky)
+    warnings = list(dict.fromkeys(text for frame in frames for text in frame.warnings))
+    for note in dict.fromkeys(note for frame in frames for note in frame.notes):
+        log.debug("%s: %s", job.path.name, note)
     new_frames = []
     for predictor in models.sky:
         for frame in frames:
-            for note in frame.notes:
-                log.debug("%s: %s", job.path.name, note)
             result = restore_frame(frame, predictor, cfg.predict.tile_px, cfg.predict.overlap_px)
             if sink.wanted:
                 sink.write(_frame_record(job.path.name, frame, predictor.card.name, result))
@@ -368,6 +374,8 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
                 new_frames.append(product_of(frame, result))
     sink.end_of_file()
     status: dict[str, Any] = {"n_images": len(frames), "n_valid": len(frames), "left_out": {}}
+    if warnings:
+        status["warnings"] = warnings
     if job.out is not None:
         card = models.sky[0].card
         products.write_frames(job.path, job.out, new_frames, card, cfg, started=started, force=settings.force)
@@ -401,4 +409,5 @@ def _frame_record(file: str, frame: "Frame", model: str, result: "FrameResult") 
         "n_restored": int(np.count_nonzero(has(result.dq, DQ.RESTORED))),
         "n_saturated": int(np.count_nonzero(has(result.dq, DQ.SATURATED))),
         "n_missing": int(np.count_nonzero(has(result.dq, DQ.MISSING))),
+        "warnings": list(frame.warnings),
     }

@@ -182,10 +182,15 @@ def write_frames(
         f"tiles of {cfg.predict.tile_px} px, overlap {cfg.predict.overlap_px} px",
     ]
     write_products(source, out, products, history, force=force)
+    warnings = [text for product in products for text in product.warnings]
     facts: dict[str, Any] = {"input": "image in memory"}
     if isinstance(source, Path):
         facts = {"input": source.name, "input_sha256": provenance.sha256_file(source)}
     stamp = provenance.stamp(
-        "predict", config=sections_of(cfg, READS_SKY), **facts, bundles={card.name: card.bundle_sha256}
+        "predict",
+        config=sections_of(cfg, READS_SKY),
+        warnings=warnings,
+        **facts,
+        bundles={card.name: card.bundle_sha256},
     )
     provenance.write_sidecar(out, stamp, wall_time_s=round(time.monotonic() - started, 3))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.bundle.card import Card
+    from pipeline.tiles.manifest import Manifest
     from pipeline.training.callbacks import Progress
     from pipeline.training.module import TrainingModule
     from pipeline.training.transfer import Origin
@@ -37,7 +38,7 @@ def reads(network: str) -> tuple[str, ...]:
 def train(
     cfg: Config,
     network: str,
-    manifests: Sequence[str | Path],
+    manifests: "Sequence[str | Path | Manifest]",
     out: str | Path,
     resume: bool = False,
     force: bool = False,
@@ -52,7 +53,7 @@ def train(
     cfg : Config
     network : str
         A key of `cfg.networks`.
-    manifests : sequence of path
+    manifests : sequence of path or Manifest
     out : path
         Directory to make.
     resume : bool
@@ -102,12 +103,12 @@ class TrainingRun:
     ----------
     cfg : Config
     network : str
-    manifests : sequence of path
+    manifests : sequence of path or Manifest
     bundles : path
         Folder of the experiment's bundles, where the network named by `start_from` is looked up.
     """
 
-    def __init__(self, cfg: Config, network: str, manifests: Sequence[str | Path], bundles: Path) -> None:
+    def __init__(self, cfg: Config, network: str, manifests: "Sequence[str | Path | Manifest]", bundles: Path) -> None:
         from pipeline.training.augmentation import check_augmentation
         from pipeline.training.heads import Heads
 

@@ -8,15 +8,20 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pipeline.config.merge import first_problem
+from pipeline.documents import read_json
 from pipeline.errors import InputFileError, UserError
-from pipeline.files import atomic_output, check_regular
+from pipeline.files import atomic_output
 from pipeline.provenance import sha256_file
-from pipeline.tiles.shards import Channel, Shard
+from pipeline.tiles.layout import Channel
+from pipeline.tiles.shards import Shard
 from pipeline.tiles.splits import SPLITS
 from pipeline.tiles.weighting import Weighting, equalise
 
@@ -26,6 +31,54 @@ FORMAT_VERSION = 2
 #: Facts in a shard's attributes that all shards of a manifest must share.
 SHARED_ATTRIBUTES = ("camera_identity", "recipe", "unit", "target")
 
+_Count = Annotated[int, Field(ge=0, strict=True)]
+
+
+class _Part(BaseModel):
+    """A part of a manifest; other keys, and numbers that are not finite, are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ShardEntry(_Part):
+    """One shard: its path as the manifest has it (relative to the manifest's folder), digest and content."""
+
+    path: str = Field(min_length=1)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    source: str
+    n_tiles: _Count
+    n_groups: _Count
+
+
+class _Channel(_Part):
+    name: str
+    unit: str
+
+
+class _Content(_Part):
+    """All keys of a manifest."""
+
+    format: Literal["lightpool-manifest"]
+    format_version: Literal[2]
+    wing: Literal["camera", "sky"]
+    channels: tuple[_Channel, ...] = Field(min_length=1)
+    tile_shape: tuple[Annotated[int, Field(ge=1, strict=True)], Annotated[int, Field(ge=1, strict=True)]]
+    attributes: dict[str, Any]
+    shards: tuple[ShardEntry, ...] = Field(min_length=1)
+    counts: dict[Literal["train", "validation", "test"], dict[str, _Count]]
+    weighting: Weighting | None
+    provenance: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        counted = sum(sum(classes.values()) for classes in self.counts.values())
+        n_tiles = sum(shard.n_tiles for shard in self.shards)
+        if set(self.counts) != set(SPLITS) or counted != n_tiles:
+            raise ValueError(f"its counts add up to {counted} tiles, its shards to {n_tiles}")
+        if self.weighting:
+            self.weighting.check()
+        return self
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -34,8 +87,7 @@ class Manifest:
     Attributes
     ----------
     path : Path
-    shards : list of dict
-        `path` (relative to the manifest), `sha256`, `source`, `n_tiles`, `n_groups`.
+    shards : sequence of ShardEntry
     counts : dict
         split -> class -> number of tiles ("all" without classes).
     """
@@ -45,60 +97,126 @@ class Manifest:
     channels: list[Channel]
     tile_shape: tuple[int, int]
     attributes: dict[str, Any]
-    shards: list[dict[str, Any]]
+    shards: Sequence[ShardEntry]
     counts: dict[str, dict[str, int]]
     weighting: Weighting | None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, *, shards_outside: bool = False) -> Self:
         """Read a manifest.
+
+        Parameters
+        ----------
+        path : path
+        shards_outside : bool
+            Accept shards outside the folder of the manifest: without it, a manifest made by others could name any file.
 
         Raises
         ------
         InputFileError
-            If the file is missing, not a manifest, of another version, or names a shard that is not there.
+            If the file is missing, not a manifest, of another version or damaged, or names a shard that is not there
+            or, without `shards_outside`, lies outside the manifest's folder.
         """
-        path = check_regular(path)
-        try:
-            content = json.loads(path.read_text())
-        except OSError as error:
-            raise InputFileError(f"cannot read the manifest {path}: {error.strerror}") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise InputFileError(
-                f"{path} is not a manifest: it is not JSON; make one with `lightpool manifest`"
-            ) from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT_NAME:
-            raise InputFileError(f"{path} is not a manifest; make one with `lightpool manifest SHARD... --out {path}`")
-        version = content["format_version"]
-        if version != FORMAT_VERSION:
-            advice = "remake it with `lightpool manifest`" if version < FORMAT_VERSION else "update lightpool"
-            raise InputFileError(
-                f"{path} has manifest version {version}; this lightpool reads version {FORMAT_VERSION}: {advice}"
-            )
-        for shard in content["shards"]:
-            if not (path.parent / shard["path"]).exists():
-                raise InputFileError(f"{path} names the shard {shard['path']}, which is not there; remake the manifest")
+        path = Path(path)
+        content = _read(path)
+        for shard in content.shards:
+            if not shards_outside:
+                _check_inside(path, shard.path)
+            if not (path.parent / shard.path).is_file():
+                raise InputFileError(f"{path} names the shard {shard.path}, which is not there; remake the manifest")
         return cls(
             path=path,
-            wing=content["wing"],
-            channels=[Channel(**channel) for channel in content["channels"]],
-            tile_shape=tuple(content["tile_shape"]),
-            attributes=content["attributes"],
-            shards=content["shards"],
-            counts=content["counts"],
-            weighting=Weighting.from_json(content["weighting"]) if content["weighting"] else None,
-            provenance=content["provenance"],
+            wing=content.wing,
+            channels=[Channel(channel.name, channel.unit) for channel in content.channels],
+            tile_shape=content.tile_shape,
+            attributes=content.attributes,
+            shards=content.shards,
+            counts=content.counts,
+            weighting=content.weighting,
+            provenance=content.provenance,
         )
+
+    def open_shard(self, number: int) -> Shard:
+        """Open shard `number`, which must be the one that the manifest was made of.
+
+        Its digest is computed once per process: reading its tiles takes several times as long.
+
+        Raises
+        ------
+        InputFileError
+            If it is damaged, or another one than the manifest says.
+        """
+        entry = self.shards[number]
+        shard = Shard(self.path.parent / entry.path)
+        facts = [shard.wing, shard.channels, shard.tile_shape, shared_attributes(shard)]
+        facts += [shard.n_tiles, shard.n_groups, shard.source]
+        own = [self.wing, self.channels, self.tile_shape, self.attributes]
+        own += [entry.n_tiles, entry.n_groups, entry.source]
+        if facts != own or _sha256_once(shard.path) != entry.sha256:
+            shard.close()
+            raise InputFileError(
+                f"{shard.path} is not the shard that {self.path} was made of; copy it again, or remake the manifest"
+            )
+        return shard
 
     @property
     def sha256(self) -> str:
         """Digest of the manifest, and through the shards' digests in it of all tiles."""
         return sha256_file(self.path)
 
-    def shard_paths(self) -> list[Path]:
-        """Absolute or working-directory-relative paths of the shards."""
-        return [self.path.parent / shard["path"] for shard in self.shards]
+
+def load_manifests(manifests: Sequence[str | Path | Manifest], *, shards_outside: bool = False) -> list[Manifest]:
+    """Manifests, where some may be loaded already; see `Manifest.load`."""
+    return [
+        entry if isinstance(entry, Manifest) else Manifest.load(entry, shards_outside=shards_outside)
+        for entry in manifests
+    ]
+
+
+def _read(path: Path) -> _Content:
+    content = read_json(path, "a manifest")
+    if content.get("format") != FORMAT_NAME:
+        raise InputFileError(f"{path} is not a manifest; make one with `lightpool manifest SHARD... --out {path}`")
+    version = content.get("format_version")
+    if type(version) is int and version != FORMAT_VERSION:
+        advice = "remake it with `lightpool manifest`" if version < FORMAT_VERSION else "update lightpool"
+        raise InputFileError(
+            f"{path} has manifest version {version}; this lightpool reads version {FORMAT_VERSION}: {advice}"
+        )
+    try:
+        return _Content.model_validate(content)
+    except ValidationError as error:
+        raise InputFileError(f"{path} is a damaged manifest: {first_problem(error, _Content)}; remake it") from error
+
+
+def shared_attributes(shard: Shard) -> dict[str, Any]:
+    """Facts of a shard that all shards of its manifest must share."""
+    return {key: value for key, value in shard.attributes.items() if key in SHARED_ATTRIBUTES}
+
+
+def _check_inside(manifest: Path, shard: str) -> None:
+    """Refuse a shard whose path, or a symbolic link in it, leads out of the manifest's folder."""
+    folder = manifest.parent.resolve()
+    try:
+        inside = not Path(shard).is_absolute() and (folder / shard).resolve().is_relative_to(folder)
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a null character
+        raise InputFileError(f"{manifest} names the shard {shard!r}, which is not a path: {error}") from error
+    if not inside:
+        raise InputFileError(
+            f"{manifest} names the shard {shard}, which lies outside the manifest's folder; put the manifest into a "
+            "folder above its shards, or give --shards-outside"
+        )
+
+
+def _sha256_once(path: Path) -> str:
+    status = path.stat()
+    return _digest(path.resolve(), status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, inode: int, size: int, changed_ns: int) -> str:
+    return sha256_file(path)
 
 
 def write_manifest(
@@ -109,6 +227,7 @@ def write_manifest(
     equalised: Mapping[str, int] | None = None,
     max_weight: float = 10.0,
     provenance: Mapping[str, Any] | None = None,
+    shards_outside: bool = False,
     force: bool = False,
 ) -> Manifest:
     """Describe `shards` in one manifest; only event columns are read, never images.
@@ -124,6 +243,8 @@ def write_manifest(
         Column -> number of bins: equalised between the classes (`pipeline.tiles.weighting`).
     max_weight : float
     provenance : mapping, optional
+    shards_outside : bool
+        Accept shards outside the folder of `out`; readers of the manifest must then accept them, too.
     force : bool
         Replace `out`.
 
@@ -140,8 +261,13 @@ def write_manifest(
     twice = {str(path) for path in paths if paths.count(path) > 1}
     if twice:
         raise UserError(f"shards are named twice: {', '.join(sorted(twice))}")
+    folder = out.resolve().parent
+    relative = [os.path.relpath(path.resolve(), folder) for path in paths]
+    if not shards_outside:
+        for path in relative:
+            _check_inside(out, path)
     with atomic_output(out, force=force) as temporary:
-        common, entries, events = _read_shards(paths, out.resolve().parent)
+        common, entries, events = _read_shards(paths, relative)
         if not events:
             raise UserError(f"none of the {len(paths)} shards has a tile; loosen the cuts (tiles.*.cuts) or add runs")
         names = set.intersection(*(set(columns) for columns in events))
@@ -159,22 +285,22 @@ def write_manifest(
             "provenance": dict(provenance or {}),
         }
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    return Manifest.load(out)
+    return Manifest.load(out, shards_outside=shards_outside)
 
 
 def _read_shards(
-    paths: Sequence[Path], folder: Path
+    paths: Sequence[Path], relative: Sequence[str]
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, np.ndarray]]]:
     """What all shards have in common, an entry for each of them, and the event columns of those with tiles."""
     entries, events = [], []
     first: Shard | None = None
-    for path in paths:
+    for path, entry in zip(paths, relative, strict=True):
         with Shard(path) as shard:
             first = first or shard
             _check_alike(first, shard)
             entries.append(
                 {
-                    "path": os.path.relpath(path.resolve(), folder),
+                    "path": entry,
                     "sha256": sha256_file(path),
                     "source": shard.source,
                     "n_tiles": shard.n_tiles,
@@ -187,7 +313,7 @@ def _read_shards(
         "wing": first.wing,
         "channels": [{"name": channel.name, "unit": channel.unit} for channel in first.channels],
         "tile_shape": list(first.tile_shape),
-        "attributes": {key: value for key, value in first.attributes.items() if key in SHARED_ATTRIBUTES},
+        "attributes": shared_attributes(first),
     }
     return common, entries, events
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.tiles.manifest import Manifest
+from pipeline.tiles.manifest import Manifest, load_manifests
 from pipeline.tiles.shards import CHUNK_TILES, Channel, Shard, TileBatch
 from pipeline.tiles.splits import SPLITS
 
@@ -47,15 +47,15 @@ class TileReader:
             raise UserError(f"unknown split {split!r}; accepted: {', '.join(SPLITS)}, all")
         if not manifests:
             raise UserError("no manifest was given; make one with `lightpool manifest`")
-        self.manifests = [m if isinstance(m, Manifest) else Manifest.load(m) for m in manifests]
+        self.manifests = load_manifests(manifests)
         self.split_name = split
         self._where = {name: np.atleast_1d(value) for name, value in (where or {}).items()}
         self._equalise = equalise
         self._open: OrderedDict[int, Shard] = OrderedDict()
-        self._paths: list[tuple[Manifest, Path]] = []
+        self._shards: list[tuple[Manifest, int]] = []
         for manifest in self.manifests:
             self._check_alike(manifest)
-            self._paths += [(manifest, path) for path in manifest.shard_paths()]
+            self._shards += [(manifest, number) for number in range(len(manifest.shards))]
         self._index()
 
     def _check_alike(self, manifest: Manifest) -> None:
@@ -75,7 +75,7 @@ class TileReader:
         self._sources: list[str] = []
         n_groups = 0
         self.n_groups = 0
-        for number in range(len(self._paths)):
+        for number in range(len(self._shards)):
             shard = self._shard(number)
             keep = np.ones(shard.n_tiles, bool)
             if self.split_name != "all":
@@ -196,7 +196,7 @@ class TileReader:
         for number, keep in enumerate(self._keep):
             if not keep.any():
                 continue
-            shard, manifest = self._shard(number), self._paths[number][0]
+            shard, manifest = self._shard(number), self._shards[number][0]
             found = shard.read_columns([*names, "weights", "split"])
             found["group"] = shard.group + self._first_group[number]
             found["source_index"] = np.full(shard.n_tiles, number)
@@ -212,7 +212,7 @@ class TileReader:
 
     def shard_attributes(self) -> list[dict[str, Any]]:
         """Attributes of each shard, in the order of `sources`."""
-        return [self._shard(number).attributes for number in range(len(self._paths))]
+        return [self._shard(number).attributes for number in range(len(self._shards))]
 
     def _class_weights(self, manifest: Manifest, read: Any) -> np.ndarray | float:
         if manifest.weighting is None or not self._equalise:
@@ -220,7 +220,7 @@ class TileReader:
         return manifest.weighting.weights(read(manifest.weighting.needs))
 
     def _read(self, number: int, chunk: int, columns: Iterable[str] | None) -> TileBatch:
-        shard, manifest = self._shard(number), self._paths[number][0]
+        shard, manifest = self._shard(number), self._shards[number][0]
         wanted = shard.columns if columns is None else list(columns)
         extra = manifest.weighting.needs if manifest.weighting is not None and self._equalise else []
         batch = shard.chunk(chunk, {*wanted, *extra})
@@ -238,7 +238,8 @@ class TileReader:
             return self._open[number]
         if len(self._open) >= _OPEN_SHARDS:
             self._open.popitem(last=False)[1].close()
-        self._open[number] = Shard(self._paths[number][1])
+        manifest, place = self._shards[number]
+        self._open[number] = manifest.open_shard(place)
         return self._open[number]
 
     def close(self) -> None:

@@ -18,23 +18,19 @@ import hdf5plugin
 import numpy as np
 
 from pipeline.errors import InputFileError
-from pipeline.files import check_regular
+from pipeline.hdf5 import hdf5_errors, open_file
+from pipeline.tiles.layout import (
+    CHUNK_TILES,
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    MASK_DTYPE,
+    Channel,
+    check_arrays,
+    read_head,
+)
 
-FORMAT_NAME = "lightpool-tiles"
-FORMAT_VERSION = 2
-CHUNK_TILES = 64
-#: Flags per tile pixel: sixteen bits.
-MASK_DTYPE = np.uint16
 _COLUMN_CHUNK = 4096
 _COMPRESSION = hdf5plugin.Bitshuffle()  # lz4 after bit transposition; lossless
-
-
-@dataclass(frozen=True)
-class Channel:
-    """Name and unit of one image channel."""
-
-    name: str
-    unit: str
 
 
 @dataclass
@@ -196,6 +192,7 @@ class ShardWriter:
             maxshape=(None, *shape),
             chunks=(chunk, *shape),
             dtype=dtype,
+            fletcher32=True,  # of the compressed chunk: a bit that flips on a disk is an error, not another image
             **_COMPRESSION,
         )
 
@@ -283,44 +280,29 @@ class Shard:
     Raises
     ------
     InputFileError
-        If the file is missing, is not a shard, or is of another format version.
+        If the file is missing, is not a shard, is of another format version, or is damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = check_regular(path)
+        self.path = Path(path)
+        # The chunk cache holds two chunks of images and of one image-like target.
+        self._file = open_file(self.path, rdcc_nbytes=16 << 20)
         try:
-            # The chunk cache holds two chunks of images and of one image-like target.
-            self._file = h5py.File(self.path, "r", rdcc_nbytes=16 << 20)
-        except OSError as error:
-            raise InputFileError(
-                f"{self.path} is not an HDF5 file, or is damaged; give a shard made by `lightpool tiles`"
-            ) from error
-        attrs = self._file.attrs
-        if attrs.get("format") != FORMAT_NAME or "groups" not in self._file:
+            with hdf5_errors(self.path):
+                head = read_head(self._file)
+                check_arrays(self._file, len(head.channels))
+                self.group_offsets: np.ndarray = self._file["groups"][:].astype(np.int64)
+                self.split: np.ndarray = self._file["split"][:].astype(np.uint8)
+        except BaseException:
             self._file.close()
-            raise InputFileError(f"{self.path} is not a tile shard; give a file made by `lightpool tiles`")
-        version = attrs["format_version"]
-        if version != FORMAT_VERSION:
-            self._file.close()
-            advice = "remake it with `lightpool tiles`" if version < FORMAT_VERSION else "update lightpool"
-            raise InputFileError(
-                f"{self.path} has shard format version {version}; this lightpool reads version {FORMAT_VERSION}: "
-                f"{advice}"
-            )
-        self.source: str = attrs["source"]
-        self.wing: str = attrs["wing"]
-        self.attributes: dict[str, Any] = json.loads(attrs["attributes"])
-        self.channels = [
-            Channel(str(name), str(unit))
-            for name, unit in zip(attrs["channel_names"], attrs["channel_units"], strict=True)
-        ]
-        images = self._file["images"]
-        self.n_tiles: int = images.shape[0]
-        self.tile_shape: tuple[int, int] = images.shape[2:]
+            raise
+        self.source, self.wing = head.source, head.wing
+        self.attributes: dict[str, Any] = head.attributes
+        self.channels: list[Channel] = head.channels
+        self.n_tiles: int = len(self.split)
+        self.tile_shape: tuple[int, int] = self._file["images"].shape[2:]
         self.columns: list[str] = sorted(self._file["events"])
         self.targets: list[str] = sorted(self._file["targets"])
-        self.group_offsets: np.ndarray = self._file["groups"][:]
-        self.split: np.ndarray = self._file["split"][:]
         self.n_chunks = -(-self.n_tiles // CHUNK_TILES)
 
     @property
@@ -340,15 +322,16 @@ class Shard:
         part = slice(index * CHUNK_TILES, min((index + 1) * CHUNK_TILES, self.n_tiles))
         names = self.columns if columns is None else list(columns)
         tiles = np.arange(part.start, part.stop)
-        return TileBatch(
-            images=self._file["images"][part],
-            events={name: self._file["events"][name][part] for name in names},
-            group=np.searchsorted(self.group_offsets, tiles, side="right") - 1,
-            targets={name: self._file["targets"][name][part] for name in self.targets},
-            weights=self._file["weights"][part],
-            split=self.split[part],
-            masks=self._file["masks"][part] if "masks" in self._file else None,
-        )
+        with hdf5_errors(self.path):
+            return TileBatch(
+                images=self._file["images"][part],
+                events={name: self._file["events"][name][part] for name in names},
+                group=np.searchsorted(self.group_offsets, tiles, side="right") - 1,
+                targets={name: self._file["targets"][name][part] for name in self.targets},
+                weights=self._file["weights"][part],
+                split=self.split[part],
+                masks=self._file["masks"][part] if "masks" in self._file else None,
+            )
 
     def read_columns(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Whole event columns, `weights` or `split` by name, shape (N,) each; no images are read."""
@@ -356,8 +339,9 @@ class Shard:
         for name in names:
             place = self._file if name in ("weights", "split") else self._file["events"]
             if name not in place:
-                raise ValueError(f"{self.path} has no column {name!r}; it has {', '.join(self.columns)}")
-            found[name] = place[name][:]
+                raise InputFileError(f"{self.path} has no column {name!r}; it has {', '.join(self.columns)}")
+            with hdf5_errors(self.path):
+                found[name] = place[name][:]
         return found
 
     def close(self) -> None:

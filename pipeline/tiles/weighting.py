@@ -8,7 +8,7 @@ histograms, in turn, until all fit. A bin that one class does not reach has weig
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -69,13 +69,32 @@ class Weighting:
         return result
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able form; `from_json` reads it back."""
+        """JSON-able form; a manifest holds it."""
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`."""
-        return cls(**dict(content) | {"columns": [EqualisedColumn(**column) for column in content["columns"]]})
+    def check(self) -> None:
+        """Refuse a table that gives no weights, as a damaged manifest may hold.
+
+        Raises
+        ------
+        ValueError
+            If a class is no whole number, a number is negative or not finite, edges do not rise, or a class lacks
+            factors.
+        """
+        for name, scale in self.scale.items():
+            if not name.removeprefix("-").isdecimal() or not 0 <= scale < np.inf:
+                raise ValueError(f"the class {name!r:.40} has the scale {scale}")
+        if not 0 < self.max_weight < np.inf:
+            raise ValueError(f"max_weight is {self.max_weight}")
+        for column in self.columns:
+            edges = np.asarray(column.edges)
+            if len(edges) < 2 or not np.isfinite(edges).all() or not (edges[1:] > edges[:-1]).all():
+                raise ValueError(f"the edges of {column.name!r:.40} do not rise")
+            factors = list(column.factors.values())
+            if set(column.factors) != set(self.scale) or any(len(values) != len(edges) - 1 for values in factors):
+                raise ValueError(f"{column.name!r:.40} lacks factors")
+            if not all(0 <= value < np.inf for values in factors for value in values):
+                raise ValueError(f"{column.name!r:.40} has factors that are negative or not finite")
 
 
 def equalise(

@@ -18,7 +18,7 @@ from pipeline.camera.dl1.coordinates import circular_median_rad, continuous_rad,
         ([179.0, 181.0, 180.5], 180.5),
         ([350.0, math.nan, 10.0, 20.0, math.inf], 10.0),
         ([10.0, 10.0, 10.0, 200.0], 10.0),  # one report that is wrong
-        ([200.0, 10.0, 10.0, 350.0, 5.0], 10.0),  # the wrong one first
+        ([200.0, 10.0, 10.0, 350.0, 5.0], 5.0),  # the wrong one first
     ],
 )
 def test_the_median_of_azimuths_is_that_on_the_circle(azimuth_deg: list[float], expected_deg: float) -> None:

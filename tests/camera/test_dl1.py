@@ -269,7 +269,10 @@ def test_showers_of_sim_telarray(stereo, tmp_path):
         ),
         (lambda f: f.attrs.__delitem__("CTA PRODUCT DATA MODEL VERSION"), "is HDF5 but not DL1"),
         (lambda f: f.__delitem__("/dl1/event/telescope/images"), "has no camera images of array events"),
-        (lambda f: f.__delitem__("/configuration/instrument"), "is damaged or incomplete DL1"),
+        (
+            lambda f: f.__delitem__("/configuration/instrument"),
+            "is damaged or incomplete: its tables of telescopes cannot be read",
+        ),
         (
             lambda f: f["/configuration/instrument/subarray/layout"].attrs.__setitem__("CTAFIELD_3_UNIT", b"inch"),
             "has pos_x in 'inch'; accepted: m, cm, mm, km",

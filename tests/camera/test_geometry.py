@@ -71,17 +71,93 @@ def test_identity_tells_cameras_apart(other):
 
 def test_camera_rotation_is_undone():
     x, y = hexagonal_positions(5, 0.05, 25.0)
-    turned = Camera("Turned", x, y, np.ones(len(x)), True, 28.0, cam_rotation_deg=25.0)
+    turned = Camera("Turned", x, y, np.full(len(x), 0.00217), True, 28.0, cam_rotation_deg=25.0)
     plain = hexagonal_camera()
     assert turned.pix_x_deg == pytest.approx(plain.pix_x_deg, abs=1e-12)
     assert turned.identity == plain.identity
 
 
-def test_wrong_arguments():
-    with pytest.raises(ValueError, match="pix_y_m has shape"):
-        Camera("Bad", np.zeros(3), np.zeros(2), np.zeros(3), True, 28.0)
-    with pytest.raises(ValueError, match="focal_length_m is 0"):
-        Camera("Bad", np.zeros(3), np.zeros(3), np.zeros(3), True, 0)
+def changed(name, place, value):
+    """The arguments of a good camera, with one number replaced."""
+    x, y = hexagonal_positions(5, 0.05)
+    arguments = {"pix_x_m": x, "pix_y_m": y, "pix_area_m2": np.full(len(x), 0.00217), "focal_length_m": 28.0}
+    if place is None:
+        return arguments | {name: value}
+    arguments[name] = arguments[name].copy()
+    arguments[name][place] = value
+    return arguments
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "message"),
+    [
+        ("pix_y_m", None, np.zeros(2), r"pix_y_m has shape \(2,\); expected \(91,\)"),
+        ("pix_x_m", 3, np.nan, "1 of 91 pixels have no finite position: pixel 3 is at .nan"),
+        ("pix_y_m", 3, np.inf, "1 of 91 pixels have no finite position"),
+        ("pix_area_m2", slice(None), 0.0, "91 of 91 pixels have no positive area: pixel 0 is at .* and has 0 m2"),
+        ("pix_area_m2", 90, np.nan, "1 of 91 pixels have no positive area: pixel 90"),
+        ("pix_area_m2", slice(4), -1.0, "4 of 91 pixels have no positive area"),
+        ("pix_area_m2", slice(None), 2170.0, "9.12e.05 times the area that is free for each: are areas in m2"),
+        ("focal_length_m", None, 0.0, "its equivalent focal length is 0 m; 0.1 to 100 m exist"),
+        ("focal_length_m", None, np.nan, "its equivalent focal length is nan m"),
+        ("focal_length_m", None, 28000.0, "its equivalent focal length is 28000 m"),
+        ("cam_rotation_deg", None, np.nan, "cam_rotation_deg is nan"),
+        ("pix_rotation_deg", None, np.inf, "pix_rotation_deg is inf"),
+        ("pix_x_m", 7, 1e6, "pixel 7 at .* m is far from all others, half of which are within"),
+        ("pix_x_m", slice(None), 0.0, "nearly a line"),
+    ],
+)
+def test_numbers_that_no_camera_has(name, place, value, message):
+    with pytest.raises(ValueError, match=message):
+        Camera("Bad", hexagonal=True, **changed(name, place, value))
+
+
+@pytest.mark.parametrize(("factor", "fault"), [(1000.0, "its radius is 250 m"), (1e-3, "0.00599 arcmin apart")])
+def test_millimetres_for_metres(factor, fault):
+    x, y = hexagonal_positions(5, 0.05)
+    with pytest.raises(ValueError, match=f"{fault}.*no camera has: are positions and focal length in metres"):
+        Camera("Bad", factor * x, factor * y, np.full(len(x), 0.00217), True, 28.0)
+
+
+def test_a_pixel_twice():
+    arguments = changed("focal_length_m", None, 28.0)
+    for shift_m in (0.0, 1e-4, -4e-3):
+        arguments["pix_x_m"][17] = arguments["pix_x_m"][60] + shift_m
+        arguments["pix_y_m"][17] = arguments["pix_y_m"][60] + shift_m
+        with pytest.raises(ValueError, match="pixels 17 and 60 are at one place"):
+            Camera("Bad", hexagonal=True, **arguments)
+
+
+@pytest.mark.parametrize("n", [0, 1, 6, 100_001])
+def test_number_of_pixels(n):
+    with pytest.raises(ValueError, match=f"it has {n} pixels; a camera has 7 to 100000"):
+        Camera("Bad", np.arange(n), np.arange(n), np.ones(n), True, 28.0)
+
+
+def test_what_may_be_unknown():
+    camera = hexagonal_camera(effective_focal_length_m=0.0, sampling_rate_ghz=-1.0, n_samples=-3)
+    assert np.isnan([camera.effective_focal_length_m, camera.sampling_rate_ghz]).all()
+    assert camera.n_samples == 0
+    assert camera.readout_ns == 128.0
+    assert hexagonal_camera(sampling_rate_ghz=2.0, n_samples=60).readout_ns == 30.0
+    assert hexagonal_camera(sampling_rate_ghz=1e-9, n_samples=60).readout_ns == 128.0
+
+
+def test_areas_that_are_wrong_change_no_neighbour():
+    """Some files have areas that are far too small, and the search for neighbours starts from them."""
+    good = hexagonal_camera()
+    for factor in (1e-3, 3.0):
+        other = Camera("Odd", good.pix_x_m, good.pix_y_m, factor * good.pix_area_m2, True, 28.0)
+        np.testing.assert_array_equal(other.neighbors, good.neighbors)
+        assert other.identity == good.identity
+
+
+def test_a_pixel_far_from_the_others_has_no_neighbours():
+    x, y = hexagonal_positions(30, 0.05)
+    x[0], y[0] = 3.0, 0.0
+    camera = Camera("Odd", x, y, np.full(len(x), 0.00217), True, 28.0)
+    assert (camera.neighbors[0] == -1).all()
+    assert camera.pitch_m == pytest.approx(0.05, rel=1e-9)
 
 
 @pytest.mark.parametrize("camera", [hexagonal_camera(angle_deg=17.0, cam_rotation_deg=5.0), square_camera()])

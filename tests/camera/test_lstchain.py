@@ -185,7 +185,7 @@ def test_files_that_are_not_whole(tmp_path):
     path, _ = write_lstchain(tmp_path / "in.h5", simulated=False)
     with h5py.File(path, "r+") as file:
         del file["configuration/instrument/telescope/camera/geometry_0"]
-    with pytest.raises(InputFileError, match="is not a whole lstchain DL1 file"):
+    with pytest.raises(InputFileError, match=r"incomplete: camera number 0 \(geometry_0\) cannot be read"):
         convert(path, tmp_path / "out.dl1.h5")
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(InputFileError, match="is not a whole lstchain DL1 file"):

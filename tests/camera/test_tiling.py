@@ -2,6 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pipeline.camera.cleaning import tailcuts, usable_times
 from pipeline.camera.dl1 import DL1File, DL1Writer, EventChunk, ImageChunk, SimulationRun, Subarray
 from pipeline.camera.geometry import Camera
 from pipeline.camera.tiling import REJECTION_REASONS, camera_tile_chunk, chosen_camera, tile_file
@@ -75,20 +76,85 @@ def test_channels_columns_and_targets():
 
 
 def test_every_reason_to_reject():
-    image, time = ellipses(LST, 6)
-    image[1] = 0
-    image[2, np.argsort(image[2])[:-2]] = 0
-    image[3] *= 0.15
+    image, time = ellipses(LST, 9)
+    image[1, : LST.n_pixels // 2 + 1] = np.nan
+    image[2] = 0
+    brightest = np.argsort(image[3])[::-1]
+    image[3, brightest[1:25:2]] = 1e9
+    time[4, np.argsort(image[4])[-40:]] = np.nan
+    image[5, np.argsort(image[5])[:-2]] = 0
+    image[6] *= 0.15
     border = LST.border_mask()
-    image[4] = np.where(border, 40, 0)
-    is_valid = np.array([False, True, True, True, True, True])
+    image[7] = np.where(border, 40, 0)
+    is_valid = np.arange(9) > 0
     batch, rejected, reason = camera_tile_chunk(
         image_chunk(image, time, is_valid=is_valid),
         RECIPE.model_copy(update={"size_min_pe": 300.0, "n_pixels_min": 5, "leakage_max": 0.2}),
     )
     assert reason.tolist() == [*REJECTION_REASONS, ""]
     assert rejected == dict.fromkeys(REJECTION_REASONS, 1)
-    assert batch.events["event_id"].tolist() == [5]
+    assert batch.events["event_id"].tolist() == [8]
+
+
+def tiles_of(image, time):
+    batch, _, reason = camera_tile_chunk(image_chunk(image, time), RECIPE)
+    assert (reason == "").all()
+    return batch
+
+
+@pytest.mark.parametrize("time_ns", [200.0, 1e5, -1e5, 1e9, np.inf, -np.inf, np.finfo(np.float32).max])
+def test_a_pixel_with_an_absurd_time_has_none(time_ns):
+    """Tiles and parameters are the same bits as without any time of the pixel."""
+    image, time = ellipses(LST, 20)
+    rows, third = np.arange(20), np.argsort(image, axis=1)[:, -3]
+    without = time.copy()
+    without[rows, third] = np.nan
+    time[rows, third] = time_ns
+    found, expected = tiles_of(image, time), tiles_of(image, without)
+    np.testing.assert_array_equal(found.images, expected.images)
+    for name, column in expected.events.items():
+        np.testing.assert_array_equal(found.events[name], column, err_msg=name)
+
+
+@pytest.mark.parametrize("charge_pe", [1e9, -1e9, 1.01e6, -101.0, np.inf, -np.inf, np.finfo(np.float32).max])
+def test_a_pixel_with_an_absurd_charge_is_dark(charge_pe):
+    image, time = ellipses(LST, 20)
+    rows, third = np.arange(20), np.argsort(image, axis=1)[:, -3]
+    without = image.copy()
+    without[rows, third] = np.nan
+    image[rows, third] = charge_pe
+    found, expected = tiles_of(image, time), tiles_of(without, time)
+    np.testing.assert_array_equal(found.images, expected.images)
+    assert np.isfinite(found.images).all()
+    for name, column in expected.events.items():
+        np.testing.assert_array_equal(found.events[name], column, err_msg=name)
+
+
+def test_times_of_the_readout_are_all_used():
+    """What is within one readout of the image's time is a measurement, also 1000 ns after the start of a clock."""
+    image, time = ellipses(LST, 3)
+    mask = tailcuts(image, LST, 6, 3, 1)
+    late = time + np.float32(1000)
+    np.testing.assert_array_equal(usable_times(image, late, mask, LST), late)
+    window_ns = LST.readout_ns + 10
+    assert window_ns == 138  # the default: this camera does not say how long its readout is
+    pixel = int(np.argsort(image[0])[-3])
+    for shift_ns, usable in ((window_ns - 6, True), (window_ns + 6, False)):
+        moved = time.copy()
+        moved[0, pixel] += shift_ns
+        assert np.isfinite(usable_times(image, moved, mask, LST)[0, pixel]) == usable
+
+
+def test_half_of_the_charge_at_another_time():
+    """Two groups of times that cannot be of one image: there is no time that is right."""
+    image, time = ellipses(LST, 1)
+    time[:, LST.pix_x_deg > LST.pix_x_deg[image[0].argmax()]] += 1e4
+    counts = camera_tile_chunk(image_chunk(image, time), RECIPE).rejected
+    assert counts in ({}, {"no usable peak time in more than half of the image": 1})
+    time[:] = 1e8 + time
+    assert camera_tile_chunk(image_chunk(image, time), RECIPE).rejected == {
+        "no usable peak time in more than half of the image": 1
+    }
 
 
 def test_nan_and_infinite_pixels_are_dark():
@@ -106,7 +172,7 @@ def test_nan_and_infinite_pixels_are_dark():
 
 def test_bright_pixels_fit_float16():
     image, time = ellipses(LST, 1)
-    batch, _, _ = camera_tile_chunk(image_chunk(1e4 * image, time), RECIPE)
+    batch, _, _ = camera_tile_chunk(image_chunk(1e4 * np.maximum(image, 0), time), RECIPE)
     assert np.isfinite(batch.images).all()
     assert batch.events["hillas_intensity"][0] > 1e6
 

@@ -8,7 +8,7 @@ from pipeline.camera.baselines import FOREST_COLUMNS
 from pipeline.config import parse_config
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.stages.evaluate import _check_camera, evaluate, evaluate_predictor
-from pipeline.tiles.manifest import write_manifest
+from pipeline.tiles.manifest import Manifest, write_manifest
 from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
 
 DRAWN_BELOW = ("hillas_intensity", "hillas_length", "hillas_width", "hillas_psi", "hillas_phi")
@@ -256,8 +256,8 @@ def test_tiles_of_another_camera_are_refused(manifest, tmp_path):
     other = manifest.with_name("other.manifest.json")
     other.write_text(json.dumps(content))
     with pytest.raises(UserError, match="holds images of the camera square-2048, but the bundle serves hexagon-1855"):
-        _check_camera(("hexagon-1855",), [other])
-    _check_camera(("square-2048",), [other])
+        _check_camera(("hexagon-1855",), [Manifest.load(other)])
+    _check_camera(("square-2048",), [Manifest.load(other)])
 
 
 def test_a_task_that_is_not_judged_is_named(tmp_path, manifest, cfg):

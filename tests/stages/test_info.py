@@ -73,7 +73,7 @@ def test_frame_without_an_image(tmp_path):
 
 def test_tiles_and_manifest(tmp_path):
     manifest = write_tiles(tmp_path, camera_batch(40), "camera")
-    shard = tmp_path / manifest.shards[0]["path"]
+    shard = tmp_path / manifest.shards[0].path
     assert "tile shard (camera)" in _text(shard)
     assert "40 of 24 x 24 px" in _text(shard)
     assert "manifest of tiles (camera)" in _text(manifest.path)

@@ -3,6 +3,7 @@ import json
 import h5py
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from pipeline.config import SplitsConfig, load_config, parse_config
 from pipeline.errors import InputFileError, UserError
@@ -121,7 +122,7 @@ def test_batches_of_a_shard_have_the_same_columns(tmp_path):
     ("make", "match"),
     [
         (lambda p: None, "does not exist"),
-        (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\nshort"), "is not an HDF5 file, or is damaged"),
+        (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\nshort"), "is damaged: it cannot be read as HDF5"),
         (lambda p: h5py.File(p, "w").close(), "is not a tile shard"),
     ],
 )
@@ -262,7 +263,7 @@ def test_equalise_needs_two_classes():
 def test_equalise_gives_no_weight_where_a_class_is_missing():
     events = {"c": np.repeat([0, 1], 1000), "x": np.concatenate([np.linspace(0, 1, 1000), np.linspace(0, 0.5, 1000)])}
     weighting = equalise(events, "c", {"x": 10}, 10.0)
-    weights = Weighting.from_json(json.loads(json.dumps(weighting.to_json()))).weights(events)
+    weights = TypeAdapter(Weighting).validate_json(json.dumps(weighting.to_json())).weights(events)
     assert (weights[:1000][events["x"][:1000] > 0.6] == 0).all()
     assert (weights[:1000][events["x"][:1000] < 0.4] > 0).all()
 
@@ -303,7 +304,7 @@ def test_manifest_errors(tmp_path):
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ("{", "it is not JSON"),
+        ("{", "it is not valid JSON"),
         ("[]", "is not a manifest"),
         (
             '{"format": "lightpool-manifest", "format_version": 1}',
@@ -323,3 +324,181 @@ def test_configuration_names_the_wrong_key(tmp_path):
         parse_config({"tiles": {"camera": {"sice": 3}}})
     with pytest.raises(UserError, match=r"none\.yaml does not exist"):
         load_config(tmp_path / "none.yaml")
+
+
+# ---- damaged shards and manifests ------------------------------------------------------------------------------------
+def _replace(file, name, data):
+    del file[name]
+    file[name] = data
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda f: f.attrs.__delitem__("format_version"), "lacks the attribute 'format_version'"),
+        (lambda f: f.attrs.__setitem__("format_version", "two"), "'format_version' of / is 'two'; needed: integer"),
+        (lambda f: f.attrs.__setitem__("source", 3), "'source' of / is 3; needed: text"),
+        (lambda f: f.attrs.__setitem__("wing", "radio"), "its wing is 'radio', neither camera nor sky"),
+        (lambda f: f.attrs.__setitem__("attributes", "{"), "its attributes are not JSON"),
+        (lambda f: f.attrs.__setitem__("attributes", "[" * 100_000), "its attributes are not JSON"),
+        (lambda f: f.attrs.__setitem__("channel_names", "x"), "channel_names is not a list of names"),
+        (lambda f: f.attrs.__setitem__("channel_units", ["ns"]), "it names 2 channels and 1 units"),
+        (lambda f: f.attrs.__setitem__("channel_names", np.arange(2)), "channel_names is not a list of names"),
+        (lambda f: f.__delitem__("images"), "lacks /images"),
+        (lambda f: f.__delitem__("events"), "it has no group events"),
+        (lambda f: f.__delitem__("groups"), "lacks /groups"),
+        (lambda f: f.__delitem__("weights"), "lacks /weights"),
+        (lambda f: _replace(f, "images", np.zeros((100, 2, 16))), r"/images has shape .*; 4 dimensions are needed"),
+        (
+            lambda f: _replace(f, "images", np.zeros((100, 3, 16, 16))),
+            "its images are float64 .*, with 2 channels named",
+        ),
+        (lambda f: _replace(f, "images", np.zeros((100, 2, 16, 16), int)), "its images are int64"),
+        (lambda f: _replace(f, "images", np.zeros((9, 2, 16, 16), "f2")), "it has 9 images, but weights is float32 of"),
+        (
+            lambda f: _replace(f, "events/event_id", np.zeros(99)),
+            "it has 100 images, but events/event_id is float64 of",
+        ),
+        (lambda f: _replace(f, "events/event_id", ["a"] * 100), "but events/event_id is object of shape"),
+        (lambda f: f.create_group("events/more"), "/events/more is not a table of numbers"),
+        (lambda f: _replace(f, "targets/energy", np.float32(1)), r"but targets/energy is float32 of shape \(\)"),
+        (lambda f: _replace(f, "split", np.full(100, 7, np.uint8)), "its splits are not all among 0, 1, 2"),
+        (lambda f: f["weights"].__setitem__(3, np.nan), "some of its weights are negative or not finite"),
+        (lambda f: f["weights"].__setitem__(3, -1), "some of its weights are negative or not finite"),
+        (lambda f: f["groups"].__setitem__(0, 5), "its groups do not cover its tiles"),
+        (lambda f: f["groups"].__setitem__(2, 0), "its groups do not cover its tiles"),
+        (lambda f: _replace(f, "groups", np.arange(10)), "its groups do not cover its tiles"),
+        (lambda f: f.__setitem__("masks", np.zeros((100, 16, 16), np.uint32)), "its masks are uint32"),
+        (
+            lambda f: f.__setitem__("masks", np.zeros((100, 8, 16), np.uint16)),
+            r"its masks are uint16 of shape \(100, 8",
+        ),
+        (lambda f: f["images"].resize(10**12, axis=0), "/images is incomplete: only 2 of its .* pieces were written"),
+    ],
+)
+def test_a_shard_whose_parts_do_not_belong_together_is_refused(tmp_path, change, match):
+    path = write_shard(tmp_path / "a.tiles.h5", [make_batch(100, np.random.default_rng(0))])
+    with h5py.File(path, "a") as file:
+        change(file)
+    with pytest.raises(InputFileError, match=match):
+        Shard(path)
+
+
+def test_a_flipped_bit_in_a_compressed_chunk_is_noticed(tmp_path):
+    path = write_shard(tmp_path / "a.tiles.h5", [make_batch(100, np.random.default_rng(0))])
+    with h5py.File(path) as file:
+        chunk = file["images"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset + chunk.size // 2] ^= 1
+    path.write_bytes(content)
+    with Shard(path) as shard, pytest.raises(InputFileError, match="is damaged: a part of its data cannot be read"):
+        shard.chunk(0)
+
+
+def test_a_shard_with_a_link_to_another_file_is_refused(tmp_path):
+    path, other = (write_shard(tmp_path / name, [make_batch(9, np.random.default_rng(0))]) for name in "ab")
+    with h5py.File(path, "a") as file:
+        del file["images"]
+        file["images"] = h5py.ExternalLink(str(other), "/images")
+    with pytest.raises(InputFileError, match="images is a link to another file"):
+        Shard(path)
+
+
+def _edited(manifest, change):
+    content = json.loads(manifest.path.read_text())
+    change(content)
+    path = manifest.path.with_name("edited.json")
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda c: c.pop("shards"), "is a damaged manifest: shards: Field required"),
+        (lambda c: c.update(shards=[]), "shards: .*at least 1"),
+        (lambda c: c.update(shards={}), "shards: .*valid tuple"),
+        (lambda c: c.update(surplus=1), "unknown key 'surplus'"),
+        (lambda c: c.update(format_version="2"), "format_version: .*2"),
+        (lambda c: c.update(wing="radio"), "wing: .*'camera' or 'sky'"),
+        (lambda c: c.update(channels=[]), "channels: .*at least 1"),
+        (lambda c: c.update(tile_shape=[16]), r"tile_shape\.1: Field required"),
+        (lambda c: c.update(tile_shape=[16, -1]), r"tile_shape\.1: .*greater than or equal to 1"),
+        (lambda c: c["counts"].update(other={}), "counts.other"),
+        (lambda c: c["counts"].pop("test"), "its counts add up to"),
+        (lambda c: c["counts"]["train"].update({"0": 1}), "its counts add up to .* tiles, its shards to 800"),
+        (lambda c: c["shards"][0].update(n_tiles=10**30), "its counts add up to 800 tiles"),
+        (lambda c: c["shards"][0].update(n_tiles=-1), r"shards\.0\.n_tiles: .*greater than or equal to 0"),
+        (lambda c: c["shards"][0].update(sha256="x"), r"shards\.0\.sha256: .*pattern"),
+        (lambda c: c["shards"][0].update(path=3), r"shards\.0\.path: .*valid string"),
+        (lambda c: c["weighting"].update(max_weight=-1), "max_weight is -1"),
+        (lambda c: c["weighting"]["scale"].update(x=1), "the class 'x' has the scale 1"),
+        (lambda c: c["weighting"]["columns"][0].update(edges=[1, 1]), "the edges of 'true_energy_tev' do not rise"),
+        (lambda c: c["weighting"]["columns"][0]["factors"].pop("0"), "'true_energy_tev' lacks factors"),
+        (lambda c: c["weighting"]["columns"][0]["factors"]["0"].append(1), "'true_energy_tev' lacks factors"),
+    ],
+)
+def test_a_damaged_manifest_is_refused(manifest, change, match):
+    with pytest.raises(InputFileError, match=match):
+        Manifest.load(_edited(manifest, change))
+
+
+def test_a_manifest_names_shards_in_its_folder_only_unless_asked_for(tmp_path, manifest):
+    away = tmp_path / "away"
+    away.mkdir()
+    shard = away / "0.tiles.h5"
+    shard.write_bytes((tmp_path / "0.tiles.h5").read_bytes())
+    here = tmp_path / "here"
+    here.mkdir()
+    for entry in manifest.shards[1:]:
+        (here / entry.path).write_bytes((tmp_path / entry.path).read_bytes())
+    (here / "link.h5").symlink_to(shard)
+    (here / "loop.h5").symlink_to("loop.h5")
+    for path in (str(shard), "../away/0.tiles.h5", "link.h5"):
+        edited = here / "m.json"
+        edited.write_bytes(_edited(manifest, lambda c, p=path: c["shards"][0].update(path=p)).read_bytes())
+        with pytest.raises(InputFileError, match=r"lies outside the manifest's folder; .*--shards-outside"):
+            Manifest.load(edited)
+        assert TileReader([Manifest.load(edited, shards_outside=True)], "all").n_tiles == 800
+    for path, match in (("loop.h5", "loop.h5"), ("a\0b", "not a path"), ("none.h5", "which is not there")):
+        edited.write_bytes(_edited(manifest, lambda c, p=path: c["shards"][0].update(path=p)).read_bytes())
+        with pytest.raises(InputFileError, match=match):
+            Manifest.load(edited)
+
+
+def test_a_manifest_is_written_for_shards_outside_only_if_asked_for(tmp_path):
+    shard = write_shard(tmp_path / "a.tiles.h5", [make_batch(9, np.random.default_rng(0))])
+    out = tmp_path / "elsewhere" / "m.json"
+    with pytest.raises(InputFileError, match=r"names the shard \.\./a\.tiles\.h5, which lies outside"):
+        write_manifest([shard], out)
+    assert not out.exists()
+    assert write_manifest([shard], out, shards_outside=True).shards[0].path == "../a.tiles.h5"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["shards"][0].update(sha256="0" * 64),
+        lambda c: c["shards"][0].update(source="other"),
+        lambda c: c["shards"][0].update(n_groups=1),
+        lambda c: (
+            c["shards"][0].update(n_tiles=199),
+            c["counts"]["train"].update({"0": c["counts"]["train"]["0"] - 1}),
+        ),
+        lambda c: c["shards"][0].update(path="1.tiles.h5"),
+        lambda c: c.update(wing="sky"),
+        lambda c: c.update(tile_shape=[16, 8]),
+        lambda c: c["attributes"].update(camera_identity="other"),
+    ],
+)
+def test_a_shard_that_is_not_the_one_of_the_manifest_is_refused(manifest, change):
+    with pytest.raises(InputFileError, match=r"tiles\.h5 is not the shard that .*edited\.json was made of"):
+        TileReader([_edited(manifest, change)], "train")
+
+
+def test_a_shard_that_changed_since_is_refused(manifest):
+    TileReader([manifest], "all").close()  # its digest is known now
+    with h5py.File(manifest.path.parent / manifest.shards[0].path, "a") as file:
+        file["events/true_energy_tev"][0] = 5.0
+    with pytest.raises(InputFileError, match=r"0\.tiles\.h5 is not the shard that"):
+        TileReader([manifest], "all")

@@ -19,6 +19,7 @@ FACTORS = {
     "g cm-2": {"g.cm**-2": 1.0, "g cm-2": 1.0, "g / cm2": 1.0, "kg.m**-2": 0.1},
     "ns": {"ns": 1.0, "us": 1e3, "s": 1e9},
 }
+_KINDS = {"S": "text", "U": "text", "O": "objects", "V": "records", "b": "booleans"}
 
 
 def decoded(table: h5py.Dataset, name: str, data: np.ndarray) -> np.ndarray:
@@ -44,7 +45,20 @@ def decoded(table: h5py.Dataset, name: str, data: np.ndarray) -> np.ndarray:
 
 
 def quantity(table: h5py.Dataset, name: str, unit: str, path: Path, *, default: str = "") -> np.ndarray:
-    """A column as float64 in `unit`, converted from any accepted unit of the file (`default` where it gives none)."""
+    """A column as float64 in `unit`, converted from any accepted unit of the file (`default` where it gives none).
+
+    Raises
+    ------
+    InputFileError
+        If the column is not there, holds no numbers, or is in a unit that is not known.
+    """
+    dtype = (table.dtype.fields or {}).get(name)
+    if dtype is None:
+        raise InputFileError(f"{path}: {table.name} has no column {name}")
+    if dtype[0].kind not in "fiu":
+        raise InputFileError(
+            f"{path}: {table.name} has {_KINDS.get(dtype[0].kind, dtype[0])} in {name}; expected numbers"
+        )
     written = text(table.attrs.get(f"CTAFIELD_{table.dtype.names.index(name)}_UNIT", "")) or default
     factor = FACTORS[unit].get(written)
     if factor is None:

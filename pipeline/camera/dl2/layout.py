@@ -81,22 +81,27 @@ class Output:
 
 
 # ---- rows and their attributes ---------------------------------------------------------------------------------------
-_KEY_COLUMNS = {
-    "obs_id": ("i4", "Observation Block ID"),
-    "event_id": ("i8", "Array Event ID"),
-    "tel_id": ("i2", "Telescope ID"),
-}
+_KEY_COLUMNS = {"obs_id": "Observation Block ID", "event_id": "Array Event ID", "tel_id": "Telescope ID"}
+#: Key column -> type, as the tables have it that go along: readers that join columns of two types make them float64.
+KeyTypes = Mapping[str, np.dtype]
 _GOODNESS = Quantity("goodness_of_fit", None, "goodness measure of the algorithm; not given by these models")
 _IS_VALID = Quantity("is_valid", None, "true if the prediction is valid")
-_TELESCOPES = Quantity("telescopes", None, "telescopes used for the prediction")
+# Not ctapipe's name "telescopes": its event reader (0.28) hands on that mask as a list of telescopes, and so
+# ctapipe-process on such a file fails, or writes telescope 1 where all took part.
+_TELESCOPES = Quantity("tels_used", None, "telescopes used for the prediction")
 
 
 def telescope_rows(
-    output: Output, tel_id: int, obs_id: np.ndarray, event_id: np.ndarray, values: Mapping[str, np.ndarray]
+    output: Output,
+    types: KeyTypes,
+    tel_id: int,
+    obs_id: np.ndarray,
+    event_id: np.ndarray,
+    values: Mapping[str, np.ndarray],
 ) -> np.ndarray:
     """Rows (n,) of one telescope's table; all values are NaN where the deciding one is not finite."""
     prefix = f"{output.prefix}_tel"
-    dtype = [(name, kind) for name, (kind, _) in _KEY_COLUMNS.items()]
+    dtype = [(name, types[name]) for name in _KEY_COLUMNS]
     dtype += [(f"{prefix}_{quantity.name}", "f4") for quantity in output.quantities]
     dtype += [(f"{prefix}_is_valid", "?"), (f"{prefix}_goodness_of_fit", "f4")]
     rows = np.zeros(len(event_id), dtype)
@@ -109,28 +114,28 @@ def telescope_rows(
     return rows
 
 
-def subarray_dtype(output: Output, n_telescopes: int) -> list[tuple[Any, ...]]:
+def subarray_dtype(output: Output, types: KeyTypes, n_telescopes: int) -> list[tuple[Any, ...]]:
     """Columns of the table of events, with a mask of `n_telescopes` for those that counted."""
     prefix = output.prefix
-    dtype: list[tuple[Any, ...]] = [(name, _KEY_COLUMNS[name][0]) for name in ("obs_id", "event_id")]
+    dtype: list[tuple[Any, ...]] = [(name, types[name]) for name in ("obs_id", "event_id")]
     dtype += [(f"{prefix}_{quantity.name}", "f4") for quantity in output.quantities]
     return [
         *dtype,
         (f"{prefix}_is_valid", "?"),
         (f"{prefix}_goodness_of_fit", "f4"),
-        (f"{prefix}_telescopes", "?", (n_telescopes,)),
+        (f"{prefix}_{_TELESCOPES.name}", "?", (n_telescopes,)),
     ]
 
 
 def telescope_attributes(output: Output) -> list[dict[str, str]]:
     """What describes each column of `telescope_rows`, in their order."""
-    keys = [{"NAME": name, "DESC": text} for name, (_, text) in _KEY_COLUMNS.items()]
+    keys = [{"NAME": name, "DESC": text} for name, text in _KEY_COLUMNS.items()]
     return keys + [_attributes(q, f"{output.prefix}_tel") for q in (*output.quantities, _IS_VALID, _GOODNESS)]
 
 
 def subarray_attributes(output: Output) -> list[dict[str, str]]:
     """What describes each column of `subarray_dtype`, in their order."""
-    keys = [{"NAME": name, "DESC": _KEY_COLUMNS[name][1]} for name in ("obs_id", "event_id")]
+    keys = [{"NAME": name, "DESC": _KEY_COLUMNS[name]} for name in ("obs_id", "event_id")]
     columns = (*output.quantities, _IS_VALID, _GOODNESS, _TELESCOPES)
     attributes = keys + [_attributes(quantity, output.prefix) for quantity in columns]
     attributes[-1]["TRANSFORM"] = "tel_list_to_mask"

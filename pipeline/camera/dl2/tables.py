@@ -1,9 +1,12 @@
-"""Tables of a DL2 file: made with PyTables as ctapipe writes them, or cut from the DL1 file byte for byte with h5py."""
+"""Tables of a DL2 file: made with PyTables as ctapipe writes them, or taken over byte for byte with h5py."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+_BLOCK_BYTES = 16 << 20
+_FAR_ROWS = 64  # rows further apart are read separately: HDF5 decompresses about as many together
 
 
 def create_table(file: Any, group: str, name: str, rows: np.ndarray, attributes: Sequence[Mapping[str, str]]) -> Any:
@@ -18,117 +21,107 @@ def create_table(file: Any, group: str, name: str, rows: np.ndarray, attributes:
     return table
 
 
-class Cursor:
-    """Walk a table that lists events in the order of the trigger table, some events missing."""
-
-    def __init__(self, read_ids: Callable[[int, int], tuple[np.ndarray, np.ndarray]], n_rows: int) -> None:
-        self._read_ids, self._n_rows, self._next = read_ids, n_rows, 0
-
-    @property
-    def at_end(self) -> bool:
-        return self._next == self._n_rows
-
-    def take(self, positions: Mapping[tuple[int, int], int], n_at_most: int) -> tuple[int, np.ndarray]:
-        """The next rows that belong to the events `positions`: the first row, and the place of each in the block."""
-        first = self._next
-        stop = min(first + n_at_most, self._n_rows)
-        if stop == first:
-            return first, np.empty(0, np.intp)
-        obs_id, event_id = self._read_ids(first, stop)
-        index = np.fromiter(
-            (positions.get(key, -1) for key in zip(obs_id.tolist(), event_id.tolist(), strict=True)), np.intp
-        )
-        stop_here = (index < 0) | (np.diff(index, prepend=0) < 0)
-        if stop_here.any():
-            index = index[: np.argmax(stop_here)]
-        self._next = first + len(index)
-        return first, index
-
-
-class FilteredTable:
-    """A table of the source and its copy that keeps chosen rows, moved as bytes and with all attributes.
+def take_rows(
+    table: Any,
+    out: Any,
+    path: str,
+    rows: np.ndarray,
+    *,
+    keys: Mapping[str, np.ndarray] | None = None,
+    change: Callable[[np.ndarray, slice], None] | None = None,
+) -> None:
+    """Copy chosen rows of a table in a chosen order, as bytes and with all attributes.
 
     Neither types nor pickled enums are interpreted, so what ctapipe wrote is what ctapipe reads.
+
+    Parameters
+    ----------
+    table : h5py.Dataset
+    out : h5py.File
+    path : str
+        Where the copy goes.
+    rows : ndarray of int, shape (n,)
+        Rows of the table; -1 for one that it does not have: such a row is NaN, -1 or false in all columns but the keys.
+    keys : mapping, optional
+        Key column -> (n,) values; needed where a row is -1.
+    change : callable, optional
+        Called with each block of rows, a view by column, and its place in the copy, before it is written.
     """
+    import h5py
 
-    def __init__(self, source: Any, path: str, out: Any) -> None:
-        import h5py
+    stored, shape = table.id.get_type(), (len(rows),)
+    creation = table.id.get_create_plist().copy()
+    creation.set_obj_track_times(False)
+    chunked = creation.get_layout() == h5py.h5d.CHUNKED
+    space = h5py.h5s.create_simple(shape, (h5py.h5s.UNLIMITED,) if chunked else shape)
+    parent, _, name = path.rpartition("/")
+    make_groups(table.file, out, parent)
+    copy = h5py.h5d.create(out[parent].id, name.encode(), stored, space, dcpl=creation)
+    copy_attributes(table, h5py.Dataset(copy))
+    size = max(_BLOCK_BYTES // stored.get_size(), 1)
+    for start in range(0, len(rows), size):
+        here = slice(start, min(start + size, len(rows)))
+        block = _read(table, rows[here])
+        columns = block.view(table.dtype)
+        missing = rows[here] < 0
+        if missing.any():
+            columns[missing] = _nothing(table.dtype)
+            for column, values in (keys or {}).items():
+                columns[column][missing] = values[here][missing]
+        if change is not None:
+            change(columns, here)
+        memory, disk = _hyperslab(copy, here.start, here.stop)
+        copy.write(memory, disk, block, mtype=stored)
 
-        self._table = source[path]
-        space = h5py.h5s.create_simple((0,), (h5py.h5s.UNLIMITED,))
-        creation = self._table.id.get_create_plist().copy()
-        creation.set_obj_track_times(False)
-        parent = out.require_group(path.rpartition("/")[0])
-        name = path.rpartition("/")[2].encode()
-        self._copy = h5py.h5d.create(parent.id, name, self._table.id.get_type(), space, dcpl=creation)
-        copy_attributes(self._table, h5py.Dataset(self._copy))
-        self._type = self._table.id.get_type()
-        self.n_rows = len(self._table)
-        self.cursor = Cursor(self._ids, self.n_rows)
-        self._rows = np.empty(0, f"V{self._type.get_size()}")
 
-    def _ids(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        ids = self._table.fields(["obs_id", "event_id"])[start:stop]
-        return ids["obs_id"], ids["event_id"]
+def _read(table: Any, rows: np.ndarray) -> np.ndarray:
+    """Bytes of rows in any order; those below 0 are left as they are."""
+    stored = table.id.get_type()
+    block = np.zeros(len(rows), f"V{stored.get_size()}")
+    order = np.argsort(rows, kind="stable")
+    order = order[np.count_nonzero(rows < 0) :]
+    rising = rows[order]
+    far = np.diff(rising) > _FAR_ROWS
+    # Bounded reads also where many rows that are not wanted stand between those that are.
+    far |= np.diff(rising // max(_BLOCK_BYTES // stored.get_size(), 1)) > 0
+    for piece in np.split(np.arange(len(rising)), np.flatnonzero(far) + 1) if len(rising) else ():
+        first, last = rising[piece[0]], rising[piece[-1]]
+        slab = np.empty(last - first + 1, block.dtype)
+        memory, disk = _hyperslab(table.id, first, last + 1)
+        table.id.read(memory, disk, slab, mtype=stored)
+        block[order[piece]] = slab[rising[piece] - first]
+    return block
 
-    def block(self, start: int, stop: int) -> tuple[dict[tuple[int, int], int], np.ndarray, np.ndarray]:
-        """Read rows by position: (obs_id, event_id) -> place in the block, and the two ids."""
-        stop = min(stop, self.n_rows)
-        obs_id, event_id = self._ids(start, stop)
-        self._read(start, stop)
-        keys = zip(obs_id.tolist(), event_id.tolist(), strict=True)
-        return {key: place for place, key in enumerate(keys)}, obs_id, event_id
 
-    def follow(
-        self,
-        positions: Mapping[tuple[int, int], int],
-        n_at_most: int,
-        keep: Callable[["FilteredTable", np.ndarray], np.ndarray],
-    ) -> None:
-        """Read the rows of a block of events and write those for which `keep(self, event index)` is true."""
-        first, index = self.cursor.take(positions, n_at_most)
-        self._read(first, first + len(index))
-        if len(index):
-            self.write(np.asarray(keep(self, index), bool))
-
-    def _read(self, start: int, stop: int) -> None:
-        self._start, self._stop = start, stop
-        self._rows = np.empty(stop - start, f"V{self._type.get_size()}")
-        if stop > start:
-            memory, disk = _hyperslab(self._table.id, start, stop)
-            self._table.id.read(memory, disk, self._rows, mtype=self._type)
-
-    def column(self, name: str) -> np.ndarray:
-        """One column of the rows just read."""
-        return self._table.fields(name)[self._start : self._stop]
-
-    def member(self, name: str) -> np.ndarray:
-        """Bytes (n, size) of a column of the rows just read; a view."""
-        place = self._type.get_member_index(name.encode())
-        offset = self._type.get_member_offset(place)
-        size = self._type.get_member_type(place).get_size()
-        return self._rows.view(np.uint8).reshape(len(self._rows), -1)[:, offset : offset + size]
-
-    def replace(self, name: str, values: np.ndarray) -> None:
-        """Overwrite a column of one-byte elements in the rows just read."""
-        self.member(name)[:] = values
-
-    def write(self, keep: np.ndarray) -> None:
-        """Append the rows just read that `keep` selects."""
-        rows = np.ascontiguousarray(self._rows[keep])
-        start = self._copy.shape[0]
-        if len(rows):
-            self._copy.set_extent((start + len(rows),))
-            memory, disk = _hyperslab(self._copy, start, start + len(rows))
-            self._copy.write(memory, disk, rows, mtype=self._type)
+def _nothing(dtype: np.dtype) -> np.ndarray:
+    """A row without values: NaN, -1 for signed integers as in ctapipe's containers, 0 or false for all else."""
+    row = np.zeros((), dtype)
+    for name in dtype.names:
+        kind = row[name].dtype.kind
+        if kind in "fc":
+            row[name] = np.nan
+        elif kind == "i":
+            row[name] = -1
+    return row
 
 
 def _hyperslab(dataset: Any, start: int, stop: int) -> tuple[Any, Any]:
     import h5py
 
     disk = dataset.get_space()
-    disk.select_hyperslab((start,), (stop - start,))
-    return h5py.h5s.create_simple((stop - start,)), disk
+    disk.select_hyperslab((int(start),), (int(stop - start),))
+    return h5py.h5s.create_simple((int(stop - start),)), disk
+
+
+def make_groups(source: Any, out: Any, path: str) -> None:
+    """Make a group and those above it, with the attributes that they have in the source."""
+    name = ""
+    for part in path.strip("/").split("/"):
+        name = f"{name}/{part}"
+        if name not in out:
+            group = out.create_group(name)
+            if name in source:
+                copy_attributes(source[name], group)
 
 
 def copy_attributes(source: Any, target: Any) -> None:

@@ -1,8 +1,9 @@
-"""Write a DL2 file: predictions as they come, then everything else from the DL1 file."""
+"""Write a DL2 file: predictions as they come, then everything else from the file that they were made from."""
 
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from pipeline import __version__
+from pipeline.camera.dl2 import contents
+from pipeline.camera.dl2.checks import check_keys
 from pipeline.camera.dl2.combine import TelescopeMean
 from pipeline.camera.dl2.layout import (
     Output,
@@ -18,45 +21,41 @@ from pipeline.camera.dl2.layout import (
     telescope_attributes,
     telescope_rows,
 )
-from pipeline.camera.dl2.tables import Cursor, FilteredTable, copy_attributes, create_table
+from pipeline.camera.dl2.selection import Selection, select
+from pipeline.camera.dl2.tables import copy_attributes, create_table, make_groups, take_rows
 from pipeline.errors import InputFileError
+from pipeline.logs import get_logger
 
-_TRIGGER = "dl1/event/subarray/trigger"
-_TEL_TRIGGER = "dl1/event/telescope/trigger"
-_SHOWER = "simulation/event/subarray/shower"
-_IMPACT = "simulation/event/telescope/impact"
-_LAYOUT = "configuration/instrument/subarray/layout"
-
-#: Copied whole. What grows with the number of events is filtered row by row instead, or left in the DL1 file.
-_COPIED = (
-    "configuration",
-    "simulation/service",
-    "dl0/monitoring",
-    "dl1/service",
-    "dl1/monitoring/subarray/pointing",
-    "dl1/monitoring/telescope/pointing",
-)
+log = get_logger(__name__)
 
 _BLOCK_EVENTS = 16_384
 
 
 class DL2Writer:
-    """Write predictions, streaming, and the rest of a DL2 file from the DL1 file they were made from.
+    """Write predictions, streaming, and the rest of a DL2 file from the file they were made from.
 
     Parameters
     ----------
     path : path
         The file to make (under a temporary name: see `pipeline.files.atomic_output`).
     source : path
-        The DL1 file (ctapipe's layout).
+        The file with the images (ctapipe's layout); predictions of others in it go along.
     outputs : sequence of Output
         Models and their columns; prefixes are distinct.
     provenance : mapping
         What is equal for equal runs; stored in the root attribute ``LIGHTPOOL PROVENANCE`` as JSON.
 
+    Attributes
+    ----------
+    n_images, n_without_trigger : int
+        Images appended, and how many of them are not in the file because their telescope did not trigger.
+    n_events : int
+        Events in the file.
+
     Notes
     -----
-    Leaving the context without an exception makes the file. Memory is bounded by a block of events, not by the file.
+    Leaving the context without an exception makes the file. In memory are the keys of all events and images and a
+    block of rows.
     """
 
     def __init__(
@@ -68,29 +67,48 @@ class DL2Writer:
         self.path, self.source = Path(path), Path(source)
         self.outputs = tuple(outputs)
         self.provenance = dict(provenance)
-        self.n_events = 0
-        self.n_images = 0
+        self.n_events = self.n_images = self.n_without_trigger = 0
         self._rows_path = self.path.with_name(self.path.name + ".rows.part")
+        self._ids: dict[int, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+        self._weights: dict[int, list[np.ndarray]] = defaultdict(list)
 
     def __enter__(self) -> "DL2Writer":
         import h5py
         import tables
 
         with h5py.File(self.source) as source:
-            for needed in (_TRIGGER, _TEL_TRIGGER, _LAYOUT):
-                if needed not in source:
-                    raise InputFileError(
-                        f"{self.source} has no table /{needed}, which a DL2 file takes over; predict without --out, or "
-                        "write the file again with ctapipe-process"
-                    )
+            self._check_source(source)
+            ids = contents.columns_of(source, contents.TEL_TRIGGER, ("obs_id", "event_id", "tel_id"))
+            self._types = {name: column.dtype for name, column in ids.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._rows = tables.open_file(
             str(self._rows_path), "w", filters=tables.Filters(complevel=5, complib="blosc:zstd", fletcher32=True)
         )
         for output in self.outputs:
-            self._rows.create_group(f"/dl2/event/telescope/{output.group}", output.prefix, createparents=True)
-        self._rows.create_group("/", "weight")
+            self._rows.create_group(*f"/{_telescopes_group(output)}".rsplit("/", 1), createparents=True)
         return self
+
+    def _check_source(self, source: Any) -> None:
+        for needed in (contents.TRIGGER, contents.TEL_TRIGGER, contents.LAYOUT):
+            if needed not in source:
+                raise InputFileError(
+                    f"{self.source} has no table /{needed}, which a DL2 file takes over; predict without --out, or "
+                    "write the file again with ctapipe-process"
+                )
+        n_telescopes = len(source[contents.LAYOUT])
+        mask = source[contents.TRIGGER].dtype["tels_with_trigger"].shape
+        if mask != (n_telescopes,):
+            raise InputFileError(
+                f"{self.source}: tels_with_trigger in /{contents.TRIGGER} has shape {mask}, but the array has "
+                f"{n_telescopes} telescopes; write the file again with ctapipe-process"
+            )
+        held = contents.predictions_of(source)
+        for output in self.outputs:
+            if output.prefix in held:
+                raise InputFileError(
+                    f"{self.source} holds predictions of {output.prefix} already ({held[output.prefix][0]}); give the "
+                    "file without them, or a bundle of another name"
+                )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -111,7 +129,7 @@ class DL2Writer:
         weight: np.ndarray,
         values: Mapping[str, Mapping[str, np.ndarray]],
     ) -> None:
-        """Add images of one telescope, in the order of the DL1 file.
+        """Add images of one telescope, in any order.
 
         Parameters
         ----------
@@ -124,22 +142,19 @@ class DL2Writer:
         values : mapping
             Prefix -> decoder's column -> (n,) values; NaN where the model has none.
         """
-        import tables
-
         n = len(event_id)
         if n == 0:
             return
         name = f"tel_{tel_id:03d}"
         for output in self.outputs:
-            rows = telescope_rows(output, tel_id, obs_id, event_id, values[output.prefix])
-            group = f"/dl2/event/telescope/{output.group}/{output.prefix}"
+            rows = telescope_rows(output, self._types, tel_id, obs_id, event_id, values[output.prefix])
+            group = f"/{_telescopes_group(output)}"
             if f"{group}/{name}" in self._rows:
                 self._rows.get_node(f"{group}/{name}").append(rows)
             else:
                 create_table(self._rows, group, name, rows, telescope_attributes(output))
-        if f"/weight/{name}" not in self._rows:
-            self._rows.create_earray("/weight", name, atom=tables.Float64Atom(), shape=(0,), track_times=False)
-        self._rows.get_node(f"/weight/{name}").append(np.asarray(weight, np.float64))
+        self._ids[tel_id].append((np.asarray(obs_id), np.asarray(event_id)))
+        self._weights[tel_id].append(np.asarray(weight, np.float64))
         self.n_images += n
 
     # ---- the second pass ---------------------------------------------------------------------------------------------
@@ -147,127 +162,73 @@ class DL2Writer:
         import h5py
         import hdf5plugin  # noqa: F401 (registers blosc, with which ctapipe and PyTables compress)
 
-        self._rows.flush()
         with h5py.File(self.source) as source, h5py.File(self.path, "w") as out:
-            copy_attributes(source, out)
-            for name in _COPIED:
-                if name in source:
-                    source.copy(source[name], out, name=name)
-            if _SHOWER in source:
-                # HDF5EventSource reads this group of simulated files without checking that it exists.
-                out.require_group(_IMPACT.rpartition("/")[0])
-            self._walk_events(source, out)
-            self._rows.close()
-            with h5py.File(self._rows_path) as rows:
-                rows.copy(rows["dl2"], out, name="dl2")
-            self._describe(out)
-
-    def _walk_events(self, source: Any, out: Any) -> None:
-        """Cut the tables of the source to the events that are here, and combine telescopes event by event."""
-        tel_ids = source[_LAYOUT].fields("tel_id")[:].tolist()
-        trigger = FilteredTable(source, _TRIGGER, out)
-        tel_trigger = FilteredTable(source, _TEL_TRIGGER, out)
-        shower = FilteredTable(source, _SHOWER, out) if _SHOWER in source else None
-        impact = {
-            tel_id: FilteredTable(source, f"{_IMPACT}/tel_{tel_id:03d}", out)
-            for tel_id in tel_ids
-            if f"{_IMPACT}/tel_{tel_id:03d}" in source
-        }
-        images = {tel_id: Cursor(self._read_ids(tel_id), self._n_rows(tel_id)) for tel_id in tel_ids}
-        subarray = {output.prefix: self._subarray_table(output, len(tel_ids)) for output in self.outputs}
-
-        for start in range(0, trigger.n_rows, _BLOCK_EVENTS):
-            positions, obs_id, event_id = trigger.block(start, start + _BLOCK_EVENTS)
-            n_block = len(obs_id)
-            mask = np.zeros((n_block, len(tel_ids)), bool)
-            rows = {}
-            for column, tel_id in enumerate(tel_ids):
-                first, index = images[tel_id].take(positions, n_block)
-                mask[index, column] = True
-                rows[tel_id] = (first, index)
-            keep = mask.any(axis=1)
-
-            n_triggers = int(trigger.member("tels_with_trigger").sum())
-            trigger.replace("tels_with_trigger", mask)
-            trigger.write(keep)
-            if shower is not None:
-                shower.follow(positions, n_block, lambda table, index: keep[index])  # noqa: B023 (used at once)
-            lookup = {tel_id: column for column, tel_id in enumerate(tel_ids)}
-            tel_trigger.follow(
-                positions,
-                n_triggers,
-                lambda table, index: mask[index, [lookup[t] for t in table.column("tel_id").tolist()]],  # noqa: B023
-            )
-            for column, tel_id in enumerate(tel_ids):
-                if tel_id in impact:
-                    impact[tel_id].follow(positions, n_block, lambda table, index: mask[index, column])  # noqa: B023
-            for output in self.outputs:
-                subarray[output.prefix].append(
-                    self._combine(output, rows, obs_id[keep], event_id[keep], mask[keep], np.cumsum(keep) - 1)
+            predicted = {
+                tel_id: tuple(np.concatenate(parts) for parts in zip(*self._ids[tel_id], strict=True))
+                for tel_id in sorted(self._ids)
+            }
+            selection = select(source, predicted)
+            self.n_events, self.n_without_trigger = selection.n_events, selection.n_without_trigger
+            if self.n_without_trigger:
+                log.warning(
+                    "%s: %d images are not in the DL2 file: their telescopes did not trigger",
+                    self.source.name,
+                    self.n_without_trigger,
                 )
-            self.n_events += int(keep.sum())
+            tel_ids = source[contents.LAYOUT].fields("tel_id")[:]
+            for output in self.outputs:
+                self._combine(output, selection, tel_ids)
+            self._rows.close()
+            copy_attributes(source, out)
+            self._write_predictions(out, selection)
+            _take_over(source, out, selection, tel_ids)
+            self._describe(out)
+        check_keys(self.path)
 
-        cursors = [*images.values(), tel_trigger.cursor, *(table.cursor for table in impact.values())]
-        cursors += [shower.cursor] if shower is not None else []
-        if not all(cursor.at_end for cursor in cursors):
-            raise InputFileError(
-                f"{self.source}: its tables do not list the events in the order of {_TRIGGER}, so rows cannot be "
-                "matched; write the file again with ctapipe-process or ctapipe-merge"
-            )
-
-    def _n_rows(self, tel_id: int) -> int:
-        path = f"/weight/tel_{tel_id:03d}"
-        return self._rows.get_node(path).nrows if path in self._rows else 0
-
-    def _read_ids(self, tel_id: int) -> Callable[[int, int], tuple[np.ndarray, np.ndarray]]:
-        output = self.outputs[0]
-        path = f"/dl2/event/telescope/{output.group}/{output.prefix}/tel_{tel_id:03d}"
-
-        def read(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-            rows = self._rows.get_node(path).read(start, stop)
-            return rows["obs_id"], rows["event_id"]
-
-        return read
-
-    def _subarray_table(self, output: Output, n_telescopes: int) -> Any:
-        rows = np.empty(0, subarray_dtype(output, n_telescopes))
-        return create_table(
-            self._rows, f"/dl2/event/subarray/{output.group}", output.prefix, rows, subarray_attributes(output)
-        )
-
-    def _combine(
-        self,
-        output: Output,
-        rows: Mapping[int, tuple[int, np.ndarray]],
-        obs_id: np.ndarray,
-        event_id: np.ndarray,
-        mask: np.ndarray,
-        place: np.ndarray,
-    ) -> np.ndarray:
-        """Mean over telescopes of one block of events; `place` maps a row of the block to a kept event."""
-        n = len(obs_id)
-        mean = TelescopeMean(n, logarithmic=output.value.dl2.average == "log_mean")
-        serves = np.zeros_like(mask)
-        for column, (tel_id, (first, index)) in enumerate(rows.items()):
-            if len(index) == 0:
-                continue
-            path = f"/dl2/event/telescope/{output.group}/{output.prefix}/tel_{tel_id:03d}"
-            table = self._rows.get_node(path).read(first, first + len(index))
-            weight = self._rows.get_node(f"/weight/tel_{tel_id:03d}").read(first, first + len(index))
-            prefix = f"{output.prefix}_tel"
-            sigma = table[f"{prefix}_{output.uncertainty.dl2.name}"] if output.uncertainty else None
-            valid = mean.add(place[index], table[f"{prefix}_{output.value.dl2.name}"], weight, sigma)
-            serves[place[index], column] = valid
-        result = np.zeros(n, subarray_dtype(output, mask.shape[1]))
-        result["obs_id"], result["event_id"] = obs_id, event_id
+    def _combine(self, output: Output, selection: Selection, tel_ids: np.ndarray) -> None:
+        """Mean over the telescopes of each event, as a table beside those of telescopes."""
+        mean = TelescopeMean(selection.n_events, logarithmic=output.value.dl2.average == "log_mean")
+        events, columns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        prefix = f"{output.prefix}_tel"
+        for tel_id, images in selection.telescopes.items():
+            table = self._rows.get_node(f"/{_telescopes_group(output)}/tel_{tel_id:03d}")
+            value = table.col(f"{prefix}_{output.value.dl2.name}")[images.rows]
+            sigma = table.col(f"{prefix}_{output.uncertainty.dl2.name}")[images.rows] if output.uncertainty else None
+            weight = np.concatenate(self._weights[tel_id])[images.rows]
+            used = images.event[mean.add(images.event, value, weight, sigma)]
+            events.append(used)
+            columns.append(np.full(len(used), np.flatnonzero(tel_ids == tel_id)[0]))
+        event, column = np.concatenate(events), np.concatenate(columns)
+        order = np.argsort(event, kind="stable")
         value, uncertainty = mean.result()
-        result[f"{output.prefix}_{output.value.dl2.name}"] = value
-        if output.uncertainty:
-            result[f"{output.prefix}_{output.uncertainty.dl2.name}"] = uncertainty
-        result[f"{output.prefix}_is_valid"] = np.isfinite(value)
-        result[f"{output.prefix}_goodness_of_fit"] = np.nan
-        result[f"{output.prefix}_telescopes"] = serves
-        return result
+        dtype = subarray_dtype(output, self._types, len(tel_ids))
+        attributes = subarray_attributes(output)
+        group = f"/{contents.DL2_OF_EVENTS}/{output.group}"
+        written = create_table(self._rows, group, output.prefix, np.empty(0, dtype), attributes)
+        for start in range(0, selection.n_events, _BLOCK_EVENTS):
+            here = slice(start, min(start + _BLOCK_EVENTS, selection.n_events))
+            rows = np.zeros(here.stop - here.start, dtype)
+            rows["obs_id"], rows["event_id"] = selection.obs_id[here], selection.event_id[here]
+            rows[f"{output.prefix}_{output.value.dl2.name}"] = value[here]
+            if output.uncertainty:
+                rows[f"{output.prefix}_{output.uncertainty.dl2.name}"] = uncertainty[here]
+            rows[f"{output.prefix}_is_valid"] = np.isfinite(value[here])
+            rows[f"{output.prefix}_goodness_of_fit"] = np.nan
+            _set_mask(rows[f"{output.prefix}_tels_used"], here, event[order], column[order])
+            written.append(rows)
+
+    def _write_predictions(self, out: Any, selection: Selection) -> None:
+        import h5py
+
+        with h5py.File(self._rows_path) as rows:
+            for output in self.outputs:
+                group = _telescopes_group(output)
+                make_groups(rows, out, group)
+                for tel_id, images in selection.telescopes.items():
+                    path = f"{group}/tel_{tel_id:03d}"
+                    take_rows(rows[path], out, path, images.rows)
+                path = f"{contents.DL2_OF_EVENTS}/{output.group}/{output.prefix}"
+                take_rows(rows[path], out, path, np.arange(selection.n_events))
 
     def _describe(self, out: Any) -> None:
         """Root attributes: what ctapipe's reference metadata requires, and where the file comes from.
@@ -280,7 +241,7 @@ class DL2Writer:
         digest = json.dumps(self.provenance, sort_keys=True, default=str)
         product = uuid.uuid5(uuid.NAMESPACE_URL, f"{digest}{self.n_images}")
         facts = {
-            "CTA PRODUCT DATA LEVELS": "DL2",
+            "CTA PRODUCT DATA LEVELS": ",".join(contents.data_levels(out)),
             "CTA PRODUCT DESCRIPTION": "DL2 predictions by lightpool",
             "CTA PRODUCT ID": str(product),
             "CTA ACTIVITY NAME": "lightpool predict",
@@ -290,3 +251,61 @@ class DL2Writer:
         }
         for name, value in facts.items():  # strings of fixed length in UTF-8, as PyTables writes them
             out.attrs.create(name, value.encode(), dtype=h5py.string_dtype("utf-8", len(value.encode())))
+
+
+def _telescopes_group(output: Output) -> str:
+    return f"{contents.DL2_OF_TELESCOPES}/{output.group}/{output.prefix}"
+
+
+def _set_mask(mask: np.ndarray, here: slice, event: np.ndarray, column: np.ndarray) -> None:
+    """Fill the mask (n, n_telescopes) of a block of events from the pairs of event, which rises, and telescope."""
+    first, last = np.searchsorted(event, (here.start, here.stop))
+    mask[:] = False
+    mask[event[first:last] - here.start, column[first:last]] = True
+
+
+def _take_over(source: Any, out: Any, selection: Selection, tel_ids: np.ndarray) -> None:
+    """Everything but pixels: what belongs to the file as it is, what belongs to events and images by their keys."""
+    held = contents.contents_of(source)
+    for path in held.of_file:
+        make_groups(source, out, path.rpartition("/")[0])
+        source.copy(source[path], out, name=path)
+    column = np.searchsorted(tel_ids, selection.image_tel_id, sorter=np.argsort(tel_ids))
+    column = np.argsort(tel_ids)[column]
+
+    def tels_with_trigger(rows: np.ndarray, here: slice) -> None:
+        _set_mask(rows["tels_with_trigger"], here, selection.image_event, column)
+
+    take_rows(source[contents.TRIGGER], out, contents.TRIGGER, selection.trigger_rows, change=tels_with_trigger)
+    take_rows(source[contents.TEL_TRIGGER], out, contents.TEL_TRIGGER, selection.tel_trigger_rows)
+    keys = {"obs_id": selection.obs_id, "event_id": selection.event_id}
+    for path in held.of_events:
+        row, is_known = contents.event_index(source, path).find(*keys.values())
+        take_rows(source[path], out, path, np.where(is_known, row, -1), keys=keys)
+    for group, paths in held.of_telescopes.items():
+        for tel_id in sorted({*paths, *selection.telescopes}):
+            _take_over_telescope(source, out, selection, group, paths, tel_id)
+    if contents.SHOWER in source:
+        # HDF5EventSource reads this group of simulated files without checking that it exists.
+        make_groups(source, out, contents.SIMULATED_TELESCOPES)
+
+
+def _take_over_telescope(
+    source: Any, out: Any, selection: Selection, group: str, paths: Mapping[int, str], tel_id: int
+) -> None:
+    """Rows of the chosen images of a telescope.
+
+    ctapipe's readers want a row for each of them, so an image that the table does not know gets one without values;
+    where the telescope has no table, one is made like those of the others.
+    """
+    images = selection.telescopes.get(tel_id)
+    event = images.event if images is not None else np.empty(0, np.int64)
+    keys = {"obs_id": selection.obs_id[event], "event_id": selection.event_id[event]}
+    rows = np.full(len(event), -1)
+    if tel_id in paths:
+        row, is_known = contents.event_index(source, paths[tel_id]).find(*keys.values())
+        rows = np.where(is_known, row, -1)
+    table = source[paths.get(tel_id) or next(iter(paths.values()))]
+    if "tel_id" in table.dtype.names:
+        keys["tel_id"] = np.full(len(event), tel_id)
+    take_rows(table, out, f"{group}/tel_{tel_id:03d}", rows, keys=keys)

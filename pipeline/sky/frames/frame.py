@@ -42,6 +42,8 @@ class Frame:
         The exposed part of a frame that still has its overscan.
     notes : tuple of str
         Where each value came from, and what is unknown.
+    warnings : tuple of str
+        What was not believed or had to be assumed, so that the numbers mean something else than the file says.
     """
 
     path: Path
@@ -60,6 +62,7 @@ class Frame:
     saturation: float | None = None
     section: headers.Section | None = None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     header: "fits.Header | None" = field(default=None, repr=False)
 
     @property

@@ -37,6 +37,10 @@ class FrameProduct:
         Set in the science header.
     planes : mapping
         Further planes: extension name -> (ndarray of shape (H, W), unit).
+    history : sequence of str
+        Lines for HISTORY cards of this image.
+    warnings : sequence of str
+        What changes the meaning of the pixels: they are counted in LPNWARN and stand in HISTORY.
     """
 
     science_hdu: int
@@ -45,6 +49,8 @@ class FrameProduct:
     dq: np.ndarray
     cards: Sequence[tuple[str, Any, str]] = ()
     planes: Mapping[str, tuple[np.ndarray, str]] = field(default_factory=dict)
+    history: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 def write_products(
@@ -68,7 +74,7 @@ def write_products(
     products : sequence of FrameProduct
         One for each science HDU that is replaced.
     history : sequence of str
-        Lines for HISTORY cards.
+        Lines for HISTORY cards of all images.
     force : bool
         Replace `out`.
 
@@ -136,10 +142,20 @@ def _science_hdu(hdu: "fits.ImageHDU", number: int, product: FrameProduct, histo
         header["EXTNAME"] = ("SCI", "science image")
     for keyword, value, comment in product.cards:
         header[keyword] = (value, comment)
-    for line in history:
+    for line in (*history, *product.history):
         header.add_history(line)
+    _add_warnings(header, product.warnings)
     kind = fits.PrimaryHDU if number == 0 else fits.ImageHDU
     return kind(np.ascontiguousarray(product.sci, np.float32), header)
+
+
+def _add_warnings(header: "fits.Header", warnings: Sequence[str]) -> None:
+    """Those that the header does not have yet, and the number of all."""
+    before = cards.warnings_in(header.get("HISTORY", ()))
+    lines = [cards.warning_lines(text) for text in warnings]
+    for line in (line for text in lines if cards.warnings_in(text)[0] not in before for line in text):
+        header.add_history(line)
+    header.set(*cards.N_WARNINGS.with_value(len(cards.warnings_in(header.get("HISTORY", ())))))
 
 
 def _float_header(header: "fits.Header") -> "fits.Header":

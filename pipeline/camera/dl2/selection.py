@@ -1,0 +1,119 @@
+"""Which events and images of a source are in its DL2 file, and in which order: found by their keys."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.camera.dl2.contents import TEL_TRIGGER, TRIGGER, columns_of, event_index, telescope_event_index
+from pipeline.camera.keys import unique_index
+
+Ids = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class OfTelescope:
+    """Images of one telescope, in the order of their events.
+
+    Attributes
+    ----------
+    rows : ndarray, shape (n,)
+        Place of each among the predicted images of the telescope.
+    event : ndarray, shape (n,)
+        Place of its event in the file.
+    """
+
+    rows: np.ndarray
+    event: np.ndarray
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Events and images of a DL2 file; an image is there if it was predicted and its telescope triggered.
+
+    Attributes
+    ----------
+    trigger_rows : ndarray, shape (n_events,)
+        Rows of the source's table of events, rising: its order is that of all tables of the DL2 file.
+    obs_id, event_id : ndarray, shape (n_events,)
+        As the source has them.
+    tel_trigger_rows : ndarray, shape (n_images,)
+        Rows of the source's table of telescope triggers.
+    image_event, image_tel_id : ndarray, shape (n_images,)
+        Place of the event, and telescope, of each of these rows.
+    telescopes : dict
+        Telescope -> its images.
+    n_without_trigger : int
+        Number of predicted images that are not there.
+    """
+
+    trigger_rows: np.ndarray
+    obs_id: np.ndarray
+    event_id: np.ndarray
+    tel_trigger_rows: np.ndarray
+    image_event: np.ndarray
+    image_tel_id: np.ndarray
+    telescopes: dict[int, OfTelescope]
+    n_without_trigger: int
+
+    @property
+    def n_events(self) -> int:
+        """Number of events."""
+        return len(self.trigger_rows)
+
+
+def select(source: Any, predicted: Mapping[int, Ids]) -> Selection:
+    """Choose the events and images of an open h5py file that were predicted.
+
+    Parameters
+    ----------
+    source : h5py.File
+    predicted : mapping
+        Telescope -> obs_id and event_id of its predicted images, in any order.
+
+    Raises
+    ------
+    InputFileError
+        If an event, an image or a trigger of a telescope stands in the source twice.
+    """
+    events, triggers = event_index(source, TRIGGER), telescope_event_index(source, TEL_TRIGGER)
+    for tel_id, (obs_id, event_id) in predicted.items():
+        table = f"/dl1/event/telescope/images/tel_{tel_id:03d}"
+        unique_index({"obs_id": obs_id, "event_id": event_id}, Path(source.filename), table)
+    trigger_row, tel_trigger_row = {}, {}
+    n_without_trigger = 0
+    for tel_id, (obs_id, event_id) in predicted.items():
+        row, has_event = events.find(obs_id, event_id)
+        tel_row, has_trigger = triggers.find(obs_id, event_id, np.full(len(event_id), tel_id))
+        is_there = has_event & has_trigger
+        n_without_trigger += int(np.count_nonzero(~is_there))
+        trigger_row[tel_id] = np.where(is_there, row, -1)
+        tel_trigger_row[tel_id] = tel_row
+    everything = np.concatenate([np.empty(0, np.int64), *trigger_row.values()])
+    trigger_rows = np.unique(everything[everything >= 0])
+
+    telescopes, image_event, image_row, image_tel_id = {}, [], [], []
+    for tel_id, row in trigger_row.items():
+        rows = np.flatnonzero(row >= 0)
+        event = np.searchsorted(trigger_rows, row[rows])
+        order = np.argsort(event, kind="stable")
+        telescopes[tel_id] = OfTelescope(rows[order], event[order])
+        image_event.append(event)
+        image_row.append(tel_trigger_row[tel_id][rows])
+        image_tel_id.append(np.full(len(rows), tel_id))
+    none = [np.empty(0, np.int64)]
+    event, tel_row = np.concatenate(none + image_event), np.concatenate(none + image_row)
+    order = np.lexsort((tel_row, event))
+    ids = columns_of(source, TRIGGER, ("obs_id", "event_id"))
+    return Selection(
+        trigger_rows=trigger_rows,
+        obs_id=ids["obs_id"][trigger_rows],
+        event_id=ids["event_id"][trigger_rows],
+        tel_trigger_rows=tel_row[order],
+        image_event=event[order],
+        image_tel_id=np.concatenate(none + image_tel_id)[order],
+        telescopes=telescopes,
+        n_without_trigger=n_without_trigger,
+    )
