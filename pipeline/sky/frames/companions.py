@@ -23,7 +23,8 @@ from pipeline.sky.remarks import Remarks
 if TYPE_CHECKING:
     from astropy.io import fits
 
-_UNCERTAINTIES: tuple[Kind, ...] = ("sigma", "variance", "inverse variance")
+#: Kinds of planes that hold the uncertainty of an image.
+UNCERTAINTIES: tuple[Kind, ...] = ("sigma", "variance", "inverse variance")
 _WEIGHTS: tuple[Kind, ...] = ("weight", "exposure")
 # Weights whose noise is within this factor of the measured one are inverse variances; others only say ratios.
 _MAX_RATIO = 2.0
@@ -31,25 +32,30 @@ _MAX_RATIO = 2.0
 
 # ---- which plane belongs to which image ------------------------------------------------------------------------------
 def companions(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path, kinds: Sequence[Kind]) -> list[int]:
-    """HDUs of the given kinds that belong to a science HDU, in order of preference.
-
-    They have its EXTVER. Where several science images have the same, as where all lack it, a plane belongs to the last
-    one before it.
-    """
+    """HDUs of the given kinds that belong to a science HDU, in order of preference."""
     science = {number}
     with suppress(InputFileError):  # where the choice had to be configured
         science.update(science_hdus(hdus, cfg.model_copy(update={"science_hdu": None}), path))
-    version = hdus[number].ver
-    rivals = [n for n in science if hdus[n].ver == version]
-    found = []
-    for other, hdu in enumerate(hdus):
-        if other in science or not hdu.is_image or not hdu.shape or hdu.ver != version or kind_of(hdu) not in kinds:
-            continue
-        before = [n for n in rivals if n < other]
-        if len(rivals) == 1 or (max(before, default=None) == number):
-            found.append(other)
+    found = [n for n in belonging(hdus, number, sorted(science)) if hdus[n].shape and kind_of(hdus[n]) in kinds]
     order = list(NAMES)
     return sorted(found, key=lambda n: order.index(name_of(hdus[n])) if name_of(hdus[n]) in NAMES else len(order))
+
+
+def belonging(hdus: "fits.HDUList", number: int, science: Sequence[int]) -> list[int]:
+    """All images of a file that belong to one of its science HDUs.
+
+    They have its EXTVER. Where several science images have the same, as where all lack it, an image belongs to the last
+    of them before it.
+    """
+    rivals = [n for n in science if hdus[n].ver == hdus[number].ver]
+    return [
+        other
+        for other, hdu in enumerate(hdus)
+        if other not in science
+        and hdu.is_image
+        and hdu.ver == hdus[number].ver
+        and (len(rivals) == 1 or max((n for n in rivals if n < other), default=None) == number)
+    ]
 
 
 def is_ours(hdu: "fits.ImageHDU") -> bool:
@@ -196,7 +202,7 @@ def _planes(
     def plane(hdu: "fits.ImageHDU", kind: Kind, label: str) -> _Plane:
         return _Plane(kind, pixels_of(hdu)[0], label, str(hdu.header.get("BUNIT", "")).strip())
 
-    for kinds in (_UNCERTAINTIES, _WEIGHTS):
+    for kinds in (UNCERTAINTIES, _WEIGHTS):
         for n in companions(hdus, number, cfg, path, kinds):
             if image_shape(hdus[n]) == shape:
                 yield plane(hdus[n], kind_of(hdus[n]), f"the {name_of(hdus[n])} extension")

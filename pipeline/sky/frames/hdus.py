@@ -93,7 +93,8 @@ def _opened(stream: BinaryIO, layout: Layout, options: dict[str, Any]) -> Iterat
             if len(hdus) != len(layout.parts):  # also reads all headers
                 raise ValueError(f"HDU {len(hdus)} is not readable")
             for hdu, part in zip(hdus, layout.parts, strict=True):
-                _make_readable(hdu.header, part.odd_cards)
+                if not options.get("disable_image_compression"):  # that is for copying: cards stay as they are
+                    _make_readable(hdu.header, part.odd_cards)
                 math.prod(getattr(hdu, "shape", ()))  # a compressed image makes its header of another
         yield hdus
 

@@ -15,6 +15,7 @@ from pipeline.sky.dq import DQ, DQ_DTYPE, flag
 from pipeline.sky.frames.companions import file_mask, file_uncertainty
 from pipeline.sky.frames.frame import Frame
 from pipeline.sky.frames.hdus import open_fits, pixels_of, science_hdus
+from pipeline.sky.remarks import Remarks
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -67,7 +68,8 @@ def read_pixels(path: str | Path, cfg: SkyIngestConfig) -> tuple[np.ndarray, "fi
 def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path) -> Frame:
     header = hdus[number].header.copy()
     searched = (header,) if number == 0 else (header, hdus[0].header)
-    notes: list[str] = []
+    remarks = Remarks()
+    notes = remarks.notes
     pixels, integer = pixels_of(hdus[number])
     ingested = cards.LEVEL.keyword in header
     stored_unit = headers.unit_of(header)
@@ -80,7 +82,7 @@ def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path) -
     flag(dq, ~np.isfinite(pixels), DQ.MISSING)
     if saturation is not None:
         flag(dq, pixels >= saturation, DQ.SATURATED)
-    dq |= file_mask(hdus, number, cfg, path, pixels.shape, notes)
+    dq |= file_mask(hdus, number, cfg, path, pixels, remarks)
 
     unit = "electron" if stored_unit == "adu" and gain is not None else stored_unit
     factor = gain if unit != stored_unit else 1.0
@@ -104,10 +106,10 @@ def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path) -
         section=section,
         header=header,
     )
-    err = file_uncertainty(hdus, number, cfg, path, factor, dq, notes)
+    err = file_uncertainty(hdus, frame, cfg, remarks)
     if err is None:
         err = _modelled_uncertainty(frame, notes)
-    return replace(frame, err=err, notes=tuple(notes))
+    return replace(frame, err=err, notes=tuple(notes), warnings=tuple(remarks.warnings))
 
 
 def _exposed_section(
