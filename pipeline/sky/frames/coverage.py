@@ -9,9 +9,12 @@ _STEP = 8
 # Growth of a found part among pixels of the same number, for the steps along edges that are not along an axis.
 _GROWTH = 8
 _MAX_VALUES = 4
+_MAX_SQUARES = 20_000
 _MORE_THAN_CHANCE = 3.0
-# A number far above the sky is a filled-up part only if it covers more than a saturated star.
-_PLATEAU_SIGMA, _PLATEAU_SHARE = 5.0, 0.1
+# A number above the sky is a fill value only if it covers more than a saturated star, and one in the range of the sky
+# if it is not one of many small parts.
+_SKY_SIGMA, _PLATEAU_SHARE, _SKY_SHARE = 5.0, 0.1, 0.01
+_MAX_SKY_VALUES = 2
 # Of an image that is one number nearly everywhere, the rest says nothing: it is no frame, and refused later.
 _MAX_SHARE = 0.99
 
@@ -19,8 +22,9 @@ _MAX_SHARE = 0.99
 def uncovered(pixels: np.ndarray) -> tuple[np.ndarray | None, list[float]]:
     """Pixels that are no measurements: corners of drizzled images, gaps between chips, outside the field of view.
 
-    A number counts as a fill value where it stands in squares of 8 x 8 pixels without any noise, unless it is so common
-    elsewhere that noise would make such squares, or is a plateau far above the sky, which is saturation.
+    A number counts as a fill value where it stands in squares of 8 x 8 pixels without any noise. Exceptions: it is so
+    common that coarsely digitised noise makes such squares; it is a plateau far above the sky, which is saturation; or
+    it is one of several in the range of the sky, which lossy compression makes.
 
     Parameters
     ----------
@@ -36,23 +40,22 @@ def uncovered(pixels: np.ndarray) -> tuple[np.ndarray | None, list[float]]:
     """
     found: np.ndarray | None = None
     values = []
-    for value in _candidates(pixels):
+    for value, least in _candidates(pixels):
         same = pixels == value
         corners = _eroded(same)
         if not corners.any() or _by_chance(same, corners):
             continue
         where = _grown(_dilated(corners), same)
-        if np.count_nonzero(where) < _PLATEAU_SHARE * where.size and _is_plateau(pixels, same, value):
-            continue
-        found = where if found is None else found | where
-        values.append(value)
+        if np.count_nonzero(where) >= least * where.size:
+            found = where if found is None else found | where
+            values.append(value)
     if found is not None and np.count_nonzero(found) > _MAX_SHARE * np.count_nonzero(np.isfinite(pixels)):
         return None, []
     return found, values
 
 
-def _candidates(pixels: np.ndarray) -> list[float]:
-    """The commonest numbers of those that fill a square wherever one looks."""
+def _candidates(pixels: np.ndarray) -> list[tuple[float, float]]:
+    """The commonest numbers that fill squares, and which share of the image each must cover to be believed."""
     height, width = pixels.shape
     if height < _WINDOW or width < _WINDOW:
         return []
@@ -61,8 +64,39 @@ def _candidates(pixels: np.ndarray) -> list[float]:
     alike = np.ones(first.shape, bool)
     for dy, dx in ((0, 1), (1, 0), (last, last), (0, last), (last, 0), (_WINDOW // 2, _WINDOW // 2)):
         alike &= first == pixels[dy : height - last + dy : _STEP, dx : width - last + dx : _STEP]
-    values, counts = np.unique(first[alike], return_counts=True)
-    return [float(value) for value in values[np.argsort(counts)[::-1][:_MAX_VALUES]]]
+    values, counts = np.unique(pixels[_full_squares(pixels, alike)], return_counts=True)
+    values = values[np.argsort(counts)[::-1]]
+    if not values.size:
+        return []
+    low, high = _range_of_sky(pixels, values)
+    in_sky = (values >= low) & (values <= high)
+    if np.count_nonzero(in_sky) > _MAX_SKY_VALUES:
+        values = values[~in_sky]
+    return [
+        (float(value), _PLATEAU_SHARE if value > high else _SKY_SHARE if value >= low else 0.0)
+        for value in values[:_MAX_VALUES]
+    ]
+
+
+def _full_squares(pixels: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the squares, among those with equal corners, that are one number throughout."""
+    rows, columns = (_STEP * places for places in np.nonzero(alike))
+    step = max(1, rows.size // _MAX_SQUARES)
+    rows, columns = rows[::step], columns[::step]
+    inside = np.arange(_WINDOW)
+    squares = pixels[rows[:, None, None] + inside[:, None], columns[:, None, None] + inside]
+    full = (squares == squares[:, :1, :1]).all(axis=(1, 2))
+    return rows[full], columns[full]
+
+
+def _range_of_sky(pixels: np.ndarray, fills: np.ndarray) -> tuple[float, float]:
+    sample = pixels.ravel()[:: max(1, pixels.size // 1_000_000)]
+    sample = sample[np.isfinite(sample) & ~np.isin(sample, fills[:_MAX_VALUES])]
+    if sample.size == 0:
+        return -np.inf, np.inf
+    level = np.median(sample)
+    width = _SKY_SIGMA * 1.4826 * np.median(np.abs(sample - level))
+    return float(level - width), float(level + width)
 
 
 def _eroded(same: np.ndarray) -> np.ndarray:
@@ -100,13 +134,3 @@ def _by_chance(same: np.ndarray, corners: np.ndarray) -> bool:
     """Whether pixels of this number, strewn at random, would make as many squares: coarsely digitised sky does."""
     expected = np.count_nonzero(same) / same.size
     return np.count_nonzero(corners) < _MORE_THAN_CHANCE * corners.size * expected ** (_WINDOW**2)
-
-
-def _is_plateau(pixels: np.ndarray, same: np.ndarray, value: float) -> bool:
-    step = max(1, pixels.size // 1_000_000)
-    rest = pixels.ravel()[::step][~same.ravel()[::step]]
-    rest = rest[np.isfinite(rest)]
-    if rest.size == 0:
-        return False
-    level = np.median(rest)
-    return value > level + _PLATEAU_SIGMA * 1.4826 * np.median(np.abs(rest - level))

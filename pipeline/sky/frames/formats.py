@@ -30,13 +30,14 @@ def write_hdus(hdus: "fits.HDUList", path: Path, name: str, ours: Collection[int
     ours : collection of int
         HDUs that are new or changed; only these are compressed in a .fz file, the others stay as they are.
     checksums : collection of int
-        HDUs that get a new CHECKSUM and DATASUM.
+        HDUs that get a new CHECKSUM and DATASUM, unless they are compressed.
     """
     ending = Path(name).suffix.lower()
-    if ending == ".fz":
-        hdus, checksums = _tile_compressed(hdus, ours), ()
     for number in checksums:
-        hdus[number].add_checksum(when="updated by lightpool")  # and not the time: equal runs give equal bytes
+        if ending != ".fz" or number not in ours:
+            hdus[number].add_checksum(when="updated by lightpool")  # and not the time: equal runs give equal bytes
+    if ending == ".fz":
+        hdus = _tile_compressed(hdus, ours)
     if ending not in (".gz", ".bz2"):
         with open(path, "wb") as stream:
             hdus.writeto(stream, output_verify="ignore")

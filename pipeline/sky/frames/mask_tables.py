@@ -294,11 +294,11 @@ def recognised(headers: Sequence["fits.Header"]) -> MaskTable | None:
         return TABLES["gemini"]
     if "ZTF" in instrument or "ZWICKY" in origin:
         return TABLES["ztf"]
-    if first("DES_EXT") or first("DESFNAME"):
-        return TABLES["des"]
     if instrument in ("DECAM", "MOSAIC3", "90PRIME") and first("PLVER"):
         old = instrument == "DECAM" and _version(first("PLVER")) < (3, 5)
         return TABLES["noirlab_bits" if old else "noirlab"]
+    if first("DES_EXT") or first("DESFNAME"):
+        return TABLES["des"]
     if "MASKBITS" in first("EXTNAME") or "LEGACYPV" in "".join(headers[0]):
         return TABLES["legacysurvey"]
     return None

@@ -28,7 +28,7 @@ CONVENTIONS = (IGNORE, NONZERO_IS_BAD, ZERO_IS_BAD, *TABLES)
 # Pixels this far above the sky, with all eight neighbours, belong to a source: tracks of particles are narrower.
 _SOURCE_SIGMA = 5.0
 # A flag marks the sources if it has half of their pixels, or half of its pixels are theirs. Fewer say nothing.
-_SOURCE_SHARE = 0.5
+_SOURCE_SHARE, _ENRICHMENT = 0.5, 2.0
 _MIN_SOURCE_PIXELS, _MIN_FLAGGED = 30, 5
 
 
@@ -74,6 +74,9 @@ class Sky:
         if self.n_sources < _MIN_SOURCE_PIXELS or n_flagged < _MIN_FLAGGED:
             return False
         n_common = np.count_nonzero(where & self.sources)
+        # A flag that is everywhere is on the sources, too.
+        if n_common / self.n_sources < _ENRICHMENT * n_flagged / where.size:
+            return False
         return n_common >= _SOURCE_SHARE * self.n_sources or n_common >= _SOURCE_SHARE * n_flagged
 
 
@@ -238,7 +241,7 @@ def _take_unknown(foreign: _Foreign, unknown: Sequence[int], ours: np.ndarray, s
         else:
             taken.append(text)
             flag(ours, where, DQ.BAD)
-    what = "codes" if foreign.codes else "bits"
+    what = "values" if foreign.codes else "bits"
     if left:
         remarks.warn(
             f"{foreign.label}: {what} of unknown meaning lie on the sources and are not taken as bad: "

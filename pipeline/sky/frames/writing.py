@@ -100,10 +100,20 @@ def write_products(
     by_number = {product.science_hdu: product for product in products}
     with _opened(source) as (raw, unpacked), atomic_output(out, force=force) as temporary:
         hdus, ours = _with_products(raw, unpacked, by_number, history)
-        had_checksum = {n for n, hdu in enumerate(raw) if "CHECKSUM" in hdu.header or "DATASUM" in hdu.header}
-        renewed = [n for n in ours if n in had_checksum or (had_checksum and n >= len(raw))]
-        write_hdus(hdus, temporary, out.name, ours, renewed)
+        write_hdus(hdus, temporary, out.name, ours, _new_checksums(raw, ours))
     return out
+
+
+def _new_checksums(raw: "fits.HDUList", ours: Sequence[int]) -> list[int]:
+    """HDUs whose CHECKSUM is to be made new: changed ones that had one, added ones if any had.
+
+    astropy gives a primary header its EXTEND where that is missing, which no HDU tells.
+    """
+    had = {n for n, hdu in enumerate(raw) if "CHECKSUM" in hdu.header or "DATASUM" in hdu.header}
+    changed = {n for n in ours if n in had or (had and n >= len(raw))}
+    if 0 in had - changed and raw[0].verify_checksum() == 0 and raw[0].verify_datasum() != 0:
+        changed.add(0)
+    return sorted(changed)
 
 
 @contextmanager
@@ -126,6 +136,7 @@ def _with_products(
     result = fits.HDUList()
     added: list[fits.ImageHDU] = []
     replaced = _replaced_companions(unpacked, products)
+    ours = {*products, *replaced}
     for number, hdu in enumerate(raw):
         if number in products:
             result.append(_science_hdu(unpacked[number], number, products[number], history))
@@ -136,11 +147,7 @@ def _with_products(
     for number, product in products.items():
         added += _added_companions(unpacked, number, product, replaced)
     result.extend(added)
-    ours = {*products, *replaced, *range(len(raw), len(result))}
-    if added and "EXTEND" not in result[0].header:
-        result[0].header["EXTEND"] = True
-        ours.add(0)
-    return result, sorted(ours)
+    return result, sorted(ours.union(range(len(raw), len(result))))
 
 
 def _science_hdu(hdu: "fits.ImageHDU", number: int, product: FrameProduct, history: Sequence[str]) -> "fits.ImageHDU":
