@@ -36,8 +36,10 @@ _SUFFIX = {"camera": ".dl2.h5", "sky": ".fits"}
 _DL2_ENDINGS = (".h5", ".hdf5", ".hdf")
 # Endings of files: a name that has one of them, here or before a packing (.fits.zst), is never a directory to be made.
 _DATA_SUFFIXES = frozenset(
-    (".fits", ".fit", ".fts", ".fz", ".h5", ".hdf5", ".hdf", ".csv", ".json", ".parquet", ".txt", ".xisf", ".tif")
-    + (".tiff", ".png", ".jpg", ".gz", ".bz2", ".xz", ".zip", ".zst")
+    (
+        *(".fits", ".fit", ".fts", ".fz", ".h5", ".hdf5", ".hdf", ".gz", ".bz2", ".xz", ".zip", ".zst"),
+        *(".csv", ".json", ".parquet", ".txt", ".xisf", ".tif", ".tiff", ".png", ".jpg"),
+    )
 )
 
 

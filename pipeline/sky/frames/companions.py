@@ -84,11 +84,13 @@ def file_mask(
     image_headers = [hdus[number].header, hdus[0].header]
     for n in masks:
         label = f"the mask in {name_of(hdus[n]) or 'an extension'}"
-        if cfg.dq_convention != IGNORE:
-            _check_shape(hdus[n], label, path, pixels.shape)
+        if cfg.dq_convention == IGNORE:
+            remarks.note(f"{label} is ignored (ingest.sky.dq_convention)")
+            continue
+        _check_shape(hdus[n], label, path, pixels.shape)
         mask |= translate(bits_of(hdus[n]), [hdus[n].header, *image_headers], label, path, sky, cfg, remarks, names)
     beside = _beside(path, cfg.mask_suffix)
-    if beside is not None:
+    if beside is not None and cfg.dq_convention != IGNORE:
         with _image_beside(beside, hdus[number], number) as (hdu, primary):
             known = [hdu.header, primary, *image_headers]
             mask |= translate(bits_of(hdu), known, f"the mask {beside.name}", path, sky, cfg, remarks)

@@ -3,7 +3,7 @@
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -15,6 +15,7 @@ from pipeline.errors import InputFileError
 from pipeline.sky import cards
 from pipeline.sky.frames.layout import Layout, memory_limit, plain_streams
 from pipeline.sky.frames.planes import image_shape, is_marked_science, may_be_picture, name_of
+from pipeline.sky.remarks import Remarks
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -25,6 +26,8 @@ _MAX_IMAGE_HDUS = 16
 _THUMBNAIL = 0.25
 # Cards that detectors of several chips or amplifiers write into each image.
 _DETECTOR_CARDS = ("CCDSEC", "DETSEC", "AMPSEC", "AMPNAME", "CCDNAME", "CCDNUM", "CHIPID", "IMAGEID")
+# Attribute of an HDUList of ours: how its file is built.
+_LAYOUT = "lightpool_layout"
 # Memory that reading takes for each pixel beside the stored number: float32 three times, and a mask.
 _BYTES_PER_PIXEL = 14
 
@@ -65,22 +68,23 @@ def open_views(path: str | Path, *options: dict[str, Any]) -> Iterator[list["fit
             raise InputFileError(f"{path}: {error}") from error
 
 
-def odd_structure(path: str | Path) -> list[str]:
-    """What is unusual about a file that is read nevertheless, one sentence each."""
-    with plain_streams(path, 0) as (layout, _):
-        return _oddities(layout)
-
-
-def _oddities(layout: Layout) -> list[str]:
-    odd = []
-    if layout.without_fill:
-        odd.append("the last block of the file is not filled up to 2880 bytes; all pixels are there")
-    if layout.trailing:
-        odd.append("behind the last HDU the file goes on with what is not FITS, which is not read")
-    keywords = sorted({keyword for part in layout.parts for keyword in part.odd_cards})
-    if keywords:
-        odd.append(f"cards that are not standard FITS are read as text: {', '.join(keywords[:8])}")
-    return odd
+def remark_on_file(hdus: "fits.HDUList", chosen: Sequence[int], remarks: Remarks) -> None:
+    """Say what is unusual about a file that is read nevertheless, and which images of it are not read."""
+    layout: Layout | None = getattr(hdus, _LAYOUT, None)
+    if layout is not None:
+        if layout.without_fill:
+            remarks.note("the last block of the file is not filled up to 2880 bytes; all pixels are there")
+        if layout.trailing:
+            remarks.warn(
+                "behind the last HDU the file goes on with what is not FITS, which is not read; if extensions are "
+                "missing, fetch it again"
+            )
+        odd = sorted({keyword for part in layout.parts for keyword in part.odd_cards})
+        if odd:
+            remarks.note(f"cards whose values are not standard FITS are read as text: {', '.join(odd[:8])}")
+    left_out = images_left_out(hdus, chosen)
+    if left_out:
+        remarks.warn(left_out)
 
 
 @contextmanager
@@ -94,12 +98,15 @@ def _opened(stream: BinaryIO, layout: Layout, options: dict[str, Any]) -> Iterat
                 raise ValueError(f"HDU {len(hdus)} is not readable")
             for hdu, part in zip(hdus, layout.parts, strict=True):
                 if not options.get("disable_image_compression"):  # that is for copying: cards stay as they are
-                    _make_readable(hdu.header, part.odd_cards)
+                    _read_as_text(hdu.header, part.odd_cards)
+                if part.odd_cards or part.unprintable:
+                    _make_writable(hdu.header)
                 math.prod(getattr(hdu, "shape", ()))  # a compressed image makes its header of another
+        setattr(hdus, _LAYOUT, layout)
         yield hdus
 
 
-def _make_readable(header: "fits.Header", odd_cards: dict[str, str]) -> None:
+def _read_as_text(header: "fits.Header", odd_cards: Mapping[str, str]) -> None:
     """Give cards that astropy cannot parse the text that they hold as their value."""
     from astropy.io import fits
 
@@ -108,6 +115,18 @@ def _make_readable(header: "fits.Header", odd_cards: dict[str, str]) -> None:
             header.get(keyword)
         except fits.VerifyError:
             header[keyword] = text
+
+
+def _make_writable(header: "fits.Header") -> None:
+    """Put comments in place of cards that astropy can neither read nor write."""
+    for place in range(len(header) - 1, -1, -1):
+        card = header.cards[place]
+        try:
+            str(card.value), str(card)
+        except Exception:  # astropy has half a dozen kinds
+            name = re.sub("[^ -~]", "?", card.keyword)
+            del header[place]
+            header.insert(place, ("COMMENT", f"unreadable card {name}"))
 
 
 @contextmanager

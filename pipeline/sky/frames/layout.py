@@ -25,6 +25,7 @@ _BLOCK, _CARD = 2880, 80
 #: Longest header; those of the largest mosaics have some 200 kB.
 _MAX_HEADER_BYTES = 8_000_000
 _MAX_HDUS = 5000
+_MAX_COLUMNS = 999  # by the standard
 #: A packed file is refused if it holds more than this; its owner may unpack it.
 MAX_UNPACKED_BYTES = 4_000_000_000
 _CHUNK = 1 << 20
@@ -40,6 +41,10 @@ _VALUE = re.compile(
 )
 
 
+_UNPRINTABLE = re.compile(rb"[^ -~]")
+_CONTINUE = re.compile(rb"CONTINUE(?!  *')")  # one that does not continue a text
+
+
 @dataclass(frozen=True)
 class Part:
     """One HDU of a file.
@@ -50,11 +55,14 @@ class Part:
         Where its data begin, and how many there are without the fill of their last block.
     odd_cards : mapping
         Keyword -> text of the values that the standard does not allow (text without quotes, decimal commas, NaN).
+    unprintable : bool
+        The header has bytes that no header may have.
     """
 
     data_start: int
     data_bytes: int
     odd_cards: Mapping[str, str]
+    unprintable: bool
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class Layout:
 
 @contextmanager
 def plain_streams(path: str | Path, n: int = 1) -> Iterator[tuple[Layout, list[BinaryIO]]]:
-    """Check a FITS file and open it `n` times, unpacked and with the fill of its last block.
+    """Check a FITS file and open it `n` times, unpacked, with the fill of its last block and nothing behind it.
 
     What is unpacked or filled up is in a file without a name, which is gone with the process, however that ends.
 
@@ -100,11 +108,11 @@ def plain_streams(path: str | Path, n: int = 1) -> Iterator[tuple[Layout, list[B
             )
         if opener is None:
             layout = _layout(_Plain(file, path))
-            if not layout.without_fill:
+            if not layout.without_fill and not layout.trailing:
                 yield layout, [stack.enter_context(open(path, "rb")) for _ in range(n)]
                 return
             streams = stack.enter_context(_nameless(path, n))
-            _copy(file, streams[0], path)
+            _copy(file, streams[0], layout.end, path)
         else:
             streams = stack.enter_context(_nameless(path, n))
             layout = _layout(_Packed(stack.enter_context(opener(path, "rb")), streams[0], path))
@@ -188,9 +196,9 @@ def _nameless(path: Path, n: int) -> Iterator[list[BinaryIO]]:
         yield streams
 
 
-def _copy(source: BinaryIO, target: BinaryIO, path: Path) -> None:
+def _copy(source: BinaryIO, target: BinaryIO, end: int, path: Path) -> None:
     source.seek(0)
-    while chunk := source.read(_CHUNK):
+    while chunk := source.read(min(_CHUNK, end - source.tell())):
         _write(target, chunk, path)
 
 
@@ -222,7 +230,7 @@ def _layout(source: "_Plain | _Packed") -> Layout:
             break
         if len(parts) == _MAX_HDUS:
             raise InputFileError(f"{source.path} has more than {_MAX_HDUS} HDUs; split it")
-        cards, odd, data_start = _header(source, position, len(parts))
+        cards, odd, unprintable, data_start = _header(source, position, len(parts))
         data_bytes = _declared_bytes(cards, source.path, len(parts))
         end = data_start + data_bytes
         there = source.reach(end)
@@ -231,9 +239,12 @@ def _layout(source: "_Plain | _Packed") -> Layout:
                 f"{source.path} is truncated or damaged: HDU {len(parts)} needs {data_bytes:,} bytes of data, and "
                 f"{max(there - data_start, 0):,} are there; fetch it again"
             )
+        n_columns = _integer(cards, "TFIELDS", source.path, len(parts), 0)
+        if not 0 <= n_columns <= _MAX_COLUMNS:
+            raise _damaged(source.path, len(parts), f"TFIELDS = {n_columns}; allowed: 0 to {_MAX_COLUMNS}")
         if _yes(cards.get("ZIMAGE")):
             _check_tiles(cards, source.path, len(parts))
-        parts.append(Part(data_start, data_bytes, odd))
+        parts.append(Part(data_start, data_bytes, odd, unprintable))
         position = data_start + -(-data_bytes // _BLOCK) * _BLOCK
         if source.reach(position) < position:
             without_fill = True
@@ -241,10 +252,11 @@ def _layout(source: "_Plain | _Packed") -> Layout:
     return Layout(tuple(parts), without_fill, position, source.reach(position + 1) > position)
 
 
-def _header(source: "_Plain | _Packed", start: int, number: int) -> tuple[dict[str, str], dict[str, str], int]:
-    """Structural cards of the header at `start`, its odd cards, and where its data begin."""
+def _header(source: "_Plain | _Packed", start: int, number: int) -> tuple[dict[str, str], dict[str, str], bool, int]:
+    """Structural cards of the header at `start`, its odd cards, whether any byte is odd, and where its data begin."""
     structural: dict[str, str] = {}
     odd: dict[str, str] = {}
+    unprintable = False
     for position in range(start, start + _MAX_HEADER_BYTES, _BLOCK):
         block = source.read(position, _BLOCK)
         if len(block) < _BLOCK:
@@ -252,8 +264,9 @@ def _header(source: "_Plain | _Packed", start: int, number: int) -> tuple[dict[s
         for place in range(0, _BLOCK, _CARD):
             card = block[place : place + _CARD]
             if card.rstrip() == b"END":
-                return structural, odd, position + _BLOCK
+                return structural, odd, unprintable, position + _BLOCK
             _take(card, structural, odd)
+            unprintable |= _UNPRINTABLE.search(card) is not None or _CONTINUE.match(card) is not None
     raise InputFileError(
         f"{source.path} is damaged: the header of HDU {number} has no END within {_MAX_HEADER_BYTES / 1e6:.0f} MB"
     )

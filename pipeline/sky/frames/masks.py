@@ -132,7 +132,7 @@ def translate(
     sky : Sky
         The frame.
     cfg : SkyIngestConfig
-        `dq_bits`, `dq_convention` and `max_masked_fraction` are used.
+        `dq_bits`, `dq_convention` (but not to ignore the mask) and `max_masked_fraction` are used.
     remarks : Remarks
         Gets which convention was used, and warnings about bits of unknown meaning.
     table_of_names : sequence of Flag
@@ -150,9 +150,6 @@ def translate(
         If more of the frame would be replaced than configured.
     """
     _check(cfg)
-    if cfg.dq_convention == IGNORE:
-        remarks.note(f"{label} is ignored (ingest.sky.dq_convention)")
-        return np.zeros(bits.shape, DQ_DTYPE)
     foreign = _Foreign(bits, headers, label)
     remarks.note(f"{label}: {_explain(foreign, cfg, table_of_names)}")
     ours = np.zeros(bits.shape, DQ_DTYPE)

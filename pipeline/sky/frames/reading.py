@@ -14,7 +14,7 @@ from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DQ, DQ_DTYPE, flag
 from pipeline.sky.frames.companions import file_mask, file_uncertainty
 from pipeline.sky.frames.frame import Frame
-from pipeline.sky.frames.hdus import open_fits, pixels_of, science_hdus
+from pipeline.sky.frames.hdus import open_fits, pixels_of, remark_on_file, science_hdus
 from pipeline.sky.remarks import Remarks
 
 if TYPE_CHECKING:
@@ -51,10 +51,17 @@ def read_frames(source: "str | Path | fits.HDUList", cfg: SkyIngestConfig | None
     """
     cfg = cfg or SkyIngestConfig()
     if not isinstance(source, str | Path):
-        return [_read(source, number, cfg, IN_MEMORY) for number in science_hdus(source, cfg, IN_MEMORY)]
+        return _read_all(source, cfg, IN_MEMORY)
     path = Path(source)
     with open_fits(path, do_not_scale_image_data=True, memmap=True) as hdus:
-        return [_read(hdus, number, cfg, path) for number in science_hdus(hdus, cfg, path)]
+        return _read_all(hdus, cfg, path)
+
+
+def _read_all(hdus: "fits.HDUList", cfg: SkyIngestConfig, path: Path) -> list[Frame]:
+    chosen = science_hdus(hdus, cfg, path)
+    remarks = Remarks()
+    remark_on_file(hdus, chosen, remarks)
+    return [_read(hdus, number, cfg, path, Remarks(remarks.notes, remarks.warnings)) for number in chosen]
 
 
 def read_pixels(path: str | Path, cfg: SkyIngestConfig) -> tuple[np.ndarray, "fits.Header"]:
@@ -65,10 +72,9 @@ def read_pixels(path: str | Path, cfg: SkyIngestConfig) -> tuple[np.ndarray, "fi
         return pixels_of(hdus[number])[0], hdus[number].header.copy()
 
 
-def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path) -> Frame:
+def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path, remarks: Remarks) -> Frame:
     header = hdus[number].header.copy()
     searched = (header,) if number == 0 else (header, hdus[0].header)
-    remarks = Remarks()
     notes = remarks.notes
     pixels, integer = pixels_of(hdus[number])
     ingested = cards.LEVEL.keyword in header
