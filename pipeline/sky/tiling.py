@@ -7,6 +7,7 @@ Tiles have the channels `sci` and `err`, NaN where a pixel is missing, and DQ bi
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeline.errors import InputFileError
 from pipeline.files import atomic_output, check_free, source_name
 from pipeline.sky import cards
 from pipeline.sky.dq import DQ, DQ_DTYPE, has
+from pipeline.sky.frame_statistics import measure
 from pipeline.sky.frames import Frame, read_frame
 from pipeline.sky.truth import Truth, read_truth, truth_path
 from pipeline.tasks import get_targets, specs_of
@@ -166,6 +168,7 @@ def shard_attributes(frame: Frame, sky: SkyTilesConfig) -> dict[str, Any]:
             "noise": frame.noise,
             "gain_e_per_adu": frame.gain_e_per_adu,
             "read_noise_e": frame.read_noise_e,
+            "statistics": asdict(measure(frame)),
         },
     }
 

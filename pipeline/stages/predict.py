@@ -5,7 +5,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -324,10 +324,12 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
 def image_records(
     file: str, predictions: "ImagePredictions", models: "Sequence[CameraModel]"
 ) -> Iterator[dict[str, Any]]:
-    """One record per image: ids, camera, valid, the values of all models, and the reason where one has none.
+    """One record per image: ids, event type, camera, valid, the values of all models, and why one has none.
 
     A column that several models predict is named PREFIX_COLUMN.
     """
+    from pipeline.camera.event_types import type_name
+
     heads = [head for model in models for head in model.heads]
     times = Counter(column for head in heads for column in head.columns)
     names = {
@@ -341,6 +343,7 @@ def image_records(
             "obs_id": int(predictions.obs_id[place]),
             "event_id": int(predictions.event_id[place]),
             "tel_id": predictions.tel_id,
+            "event_type": type_name(int(predictions.event_type[place])),
             "camera": predictions.camera,
             "valid": not reason,
         }
@@ -372,13 +375,17 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
     started = time.monotonic()
     cfg = settings.cfg
     frames = read_frames(job.path, cfg.ingest.sky)
-    warnings = list(dict.fromkeys(text for frame in frames for text in frame.warnings))
     for note in dict.fromkeys(note for frame in frames for note in frame.notes):
         log.debug("%s: %s", job.path.name, note)
     new_frames = []
+    warnings: dict[str, None] = {}
+    how = cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range
     for predictor in models.sky:
+        if not predictor.ranges:
+            log.debug("%s does not say what its training frames were like: no frame is compared", predictor.card.name)
         for frame in frames:
-            result = restore_frame(frame, predictor, cfg.predict.tile_px, cfg.predict.overlap_px)
+            result = restore_frame(frame, predictor, *how)
+            warnings |= dict.fromkeys(result.warnings)
             if sink.wanted:
                 sink.write(_frame_record(job.path.name, frame, predictor.card.name, result))
             if job.out is not None:
@@ -386,7 +393,7 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
     sink.end_of_file()
     status: dict[str, Any] = {"n_images": len(frames), "n_valid": len(frames), "left_out": {}}
     if warnings:
-        status["warnings"] = warnings
+        status["warnings"] = list(warnings)
     if job.out is not None:
         card = models.sky[0].card
         products.write_frames(job.path, job.out, new_frames, card, cfg, started=started, force=settings.force)
@@ -420,5 +427,7 @@ def _frame_record(file: str, frame: "Frame", model: str, result: "FrameResult") 
         "n_restored": int(np.count_nonzero(has(result.dq, DQ.RESTORED))),
         "n_saturated": int(np.count_nonzero(has(result.dq, DQ.SATURATED))),
         "n_missing": int(np.count_nonzero(has(result.dq, DQ.MISSING))),
-        "warnings": list(frame.warnings),
+        "n_kept": result.n_kept,
+        **(asdict(result.statistics) if result.statistics else {}),
+        "warnings": list(result.warnings),
     }

@@ -242,7 +242,7 @@ def _unit_of_sigma(unit: str, kind: Kind) -> str:
         for power in ("**2", "^2", "2", "**(2)"):
             unit = unit.removesuffix(power)
     unit = unit.strip(" ()'\"")
-    return headers.unit_of({"BUNIT": unit}) if unit else ""
+    return headers.unit_named(unit) if unit else ""
 
 
 def _of_the_measured_size(sigma: np.ndarray, plane: _Plane, frame: Frame, remarks: Remarks) -> np.ndarray:
