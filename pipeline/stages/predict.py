@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config
 from pipeline.errors import InputFileError, UserError
-from pipeline.files import check_free, reserved, source_name, write_text_atomically
+from pipeline.files import check_free, is_directory, reserved, source_name, write_text_atomically
 from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
 from pipeline.records import RecordSink, record_sink
@@ -35,7 +35,14 @@ READS_CAMERA, READS_SKY = products.READS_CAMERA, products.READS_SKY
 #: Which models a file of each kind is for.
 WING: dict[Kind, str] = {"simtel": "camera", "dl1": "camera", "lstchain": "camera", "fits": "sky"}
 _SUFFIX = {"camera": ".dl2.h5", "sky": ".fits"}
-_FILE_ENDINGS = {"camera": (".h5", ".hdf5", ".hdf"), "sky": (".fits", ".fit", ".fits.gz", ".fit.gz")}
+_DL2_ENDINGS = (".h5", ".hdf5", ".hdf")
+# Endings of files: a name that has one of them, here or before a packing (.fits.zst), is never a directory to be made.
+_DATA_SUFFIXES = frozenset(
+    (
+        *(".fits", ".fit", ".fts", ".fz", ".h5", ".hdf5", ".hdf", ".gz", ".bz2", ".xz", ".zip", ".zst"),
+        *(".csv", ".json", ".parquet", ".txt", ".xisf", ".tif", ".tiff", ".png", ".jpg"),
+    )
+)
 
 
 def predict(
@@ -100,7 +107,7 @@ def predict(
     for status in done:
         _log_status(status)
         statuses.append(status)
-    if out is not None and not _is_file(out, files):
+    if out is not None and not _is_file(out):
         _write_status(out, statuses)
     return statuses
 
@@ -195,10 +202,11 @@ class _Models:
         return ", ".join(f"{name} (for {what})" for name, what in names)
 
 
-def _is_file(out: Path, files: Sequence[Path]) -> bool:
-    """Whether --out names a product, not a directory."""
-    endings = tuple(ending for group in _FILE_ENDINGS.values() for ending in group)
-    return len(files) == 1 and not out.is_dir() and out.name.lower().endswith(endings)
+def _is_file(out: Path) -> bool:
+    """Whether --out names a file, not a directory: by its ending where there is neither yet."""
+    if out.exists():
+        return not is_directory(out)
+    return any(suffix.lower() in _DATA_SUFFIXES for suffix in out.suffixes[-2:])
 
 
 def _plan(files: Sequence[Path], out: Path | None, *, force: bool) -> list[_Job]:
@@ -249,10 +257,10 @@ def _product(path: Path, kind: Kind, out: Path | None, files: Sequence[Path]) ->
     if out is None:
         return None
     wing = WING[kind]
-    if not _is_file(out, files):
-        if out.exists() and not out.is_dir():
-            raise UserError(f"--out {out} is a file, but {len(files)} inputs need a directory; give another path")
+    if not _is_file(out):
         return out / f"{source_name(path)}{_SUFFIX[wing]}"
+    if len(files) > 1:
+        raise UserError(f"--out {out} is a file, but {len(files)} inputs need a directory; give another path")
     check_ending(out, wing, path.name)
     return out
 
@@ -265,8 +273,11 @@ def check_ending(out: Path, wing: str, source: str) -> None:
     UserError
         Naming the endings that are accepted.
     """
-    if not out.name.lower().endswith(_FILE_ENDINGS[wing]):
-        accepted = " or ".join(_FILE_ENDINGS[wing])
+    from pipeline.sky.frames.formats import ENDINGS
+
+    endings = ENDINGS if wing == "sky" else _DL2_ENDINGS
+    if not out.name.lower().endswith(endings):
+        accepted = " or ".join(endings)
         raise UserError(f"predictions from {source} cannot be written as {out.name}; end the name in {accepted}")
 
 
