@@ -99,12 +99,9 @@ def test_events_before_the_first_report_take_it(path):
 
 
 def test_each_telescope_has_its_own_pointing(path):
-    set_columns(
-        path, f"{FIXED}/tel_001", telescope_pointing_altitude=np.radians(69), telescope_pointing_azimuth=np.radians(170)
-    )
-    set_columns(
-        path, f"{FIXED}/tel_002", telescope_pointing_altitude=np.radians(71), telescope_pointing_azimuth=np.radians(170)
-    )
+    for tel_id, alt_deg in ((1, 69), (2, 71)):
+        direction = {"telescope_pointing_altitude": np.radians(alt_deg), "telescope_pointing_azimuth": np.radians(170)}
+        set_columns(path, f"{FIXED}/tel_{tel_id:03d}", **direction)
     assert read(path, 1) == pytest.approx(np.zeros(12), abs=1e-4)
     assert read(path, 2) == pytest.approx(np.full(12, 2.0), abs=1e-4)
     with DL1File(path) as file:
