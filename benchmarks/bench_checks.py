@@ -85,7 +85,7 @@ def write_file(path: Path, n_images: int) -> Path:
                     time_ns[:n],
                     truth=truth,
                     true_image=np.zeros((n, camera.n_pixels), int),
-                )  # fmt: skip
+                )
             )
     return path
 
