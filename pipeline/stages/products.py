@@ -14,7 +14,6 @@ from pipeline import provenance
 from pipeline.config import Config, sections_of
 from pipeline.files import atomic_output
 from pipeline.filetypes import Kind
-from pipeline.logs import get_logger
 from pipeline.stages.events import as_dl1
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from pipeline.bundle.card import Card
     from pipeline.camera.predictions import CameraModel, ImagePredictions
     from pipeline.sky.frames import FrameProduct
-
-log = get_logger(__name__)
 
 #: Sections of the configuration that decide predictions from each wing's files.
 READS_CAMERA = ("predict.batch_size", "ingest.camera")
@@ -84,8 +81,6 @@ def predict_events(
         dl1_path = stack.enter_context(as_dl1(path, kind, cfg))
         file = stack.enter_context(DL1File(dl1_path, cfg.ingest.camera.event_types))
         warnings = file.check(None if telescope is None else [telescope]) if event is None else []
-        for text in warnings:
-            log.warning("%s: %s", path.name, text)
         product = None
         if out is not None:
             product = stack.enter_context(_dl2_product(path, dl1_path, models, cfg, out, force, warnings, started))
