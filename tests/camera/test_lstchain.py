@@ -393,6 +393,8 @@ def test_missing_times(tmp_path):
     assert convert(path, tmp_path / "out.dl1.h5")["warnings"] == [text]
     with EventSource(tmp_path / "out.dl1.h5", focal_length_choice="EQUIVALENT") as source:
         assert len(list(source)) == 11
+        (block,) = source.observation_blocks.values()
+        assert block.actual_start_time.unix == pytest.approx(1.6e9, abs=1)  # not 1970
 
 
 def test_truth_without_the_settings_of_the_simulation(tmp_path):
