@@ -252,8 +252,7 @@ def _divide_by_flat(work: _Work) -> None:
     response = np.ones(work.frame.shape, np.float32)
     response[part] = flat.pixels[part]
     light = work.pixels - np.float32(work.offset)
-    before = _structure(light, work.frame, work.cfg)
-    after = _structure(light / response, work.frame, work.cfg)
+    before, after = _structure(light, work.frame), _structure(light / response, work.frame)
     if after > _MAX_GROWTH * before + _MIN_STRUCTURE:
         work.warnings.append(
             f"the background varies by {after:.1%} of its level after dividing by the flat, and by {before:.1%} before "
@@ -271,7 +270,7 @@ def _noise_adu(master: Master) -> float:
     return master.noise if master.noise is not None else rms_of_neighbours(master.pixels)
 
 
-def _structure(light: np.ndarray, frame: Frame, cfg: SkyIngestConfig) -> float:
+def _structure(light: np.ndarray, frame: Frame) -> float:
     """Robust spread of the background over the frame, relative to its level; 0 where the noise hides it."""
     part = frame.exposed
     light, excluded = light[part], frame.dq[part] != 0
