@@ -277,7 +277,7 @@ def _unit_of(frame: "Frame") -> "UnitBase | None":
 
     if frame.stored_unit == "electron":
         return units.electron
-    written = _parsed(str(frame.header.get("BUNIT", "")))
+    written = _parsed(frame.searched.text("BUNIT"))
     if frame.stored_unit == "adu":
         return written if written in (units.count, units.DN) else units.adu
     return written

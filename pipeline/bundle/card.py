@@ -1,18 +1,19 @@
 """`card.json`: everything about a trained model that its use needs besides the network."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
+from pipeline.documents import read_json
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import check_regular, is_directory
 from pipeline.inputs import Input, restore_input
 from pipeline.inputs.base import Range
+from pipeline.inputs.image import ImageRecipe
 
 FORMAT_NAME = "lightpool-bundle"
 FORMAT_VERSION = 2
@@ -26,7 +27,7 @@ README_FILE = "MODEL_CARD.md"
 class CardSection(BaseModel):
     """A part of the card; unknown keys are errors, because a newer card may differ in meaning."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(CardSection):
@@ -45,6 +46,9 @@ class CameraSection(CardSection):
 
     identity: str
     name: str = ""
+
+
+_Side = Annotated[int, Field(ge=1, le=8192)]
 
 
 class InputSection(CardSection):
@@ -69,11 +73,11 @@ class InputSection(CardSection):
 
     channels: tuple[str, ...]
     units: tuple[str, ...]
-    tile_shape: tuple[int, int]
+    tile_shape: tuple[_Side, _Side]
     recipe: dict[str, Any] | None = None
     unit: str | None = None
     preparation: Annotated[SerializeAsAny[Input], BeforeValidator(restore_input)]
-    size_multiple: int | None = None
+    size_multiple: _Side | None = None
 
 
 class OutputColumn(CardSection):
@@ -158,13 +162,42 @@ class Card(CardSection):
     model: ModelSection
     cameras: tuple[CameraSection, ...] = ()
     input: InputSection
-    heads: tuple[HeadSection, ...]
+    heads: tuple[HeadSection, ...] = Field(min_length=1)
     training: TrainingSection
     validation: dict[str, float | None]
     limits: tuple[str, ...] = ()
     licence: str = "BSD-3-Clause"
     citation: str = ""
     bundle_sha256: str = ""
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        """Refuse a card whose parts contradict each other: its network would be fed or read wrongly."""
+        model, given, preparation = self.model, self.input, self.input.preparation
+        n_outputs = 0
+        for head in self.heads:
+            if head.first != n_outputs or not head.outputs:
+                raise ValueError(f"the outputs of the head {head.task} do not follow those of the heads before")
+            n_outputs += len(head.outputs)
+        facts = {
+            "outputs of the heads and of the network": (n_outputs, model.num_outputs),
+            "names and units of channels": (len(given.channels), len(given.units)),
+            "channels of the input and of the network": (preparation.n_channels, model.in_chans),
+            "scalars of the input and of the network": (len(preparation.scalar_names), model.n_scalars),
+            "wing of the input and of the card": (preparation.wing, self.wing),
+        }
+        for what, (got, expected) in facts.items():
+            if got != expected:
+                raise ValueError(f"{what} differ: {got} and {expected}")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError("two heads have the same task")
+        if missing := [name for name in preparation.raw_channels if name not in given.channels]:
+            raise ValueError(f"the input lacks the channel {missing[0]}")
+        if self.wing == "camera":
+            side = ImageRecipe.model_validate(given.recipe).size_px
+            if given.tile_shape != (side, side):
+                raise ValueError(f"the recipe makes tiles of {side} px, and the input takes {given.tile_shape}")
+        return self
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -230,9 +263,24 @@ def bundle_weights(path: str | Path) -> Path:
     InputFileError
         If it has no weights.
     """
-    file = resolve_bundle(path) / WEIGHTS_FILE
+    return bundle_file(resolve_bundle(path), WEIGHTS_FILE)
+
+
+def bundle_file(directory: Path, name: str) -> Path:
+    """A file of the bundle in `directory`: a regular one, inside it.
+
+    Raises
+    ------
+    InputFileError
+        If it is missing, or a link that leads out of the bundle.
+    """
+    file = directory / name
     if not file.exists():
-        raise InputFileError(f"the bundle {file.parent} has no {WEIGHTS_FILE}; copy it again, or train it again")
+        raise InputFileError(
+            f"the bundle {directory} is incomplete: it has no {name}; copy it again, or train it again"
+        )
+    if not file.resolve().is_relative_to(directory.resolve()):
+        raise InputFileError(f"{file} is a link out of the bundle; copy the bundle with its files (cp -rL)")
     return check_regular(file)
 
 
@@ -247,32 +295,31 @@ def load_bundle_card(path: str | Path) -> Card:
         If it has no card, or one that this version cannot read.
     """
     directory = resolve_bundle(path)
-    file = directory / CARD_FILE
     try:
-        content = check_regular(file).read_text()
+        file = bundle_file(directory, CARD_FILE)
     except (OSError, InputFileError) as error:
         raise InputFileError(
             f"{directory} is not a bundle: it has no readable {CARD_FILE}; give a directory made by `lightpool train`"
         ) from error
-    _check_version(file, content)
+    advice = "train the model again or use the version that made it"
     try:
-        return Card.model_validate_json(content)
+        content = read_json(file, "a card")
+    except InputFileError as error:
+        raise InputFileError(f"{file} cannot be read by this version of lightpool ({error}); {advice}") from error
+    _check_version(file, content.get("format_version"))
+    try:
+        return Card.model_validate(content)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         raise InputFileError(
-            f"{file} cannot be read by this version of lightpool ({where}: {problem['msg']}); "
-            "train the model again or use the version that made it"
+            f"{file} cannot be read by this version of lightpool ({where}: {problem['msg']:.200}); {advice}"
         ) from error
 
 
-def _check_version(file: Path, content: str) -> None:
+def _check_version(file: Path, version: Any) -> None:
     """Refuse a bundle of an older or newer format with a clear message, before its keys are checked."""
-    try:
-        version = json.loads(content)["format_version"]
-    except (ValueError, KeyError, TypeError):
-        return  # not a card at all: the schema reports it
-    if isinstance(version, int) and version != FORMAT_VERSION:  # the schema refuses anything but a number
+    if type(version) is int and version != FORMAT_VERSION:  # the schema refuses anything but a number
         advice = "train it again with `lightpool train`" if version < FORMAT_VERSION else "install a newer lightpool"
         raise InputFileError(f"{file} has bundle format {version}, and this version reads {FORMAT_VERSION}; {advice}")
 

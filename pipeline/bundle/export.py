@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -28,8 +29,10 @@ from pipeline.bundle.card import (
     bundle_weights,
     card_markdown,
     load_bundle_card,
+    resolve_bundle,
 )
-from pipeline.errors import UserError
+from pipeline.bundle.files import check_bundle
+from pipeline.errors import InputFileError, UserError
 
 # Largest difference between torch and onnxruntime that counts as rounding, relative to the largest output.
 _TOLERANCE = 1e-4
@@ -183,8 +186,41 @@ def flops_of(card: Card) -> int:
 
 
 def load_network(path: str | Path) -> tuple[nn.Module, Card]:
-    """A bundle's network in torch, in evaluation mode, and its card."""
+    """A bundle's network in torch, in evaluation mode, and its card.
+
+    Raises
+    ------
+    InputFileError
+        If the weights are damaged, or not those of the card's network.
+    """
     card = load_bundle_card(path)
+    directory = resolve_bundle(path)
+    if (directory / ONNX_FILE).exists():  # the weights alone are enough here; the digest covers both
+        check_bundle(directory, card)
     network = build_network(card.model)
-    network.load_state_dict(load_file(bundle_weights(path)))
+    weights = bundle_weights(path)
+    try:
+        network.load_state_dict(load_weights(weights))
+    except RuntimeError as error:  # of torch: names or shapes differ
+        raise InputFileError(
+            f"{weights} does not fit the network of its card ({_first_problem(error)}); copy the bundle again"
+        ) from error
     return network.eval(), card
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file by name.
+
+    Raises
+    ------
+    InputFileError
+        If it is damaged: its header does not fit its length, or is no JSON.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputFileError(f"{path} is damaged ({_first_problem(error)}); copy the bundle again") from error
+
+
+def _first_problem(error: Exception) -> str:
+    return f"{' '.join(str(error).split()):.200}"

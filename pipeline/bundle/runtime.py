@@ -6,15 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from pydantic import ValidationError
 
-from pipeline.bundle.card import (
-    ONNX_FILE,
-    WEIGHTS_FILE,
-    Card,
-    bundle_sha256,
-    load_bundle_card,
-    resolve_bundle,
-)
+from pipeline.bundle.card import ONNX_FILE, Card, load_bundle_card, resolve_bundle
+from pipeline.bundle.files import check_bundle
 from pipeline.errors import InputFileError, UserError
 from pipeline.inputs.base import Range
 from pipeline.tasks import get_decoder, get_spec
@@ -61,20 +56,25 @@ class Predictor:
 
         directory = resolve_bundle(path)
         card = load_bundle_card(directory)
-        for name in (WEIGHTS_FILE, ONNX_FILE):
-            if not (directory / name).is_file():
-                raise InputFileError(f"the bundle {directory} is incomplete: it has no {name}; copy it again")
-        if bundle_sha256(directory) != card.bundle_sha256:
-            raise InputFileError(
-                f"the weights of the bundle {directory} are not those that its card was written for; copy it again"
-            )
+        check_bundle(directory, card)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # Waiting threads sleep instead of spinning: other jobs share the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(str(directory / ONNX_FILE), options, providers=["CPUExecutionProvider"])
+        try:
+            session = onnxruntime.InferenceSession(
+                str(directory / ONNX_FILE), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            if not _is_of_onnxruntime(error):
+                raise
+            raise InputFileError(
+                f"{directory / ONNX_FILE} is no network that onnxruntime can load ({_first_line(error)}); copy the "
+                "bundle again, or train it again"
+            ) from error
+        _check_graph(session, card, directory)
         return cls(card, session)
 
     @property
@@ -113,7 +113,19 @@ class Predictor:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _run(self, batch: TileBatch) -> np.ndarray:
-        return self._session.run(["outputs"], self.card.input.preparation.arrays(batch, self.card.input.channels))[0]
+        arrays = self.card.input.preparation.arrays(batch, self.card.input.channels)
+        try:
+            outputs = self._session.run(["outputs"], arrays)[0]
+        except Exception as error:
+            if not _is_of_onnxruntime(error):
+                raise
+            raise UserError(f"the network of {self.card.name} cannot be computed ({_first_line(error)})") from error
+        if outputs.shape[:2] != (len(batch), self.card.model.num_outputs):
+            raise UserError(
+                f"the network of {self.card.name} gives outputs of shape {outputs.shape} for {len(batch)} images, and "
+                f"its card says {self.card.model.num_outputs} each; train it again"
+            )
+        return outputs
 
     def predict(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """Physical values of the columns of all heads.
@@ -164,4 +176,39 @@ class Predictor:
             raise UserError(
                 f"{self.card.name} takes frames whose height and width are multiples of {card.size_multiple} px, "
                 f"got {height} x {width}; pad the frame"
+            )
+
+
+def _is_of_onnxruntime(error: Exception) -> bool:
+    """Whether the library raised it: it has exceptions of its own for each of its error codes."""
+    return type(error).__module__.partition(".")[0] == "onnxruntime"
+
+
+def _first_line(error: Exception) -> str:
+    return f"{str(error).partition(chr(10))[0]:.200}"
+
+
+def _check_graph(session: "onnxruntime.InferenceSession", card: Card, directory: Path) -> None:
+    """Refuse a graph whose inputs or outputs are not those that the card describes."""
+    expected = card.input.preparation.shapes(1, card.input.tile_shape)
+    given = {entry.name: entry.shape for entry in session.get_inputs()}
+    fits = set(given) == set(expected) and "outputs" in [entry.name for entry in session.get_outputs()]
+    for name, shape in expected.items() if fits else ():
+        # Sizes that are free have a name in place of a number.
+        sizes = zip(given[name][1:], shape[1:], strict=False)
+        fits &= len(given[name]) == len(shape) and all(size == n for size, n in sizes if isinstance(size, int))
+    if not fits:
+        raise InputFileError(
+            f"{directory / ONNX_FILE} takes {given}, and its card says {expected}; copy the bundle again"
+        )
+    for head in card.heads:
+        spec = get_spec(head.task)
+        try:
+            outputs = spec.options.model_validate(head.options).outputs(spec.outputs)
+        except ValidationError as error:
+            raise InputFileError(f"{directory}: options of the head {head.task}: {error.errors()[0]['msg']}") from error
+        if outputs != head.outputs:
+            raise InputFileError(
+                f"{directory}: the head {head.task} has the outputs {', '.join(head.outputs)}, and this version of "
+                f"lightpool expects {', '.join(outputs)}"
             )

@@ -1,5 +1,7 @@
 """Sections `inputs` and `ingest`: which files are read, and how."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from pipeline.config.base import Section
@@ -60,14 +62,25 @@ class SkyIngestConfig(Section):
     )
 
 
+EventTypeName = Literal[
+    "flat_field", "single_pe", "pedestal", "dark_pedestal", "electronic_pedestal", "sky_pedestal", "other_calibration",
+    "muon", "hardware_stereo", "random_mono", "daq", "subarray", "long_event", "unknown",
+]  # fmt: skip
+
+
 class CameraIngestConfig(Section):
-    """How a simtel file is read (through ctapipe)."""
+    """Which telescopes and events of camera files are used."""
 
     allowed_telescopes: tuple[int, ...] = Field(
         (), description="Ids of the telescopes to read from a simtel file. Empty: all."
     )
     max_events: int | None = Field(
-        None, ge=1, description="Number of events after which reading of a file stops. null: read all."
+        None, ge=1, description="Number of events after which reading of a simtel file stops. null: read all."
+    )
+    event_types: tuple[EventTypeName, ...] = Field(
+        ("hardware_stereo", "random_mono", "subarray", "long_event", "unknown"),
+        description="Types of events that are showers. Images of other types are counted, but get no tile and no "
+        "prediction.",
     )
 
 

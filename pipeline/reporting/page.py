@@ -18,6 +18,7 @@ from pipeline.reporting.run_records import (
     time_text,
     valid_values,
     versions,
+    warnings_by_text,
 )
 from pipeline.reporting.templates import render_page
 from pipeline.tasks import get_spec, task_names
@@ -48,6 +49,7 @@ def _content(run: Run) -> dict[str, Any]:
         "description": " ".join(str(config.get("description") or "").split()),
         "finished": max((time_text(s["made_at"]) for s in run.sidecars if s.get("made_at")), default=""),
         "groups": " or ".join(f"{_GROUPS[wing]}s" for wing in sorted(wings)) or "groups",
+        "warnings": warnings_by_text(run.sidecars),
         "summary": [
             {"id": _anchor(head), "title": _head_title(run, head), "rows": _summary_rows(head)} for head in judged
         ],

@@ -192,9 +192,10 @@ def _subtract_bias(work: _Work) -> None:
 
 def _check_overscan(work: _Work) -> None:
     """The overscan holds nothing but bias, so that nothing may be left of it."""
-    from pipeline.sky.headers import find_section
+    from pipeline.sky.headers import Cards, find_section
+    from pipeline.sky.remarks import Remarks
 
-    overscan = find_section(work.target.headers[0], ("BIASSEC",), work.frame.shape)
+    overscan = find_section(Cards(*work.target.headers), ("BIASSEC",), work.frame.shape, Remarks())
     if overscan is None or work.frame.section is None:
         return
     left = work.pixels[overscan.slices]

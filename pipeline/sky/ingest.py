@@ -15,7 +15,7 @@ from pipeline.logs import get_logger
 from pipeline.sky import cards
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DESCRIPTIONS, DQ, has
-from pipeline.sky.frames import Frame, FrameProduct, read_frames, write_products
+from pipeline.sky.frames import Frame, FrameProduct, checked_uncertainty, fingerprint, read_frames, write_products
 from pipeline.sky.truth import truth_path
 
 log = get_logger(__name__)
@@ -76,7 +76,7 @@ def _calibrated(frame: Frame, cfg: SkyIngestConfig) -> Frame:
     level, noise = robust_background(frame.sci[part], has(frame.dq[part], ~DQ(0)), cfg.background_box_px)
     if not noise > 0:
         raise InputFileError(f"{frame.path}: the background noise measured is {noise:g}; is this a sky frame?")
-    return replace(frame, level=level, noise=noise)
+    return checked_uncertainty(replace(frame, level=level, noise=noise), frame.err, "after calibration")
 
 
 def _product(frame: Frame) -> FrameProduct:
@@ -89,6 +89,7 @@ def _product(frame: Frame) -> FrameProduct:
         cards.ZERO_KNOWN: frame.zero_known,
         cards.SATURATION: _saturation(frame),
         cards.SECTION: str(frame.section) if frame.section else None,
+        cards.SUM: fingerprint(frame.sci),
     }
     known = [("BUNIT", frame.unit, "unit of the pixel values")]
     known += [card.with_value(value) for card, value in values.items() if value is not None]

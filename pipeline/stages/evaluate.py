@@ -56,7 +56,8 @@ def evaluate(
     UserError
         If the bundle or a manifest cannot be used, the tiles carry no truth, or the test split is too small.
     """
-    from pipeline.bundle.runtime import Predictor, bundle_sha256, resolve_bundle
+    from pipeline.bundle.card import bundle_sha256, resolve_bundle
+    from pipeline.bundle.runtime import Predictor
 
     cfg = cfg or Config()
     loaded = load_manifests(manifests)

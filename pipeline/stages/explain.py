@@ -138,12 +138,14 @@ def _image(cfg: Config, card: Card, path: Path, event: int, telescope: int | Non
     kind = file_kind(path)
     if kind not in _CAMERA_FILES:
         raise InputFileError(f"{path} is not a file of camera images but {kind}; give simtel, DL1 or lstchain")
-    with as_dl1(path, kind, cfg) as dl1_path, DL1File(dl1_path) as file:
+    event_types = cfg.ingest.camera.event_types
+    with as_dl1(path, kind, cfg) as dl1_path, DL1File(dl1_path, event_types) as file:
         tel_ids = None if telescope is None else [telescope]
-        seen_by = [chunk.tel_id for chunk in chosen_images(file, tel_ids=tel_ids, event_ids=[event], chunk_images=1)]
-        # If several runs use the same event number, the first one in the file counts.
-        rows = {tel_id: np.flatnonzero(file.index(tel_id)["event_id"] == event)[:1] for tel_id in seen_by}
-        found = [file.read(tel_id, row) for tel_id, row in rows.items()]
+        first: dict[int, ImageChunk] = {}
+        for chunk in chosen_images(file, tel_ids=tel_ids, event_ids=[event], chunk_images=1):
+            # If several runs use the same event number, the first one in the file counts.
+            first.setdefault(chunk.tel_id, chunk)
+        found = list(first.values())
     served = [camera.identity for camera in card.cameras]
     taken = [chunk for chunk in found if chunk.camera.identity in served]
     if not taken:

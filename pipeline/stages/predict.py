@@ -313,10 +313,12 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
 def image_records(
     file: str, predictions: "ImagePredictions", models: "Sequence[CameraModel]"
 ) -> Iterator[dict[str, Any]]:
-    """One record per image: ids, camera, valid, the values of all models, and the reason where one has none.
+    """One record per image: ids, event type, camera, valid, the values of all models, and why one has none.
 
     A column that several models predict is named PREFIX_COLUMN.
     """
+    from pipeline.camera.event_types import type_name
+
     heads = [head for model in models for head in model.heads]
     times = Counter(column for head in heads for column in head.columns)
     names = {
@@ -330,6 +332,7 @@ def image_records(
             "obs_id": int(predictions.obs_id[place]),
             "event_id": int(predictions.event_id[place]),
             "tel_id": predictions.tel_id,
+            "event_type": type_name(int(predictions.event_type[place])),
             "camera": predictions.camera,
             "valid": not reason,
         }

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.bundle.card import Card, bundle_weights, load_bundle_card
+from pipeline.bundle.export import load_weights
 from pipeline.errors import UserError
 
 _HEAD = "head."
@@ -66,7 +66,7 @@ class Origin:
         same_scalars = self.has_scalars(scalars)
         # Built with the bundle's outputs, the head takes all of its weights; its last layer is then replaced.
         network = build(self.card.model.num_outputs if same_scalars else len(outputs))
-        weights = load_file(self._weights)
+        weights = load_weights(self._weights)
         if not same_scalars:
             weights = {name: tensor for name, tensor in weights.items() if not name.startswith(_HEAD)}
         self._check_fit(network, weights, same_scalars=same_scalars)

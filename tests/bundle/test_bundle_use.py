@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from synthetic_tiles import CAMERA_IDENTITY, camera_batch, sky_batch
@@ -273,3 +274,132 @@ def test_tiles_that_do_not_fit(task, batch, message, bundles):
 def test_model_without_scalars():
     with pytest.raises(UserError, match="the model 'unet' takes no scalars"):
         create_network("unet", {}, 3, 4, n_scalars=2)
+
+
+# ---- damaged bundles -------------------------------------------------------------------------------------------------
+def _set(content, place, value):
+    *path, last = place.split(".")
+    for key in path:
+        content = content[int(key) if key.isdecimal() else key]
+    content[last] = value
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "match"),
+    [
+        ("heads", [], "heads: .*at least 1 item"),
+        ("heads", 3, "heads: .*valid tuple"),
+        ("heads.0.first", 1, "the outputs of the head energy do not follow those of the heads before"),
+        ("heads.0.outputs", ["a"], "outputs of the heads and of the network differ: 1 and 2"),
+        ("model.num_outputs", 3, "outputs of the heads and of the network differ: 2 and 3"),
+        ("model.in_chans", 4, "channels of the input and of the network differ: 3 and 4"),
+        ("model.n_scalars", 0, "scalars of the input and of the network differ: 1 and 0"),
+        ("input.units", ["ns"], "names and units of channels differ: 3 and 1"),
+        ("input.channels", ["charge", "time", "mask"], "the input lacks the channel peak_time"),
+        ("input.tile_shape", [10**9, 10**9], r"input\.tile_shape\.0: .*less than or equal to 8192"),
+        ("input.tile_shape", [32, 24], "the recipe makes tiles of 24 px, and the input takes"),
+        ("input.recipe", None, "valid dictionary"),
+        ("input.recipe.size_px", "x", "size_px"),
+        ("wing", "sky", "wing of the input and of the card differ: camera and sky"),
+        ("validation", {"loss": "NaN"}, r"validation\.loss: .*finite number"),
+    ],
+)
+def test_a_card_that_contradicts_itself_is_refused(place, value, match, bundles, tmp_path):
+    card = json.loads((bundles["energy"] / "card.json").read_text())
+    _set(card, place, value)
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(InputFileError, match=rf"card\.json cannot be read by this version .*{match}") as caught:
+        load_bundle_card(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_heads_of_one_task_are_refused(bundles, tmp_path):
+    card = json.loads((bundles["energy"] / "card.json").read_text())
+    card["heads"].append(card["heads"][0] | {"first": 2})
+    card["model"]["num_outputs"] = 4
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(InputFileError, match="two heads have the same task"):
+        load_bundle_card(tmp_path)
+
+
+def _changed_graph(bundle, target, change):
+    """A copy of a bundle with another graph, and a card that was written for it."""
+    copy = shutil.copytree(bundle, target)
+    change(copy / "model.onnx")
+    card = json.loads((copy / "card.json").read_text())
+    card["bundle_sha256"] = bundle_sha256(copy)
+    (copy / "card.json").write_text(json.dumps(card))
+    return copy
+
+
+def _weights_outside(path):
+    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+
+
+def _other_input(path):
+    model = onnx.load(path)
+    for part in (*model.graph.input, *model.graph.node):
+        if isinstance(part, onnx.NodeProto):
+            part.input[:] = ["numbers" if name == "scalars" else name for name in part.input]
+        elif part.name == "scalars":
+            part.name = "numbers"
+    onnx.save(model, path)
+
+
+def _renamed_output(path):
+    path.write_bytes(path.read_bytes().replace(b"outputs", b"outpots"))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (_weights_outside, r"model\.onnx takes weights from another file, which the bundle's digest does not cover"),
+        (_other_input, r"model\.onnx takes .*'numbers': .*, and its card says"),
+        (_renamed_output, r"model\.onnx takes .*, and its card says"),
+        (lambda path: path.write_bytes(b""), r"model\.onnx is empty"),
+        (lambda path: path.write_bytes(b"no graph"), r"model\.onnx is no network that onnxruntime can load"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-200]), r"model\.onnx is no network that onnxruntime can"),
+    ],
+)
+def test_a_graph_that_is_not_that_of_the_card_is_refused(change, match, bundles, tmp_path):
+    copy = _changed_graph(bundles["energy"], tmp_path / "copy", change)
+    with pytest.raises(InputFileError, match=match) as caught:
+        Predictor.load(copy)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["card.json", "model.onnx", "weights.safetensors"])
+def test_a_link_out_of_the_bundle_is_refused(name, bundles, tmp_path):
+    copy = shutil.copytree(bundles["energy"], tmp_path / "copy")
+    (copy / name).rename(tmp_path / name)
+    (copy / name).symlink_to(tmp_path / name)
+    match = "no readable card" if name == "card.json" else rf"{name} is a link out of the bundle"
+    with pytest.raises(InputFileError, match=match):
+        Predictor.load(copy)
+    (copy / name).unlink()
+    (copy / f"real_{name}").write_bytes((tmp_path / name).read_bytes())
+    (copy / name).symlink_to(f"real_{name}")
+    assert Predictor.load(copy).card.name == "test_energy"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff" * 100, (10**12).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"[]"]
+)
+def test_weights_that_are_no_safetensors_are_refused(content, bundles, tmp_path):
+    copy = _changed_graph(
+        bundles["energy"], tmp_path / "copy", lambda path: path.with_name("weights.safetensors").write_bytes(content)
+    )
+    with pytest.raises(InputFileError, match=r"weights\.safetensors (is damaged|does not fit)") as caught:
+        load_network(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_network_are_refused(bundles, tmp_path):
+    other = bundles["denoise"] / "weights.safetensors"
+    copy = _changed_graph(
+        bundles["energy"],
+        tmp_path / "copy",
+        lambda path: path.with_name("weights.safetensors").write_bytes(other.read_bytes()),
+    )
+    with pytest.raises(InputFileError, match=r"weights\.safetensors does not fit the network of its card"):
+        load_network(copy)

@@ -18,8 +18,10 @@ from pipeline.camera.predictions import CameraModel, column_prefix, distinct, pr
 from pipeline.camera.tiling import camera_tile_chunk
 from pipeline.config import Config, parse_config
 from pipeline.errors import UserError
+from pipeline.inputs.base import Range
 from pipeline.stages.predict import predict
 
+HEAD_OF_RECORD = ["file", "obs_id", "event_id", "tel_id", "event_type", "camera", "valid"]
 CFG = parse_config({"threads": 1, "predict": {"tile_px": 64, "overlap_px": 16}})
 
 
@@ -52,7 +54,7 @@ def test_one_record_per_image(folder):
     assert [status["status"] for status in statuses] == ["ok"]
     assert len(found) == 24
     assert {(r["event_id"], r["tel_id"]) for r in found} == {(FIRST_EVENT + e, t) for e in range(12) for t in (1, 2)}
-    expected = ["file", "obs_id", "event_id", "tel_id", "camera", "valid", "reco_energy_tev", "reco_energy_uncert_tev"]
+    expected = [*HEAD_OF_RECORD, "reco_energy_tev", "reco_energy_uncert_tev"]
     for record in found:
         assert [key for key in record if key != "reason"] == [*expected, "gammaness"]
         assert record["valid"] == ("reason" not in record)
@@ -181,7 +183,7 @@ def test_dl2_holds_every_image_of_a_served_camera(folder, tmp_path):
 def test_heads_of_one_bundle_answer_together(folder):
     _, found = records([folder / "run.dl1.h5"], [folder / "both"])
     _, alone = records([folder / "run.dl1.h5"], [folder / "energy"])
-    expected = ["file", "obs_id", "event_id", "tel_id", "camera", "valid", "reco_energy_tev", "reco_energy_uncert_tev"]
+    expected = [*HEAD_OF_RECORD, "reco_energy_tev", "reco_energy_uncert_tev"]
     for record, same in zip(found, alone, strict=True):
         assert [key for key in record if key != "reason"] == [*expected, "gammaness"]
         assert {key: record[key] for key in expected} == {key: same[key] for key in expected}
@@ -247,11 +249,31 @@ def test_frame_out_is_the_frame_in_where_the_model_changes_nothing(folder, tmp_p
     assert (record["height_px"], record["width_px"], record["n_restored"]) == (90, 110, 0)
 
 
+def test_a_frame_unlike_those_of_training_is_named_everywhere(folder, tmp_path, caplog):
+    """On the screen, in the record, in the status, in the header and beside the product."""
+    low = Range(name="dynamic_range", words="", unit="", low=-3.0, high=-2.0, n_frames=50)
+    bundle = sky_bundle(tmp_path / "dim", ranges=(low,))
+    [status], [record] = records([folder / "frame.fits"], [bundle], out=tmp_path / "o.fits")
+    text = record["warnings"][0]
+    assert text.startswith("unlike the frames that the model was trained on: log10 of the brightest pixels over the no")
+    assert status["warnings"] == [text]
+    assert record["dynamic_range"] > 0
+    assert record["n_kept"] == 0  # nothing but noise
+    assert f"frame.fits: {text}" in [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    header = fits.getheader(tmp_path / "o.fits")
+    assert header["LPNWARN"] == 1
+    assert "unlike the frames" in str(header["HISTORY"])
+    assert json.loads((tmp_path / "o.fits.provenance.json").read_text())["warnings"] == [text]
+    refusing = parse_config({"threads": 1, "predict": {"outside_range": "refuse"}})
+    [status], _ = records([folder / "frame.fits"], [bundle], cfg=refusing)
+    assert (status["status"], "unlike the frames" in status["reason"]) == ("failed", True)
+
+
 def test_table_of_images_and_frames(folder):
     stream = io.StringIO()
     predict(CFG, [folder / "run.dl1.h5", folder / "frame.fits"], [folder / "energy", folder / "denoise"], stream=stream)
     lines = stream.getvalue().splitlines()
-    assert lines[0].split()[:6] == ["file", "obs_id", "event_id", "tel_id", "camera", "valid"]
+    assert lines[0].split()[:7] == HEAD_OF_RECORD
     assert lines[1].endswith("nothing left by the cleaning")
     assert len(lines) == 1 + 24 + 1 + 1
     assert "noise_after" in lines[25]

@@ -1,0 +1,37 @@
+"""The files of a bundle, checked before any library opens them."""
+
+import mmap
+import re
+from pathlib import Path
+
+from pipeline.bundle.card import ONNX_FILE, WEIGHTS_FILE, Card, bundle_file, bundle_sha256
+from pipeline.errors import InputFileError
+
+# The key under which a tensor of an ONNX graph names a file that holds its values, as protobuf writes it: field 1 of 8
+# bytes, where the number of the field and the length may be padded.
+_EXTERNAL = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
+
+
+def check_bundle(directory: Path, card: Card) -> None:
+    """Refuse a bundle whose network is not whole, or not the one that its card was written for.
+
+    Raises
+    ------
+    InputFileError
+        If a file is missing or leads out of the bundle, if the graph takes its weights from another file, which the
+        bundle's digest would not cover, or if the digest is another one than the card's.
+    """
+    bundle_file(directory, WEIGHTS_FILE)
+    graph = bundle_file(directory, ONNX_FILE)
+    if bundle_sha256(directory) != card.bundle_sha256:
+        raise InputFileError(
+            f"the weights of the bundle {directory} are not those that its card was written for; copy it again"
+        )
+    if not graph.stat().st_size:
+        raise InputFileError(f"{graph} is empty; copy the bundle again")
+    with open(graph, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if _EXTERNAL.search(content):
+            raise InputFileError(
+                f"{graph} takes weights from another file, which the bundle's digest does not cover; save it with all "
+                "weights inside"
+            )
