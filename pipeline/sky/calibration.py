@@ -202,7 +202,7 @@ def _model_again(work: _Work) -> None:
     if noise > 0:
         modelled = checked_uncertainty(replace(frame, sci=sci, level=level, noise=noise, zero_known=True))
         work.err = modelled.err
-        work.notes += [note for note in modelled.notes if note not in frame.notes]
+        work.notes += [f"with the bias subtracted, {note}" for note in modelled.notes if note not in frame.notes]
         work.warnings += [text for text in modelled.warnings if text not in frame.warnings]
         work.zero_known = modelled.zero_known
 

@@ -9,7 +9,7 @@ from pipeline.config import SkyIngestConfig
 from pipeline.errors import UserError
 from pipeline.sky import headers
 from pipeline.sky.frames import open_fits, science_hdus
-from pipeline.sky.frames.planes import image_shape, may_be_picture
+from pipeline.sky.frames.planes import image_shape, is_marked_science, may_be_picture
 from pipeline.sky.remarks import Remarks
 
 if TYPE_CHECKING:
@@ -27,6 +27,13 @@ _READOUT_CARDS = {
     "ESO DET WIN1 BINY": "binning",
     "DETSEC": "window",
     "CCDSEC": "window",
+}
+_TYPE_CARDS = ("IMAGETYP", "OBSTYPE", "IMAGETYPE", "FRAME", "ESO DPR TYPE")
+_TYPE_WORDS = {
+    "bias": ("bias", "zero"),
+    "dark": ("dark",),
+    "flat": ("flat",),
+    "science": ("object", "light frame", "science"),
 }
 _FILTER_CARDS = ("FILTER", "FILTER1", "FILTER2", "FILTNAM", "INSFLNAM", "ESO INS FILT1 NAME")
 # Largest difference of two gains that is rounding.
@@ -130,6 +137,7 @@ def _value(found: "Sequence[fits.Header]", card: str) -> str | None:
 
 def _matching(hdus: "fits.HDUList", path: str, kind: Kind, target: Target) -> int:
     images = [n for n, hdu in enumerate(hdus) if hdu.is_image and len(image_shape(hdu)) == 2 and may_be_picture(hdu)]
+    images = [n for n in images if is_marked_science(hdus[n])] or images
     if not images:
         raise UserError(f"the {kind} {path} has no image with two axes; correct ingest.sky.{kind}")
     chip = next(((card, value) for card in _CHIP_CARDS if (value := _value(target.headers, card))), None)
@@ -190,8 +198,13 @@ def _number(text: str) -> float | str:
 
 
 def _differences(kind: Kind, path: str, found: "Sequence[fits.Header]", target: Target) -> list[str]:
-    """Warnings: another filter, another gain."""
+    """Warnings: another kind of frame, another filter, another gain."""
     name, texts = Path(path).name, []
+    for card in _TYPE_CARDS:
+        said = _value(found, card)
+        kinds = {what for what, words in _TYPE_WORDS.items() if said and any(word in said.lower() for word in words)}
+        if kinds and kind not in kinds:
+            texts.append(f"the {kind} {name} calls itself {said} ({card}): is it in the right list?")
     for card in _FILTER_CARDS if kind == "flat" else ():
         ours, theirs = _value(target.headers, card), _value(found, card)
         if ours and theirs and ours.lower() != theirs.lower():

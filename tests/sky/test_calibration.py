@@ -174,6 +174,12 @@ def test_a_flat_through_another_filter_is_named(night, calibrated):
     assert warnings == ["frame.fits: the flat flat.fits was taken through another filter: FILTER is B, the frame's R"]
 
 
+def test_a_file_that_calls_itself_something_else_is_named(night, calibrated):
+    files = night(cards={"flat": {"IMAGETYP": "Bias Frame"}, "bias": {"IMAGETYP": "zero"}, "dark": {"OBSTYPE": "DARK"}})
+    _, warnings = calibrated(files, "bias", "dark", "flat")
+    assert warnings == ["frame.fits: the flat flat.fits calls itself Bias Frame (IMAGETYP): is it in the right list?"]
+
+
 def test_a_bias_above_the_frame_is_refused(night, calibrated):
     with pytest.raises(InputFileError, match=r"less the bias \([0-9.]+ ADU\) its background is -1.*ingest\.sky\.bias"):
         calibrated(night(bias=lambda pixels: pixels + 2000), "bias")
@@ -263,6 +269,25 @@ def test_masters_in_electrons_are_brought_to_adu(night, calibrated):
     assert np.median(frame.sci[40:56, 40:56]) == pytest.approx(2 * SKY, rel=0.01)
     with pytest.raises(UserError, match=r"the dark .* is in electron/s; ingest\.sky\.dark needs ADU or electrons"):
         calibrated(night(cards={"dark": {"BUNIT": "electron/s"}}), "dark")
+
+
+@pytest.mark.parametrize(("name", "utype"), [("ERR", None), ("UNCERT", "StdDevUncertainty")])
+def test_the_uncertainty_of_a_master_is_in_that_of_the_frame(night, calibrated, name, utype):
+    files = night()
+    without, _ = calibrated(files, "bias")
+    with fits.open(files["bias"]) as hdus:
+        uncertainty = fits.ImageHDU(np.full(SHAPE, 40.0, np.float32), name=name)
+        if utype:
+            uncertainty.header["UTYPE"] = utype
+        mask = fits.ImageHDU(np.zeros(SHAPE, np.uint8), name="MASK")
+        mask.data[8, 9] = 1
+        fits.HDUList([fits.PrimaryHDU(hdus[0].data, hdus[0].header), uncertainty, mask]).writeto(
+            files["bias"], overwrite=True
+        )
+    frame, _ = calibrated(files, "bias")
+    expected = np.sqrt(np.median(without.err) ** 2 - 5**2 + 40**2)  # it replaces the noise that was measured, 5 ADU
+    assert np.median(frame.err) == pytest.approx(expected, rel=0.02)
+    assert np.argwhere(has(frame.dq, DQ.BAD)).tolist() == [[8, 9]]
 
 
 def test_a_file_unlike_the_others_is_named(night, calibrated, tmp_path):
