@@ -18,6 +18,7 @@ from pipeline.camera.predictions import CameraModel, column_prefix, distinct, pr
 from pipeline.camera.tiling import camera_tile_chunk
 from pipeline.config import Config, parse_config
 from pipeline.errors import UserError
+from pipeline.inputs.base import Range
 from pipeline.sky.cards import warnings_in
 from pipeline.stages.predict import predict
 
@@ -264,6 +265,26 @@ def test_warnings_about_a_frame_reach_record_status_product_and_sidecar(folder, 
     with fits.open(tmp_path / "out.fits") as hdus:
         assert hdus[0].header["LPNWARN"] == 1
         assert warnings_in(hdus[0].header["HISTORY"]) == [text]
+
+
+def test_a_frame_unlike_those_of_training_is_named_everywhere(folder, tmp_path, caplog):
+    """On the screen, in the record, in the status, in the header and beside the product."""
+    low = Range(name="dynamic_range", words="", unit="", low=-3.0, high=-2.0, n_frames=50)
+    bundle = sky_bundle(tmp_path / "dim", ranges=(low,))
+    [status], [record] = records([folder / "frame.fits"], [bundle], out=tmp_path / "o.fits")
+    text = record["warnings"][0]
+    assert text.startswith("unlike the frames that the model was trained on: log10 of the brightest pixels over the no")
+    assert status["warnings"] == [text]
+    assert record["dynamic_range"] > 0
+    assert record["n_kept"] == 0  # nothing but noise
+    assert f"frame.fits: {text}" in [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    header = fits.getheader(tmp_path / "o.fits")
+    assert header["LPNWARN"] == 1
+    assert "unlike the frames" in str(header["HISTORY"])
+    assert json.loads((tmp_path / "o.fits.provenance.json").read_text())["warnings"] == [text]
+    refusing = parse_config({"threads": 1, "predict": {"outside_range": "refuse"}})
+    [status], _ = records([folder / "frame.fits"], [bundle], cfg=refusing)
+    assert (status["status"], "unlike the frames" in status["reason"]) == ("failed", True)
 
 
 def test_table_of_images_and_frames(folder):
