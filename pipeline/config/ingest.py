@@ -21,8 +21,8 @@ class SkyIngestConfig(Section):
 
     science_hdu: str | int | None = Field(
         None,
-        description="Name or number of the science HDU. null: all SCI extensions, else the primary image, else the "
-        "first image extension.",
+        description="Name or number of the science HDU. null: all SCI extensions, else all images of a mosaic's chips "
+        "or amplifiers, else the primary image, else the first image extension.",
     )
     gain_e_per_adu: float | None = Field(
         None,
@@ -50,12 +50,24 @@ class SkyIngestConfig(Section):
     )
     weight_suffix: tuple[str, str] | None = Field(
         None,
-        description='The same for a file of inverse variances: ["_ooi_", "_oow_"]. null: no such file.',
+        description='The same for a file of inverse variances or weights: ["_ooi_", "_oow_"]. null: no such file.',
     )
     dq_bits: dict[int, int] = Field(
         default_factory=dict,
         description="Meaning of the bits of the file's own mask, as {its bit: our bit}; our bits are in "
-        "pipeline/sky/dq.py. Bits that are not listed mean 1 (bad pixel).",
+        "pipeline/sky/dq.py. Bits that are not listed: see dq_convention.",
+    )
+    dq_convention: str | None = Field(
+        None,
+        description="What the file's own mask means: nonzero_is_bad, zero_is_bad (1 means good), ignore, or a table of "
+        "pipeline/sky/frames/mask_tables.py (jwst, hst_acs, noirlab ...). null: names of bits in the header, else the "
+        "camera's table, else every bit is bad that does not mark the sources.",
+    )
+    max_masked_fraction: float = Field(
+        0.3,
+        gt=0,
+        le=1,
+        description="A frame is refused if its own mask calls more of its pixels bad than this.",
     )
     background_box_px: int = Field(
         64, ge=8, description="Side of the boxes in which background and noise are measured [px]."

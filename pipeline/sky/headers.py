@@ -145,7 +145,7 @@ class Cards:
 def _inherits(header: "fits.Header", primary: "fits.Header") -> bool:
     said = next(_entries((header,), ("INHERIT",)), None)
     if said is None:
-        return not primary.get("NAXIS", 0)
+        return not primary.get("NAXIS", 0) or 0 in primary.get("NAXIS*", {}).values()
     return said.text.upper() in ("T", "TRUE")
 
 
@@ -292,7 +292,11 @@ def bias_subtracted(cards: Cards, remarks: Remarks) -> str | None:
 
 def unit_of(cards: Cards) -> str:
     """``electron``, ``adu`` or the file's own unit as it is written."""
-    unit = cards.text("BUNIT")
+    return unit_named(cards.text("BUNIT"))
+
+
+def unit_named(unit: str) -> str:
+    """The same for a text: none is ``adu``."""
     if unit.lower() in _ELECTRONS:
         return "electron"
     return "adu" if unit.lower() in _ADU else unit

@@ -177,7 +177,7 @@ def test_mask_and_weight_files_beside(rng, tmp_path):
     cfg = SkyIngestConfig(mask_suffix=("_ooi_", "_ood_"), weight_suffix=("_ooi_", "_oow_"))
     frame = read_frame(tmp_path / "c4d_ooi_z.fits", cfg)
     assert frame.err[5, 5] == pytest.approx(5)
-    assert frame.dq[2, 2] == frame.dq[1, 1] == DQ.BAD
+    assert (frame.dq[2, 2], frame.dq[1, 1]) == (DQ.MISSING, DQ.BAD)
     assert frame.dq[5, 5] == 0
 
 

@@ -14,7 +14,7 @@ from pipeline.sky.dq import DQ, DQ_DTYPE, flag, has
 from pipeline.sky.frames.companions import file_mask, file_uncertainty
 from pipeline.sky.frames.fingerprint import fingerprint
 from pipeline.sky.frames.frame import Frame
-from pipeline.sky.frames.hdus import open_fits, pixels_of, science_hdus
+from pipeline.sky.frames.hdus import open_fits, pixels_of, remark_on_file, science_hdus
 from pipeline.sky.frames.scale import (
     bias_level,
     exposed_section,
@@ -35,7 +35,7 @@ IN_MEMORY = Path("the image")
 
 # A mask beside changed pixels is theirs still if most of what it calls bright is bright.
 _BRIGHT = DQ.SATURATED | DQ.HOT | DQ.COSMIC_RAY | DQ.TRAIL | DQ.BLEED
-_MIN_BRIGHT_PIXELS = 10
+_MIN_BRIGHT_PIXELS = 3
 
 
 def read_frame(path: str | Path, cfg: SkyIngestConfig | None = None) -> Frame:
@@ -60,26 +60,32 @@ def read_frames(source: "str | Path | fits.HDUList", cfg: SkyIngestConfig | None
     """
     cfg = cfg or SkyIngestConfig()
     if not isinstance(source, str | Path):
-        return [_read(source, number, cfg, IN_MEMORY) for number in science_hdus(source, cfg, IN_MEMORY)]
+        return _read_all(source, cfg, IN_MEMORY)
     path = Path(source)
     with open_fits(path, do_not_scale_image_data=True, memmap=True) as hdus:
-        return [_read(hdus, number, cfg, path) for number in science_hdus(hdus, cfg, path)]
+        return _read_all(hdus, cfg, path)
 
 
-def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path) -> Frame:
-    searched, remarks = Cards.of(hdus, number), Remarks()
+def _read_all(hdus: "fits.HDUList", cfg: SkyIngestConfig, path: Path) -> list[Frame]:
+    chosen = science_hdus(hdus, cfg, path)
+    remarks = Remarks()
+    remark_on_file(hdus, chosen, remarks)
+    return [_read(hdus, number, cfg, path, Remarks(remarks.notes, remarks.warnings)) for number in chosen]
+
+
+def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path, remarks: Remarks) -> Frame:
+    searched = Cards.of(hdus, number)
     pixels, integer = pixels_of(hdus[number])
-    mask = file_mask(hdus, number, cfg, path, pixels.shape, remarks.notes)
+    mask = file_mask(hdus, number, cfg, path, pixels, remarks)
     as_ingested = _is_as_ingested(searched, pixels)
     if as_ingested:
         frame = _ingested(searched, pixels, mask, cfg, remarks)
     else:
         frame = _foreign(searched, pixels, integer, mask, cfg, path, remarks)
-    given = file_uncertainty(hdus, number, cfg, path, frame.factor, frame.dq, remarks.notes)
+    frame = replace(frame, path=path, science_hdu=number)
+    given = file_uncertainty(hdus, frame, cfg, remarks)
     frame = replace(
         frame,
-        path=path,
-        science_hdu=number,
         notes=tuple(remarks.notes),
         warnings=tuple(remarks.warnings),
         header=searched.header,
@@ -87,7 +93,7 @@ def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path) -
     )
     if as_ingested and given is not None:
         return replace(frame, err=given)
-    return checked_uncertainty(frame, given)
+    return checked_uncertainty(frame, given, strict=cards.LEVEL.keyword in searched.header)
 
 
 # ---- as lightpool has ingested it ------------------------------------------------------------------------------------
@@ -225,7 +231,7 @@ def _flagged(pixels: np.ndarray, saturation: float | None) -> np.ndarray:
 
 def _mask_that_fits(mask: np.ndarray, pixels: np.ndarray, measured: BoxNoise, remarks: Remarks) -> np.ndarray:
     """A mask beside changed pixels, unless what it calls bright is not: then they were flipped, shifted or cut."""
-    bright = pixels[has(mask, _BRIGHT) & np.isfinite(pixels)]
+    bright = pixels[has(mask, _BRIGHT) & ~has(mask, DQ.RESTORED) & np.isfinite(pixels)]
     if bright.size < _MIN_BRIGHT_PIXELS or not len(measured):
         return mask
     limit = np.median(measured.level) + 3 * np.median(measured.spread)
