@@ -379,7 +379,7 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
     how = cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range
     for predictor in models.sky:
         if not predictor.ranges:
-            log.debug("%s does not say what its training frames were like: no frame is compared", predictor.card.name)
+            log.info("%s does not say what its training frames were like: none is compared", predictor.card.name)
         for frame in frames:
             result = restore_frame(frame, predictor, *how)
             warnings |= dict.fromkeys(result.warnings)

@@ -298,6 +298,15 @@ def test_an_array_is_in_adu_and_comes_back_as_an_array(denoise, frame):
     assert denoise.predict(frame.data * u.count).data.unit == u.count
 
 
+def test_warnings_about_an_image_in_memory(denoise, frame, tmp_path, caplog):
+    result = denoise.predict(frame.data / 60_000, gain_e_per_adu=2.0, out=tmp_path / "out.fits")
+    (text,) = result.warnings
+    assert "the gain 2 of the configuration is doubtful, because it would make the noise" in text
+    assert caplog.messages == [f"an image: {text}"]
+    assert fits.getheader(tmp_path / "out.fits")["LPNWARN"] == 1
+    assert denoise.predict(frame).warnings == ()
+
+
 def test_integers_and_views_are_images_too(denoise, frame):
     whole = frame.data.round().astype(np.uint16)
     before = whole.copy()
