@@ -147,7 +147,7 @@ class FramePredictions:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What was not believed or had to be assumed, so that the numbers mean something else than the file says."""
-        return self._only[0].warnings
+        return self._only[1].warnings
 
     @property
     def header(self) -> "fits.Header":
@@ -243,11 +243,11 @@ def predict(
     else:
         label, (source, readable) = "an image", hdus_of(data, name)
     check_output(out, "sky", label, overwrite)
-    tile_px, overlap_px = cfg.predict.tile_px, cfg.predict.overlap_px
+    how = cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range
     frames = read_frames(readable, cfg.ingest.sky)
-    for text in dict.fromkeys(text for frame in frames for text in frame.warnings):
+    images = [(frame, product_of(frame, restore_frame(frame, predictor, *how))) for frame in frames]
+    for text in dict.fromkeys(text for _, product in images for text in product.warnings):
         log.warning("%s: %s", getattr(label, "name", label), text)
-    images = [(frame, product_of(frame, restore_frame(frame, predictor, tile_px, overlap_px))) for frame in frames]
     elapsed_s = time.monotonic() - started
     bare = not (from_file or hasattr(data, "unit"))
     result = FramePredictions(source, images, predictor.card, cfg, elapsed_s, bare=bare)
@@ -277,7 +277,7 @@ def _unit_of(frame: "Frame") -> "UnitBase | None":
 
     if frame.stored_unit == "electron":
         return units.electron
-    written = _parsed(str(frame.header.get("BUNIT", "")))
+    written = _parsed(frame.searched.text("BUNIT"))
     if frame.stored_unit == "adu":
         return written if written in (units.count, units.DN) else units.adu
     return written

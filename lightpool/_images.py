@@ -208,6 +208,9 @@ def _of_event(
     event: "ArrayEventContainer", subarray: "SubarrayDescription | None", event_id: int | None, tel_id: int | None
 ) -> "Iterator[ImageChunk]":
     """The images of an event, telescope by telescope."""
+    from pipeline.camera.event_types import UNKNOWN, combined_types, reasons_of_types
+    from pipeline.config import CameraIngestConfig
+
     if subarray is None:
         raise UserError("an event needs its subarray: predict(event, subarray=source.subarray)")
     own = int(event.index.event_id)
@@ -227,6 +230,9 @@ def _of_event(
         dl1 = event.dl1.tel[number]
         chunk = _chunk(_camera(subarray.tel[number], None), int(number), dl1.image, dl1.peak_time)
         chunk.obs_id[:], chunk.event_id[:], chunk.is_valid[:] = event.index.obs_id, own, dl1.is_valid
+        own_type = event.trigger.tel[number].event_type.value if number in event.trigger.tel else UNKNOWN
+        chunk.event_type[:] = combined_types(event.trigger.event_type.value, own_type)
+        chunk.left_out[:] = reasons_of_types(chunk.event_type, CameraIngestConfig().event_types)
         yield chunk
 
 

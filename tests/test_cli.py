@@ -141,7 +141,7 @@ def test_predict_json_and_nothing_else(folder, capsys):
     assert cli.main([*map(str, argv), "--json"]) == 0
     captured = capsys.readouterr()
     (record,) = map(json.loads, captured.out.splitlines())
-    assert list(record)[:6] == ["file", "obs_id", "event_id", "tel_id", "camera", "valid"]
+    assert list(record)[:7] == ["file", "obs_id", "event_id", "tel_id", "event_type", "camera", "valid"]
     assert captured.err == ""
 
 

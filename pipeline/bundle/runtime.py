@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pipeline.bundle.card import ONNX_FILE, Card, load_bundle_card, resolve_bundle
 from pipeline.bundle.files import check_bundle
 from pipeline.errors import InputFileError, UserError
+from pipeline.inputs.base import Range
 from pipeline.tasks import get_decoder, get_spec
 from pipeline.tasks.spec import Column
 from pipeline.tiles.shards import TileBatch
@@ -87,6 +88,11 @@ class Predictor:
         return self.card.input.size_multiple or 1
 
     @property
+    def ranges(self) -> tuple[Range, ...]:
+        """What the training data covered."""
+        return self.card.input.preparation.ranges
+
+    @property
     def cameras(self) -> tuple[str, ...]:
         """Identities of the cameras served."""
         return tuple(camera.identity for camera in self.card.cameras)
@@ -148,9 +154,11 @@ class Predictor:
             decoded |= self._decoders[head.task].decode(own, batch)
         return decoded
 
-    def flags(self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float) -> np.ndarray:
+    def flags(
+        self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float, kept: np.ndarray | None = None
+    ) -> np.ndarray:
         """DQ bits that the heads add to a frame, uint16; see `pipeline.tasks.interfaces.Decoder.flags`."""
-        return reduce(np.bitwise_or, (decoder.flags(planes, dq, noise) for decoder in self._decoders.values()))
+        return reduce(np.bitwise_or, (decoder.flags(planes, dq, noise, kept) for decoder in self._decoders.values()))
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         card = self.card.input

@@ -87,6 +87,10 @@ class ImagePredictions:
     camera : str
         Name of the camera in the file.
     obs_id, event_id : ndarray, shape (n,)
+    event_type : ndarray of int64, shape (n,)
+        ctapipe's ``EventType``.
+    is_triggered : ndarray of bool, shape (n,)
+        False for images whose trigger is not in the file: DL2 has no place for them.
     size_pe : ndarray, shape (n,)
         Charge of the cleaned image [p.e.], the weight of the image among telescopes; NaN where no model took it.
     values : dict
@@ -101,6 +105,8 @@ class ImagePredictions:
     tel_id: int
     obs_id: np.ndarray
     event_id: np.ndarray
+    event_type: np.ndarray
+    is_triggered: np.ndarray
     size_pe: np.ndarray
     values: dict[str, dict[str, np.ndarray]]
     reasons: dict[str, np.ndarray]
@@ -195,7 +201,8 @@ def predict_chunk(chunk: ImageChunk, models: Sequence[CameraModel]) -> ImagePred
             size_pe[kept] = batch.events["hillas_intensity"]
             predicted = model.predictor.predict(batch) if len(kept) else {}
         else:
-            reason, kept = np.full(n, f"{model.name} does not serve the camera {chunk.camera.name}", object), []
+            unserved = f"{model.name} does not serve the camera {chunk.camera.name}"
+            reason, kept = np.where(chunk.left_out == "", unserved, chunk.left_out), []
         for head in model.heads:
             values[head.prefix] = {column: np.full(n, np.nan) for column in head.columns}
             reasons[head.prefix] = reason.copy()
@@ -209,6 +216,8 @@ def predict_chunk(chunk: ImageChunk, models: Sequence[CameraModel]) -> ImagePred
         tel_id=chunk.tel_id,
         obs_id=chunk.obs_id,
         event_id=chunk.event_id,
+        event_type=chunk.event_type,
+        is_triggered=chunk.is_triggered,
         size_pe=size_pe,
         values=values,
         reasons=reasons,
@@ -230,6 +239,8 @@ def _no_such_event(file: DL1File, event_id: int, tel_ids: Collection[int] | None
         return f"{file.path}: event {event_id} has no image of telescope {_listed(tel_ids)}; it has {_listed(seen_by)}"
     if lowest is None:
         return f"{file.path} has no images at all"
+    if np.any(file.events.event_id == event_id):
+        return f"{file.path}: event {event_id} has a trigger, but no image in the file"
     return f"{file.path} has no event {event_id}; its event ids go from {lowest} to {highest}"
 
 

@@ -4,13 +4,16 @@ ctapipe takes seconds to import and is needed nowhere else on the way from image
 imported where it is used.
 """
 
+import gzip
 import json
+import logging
 import uuid
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,11 +35,20 @@ log = get_logger(__name__)
 # ctapipe's Hillas parameters make a square matrix of the cleaned pixels, its borders one of all pixels: gigabytes for
 # more than this. Tiles are cleaned and parametrised without such matrices.
 _MAX_PIXELS = 12_000
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # first bytes of compressed files
+_KEPT = "only what comes before was read"
 # What ctapipe's writer stamps with the time of the run, a random number or the user's name: the sidecar has these.
 _VARYING = (
     "CTA ACTIVITY ID", "CTA ACTIVITY START TIME", "CTA ACTIVITY STOP TIME", "CTA PRODUCT CREATION TIME",
     "CTA CONTACT NAME", "CTA CONTACT EMAIL", "CTA CONTACT ORGANIZATION",
 )  # fmt: skip
+
+
+class Findings(NamedTuple):
+    """What was found while a file was read: `warnings` change the meaning of the product, `notes` do not."""
+
+    warnings: list[str]
+    notes: list[str]
 
 
 def ingest_simtel(path: str | Path, out: str | Path, cfg: CameraIngestConfig, force: bool = False) -> dict[str, Any]:
@@ -55,23 +67,28 @@ def ingest_simtel(path: str | Path, out: str | Path, cfg: CameraIngestConfig, fo
     Returns
     -------
     dict
-        ``n_events``, ``n_images``, ``n_telescopes`` and ``notes``: what could not be read or done, in words. A file
-        that ends in the middle of an event gives all the events before it.
+        ``n_events``, ``n_images``, ``n_telescopes``, ``notes``: what was not done, in words; and, if there are any,
+        ``warnings``: what could not be read. A file that ends in the middle of an event gives all the events before it.
 
     Raises
     ------
     InputFileError
-        If the file cannot be opened, or has no triggered event.
+        If the file cannot be opened, describes a camera that cannot be one, or has no triggered event.
     """
     path, out = Path(path), check_free(out, force=force)
     check_regular(path)
-    stamped = provenance.stamp(
-        "ingest", config=cfg.model_dump(mode="json"), input=path.name, input_sha256=provenance.sha256_file(path)
-    )
+    findings = Findings([], [])
     with _quiet(path), atomic_output(out, force=force) as temporary:
         raw = temporary.with_name(temporary.name + ".raw.h5")
         try:
-            counts = _process(path, raw, cfg)
+            counts = _process(path, raw, cfg, findings)
+            stamped = provenance.stamp(
+                "ingest",
+                config=cfg.model_dump(mode="json"),
+                input=path.name,
+                input_sha256=provenance.sha256_file(path),
+                warnings=findings.warnings,
+            )
             product_id = uuid.uuid5(uuid.NAMESPACE_OID, stamped["input_sha256"] + stamped["config_sha256"])
             attributes = {
                 "CTA PRODUCT ID": str(product_id),
@@ -80,10 +97,10 @@ def ingest_simtel(path: str | Path, out: str | Path, cfg: CameraIngestConfig, fo
             repack(raw, temporary, dict.fromkeys(_VARYING) | attributes)
         finally:
             raw.unlink(missing_ok=True)
-    provenance.write_sidecar(out, stamped, **counts)
-    for note in counts["notes"]:
-        log.warning("%s: %s", path.name, note)
-    return counts
+        provenance.write_sidecar(temporary, stamped, **counts)
+    for text in (*findings.warnings, *findings.notes):
+        log.warning("%s: %s", path.name, text)
+    return counts | ({"warnings": findings.warnings} if findings.warnings else {})
 
 
 def simtel_cameras(path: str | Path) -> dict[int, Camera]:
@@ -94,13 +111,22 @@ def simtel_cameras(path: str | Path) -> dict[int, Camera]:
     InputFileError
         If the file cannot be opened.
     """
-    cameras: dict[Any, Camera] = {}
     with open_simtel(Path(path), CameraIngestConfig(max_events=1)) as source:
-        descriptions = source.subarray.tel
-        for description in descriptions.values():
-            if description not in cameras:
+        return _cameras(source, Path(path))
+
+
+def _cameras(source: "SimTelEventSource", path: Path) -> dict[int, Camera]:
+    """Cameras by telescope id, checked."""
+    cameras: dict[Any, Camera] = {}
+    descriptions = source.subarray.tel
+    for tel_id, description in descriptions.items():
+        if description not in cameras:
+            try:
                 cameras[description] = camera_of(description)
-        return {tel_id: cameras[description] for tel_id, description in descriptions.items()}
+            except ValueError as error:
+                name = description.camera.name
+                raise InputFileError(f"{path}: camera {name} of telescope {tel_id} cannot be used: {error}") from error
+    return {tel_id: cameras[description] for tel_id, description in descriptions.items()}
 
 
 @contextmanager
@@ -113,7 +139,7 @@ def open_simtel(path: Path, cfg: CameraIngestConfig | None = None) -> Iterator["
         If the file cannot be opened.
     """
     check_regular(path)
-    with _quiet(path), _open(path, cfg or CameraIngestConfig(), []) as source:
+    with _quiet(path), _open(path, cfg or CameraIngestConfig(), Findings([], [])) as source:
         yield source
 
 
@@ -150,67 +176,137 @@ def camera_of(telescope: "TelescopeDescription") -> Camera:
 
 @contextmanager
 def _quiet(path: Path) -> Iterator[None]:
-    """Ctapipe's and eventio's warnings as debug messages: what matters of them goes into `notes`."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
+    """Silence ctapipe and eventio: warnings become debug messages, and what matters of them goes into the findings."""
+    loggers = {logger: logger.level for logger in map(logging.getLogger, ("ctapipe", "eventio"))}
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        for logger, level in loggers.items():
+            logger.setLevel(level)
     for warning in caught:
         log.debug("%s: %s", path.name, warning.message)
 
 
-def _process(path: Path, raw: Path, cfg: CameraIngestConfig) -> dict[str, Any]:
+class _EventNotWrittenError(Exception):
+    """An event that was read could not be written: parts of it are in the product."""
+
+
+def _process(path: Path, raw: Path, cfg: CameraIngestConfig, findings: Findings) -> dict[str, Any]:
+    """Write the events of `path` to `raw`; the counts."""
+    from ctapipe.core import Provenance
+
+    Provenance().start_activity("lightpool ingest")
+    try:
+        with _open(path, cfg, findings) as source:
+            counts = _write_events(source, path, raw, findings)
+        if not findings.warnings and cfg.max_events is None and (fault := _compression_fault(path)):
+            findings.warnings.append(
+                f"its compressed data are damaged ({fault}): numbers in any of its {counts['n_events']} events may be "
+                "wrong; copy it again"
+            )
+        return counts
+    except _EventNotWrittenError as error:
+        n_events, cause = error.args
+        raw.unlink(missing_ok=True)
+        if n_events == 0:
+            raise InputFileError(f"{path}: its first event is damaged ({_described(cause)})") from cause
+        # Again, and only up to there.
+        limited = cfg.model_copy(update={"max_events": n_events})
+        found = Findings([], [])
+        with _open(path, limited, found) as source:
+            counts = _write_events(source, path, raw, found)
+        findings.warnings[:] = [f"is damaged after event {n_events} ({_described(cause)}); {_KEPT}"]
+        return counts
+    finally:
+        Provenance().finish_activity("lightpool ingest")
+
+
+def _write_events(source: "SimTelEventSource", path: Path, raw: Path, findings: Findings) -> dict[str, Any]:
     from ctapipe import fitting
     from ctapipe.calib import CameraCalibrator
-    from ctapipe.core import Provenance
     from ctapipe.image import ImageProcessor
     from ctapipe.io import DataWriter
 
     # ctapipe's fit of time gradients draws from one generator: restart it, whatever files came before.
     fitting.FIT_RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
-    notes: list[str] = []
-    Provenance().start_activity("lightpool ingest")
-    try:
-        with _open(path, cfg, notes) as source:
-            events = whole_events(source, path, notes)
+    events = whole_events(source, path, findings.warnings)
+    event = next(events, None)
+    if event is None:
+        reason = f" ({findings.warnings[-1]})" if findings.warnings else ""
+        raise InputFileError(f"{path} holds no triggered event{reason}")
+    calibrate = CameraCalibrator(subarray=source.subarray)
+    n_pixels = max(telescope.camera.geometry.n_pixels for telescope in source.subarray.tel.values())
+    parametrise = ImageProcessor(subarray=source.subarray) if n_pixels <= _MAX_PIXELS else None
+    if parametrise is None:
+        findings.notes.append(f"no image parameters: a camera has {n_pixels} pixels, ctapipe's do up to {_MAX_PIXELS}")
+    n_events = n_images = 0
+    with DataWriter(
+        event_source=source,
+        output_path=raw,
+        write_dl1_images=True,
+        write_dl1_parameters=parametrise is not None,
+    ) as write:
+        while event is not None:
+            try:
+                calibrate(event)
+                if parametrise is not None:
+                    parametrise(event)
+                write(event)
+            except OSError:
+                raise
+            except Exception as error:
+                if type(error).__name__ == "HDF5ExtError":  # of PyTables: the disk is full, for example
+                    raise
+                raise _EventNotWrittenError(n_events, error) from error
+            n_events += 1
+            n_images += len(event.dl1.tel)
             event = next(events, None)
-            if event is None:
-                reason = f" ({notes[-1]})" if notes else ""
-                raise InputFileError(f"{path} holds no triggered event{reason}")
-            calibrate = CameraCalibrator(subarray=source.subarray)
-            n_pixels = max(telescope.camera.geometry.n_pixels for telescope in source.subarray.tel.values())
-            parametrise = ImageProcessor(subarray=source.subarray) if n_pixels <= _MAX_PIXELS else None
-            if parametrise is None:
-                notes.append(f"no image parameters: a camera has {n_pixels} pixels, ctapipe's do up to {_MAX_PIXELS}")
-            n_events = n_images = 0
-            with DataWriter(
-                event_source=source,
-                output_path=raw,
-                write_dl1_images=True,
-                write_dl1_parameters=parametrise is not None,
-            ) as write:
-                while event is not None:
-                    calibrate(event)
-                    if parametrise is not None:
-                        parametrise(event)
-                    write(event)
-                    n_events += 1
-                    n_images += len(event.dl1.tel)
-                    event = next(events, None)
-                if source.file_.histograms is not None:
-                    # Written at the end of a run: how many showers were thrown, for effective areas.
-                    write.write_simulated_shower_distributions(source.simulated_shower_distributions)
-            return {
-                "n_events": n_events,
-                "n_images": n_images,
-                "n_telescopes": len(source.subarray),
-                "notes": notes,
-            }
-    finally:
-        Provenance().finish_activity("lightpool ingest")
+        _write_thrown(source, write, findings)
+    return {"n_events": n_events, "n_images": n_images, "n_telescopes": len(source.subarray), "notes": findings.notes}
+
+
+def _write_thrown(source: "SimTelEventSource", write: Any, findings: Findings) -> None:
+    """The histogram at the end of a run: how many showers were thrown, for effective areas."""
+    if source.file_.histograms is None:
+        return
+    try:
+        distributions = source.simulated_shower_distributions
+    except Exception as error:
+        findings.warnings.append(
+            f"its histogram of thrown showers cannot be read ({_described(error)}); effective areas need the number "
+            "from elsewhere"
+        )
+        return
+    write.write_simulated_shower_distributions(distributions)
+
+
+def _compression_fault(path: Path) -> str:
+    """What is wrong with a compressed file, by its checksum, which eventio does not look at; empty if nothing is."""
+    import zstandard
+
+    with open(path, "rb") as raw:
+        head = raw.read(4)
+        raw.seek(0)
+        try:
+            if head.startswith(_GZIP):
+                stream = gzip.GzipFile(fileobj=raw)
+            elif head == _ZSTD:
+                stream = zstandard.ZstdDecompressor().stream_reader(raw)
+            else:
+                return ""
+            while stream.read(1 << 20):
+                pass
+        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+            return _described(error)
+    return ""
 
 
 @contextmanager
-def _open(path: Path, cfg: CameraIngestConfig, notes: list[str]) -> Iterator["SimTelEventSource"]:
+def _open(path: Path, cfg: CameraIngestConfig, findings: Findings) -> Iterator["SimTelEventSource"]:
     from ctapipe.io import SimTelEventSource
 
     options: dict[str, Any] = {"focal_length_choice": "EQUIVALENT", "max_events": cfg.max_events}
@@ -221,7 +317,7 @@ def _open(path: Path, cfg: CameraIngestConfig, notes: list[str]) -> Iterator["Si
     except UnicodeDecodeError:
         # sim_telarray leaves bytes of other memory behind the name of the atmosphere now and then. The profile is
         # for reconstruction by templates, which nothing here does.
-        notes.append("the name of the atmosphere is garbled; its profile was dropped")
+        findings.notes.append("the name of the atmosphere is garbled; its profile was dropped")
         try:
             source = SimTelEventSource(path, atmosphere_profile_choice="NONE", **options)
         except Exception as error:
@@ -229,6 +325,7 @@ def _open(path: Path, cfg: CameraIngestConfig, notes: list[str]) -> Iterator["Si
     except Exception as error:
         raise _unreadable(path, error) from error
     with source:
+        _cameras(source, path)
         yield source
 
 
@@ -239,8 +336,8 @@ def _unreadable(path: Path, error: Exception) -> InputFileError:
     return InputFileError(f"{path} cannot be read as simtel ({_described(error)})")
 
 
-def whole_events(source: "SimTelEventSource", path: Path, notes: list[str]) -> Iterator["ArrayEventContainer"]:
-    """The events up to the first that cannot be read; what happened then goes into `notes`."""
+def whole_events(source: "SimTelEventSource", path: Path, found: list[str]) -> Iterator["ArrayEventContainer"]:
+    """The events up to the first that cannot be read; what happened then goes into `found`."""
     events = iter(source)
     n_events = 0
     while True:
@@ -249,13 +346,13 @@ def whole_events(source: "SimTelEventSource", path: Path, notes: list[str]) -> I
             try:
                 event = next(events, None)
             except Exception as error:
-                notes.append(f"ends or is damaged after event {n_events} ({_described(error)})")
+                found.append(f"ends or is damaged after event {n_events} ({_described(error)}); {_KEPT}")
                 log.debug("%s", path.name, exc_info=True)
                 return
         if event is None:
             # ctapipe ends quietly, with a warning, where the file does in the middle of an object.
             if any("truncated" in str(warning.message) for warning in caught):
-                notes.append(f"ends in the middle, after event {n_events}")
+                found.append(f"ends in the middle, after event {n_events}; {_KEPT}")
             return
         n_events += 1
         yield event

@@ -1,5 +1,6 @@
 """Camera images to tiles, with cleaning, quality cuts and image parameters: one path for training and prediction."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -13,10 +14,12 @@ from pipeline.errors import InputFileError
 from pipeline.inputs.image import ImageRecipe
 from pipeline.tasks import get_targets, specs_of
 from pipeline.tiles.shards import Channel, TileBatch
+from pipeline.tiles.weighting import UNKNOWN_CLASS
 
 CHANNELS = (Channel("charge", "p.e."), Channel("peak_time", "ns"), Channel("mask", ""))
 
-#: Why an image is rejected, in the order of the checks.
+#: Why an image of a shower is rejected, in the order of the checks; before these come the reasons of its file
+#: (`ImageChunk.left_out`).
 REJECTION_REASONS = (
     "marked invalid in the file",
     "no usable charge in more than half of the camera",
@@ -72,7 +75,8 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     mask = tailcuts(image, camera, recipe.picture_pe, recipe.boundary_pe, recipe.min_picture_neighbors)
     time = usable_times(image, chunk.peak_time, mask, camera)
     parameters = image_parameters(image, time, mask, camera)
-    reason = _reasons(chunk, image, time, mask, parameters, recipe)
+    of_image = _reasons(chunk, image, time, mask, parameters, recipe)
+    reason = np.where(chunk.left_out == "", of_image, chunk.left_out)
     keep = reason == ""
     image, mask, time = image[keep], mask[keep], time[keep]
     mapper = tile_mapper(camera, recipe.size_px)
@@ -80,7 +84,6 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     tiles[:, 0] = np.clip(mapper.charge(image), -_MAX_TILE_PE, _MAX_TILE_PE)
     tiles[:, 1] = mapper.average(_relative_time(image, time, mask), dilate(mask, camera))
     tiles[:, 2] = mapper.average(mask)
-    counts = {text: int(np.count_nonzero(reason == text)) for text in REJECTION_REASONS}
     events = {_SHORT_NAMES.get(name, name): column[keep] for name, column in parameters.items()}
     events |= {name: getattr(chunk, name)[keep] for name in ("obs_id", "event_id", "shower_id")}
     events["tel_id"] = np.full(len(image), chunk.tel_id)
@@ -95,7 +98,21 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     if truth:
         for spec in specs_of("camera"):
             batch.targets |= get_targets(spec.name).of_truth(batch)
-    return CameraTiles(batch, {text: count for text, count in counts.items() if count}, reason)
+    return CameraTiles(batch, dict(Counter(reason[~keep])), reason)
+
+
+def missing_truth(batch: TileBatch) -> dict[str, int]:
+    """Tiles without the truth that training needs: what they lack, in words -> their number."""
+    events = batch.events
+    if "true_energy_tev" not in events:
+        return {}
+    return {
+        "no true energy": int(np.count_nonzero(~(events["true_energy_tev"] > 0))),
+        "no offset from the pointing, for the pointing of their run or their true direction is not known": int(
+            np.count_nonzero(~np.isfinite(events["true_offset_deg"]))
+        ),
+        "an unknown particle": int(np.count_nonzero(events["true_primary_id"] == UNKNOWN_CLASS)),
+    }
 
 
 def column_types(*, truth: bool) -> dict[str, str]:
@@ -189,6 +206,7 @@ def tile_file(file: DL1File, recipe: ImageRecipe, identity: str) -> Iterator[tup
     tel_ids = [tel_id for tel_id in file.tel_ids if file.telescopes[tel_id].identity == identity]
     if not tel_ids:
         return
+    file.check(tel_ids)
     rows = _rows_by_shower(file, tel_ids)
     size = _chunk_images(file.telescopes[tel_ids[0]].n_pixels, recipe.size_px)
     for start, stop in _blocks(rows["group"], size):
@@ -213,6 +231,8 @@ def _rows_by_shower(file: DL1File, tel_ids: list[int]) -> dict[str, np.ndarray]:
     columns: dict[str, list[np.ndarray]] = {"tel_id": [], "row": [], "obs_id": [], "shower_id": [], "order": []}
     for tel_id in tel_ids:
         index = file.index(tel_id)
+        if index["event_id"].dtype == np.uint64:
+            raise InputFileError(f"{file.path} has ids beyond 2^63 - 1, which tiles cannot hold; renumber its events")
         n = len(index["order"])
         for name, column in (index | {"tel_id": np.full(n, tel_id), "row": np.arange(n)}).items():
             columns.get(name, []).append(column)

@@ -1,5 +1,7 @@
 """Sections `inputs` and `ingest`: which files are read, and how."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from pipeline.config.base import Section
@@ -19,8 +21,8 @@ class SkyIngestConfig(Section):
 
     science_hdu: str | int | None = Field(
         None,
-        description="Name or number of the science HDU. null: all SCI extensions, else the primary image, else the "
-        "first image extension.",
+        description="Name or number of the science HDU. null: all SCI extensions, else all images of a mosaic's chips "
+        "or amplifiers, else the primary image, else the first image extension.",
     )
     gain_e_per_adu: float | None = Field(
         None,
@@ -48,26 +50,49 @@ class SkyIngestConfig(Section):
     )
     weight_suffix: tuple[str, str] | None = Field(
         None,
-        description='The same for a file of inverse variances: ["_ooi_", "_oow_"]. null: no such file.',
+        description='The same for a file of inverse variances or weights: ["_ooi_", "_oow_"]. null: no such file.',
     )
     dq_bits: dict[int, int] = Field(
         default_factory=dict,
         description="Meaning of the bits of the file's own mask, as {its bit: our bit}; our bits are in "
-        "pipeline/sky/dq.py. Bits that are not listed mean 1 (bad pixel).",
+        "pipeline/sky/dq.py. Bits that are not listed: see dq_convention.",
+    )
+    dq_convention: str | None = Field(
+        None,
+        description="What the file's own mask means: nonzero_is_bad, zero_is_bad (1 means good), ignore, or a table of "
+        "pipeline/sky/frames/mask_tables.py (jwst, hst_acs, noirlab ...). null: names of bits in the header, else the "
+        "camera's table, else every bit is bad that does not mark the sources.",
+    )
+    max_masked_fraction: float = Field(
+        0.3,
+        gt=0,
+        le=1,
+        description="A frame is refused if its own mask calls more of its pixels bad than this.",
     )
     background_box_px: int = Field(
         64, ge=8, description="Side of the boxes in which background and noise are measured [px]."
     )
 
 
+EventTypeName = Literal[
+    "flat_field", "single_pe", "pedestal", "dark_pedestal", "electronic_pedestal", "sky_pedestal", "other_calibration",
+    "muon", "hardware_stereo", "random_mono", "daq", "subarray", "long_event", "unknown",
+]  # fmt: skip
+
+
 class CameraIngestConfig(Section):
-    """How a simtel file is read (through ctapipe)."""
+    """Which telescopes and events of camera files are used."""
 
     allowed_telescopes: tuple[int, ...] = Field(
         (), description="Ids of the telescopes to read from a simtel file. Empty: all."
     )
     max_events: int | None = Field(
-        None, ge=1, description="Number of events after which reading of a file stops. null: read all."
+        None, ge=1, description="Number of events after which reading of a simtel file stops. null: read all."
+    )
+    event_types: tuple[EventTypeName, ...] = Field(
+        ("hardware_stereo", "random_mono", "subarray", "long_event", "unknown"),
+        description="Types of events that are showers. Images of other types are counted, but get no tile and no "
+        "prediction.",
     )
 
 

@@ -35,6 +35,12 @@ class PredictConfig(Section):
     overlap_px: int = Field(
         96, ge=0, description="Overlap of these tiles, blended [px]. 1.4 receptive fields leave no visible seam."
     )
+    outside_range: Literal["keep_sources", "apply", "refuse"] = Field(
+        "keep_sources",
+        description="What is done with a sky frame unlike those of the model's training (sharper stars, correlated "
+        "noise ...), besides a warning. keep_sources: pixels that look like sources keep their values, and a colour "
+        "mosaic is refused. apply: the result is taken as it is. refuse: the frame is refused.",
+    )
     uses: dict[Literal["camera", "sky"], tuple[str, ...]] = Field(
         default_factory=dict,
         description="Bundles to apply to all files of a wing, as {camera: [...], sky: [...]}: a network of this "

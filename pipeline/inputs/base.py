@@ -1,7 +1,7 @@
 """Base class of all inputs: from raw tiles to the named arrays of a network."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -9,6 +9,17 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.errors import UserError
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
+
+
+class Range(NamedTuple):
+    """What the training data covered of a quantity, for `n_frames` of them."""
+
+    name: str
+    words: str
+    unit: str
+    low: float
+    high: float
+    n_frames: int
 
 
 class Input(BaseModel):
@@ -24,6 +35,8 @@ class Input(BaseModel):
         Which networks it feeds, as their registration says.
     raw_channels : tuple of str
         Channels of the tiles that it reads, in this order.
+    ranges : tuple of Range
+        Of what the training data covered, where the kind measures it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +46,7 @@ class Input(BaseModel):
     raw_channels: ClassVar[tuple[str, ...]]
 
     kind: str
+    ranges: tuple[Range, ...] = ()
 
     @classmethod
     def fit(cls, reader: TileReader, scalars: Sequence[str] = ()) -> Self:

@@ -20,6 +20,7 @@ from pipeline.reporting.run_records import (
     time_text,
     valid_values,
     versions,
+    warnings_by_text,
 )
 from pipeline.reporting.templates import render_page
 from pipeline.tasks import get_spec, task_names
@@ -54,6 +55,7 @@ def _content(run: Run) -> dict[str, Any]:
         "summary": pieces.each(
             judged, lambda head: _summary(run, head), lambda head: f"the summary of {_anchor(head)}"
         ),
+        "warnings": pieces.one("the warnings", lambda: warnings_by_text(run.sidecars), []),
         "missing": run.missing,
         "problems": run.problems,
         "experiment": pieces.one("the experiment", lambda: _experiment(config), []),

@@ -1,10 +1,14 @@
 """Predictions, times and provenance of a run as rows of the page's tables."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.reporting import words
 from pipeline.reporting.collect import CameraPredictions, PredictedFile, Run
+
+# Names of files that stand beside a warning.
+_NAMES = 3
 
 
 def camera_file(entry: PredictedFile) -> tuple[str, str, str, str]:
@@ -27,6 +31,29 @@ def first_events(entry: CameraPredictions) -> dict[str, Any]:
         *(f"{name} [{unit}]" if unit else name for name, unit, _ in entry.quantities),
     ]
     return {"name": entry.name, "head": head, "rows": entry.first_rows, "numbers": range(len(head))}
+
+
+def warnings_by_text(sidecars: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """What the products warn of: text, number of files, and names of some; what concerns most files comes first.
+
+    Texts that differ in their numbers alone are one: the first is shown. A file that several stages warn about counts
+    once.
+    """
+    texts: dict[str, str] = {}
+    files: dict[str, dict[str, None]] = {}
+    for sidecar in sidecars:
+        said = sidecar.get("warnings")
+        name = str(sidecar.get("input") or sidecar.get("product") or "a product")
+        for text in said if isinstance(said, list) else ():
+            key = re.sub(r"[-+]?\d[\d.]*(?:e[-+]?\d+)?", "#", str(text))
+            texts.setdefault(key, str(text))
+            files.setdefault(key, {})[name] = None
+    rows = []
+    for key in sorted(files, key=lambda key: -len(files[key])):
+        names = list(files[key])
+        more = f" and {words.count_text(len(names) - _NAMES)} more" if len(names) > _NAMES else ""
+        rows.append((texts[key], words.count_text(len(names)), ", ".join(names[:_NAMES]) + more))
+    return rows
 
 
 def rule_time(entry: Any) -> tuple[str, ...]:

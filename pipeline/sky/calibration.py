@@ -9,7 +9,6 @@ import numpy as np
 
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError, UserError
-from pipeline.logs import get_logger
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DQ, flag
 from pipeline.sky.frames import Frame
@@ -24,8 +23,6 @@ from pipeline.sky.masters import (
     sample,
     subtracted_before,
 )
-
-log = get_logger(__name__)
 
 # A background this many times the pixel noise below zero: more was subtracted than the frame holds.
 _FAR_BELOW_SIGMA = 5.0
@@ -158,8 +155,6 @@ class _Work:
         flag(dq, self.bad | lost, DQ.BAD)
         if n_bad := np.count_nonzero(self.bad | lost):
             self.notes.append(f"{n_bad} pixels that the calibration frames do not know are flagged as bad")
-        for text in dict.fromkeys(self.warnings):
-            log.warning("%s: %s", frame.path.name, text)
         return replace(
             frame,
             sci=sci.astype(np.float32),
@@ -168,7 +163,8 @@ class _Work:
             bias_level=self.offset,
             zero_known=self.zero_known,
             saturation=None if frame.saturation is None else frame.saturation - self.subtracted,
-            notes=(*frame.notes, *self.notes, *dict.fromkeys(self.warnings)),
+            notes=(*frame.notes, *self.notes),
+            warnings=tuple(dict.fromkeys((*frame.warnings, *self.warnings))),
         )
 
 
@@ -196,9 +192,10 @@ def _subtract_bias(work: _Work) -> None:
 
 def _check_overscan(work: _Work) -> None:
     """The overscan holds nothing but bias, so that nothing may be left of it."""
-    from pipeline.sky.headers import find_section
+    from pipeline.sky.headers import Cards, find_section
+    from pipeline.sky.remarks import Remarks
 
-    overscan = find_section(work.target.headers[0], ("BIASSEC",), work.frame.shape)
+    overscan = find_section(Cards(*work.target.headers), ("BIASSEC",), work.frame.shape, Remarks())
     if overscan is None or work.frame.section is None:
         return
     left = work.pixels[overscan.slices]

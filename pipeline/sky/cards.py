@@ -27,6 +27,7 @@ BIAS = Card("LPBIAS", "bias level subtracted, in the unit as it came")
 ZERO_KNOWN = Card("LPZERO", "whether zero means no light")
 SATURATION = Card("LPSATUR", "saturation level")
 SECTION = Card("LPSECT", "exposed section")
+SUM = Card("LPSUM", "fingerprint of the pixels that LP cards describe")
 
 # Any product: what changes the meaning of the pixels is in HISTORY, in lines that begin with WARNING_PREFIX.
 N_WARNINGS = Card("LPNWARN", "number of warnings, see HISTORY")

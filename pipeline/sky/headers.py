@@ -1,43 +1,305 @@
 """What cameras write into their headers, under the many names they use.
 
-Nothing is guessed silently: every look-up records the card that it used, and an implausible value
-is ignored and reported.
+Nothing is guessed silently: every look-up records the card that it used, and a value that is implausible or cannot be
+read is ignored and reported.
 """
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from pipeline.sky.remarks import Remarks
 
 if TYPE_CHECKING:
     from astropy.io import fits
 
 # In order of trust: EGAIN and CONAD are electrons per ADU by definition; GAIN is the commonest, and on CMOS cameras
-# a dimensionless setting, which the limit below catches.
+# a dimensionless setting.
 _GAIN_CARDS = ("EGAIN", "ESO DET OUT1 CONAD", "ATODGAIN", "GAIN", "CCDGAIN", "GAINEFF", "DETGAIN")
 _GAIN_AMPLIFIERS = r"(?:GAIN|ATODGN)(?:[A-D]|\d{1,2})"
 _GAIN_LIMITS = (0.01, 50.0)
+
+# Where GAIN is a setting: cameras of these makers, and cards that stand beside such a GAIN.
+_CAMERA_CARDS = ("INSTRUME", "CAMERA", "DETECTOR", "CAMMODEL", "CAMNAME")
+_CMOS_CAMERAS = re.compile(
+    r"\b(?:ZWO|ASI ?\d+|QHY|Player ?One|Poseidon|Touptek|Altair|SVBony|Omegon|RisingCam|Canon|Nikon|Sony)",
+    re.IGNORECASE,
+)
+_SETTING_CARDS = ("EGAIN", "GAINRAW", "BLKLEVEL", "BLACKLEV", "ISO", "ISOSPEED", "USBLIMIT", "CAMGAIN")
 
 _READ_NOISE_CARDS = ("RDNOISE", "READNOIS", "READNOISE", "ESO DET OUT1 RON", "RON", "READNSE", "ENOISE", "DETRON")
 _READ_NOISE_AMPLIFIERS = r"(?:RDNOISE?|READNSE|RON)(?:[A-D]|\d{1,2})"
 _READ_NOISE_LIMITS = (0.05, 1000.0)
 
+EXPOSURE_CARDS = ("EXPTIME", "EXPOSURE", "EXP_TIME", "TEXPTIME", "XPOSURE")
+_EXPOSURE_LIMITS = (0.0, 1e8)
+
 _SATURATION_CARDS = ("SATURATE", "SATLEVEL", "SATURAT", "ESO DET OUT1 SATURATE")
+_POSITIVE = (math.ulp(0.0), 1e30)
 
 _BIAS_LEVEL_CARDS = ("BIASLVL", "BIASLEVL")
-# Any of these means that a bias or an overscan has already been subtracted.
-_BIAS_DONE_CARDS = ("OVERSCAN", "ZEROCOR", "BIASCOR", "SUBTRACT_BIAS", "SUBBIAS", "DESBIAS")
+_ANY_NUMBER = (-1e30, 1e30)
+_SOFTWARE_CARDS = ("SWCREATE", "PROGRAM", "CREATOR", "SOFTWARE")
+
+# Cards whose value can say that a bias or an overscan has already been subtracted.
+_BIAS_DONE_CARDS = ("OVERSCAN", "ZEROCOR", "BIASCOR", "BIASCORR", "BLEVCORR", "SUBTRACT_BIAS", "SUBBIAS", "DESBIAS")
+_NOT_DONE = re.compile(
+    r"\b(?:f|false|no|n|not|none|omit|omitted|perform|skip|skipped|pending|todo|off|raw|unknown)\b|\bn/a\b|^0$"
+)
+# A word, a line of a log (IRAF: "Apr 13 23:06 Zero is ..."), or ccdproc's list of arguments.
+_DONE = re.compile(
+    r"\b(?:t|true|yes|y|done|complete|completed|performed|applied|subtracted|corrected|ok|subbias)\b|^1$"
+    r"|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]* +\d|\b\d{4}-\d\d-\d\d|\bccd=<"
+)
 
 _ELECTRONS = {"electron", "electrons", "e-", "e", "elec", "photoelectron", "photoelectrons"}
 _ADU = {"", "adu", "adus", "count", "counts", "ct", "dn", "data number", "unitless"}
 
 
+# ---- look-ups --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Entry:
+    """One card that has a value.
+
+    Attributes
+    ----------
+    name, comment : str
+    value : bool, number or str
+        The text as it is written where the card does not follow the standard (text without quotes, ``1,95``).
+    """
+
+    name: str
+    value: Any
+    comment: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} = {self.value}"
+
+    @property
+    def text(self) -> str:
+        """The value as text, without blanks around it."""
+        return str(self.value).strip()
+
+    @property
+    def number(self) -> float | None:
+        """The value as a finite number, also where it is written as text; None for anything else."""
+        if isinstance(self.value, bool | complex):
+            return None
+        try:
+            value = float(self.value)
+        except (TypeError, ValueError):
+            return None
+        return value if math.isfinite(value) else None
+
+
+class Cards:
+    """Look-ups in the header of an image and in the primary header of its file. No card makes them fail.
+
+    The image's own header comes first. What describes the camera and the exposure (gain, read noise, exposure time)
+    is then looked up in the primary header, whatever INHERIT says: raw frames of HST say ``INHERIT = F`` and have
+    their gain there alone. What describes the pixels (unit, sections, bias, saturation) is taken from the primary
+    header unless ``INHERIT = F``, or the primary HDU has an image of its own and ``INHERIT = T`` is missing.
+
+    Parameters
+    ----------
+    header : Header
+        Of the image.
+    primary : Header, optional
+        Of the primary HDU, where that is another.
+    """
+
+    def __init__(self, header: "fits.Header", primary: "fits.Header | None" = None) -> None:
+        self.header = header
+        self._camera = (header,) if primary is None else (header, primary)
+        self._image = self._camera if primary is None or _inherits(header, primary) else (header,)
+
+    @classmethod
+    def of(cls, hdus: "fits.HDUList", number: int) -> "Cards":
+        """Those of HDU `number`."""
+        header = hdus[number].header.copy()
+        return cls(header) if number == 0 else cls(header, hdus[0].header.copy())
+
+    def of_camera(self, *names: str) -> Iterator[Entry]:
+        """Cards of these names that have a value: the image's in the order of `names`, then the primary's."""
+        return _entries(self._camera, names)
+
+    def of_image(self, *names: str) -> Iterator[Entry]:
+        """The same for cards that describe the pixels."""
+        return _entries(self._image, names)
+
+    def text(self, name: str) -> str:
+        """What a card says about the pixels, as text; empty where it is missing."""
+        return next((entry.text for entry in self.of_image(name)), "")
+
+    def each(self) -> "Iterator[Cards]":
+        """Every header that `of_camera` searches, on its own."""
+        return map(Cards, self._camera)
+
+    def matching(self, pattern: str) -> list[Entry]:
+        """Cards of the image's own header whose whole name matches `pattern`, sorted by name."""
+        return list(self.of_image(*sorted({card for card in self.header if re.fullmatch(pattern, card)})))
+
+
+def _inherits(header: "fits.Header", primary: "fits.Header") -> bool:
+    said = next(_entries((header,), ("INHERIT",)), None)
+    if said is None:
+        return not primary.get("NAXIS", 0) or 0 in primary.get("NAXIS*", {}).values()
+    return said.text.upper() in ("T", "TRUE")
+
+
+def _entries(headers: Sequence["fits.Header"], names: Sequence[str]) -> Iterator[Entry]:
+    for header in headers:
+        for name in names:
+            entry = _entry(header, name) if name in header else None
+            if entry is not None and entry.text:
+                yield entry
+
+
+def _entry(header: "fits.Header", name: str) -> Entry | None:
+    from astropy.io import fits
+
+    card = header.cards[name]
+    try:
+        value, comment = card.value, card.comment
+    except (fits.VerifyError, ValueError):
+        card = fits.Card.fromstring(str(card).encode("latin-1", "replace"))
+        try:
+            card.verify("silentfix")  # takes what follows "=" as text
+            value, comment = card.value, card.comment
+        except (fits.VerifyError, ValueError):
+            return Entry(name, str(card).partition("=")[2])
+    return None if value is None or isinstance(value, fits.card.Undefined) else Entry(name, value, comment)
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Found:
     """A value and the card it was taken from."""
 
     value: float
     card: str
+    comment: str = ""
+
+
+def find_gain(cards: Cards, remarks: Remarks) -> Found | None:
+    """Gain [electron/adu]: the first credible one, or the mean over the amplifiers."""
+    rejected: list[str] = []
+    found = None
+    for own in cards.each():
+        entries = (entry for entry in own.of_camera(*_GAIN_CARDS) if not _is_setting(entry, cards, rejected))
+        found = _first(entries, _GAIN_LIMITS, "gain", rejected.append)
+        found = found or _mean_of_amplifiers(own, _GAIN_AMPLIFIERS, _GAIN_LIMITS, "gain", remarks)
+        if found is not None:
+            break
+    for text in rejected:
+        (remarks.warn if found is None else remarks.note)(text)
+    return found
+
+
+def find_read_noise(cards: Cards, remarks: Remarks) -> Found | None:
+    """Read noise [electron]."""
+    for own in cards.each():
+        found = _first(own.of_camera(*_READ_NOISE_CARDS), _READ_NOISE_LIMITS, "read noise", remarks.note)
+        found = found or _mean_of_amplifiers(own, _READ_NOISE_AMPLIFIERS, _READ_NOISE_LIMITS, "read noise", remarks)
+        if found is not None:
+            return found
+    return None
+
+
+def find_exposure(cards: Cards, remarks: Remarks) -> Found | None:
+    """Exposure time [s], 0 or more; None, with a warning if a card was there, where none can be read."""
+    return _first(cards.of_camera(*EXPOSURE_CARDS), _EXPOSURE_LIMITS, "exposure time", remarks.warn)
+
+
+def find_saturation(cards: Cards, remarks: Remarks) -> Found | None:
+    """Saturation level as it is written: in the unit of the stored pixels, or in electrons (see the comment)."""
+    return _first(cards.of_image(*_SATURATION_CARDS), _POSITIVE, "saturation level", remarks.note)
+
+
+def find_bias_level(cards: Cards, remarks: Remarks) -> Found | None:
+    """Bias level [adu] that the pixels still contain, if a card gives it.
+
+    MaxIm DL's PEDESTAL is what must be added to get zero-based values. All others state what was added to the pixels,
+    some with the sign of MaxIm DL.
+    """
+    level = _first(cards.of_image(*_BIAS_LEVEL_CARDS), _ANY_NUMBER, "bias level", remarks.warn)
+    if level is not None and level.value != 0:  # 0: not filled in
+        return level
+    pedestal = _first(cards.of_image("PEDESTAL"), _ANY_NUMBER, "pedestal", remarks.warn)
+    if pedestal is None or pedestal.value == 0:
+        return None
+    by_maxim = any("maxim" in entry.text.lower() for entry in cards.of_image(*_SOFTWARE_CARDS))
+    return Found(-pedestal.value if by_maxim else abs(pedestal.value), pedestal.card)
+
+
+def _is_setting(entry: Entry, cards: Cards, rejected: list[str]) -> bool:
+    """Whether GAIN is the number that was set at a CMOS camera: a whole number, and such a camera or its cards."""
+    value = entry.number
+    if entry.name != "GAIN" or value is None or not value.is_integer():
+        return False
+    by_maker = any(_CMOS_CAMERAS.search(card.text) for card in cards.of_camera(*_CAMERA_CARDS))
+    if not by_maker and next(cards.of_camera(*_SETTING_CARDS), None) is None:
+        return False
+    rejected.append(f"{entry} is a setting of the camera, not a gain")
+    return True
+
+
+def _first(
+    entries: Iterator[Entry], limits: tuple[float, float], what: str, report: Callable[[str], None]
+) -> Found | None:
+    """The first entry within `limits`; those before it are reported."""
+    for entry in entries:
+        value = entry.number
+        if value is None:
+            report(f"{entry} is not a number, and is not taken as the {what}")
+        elif limits[0] <= value <= limits[1]:
+            return Found(value, entry.name, entry.comment)
+        else:
+            accepted = "above 0" if limits == _POSITIVE else f"{limits[0]:g} to {limits[1]:g}"
+            report(f"{entry.name} = {value:g} is not taken as the {what} (accepted: {accepted})")
+    return None
+
+
+def _mean_of_amplifiers(
+    cards: Cards, pattern: str, limits: tuple[float, float], what: str, remarks: Remarks
+) -> Found | None:
+    """Frames read through several amplifiers have one card for each: the frame takes their mean."""
+    entries = cards.matching(pattern)
+    values = [value for entry in entries if (value := entry.number) is not None and limits[0] <= value <= limits[1]]
+    if not values:
+        return None
+    remarks.note(f"{what} is the mean of {len(values)} amplifiers, {min(values):.4g} to {max(values):.4g}")
+    return Found(sum(values) / len(values), "/".join(entry.name for entry in entries))
+
+
+# ---- texts -----------------------------------------------------------------------------------------------------------
+def bias_subtracted(cards: Cards, remarks: Remarks) -> str | None:
+    """The card whose value says that the bias is already subtracted, if any.
+
+    OVERSCAN is also the place of the overscan, its width, or whether the frame has one: only a text that says that it
+    was used counts.
+    """
+    for entry in cards.of_image(*_BIAS_DONE_CARDS):
+        text = re.sub(r"\[[^\]]*\]", "", entry.text).strip().lower()
+        flag = text in ("t", "true", "1", "y", "yes")
+        if _DONE.search(text) and not _NOT_DONE.search(text) and not (flag and entry.name == "OVERSCAN"):
+            return entry.name
+        remarks.note(f"{entry} does not say that the bias is subtracted")
+    return None
+
+
+def unit_of(cards: Cards) -> str:
+    """``electron``, ``adu`` or the file's own unit as it is written."""
+    return unit_named(cards.text("BUNIT"))
+
+
+def unit_named(unit: str) -> str:
+    """The same for a text: none is ``adu``."""
+    if unit.lower() in _ELECTRONS:
+        return "electron"
+    return "adu" if unit.lower() in _ADU else unit
 
 
 @dataclass(frozen=True)
@@ -56,112 +318,26 @@ class Section:
         """Index of the rectangle."""
         return slice(*self.rows), slice(*self.columns)
 
-
-def find_gain(headers: Sequence["fits.Header"], notes: list[str]) -> Found | None:
-    """Gain [electron/adu] from the first of `headers` (science HDU, then primary) that has a credible one."""
-    return _find(headers, _GAIN_CARDS, _GAIN_AMPLIFIERS, _GAIN_LIMITS, "gain", notes)
-
-
-def find_read_noise(headers: Sequence["fits.Header"], notes: list[str]) -> Found | None:
-    """Read noise [electron]."""
-    return _find(headers, _READ_NOISE_CARDS, _READ_NOISE_AMPLIFIERS, _READ_NOISE_LIMITS, "read noise", notes)
+    def overlaps(self, other: "Section") -> bool:
+        """Whether they share pixels."""
+        return all(a[0] < b[1] and b[0] < a[1] for a, b in ((self.rows, other.rows), (self.columns, other.columns)))
 
 
-def find_saturation(headers: Sequence["fits.Header"]) -> Found | None:
-    """Saturation level, in the unit of the stored pixels."""
-    for header in headers:
-        for card in _SATURATION_CARDS:
-            value = _number(header.get(card))
-            if value is not None and value > 0:
-                return Found(value, card)
-    return None
-
-
-def find_bias_level(headers: Sequence["fits.Header"]) -> Found | None:
-    """Bias level [adu] that the pixels still contain, if a card gives it.
-
-    MaxIm DL's PEDESTAL is what must be added to get zero-based values: the negative of a level.
-    """
-    for header in headers:
-        for card in _BIAS_LEVEL_CARDS:
-            value = _number(header.get(card))
-            if value is not None:
-                return Found(value, card)
-        value = _number(header.get("PEDESTAL"))
-        if value:
-            return Found(-value, "PEDESTAL")
-    return None
-
-
-def bias_subtracted(header: Mapping[str, Any]) -> str | None:
-    """The card that marks the bias as already subtracted, if any."""
-    return next((card for card in _BIAS_DONE_CARDS if card in header), None)
-
-
-def find_section(header: "fits.Header", cards: Sequence[str], shape: tuple[int, int]) -> Section | None:
-    """The first of `cards` (``[x1:x2,y1:y2]``, 1-based, inclusive) that lies inside a frame of `shape`.
+def find_section(cards: Cards, names: Sequence[str], shape: tuple[int, int], remarks: Remarks) -> Section | None:
+    """The first of `names` (``[x1:x2,y1:y2]``, 1-based, inclusive) that lies inside a frame of `shape`.
 
     A section beyond the frame belongs to the untrimmed frame that this one was cut from: it does not apply here.
     """
-    for card in cards:
-        match = re.fullmatch(r"\[(\d+):(\d+),(\d+):(\d+)\]", re.sub(r"\s", "", str(header.get(card, ""))))
-        if match is None:
-            continue
-        x1, x2, y1, y2 = (int(text) for text in match.groups())
-        if 1 <= x1 < x2 <= shape[1] and 1 <= y1 < y2 <= shape[0]:
-            return Section((y1 - 1, y2), (x1 - 1, x2))
+    for entry in cards.of_image(*names):
+        match = re.fullmatch(r"\[(\d+):(\d+),(\d+):(\d+)\]", re.sub(r"\s", "", entry.text))
+        if match is not None:
+            x1, x2, y1, y2 = (int(text) for text in match.groups())
+            if 1 <= x1 < x2 <= shape[1] and 1 <= y1 < y2 <= shape[0]:
+                return Section((y1 - 1, y2), (x1 - 1, x2))
+        remarks.note(f"{entry} is no section of this frame of {shape[1]} x {shape[0]} px, and is not used")
     return None
 
 
-def unit_of(header: "fits.Header") -> str:
-    """``electron``, ``adu`` or the file's own unit as it is written."""
-    unit = str(header.get("BUNIT", "")).strip()
-    if unit.lower() in _ELECTRONS:
-        return "electron"
-    return "adu" if unit.lower() in _ADU else unit
-
-
-def _find(
-    headers: Sequence["fits.Header"],
-    cards: Sequence[str],
-    amplifiers: str,
-    limits: tuple[float, float],
-    what: str,
-    notes: list[str],
-) -> Found | None:
-    for header in headers:
-        for card in cards:
-            value = _number(header.get(card))
-            if value is None:
-                continue
-            if limits[0] <= value <= limits[1]:
-                return Found(value, card)
-            notes.append(f"{card} = {value:g} is not taken as the {what} (accepted: {limits[0]:g} to {limits[1]:g})")
-        mean = _mean_of_amplifiers(header, amplifiers, limits, what, notes)
-        if mean is not None:
-            return mean
-    return None
-
-
-def _mean_of_amplifiers(
-    header: "fits.Header", pattern: str, limits: tuple[float, float], what: str, notes: list[str]
-) -> Found | None:
-    """Frames read through several amplifiers have one card for each: the frame takes their mean."""
-    names = sorted({card for card in header if re.fullmatch(pattern, card)})
-    numbers = {name: _number(header[name]) for name in names}
-    values = [value for value in numbers.values() if value is not None and limits[0] <= value <= limits[1]]
-    if not values:
-        return None
-    mean = sum(values) / len(values)
-    notes.append(f"{what} is the mean of {len(values)} amplifiers, {min(values):.4g} to {max(values):.4g}")
-    return Found(mean, "/".join(names))
-
-
-def _number(value: Any) -> float | None:
-    """Numbers are also written as strings."""
-    if isinstance(value, bool) or value is None:
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
+def in_electrons(comment: str) -> bool:
+    """Whether the comment of a card gives electrons as its unit."""
+    return re.search(r"\belectrons?\b|\be-|\[e\]", comment.lower()) is not None and "adu" not in comment.lower()

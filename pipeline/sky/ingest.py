@@ -10,12 +10,12 @@ import numpy as np
 from pipeline import provenance
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError
-from pipeline.files import check_free
+from pipeline.files import atomic_output, check_free
 from pipeline.logs import get_logger
 from pipeline.sky import cards
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DESCRIPTIONS, DQ, has
-from pipeline.sky.frames import Frame, FrameProduct, read_frames, write_products
+from pipeline.sky.frames import Frame, FrameProduct, checked_uncertainty, fingerprint, read_frames, write_products
 from pipeline.sky.truth import truth_path
 
 log = get_logger(__name__)
@@ -55,11 +55,12 @@ def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force:
     warnings = list(dict.fromkeys(text for frame in frames for text in frame.warnings))
     stamped = provenance.stamp("ingest", config=cfg.model_dump(mode="json"), input=path.name, warnings=warnings)
     history = [f"lightpool {stamped['version']} ingest of {path.name}"]
-    write_products(path, out, [_product(frame) for frame in frames], history, force=force)
-    truth = truth_path(path)
-    if truth.is_file():
-        shutil.copyfile(truth, truth_path(out))
-    provenance.write_sidecar(out, stamped)
+    with atomic_output(out, force=force) as temporary:
+        write_products(path, temporary, [_product(frame) for frame in frames], history)
+        truth = truth_path(path)
+        if truth.is_file():
+            shutil.copyfile(truth, truth_path(temporary))
+        provenance.write_sidecar(temporary, stamped)
     for note in dict.fromkeys(note for frame in frames for note in frame.notes):
         log.info("%s: %s", path.name, note)
     for text in warnings:
@@ -76,7 +77,7 @@ def _calibrated(frame: Frame, cfg: SkyIngestConfig) -> Frame:
     level, noise = robust_background(frame.sci[part], has(frame.dq[part], ~DQ(0)), cfg.background_box_px)
     if not noise > 0:
         raise InputFileError(f"{frame.path}: the background noise measured is {noise:g}; is this a sky frame?")
-    return replace(frame, level=level, noise=noise)
+    return checked_uncertainty(replace(frame, level=level, noise=noise), frame.err, "after calibration")
 
 
 def _product(frame: Frame) -> FrameProduct:
@@ -89,6 +90,7 @@ def _product(frame: Frame) -> FrameProduct:
         cards.ZERO_KNOWN: frame.zero_known,
         cards.SATURATION: _saturation(frame),
         cards.SECTION: str(frame.section) if frame.section else None,
+        cards.SUM: fingerprint(frame.sci),
     }
     known = [("BUNIT", frame.unit, "unit of the pixel values")]
     known += [card.with_value(value) for card, value in values.items() if value is not None]

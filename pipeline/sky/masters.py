@@ -21,6 +21,7 @@ from pipeline.sky import cards, headers
 from pipeline.sky.dq import LOST, UNTRUSTED, has
 from pipeline.sky.frames import open_fits, science_hdus
 from pipeline.sky.frames.hdus import bits_of, pixels_of
+from pipeline.sky.remarks import Remarks
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -293,7 +294,7 @@ def _differences(kind: Kind, path: str, found: "Sequence[fits.Header]", target: 
         ours, theirs = _value(target.headers, card), _value(found, card)
         if ours and theirs and ours.lower() != theirs.lower():
             texts.append(f"the flat {name} was taken through another filter: {card} is {theirs}, the frame's {ours}")
-    ours, theirs = headers.find_gain(target.headers, []), headers.find_gain(found, [])
+    ours, theirs = (headers.find_gain(headers.Cards(*own), Remarks()) for own in (target.headers, found))
     if kind != "flat" and ours and theirs and abs(ours.value / theirs.value - 1) > _SAME_GAIN:
         texts.append(
             f"the {kind} {name} has a gain of {theirs.value:g} electron/adu ({theirs.card}), the frame one of "
@@ -390,7 +391,7 @@ def _read(choice: Choice, recipe: Recipe) -> "tuple[np.ndarray, tuple[fits.Heade
         pixels, _ = pixels_of(hdu)
         found = _headers(hdus, choice.hdu)
         pixels[_masked(hdus, choice.hdu)] = np.nan
-    unit = headers.unit_of(found[0])
+    unit = headers.unit_of(headers.Cards(*found))
     if unit == "electron" and (recipe.kind != "flat" or recipe.bias):
         if recipe.gain_e_per_adu is None:
             raise UserError(
@@ -467,7 +468,7 @@ def subtracted_before(found: "Sequence[fits.Header]") -> str | None:
     """The card that says that an image has lost its bias, if any."""
     if found[0].get(cards.ZERO_KNOWN.keyword) is True:
         return cards.ZERO_KNOWN.keyword
-    return headers.bias_subtracted(found[0])
+    return headers.bias_subtracted(headers.Cards(*found), Remarks())
 
 
 def _relative(image: np.ndarray, path: str, part: tuple[slice, slice], texts: list[str]) -> np.ndarray:
@@ -502,19 +503,15 @@ def exposure_s(found: "Sequence[fits.Header]", what: str, kind: type[UserError] 
     UserError
         (or `kind`) if there is none, or it is not positive and finite.
     """
-    for header in found:
-        for card in _EXPOSURE_CARDS:
-            value = header.get(card)
-            if value is None or not str(value).strip():
-                continue
-            seconds = _number(str(value))
-            if isinstance(seconds, str) or not 0 < seconds < np.inf:
-                raise kind(f"{what} has an exposure time of {value} ({card}); a dark can be scaled by a positive one")
-            return seconds
-    raise kind(f"{what} has no exposure time ({', '.join(_EXPOSURE_CARDS)}), which is needed to scale a dark")
-
-
-_EXPOSURE_CARDS = ("EXPTIME", "EXPOSURE", "EXP_TIME", "TEXPTIME")
+    searched = headers.Cards(*found)
+    exposure = headers.find_exposure(searched, Remarks())
+    if exposure is not None and exposure.value > 0:
+        return exposure.value
+    for entry in searched.of_camera(*headers.EXPOSURE_CARDS):
+        raise kind(
+            f"{what} has an exposure time of {entry.value} ({entry.name}); a dark can be scaled by a positive one"
+        )
+    raise kind(f"{what} has no exposure time ({', '.join(headers.EXPOSURE_CARDS)}), which is needed to scale a dark")
 
 
 # ---- statistics ------------------------------------------------------------------------------------------------------

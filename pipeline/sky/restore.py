@@ -6,9 +6,12 @@ from typing import Protocol
 
 import numpy as np
 
+from pipeline.inputs.base import Range
 from pipeline.sky import cards
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, has
+from pipeline.sky.frame_statistics import FrameStatistics
 from pipeline.sky.frames import Frame, FrameProduct
+from pipeline.sky.training_range import Choice, compare
 from pipeline.tasks.spec import Column
 from pipeline.tiles.shards import TileBatch
 
@@ -24,16 +27,21 @@ class FramePredictor(Protocol):
         Planes that it predicts.
     size_multiple : int
         Height and width of its tiles are multiples of it.
+    ranges : sequence of Range
+        What its training frames covered; empty where that is not known.
     """
 
     columns: Sequence[Column]
     size_multiple: int
+    ranges: Sequence[Range]
 
     def predict(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """Every column, shape (N, H, W)."""
 
-    def flags(self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float) -> np.ndarray:
-        """DQ bits that the result adds, shape (H, W), uint16."""
+    def flags(
+        self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float, kept: np.ndarray | None
+    ) -> np.ndarray:
+        """DQ bits that the result adds, shape (H, W), uint16; pixels in `kept` keep their value."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +56,30 @@ class FrameResult:
         The frame's bits, and those that the network's tasks add.
     planes : mapping
         Extension name -> further planes, shape (H, W), float32, NaN outside the exposed part; with their unit.
+    statistics : FrameStatistics, optional
+        What was compared with the ranges of training, where the model names these.
+    n_kept : int
+        Pixels that look like sources and keep their value, because the frame is outside the range of training.
+    warnings : tuple of str
+        The frame's, and how it differs from those of training.
     """
 
     sci: np.ndarray
     err: np.ndarray
     dq: np.ndarray
     planes: Mapping[str, tuple[np.ndarray, str]]
+    statistics: FrameStatistics | None = None
+    n_kept: int = 0
+    warnings: tuple[str, ...] = ()
 
 
-def restore_frame(frame: Frame, predictor: FramePredictor, tile_px: int = 512, overlap_px: int = 96) -> FrameResult:
+def restore_frame(
+    frame: Frame,
+    predictor: FramePredictor,
+    tile_px: int = 512,
+    overlap_px: int = 96,
+    outside_range: Choice = "keep_sources",
+) -> FrameResult:
     """Apply a network to all pixels of a frame; with a denoising task, its defects and holes are replaced.
 
     Parameters
@@ -70,12 +93,18 @@ def restore_frame(frame: Frame, predictor: FramePredictor, tile_px: int = 512, o
         Overlap of neighbouring tiles, rounded up likewise. Three eighths at either side are discarded, across the
         quarter between them the tiles are blended: from 1.4 times the model's receptive field on, no pixel that is
         used has seen a tile's edge.
+    outside_range : {"keep_sources", "apply", "refuse"}
+        What is done with a frame unlike those of training, see `pipeline.sky.training_range.compare`.
 
     Raises
     ------
     ValueError
         If `overlap_px` is negative or not smaller than `tile_px`.
+    InputFileError
+        If the frame is unlike those of training and that is to be refused, or it is a colour mosaic.
     """
+    compared = compare(frame, predictor.ranges, outside_range)
+    kept = compared.kept
     written = {column.name: column for column in predictor.columns if column.hdu}
     whole = {"SCI": frame.sci.copy(), "ERR": frame.err.copy()}
     for column in written.values():
@@ -86,10 +115,20 @@ def restore_frame(frame: Frame, predictor: FramePredictor, tile_px: int = 512, o
         n_rows = len(next(iter(planes.values())))
         part = (slice(first + start, first + start + n_rows), frame.exposed[1])
         for name, column in written.items():
-            whole[column.hdu][part] = planes[name]
-        dq[part] |= predictor.flags(planes, dq[part], frame.noise)
+            before = whole[column.hdu][part]
+            spared = kept is not None and column.hdu in ("SCI", "ERR")
+            whole[column.hdu][part] = np.where(kept[part], before, planes[name]) if spared else planes[name]
+        dq[part] |= predictor.flags(planes, dq[part], frame.noise, None if kept is None else kept[part])
     extra = {column.hdu: column.unit for column in written.values() if column.hdu not in ("SCI", "ERR")}
-    return FrameResult(whole["SCI"], whole["ERR"], dq, {name: (whole[name], unit) for name, unit in extra.items()})
+    return FrameResult(
+        whole["SCI"],
+        whole["ERR"],
+        dq,
+        {name: (whole[name], unit) for name, unit in extra.items()},
+        statistics=compared.statistics,
+        n_kept=0 if kept is None else int(np.count_nonzero(kept)),
+        warnings=(*frame.warnings, *compared.warnings),
+    )
 
 
 def product_of(frame: Frame, result: FrameResult) -> FrameProduct:
@@ -110,7 +149,7 @@ def product_of(frame: Frame, result: FrameResult) -> FrameProduct:
         result.dq,
         before,
         planes,
-        warnings=frame.warnings,
+        warnings=result.warnings,
     )
 
 

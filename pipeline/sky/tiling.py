@@ -7,6 +7,7 @@ Tiles have the channels `sci` and `err`, NaN where a pixel is missing, and DQ bi
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeline.errors import InputFileError
 from pipeline.files import atomic_output, check_free, source_name
 from pipeline.sky import cards
 from pipeline.sky.dq import DQ, DQ_DTYPE, has
+from pipeline.sky.frame_statistics import measure
 from pipeline.sky.frames import Frame, read_frame
 from pipeline.sky.truth import Truth, read_truth, truth_path
 from pipeline.tasks import get_targets, specs_of
@@ -80,15 +82,12 @@ def tile_frame(path: str | Path, out: str | Path, cfg: Config, force: bool = Fal
         input_sha256=provenance.sha256_file(path),
     )
     attributes["provenance"] = stamped
-    with (
-        atomic_output(out, force=force) as temporary,
-        shard_writer(temporary, sky, frame, source, attributes, partner=False) as writer,
-    ):
-        for row in _rows(frame, truth, sky, columns, split):
-            writer.append(row)
-        n_tiles = writer.n_tiles
-    provenance.write_sidecar(out, stamped)
-    return {"n_tiles": n_tiles, "split": _split_name(split)}
+    with atomic_output(out, force=force) as temporary:
+        with shard_writer(temporary, sky, frame, source, attributes, partner=False) as writer:
+            for row in _rows(frame, truth, sky, columns, split):
+                writer.append(row)
+        provenance.write_sidecar(temporary, stamped)
+    return {"n_tiles": writer.n_tiles, "split": _split_name(split)}
 
 
 def untile(batch: TileBatch) -> dict[str, np.ndarray]:
@@ -166,6 +165,7 @@ def shard_attributes(frame: Frame, sky: SkyTilesConfig) -> dict[str, Any]:
             "noise": frame.noise,
             "gain_e_per_adu": frame.gain_e_per_adu,
             "read_noise_e": frame.read_noise_e,
+            "statistics": asdict(measure(frame)),
         },
     }
 

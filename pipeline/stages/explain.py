@@ -86,12 +86,11 @@ def explain(
     chunk, batch = _image(cfg, card, Path(file), event, telescope)
     target = out or Path(f"{source_name(file)}_event{event}_tel{chunk.tel_id}_{chosen.task}_{show}.png")
     check_free(target, force=force)
-    figure = _draw(cfg, bundle, card, chosen, _which(file, chunk, card), chunk, batch, show)
 
     from pipeline.figures.style import save_figure
 
     with atomic_output(target, force=force) as temporary:
-        save_figure(figure, temporary)
+        save_figure(_draw(cfg, bundle, card, chosen, _which(file, chunk, card), chunk, batch, show), temporary)
     log.info("wrote %s", target)
     return target
 
@@ -138,12 +137,14 @@ def _image(cfg: Config, card: Card, path: Path, event: int, telescope: int | Non
     kind = file_kind(path)
     if kind not in _CAMERA_FILES:
         raise InputFileError(f"{path} is not a file of camera images but {kind}; give simtel, DL1 or lstchain")
-    with as_dl1(path, kind, cfg) as dl1_path, DL1File(dl1_path) as file:
+    event_types = cfg.ingest.camera.event_types
+    with as_dl1(path, kind, cfg) as dl1_path, DL1File(dl1_path, event_types) as file:
         tel_ids = None if telescope is None else [telescope]
-        seen_by = [chunk.tel_id for chunk in chosen_images(file, tel_ids=tel_ids, event_ids=[event], chunk_images=1)]
-        # If several runs use the same event number, the first one in the file counts.
-        rows = {tel_id: np.flatnonzero(file.index(tel_id)["event_id"] == event)[:1] for tel_id in seen_by}
-        found = [file.read(tel_id, row) for tel_id, row in rows.items()]
+        first: dict[int, ImageChunk] = {}
+        for chunk in chosen_images(file, tel_ids=tel_ids, event_ids=[event], chunk_images=1):
+            # If several runs use the same event number, the first one in the file counts.
+            first.setdefault(chunk.tel_id, chunk)
+        found = list(first.values())
     served = [camera.identity for camera in card.cameras]
     taken = [chunk for chunk in found if chunk.camera.identity in served]
     if not taken:

@@ -5,11 +5,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputFileError
 from pipeline.filetypes import Kind, file_kind
 from pipeline.text_tables import format_table
+
+if TYPE_CHECKING:
+    from pipeline.camera.dl1 import DL1File
 
 # Time limit of an overview; what was counted until then is given as "at least".
 _MAX_SECONDS = 3.0
@@ -109,12 +112,31 @@ def _dl1(path: Path) -> Description:
     rows = [("runs", ", ".join(map(str, file.obs_ids[:_MAX_ROWS])))]
     rows += _telescope_rows(file.telescopes, {tel_id: file.n_images_of(tel_id) for tel_id in file.tel_ids})
     rows.append(("images", f"{file.n_images} of {file.n_events} events"))
-    if file.pointing is not None:
-        rows.append(("pointing", f"altitude {file.pointing[0]:.2f} deg, azimuth {file.pointing[1]:.2f} deg"))
+    rows += _event_rows(file)
     rows += _prediction_rows(path)
     rows.append(("truth", "yes" if file.has_truth else "no"))
     rows.append(("made by", json.loads(file.provenance).get("software", "ctapipe")))
     return f"ctapipe DL1, data model {file.data_model_version}", rows
+
+
+def _event_rows(file: "DL1File") -> list[Row]:
+    """Types of events and pointings, or what is wrong with the keys of the tables that tell them."""
+    try:
+        types = file.event_types()
+        pointings = {tel_id: pointing for tel_id in file.tel_ids if (pointing := file.pointing_of(tel_id)) is not None}
+    except InputFileError as error:
+        return [("refused", f"{error}".removeprefix(f"{file.path}: "))]
+    rows = [("event types", ", ".join(f"{count} {name}" for name, count in types.items()) or "none")]
+    if not pointings:
+        return [*rows, ("pointing", "unknown")]
+    by_direction: dict[str, list[int]] = {}
+    for tel_id, (alt_deg, az_deg) in pointings.items():
+        text = f"altitude {alt_deg:.2f} deg, azimuth {az_deg % 360:.2f} deg"
+        by_direction.setdefault(text, []).append(tel_id)
+    if len(by_direction) == 1:
+        return [*rows, ("pointing", next(iter(by_direction)))]
+    shown = [("pointing", f"{text} (telescope {_ranges(tel_ids)})") for text, tel_ids in by_direction.items()]
+    return rows + shown[:_MAX_ROWS]
 
 
 def _telescope_rows(telescopes: dict[int, Any], n_images: dict[int, int]) -> list[Row]:
@@ -130,15 +152,13 @@ def _telescope_rows(telescopes: dict[int, Any], n_images: dict[int, int]) -> lis
 
 
 def _dl2(path: Path) -> Description:
-    import h5py
-    import hdf5plugin  # noqa: F401 (registers blosc)
+    from pipeline.camera.dl2.contents import SHOWER, TRIGGER
+    from pipeline.hdf5 import attribute, open_hdf5
 
-    with h5py.File(path) as file:
-        n_events = len(file.get("dl1/event/subarray/trigger", ()))
-        version = file.attrs.get("CTA PRODUCT DATA MODEL VERSION", "unknown")
-        version = version.decode() if isinstance(version, bytes) else str(version)
-        rows = [("events", str(n_events))]
-        truth = "yes" if "simulation/event/subarray/shower" in file else "no"
+    with open_hdf5(path) as file:
+        version = attribute(file, "CTA PRODUCT DATA MODEL VERSION", "text", "unknown")
+        rows = [("events", str(len(file.get(TRIGGER, ()))))]
+        truth = "yes" if SHOWER in file else "no"
     rows += _prediction_rows(path)
     rows += [("images", "none: give predict the file that they are in"), ("truth", truth)]
     return f"ctapipe DL2, data model {version}", rows
@@ -146,36 +166,47 @@ def _dl2(path: Path) -> Description:
 
 def _prediction_rows(path: Path) -> list[Row]:
     """One row for each reconstructor and what it gives, of the file's DL2."""
-    import h5py
-    import hdf5plugin  # noqa: F401 (registers blosc)
+    from pipeline.camera.dl2.contents import DL2_OF_EVENTS, DL2_OF_TELESCOPES, contents_of
+    from pipeline.hdf5 import open_hdf5
 
     rows = []
-    with h5py.File(path) as file:
-        for kind, models in file.get("dl2/event/telescope", {}).items():
-            for model, tables in models.items():
-                # Some quantities, such as impact distances, are given without saying which are valid.
-                flags = [
-                    table.fields(f"{model}_tel_is_valid")[:].astype(bool)
-                    for table in tables.values()
-                    if f"{model}_tel_is_valid" in table.dtype.names
-                ]
-                n = sum(len(table) for table in tables.values())
-                ids = [int(name.removeprefix("tel_")) for name in tables if name.startswith("tel_")]
-                valid = f", {sum(int(flag.sum()) for flag in flags)} valid" if flags else ""
-                rows.append((kind, f"{model}: {n} images of telescopes {_ranges(ids)}{valid}"))
-        for kind, models in file.get("dl2/event/subarray", {}).items():
-            rows += [(kind, f"{model}: {len(table)} events, telescopes combined") for model, table in models.items()]
+    with open_hdf5(path) as file:
+        contents = contents_of(file)
+        for group, paths in contents.of_telescopes.items():
+            if not group.startswith(f"{DL2_OF_TELESCOPES}/"):
+                continue
+            kind, _, model = group.removeprefix(f"{DL2_OF_TELESCOPES}/").partition("/")
+            tables = [file[path] for path in paths.values()]
+            # Some quantities, such as impact distances, are given without saying which are valid.
+            flag = f"{model}_tel_is_valid"
+            flags = [table.fields(flag)[:].astype(bool) for table in tables if flag in table.dtype.names]
+            valid = f", {sum(int(values.sum()) for values in flags)} valid" if flags else ""
+            rows.append((kind, f"{model}: {sum(map(len, tables))} images of telescopes {_ranges(paths)}{valid}"))
+        for path_of_table in contents.of_events:
+            if path_of_table.startswith(f"{DL2_OF_EVENTS}/"):
+                kind, _, model = path_of_table.removeprefix(f"{DL2_OF_EVENTS}/").partition("/")
+                rows.append((kind, f"{model}: {len(file[path_of_table])} events, telescopes combined"))
     return rows
 
 
 def _lstchain(path: Path) -> Description:
-    import h5py
+    from pipeline.camera.lstchain import IMAGES, PARAMETERS, WITHOUT_IMAGES
+    from pipeline.hdf5 import dataset, open_hdf5, read_columns
 
-    with h5py.File(path) as file:
-        table = file["dl1/event/telescope/parameters/LST_LSTCam"]
-        rows = [("images", str(len(table)))]
-        rows.append(("truth", "yes" if "mc_energy" in (table.dtype.names or ()) else "no"))
-    return "lstchain DL1", [*rows, ("note", f"convert it with `lightpool ingest {path.name} --out DIR`")]
+    with open_hdf5(path) as file:
+        table = dataset(file, PARAMETERS)
+        if IMAGES in file:
+            n_images = len(dataset(file, IMAGES))
+            note = f"convert it with `lightpool ingest {path.name} --out DIR`"
+        else:
+            n_images, note = 0, f"it holds {WITHOUT_IMAGES}"
+        names = table.dtype.names or ()
+        runs = sorted(set(read_columns(file, PARAMETERS, {"obs_id": "integer"})["obs_id"].tolist()))
+    shown = ", ".join(map(str, runs[:_MAX_ROWS])) + (
+        f" and {len(runs) - _MAX_ROWS} more" if len(runs) > _MAX_ROWS else ""
+    )
+    rows = [("runs", shown), ("images", str(n_images)), ("truth", "yes" if "mc_energy" in names else "no")]
+    return "lstchain DL1", [*rows, ("note", note)]
 
 
 # ---- sky -------------------------------------------------------------------------------------------------------------
@@ -184,21 +215,22 @@ _CARDS = ("OBJECT", "DATE-OBS", "EXPTIME", "FILTER", "TELESCOP", "INSTRUME")
 
 def _fits(path: Path) -> Description:
     from pipeline.sky.frames import open_fits, science_hdus
+    from pipeline.sky.headers import Cards
 
     rows = []
     with open_fits(path, memmap=True) as hdus:
         for number, hdu in enumerate(hdus[:_MAX_ROWS]):
             shape = " x ".join(str(hdu.header.get(f"NAXIS{n}")) for n in range(hdu.header.get("NAXIS", 0), 0, -1))
-            unit = hdu.header.get("BUNIT", "")
+            unit = Cards(hdu.header).text("BUNIT")
             kind = "image" if hdu.is_image else "table"
             text = f"{hdu.name or '(no name)'}: {kind} {shape or 'without data'} {unit}".rstrip()
             rows.append((f"HDU {number}", text))
         if len(hdus) > _MAX_ROWS:
             rows.append(("HDUs", f"{len(hdus)} in all"))
         for card in _CARDS:
-            found = [hdu.header[card] for hdu in hdus if card in hdu.header]
-            if found and str(found[0]).strip():
-                rows.append((card, str(found[0]).strip()))
+            found = next((text for hdu in hdus if (text := Cards(hdu.header).text(card))), None)
+            if found is not None:
+                rows.append((card, found))
         rows.append(("science image", _science(hdus, path, science_hdus)))
     return "FITS", rows
 
@@ -242,6 +274,7 @@ def _manifest(path: Path) -> Description:
     for split, classes in manifest.counts.items():
         parts = ", ".join(f"{name} {count}" for name, count in classes.items() if name != "all")
         rows.append((split, f"{sum(classes.values())}" + (f" ({parts})" if parts else "")))
+    rows += [("warning", text) for text in manifest.provenance.get("warnings", ())]
     return f"manifest of tiles ({manifest.wing})", rows
 
 

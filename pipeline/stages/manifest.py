@@ -5,7 +5,10 @@ from pathlib import Path
 
 from pipeline import provenance
 from pipeline.config import Config, sections_of
+from pipeline.logs import get_logger
 from pipeline.tiles.manifest import Manifest, write_manifest
+
+log = get_logger(__name__)
 
 #: Sections of the configuration that decide a manifest.
 READS = ("tiles.weighting",)
@@ -16,6 +19,8 @@ def make_manifest(
     shards: Sequence[Path], cfg: Config, out: Path, *, force: bool = False, shards_outside: bool = False
 ) -> Manifest:
     """Write `out` for `shards`, with weights that equalise energy, offset and size between gammas and hadrons.
+
+    Tiles that cannot be weighted (no pointing, no truth) do not cost the others their weights; a warning counts them.
 
     Raises
     ------
@@ -39,5 +44,6 @@ def make_manifest(
         shards_outside=shards_outside,
         force=force,
     )
-    provenance.write_sidecar(out, stamped)
+    for text in manifest.provenance.get("warnings", ()):
+        log.warning("%s: %s", out.name, text)
     return manifest

@@ -4,8 +4,9 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -14,11 +15,12 @@ import numpy as np
 from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config
 from pipeline.errors import InputFileError, UserError
-from pipeline.files import atomic_output, check_free, source_name
+from pipeline.files import check_free, is_directory, reserved, source_name, write_text_atomically
 from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
 from pipeline.records import RecordSink, record_sink
 from pipeline.stages import products
+from pipeline.workers import in_order
 
 if TYPE_CHECKING:
     from pipeline.camera.predictions import CameraModel, ImagePredictions
@@ -33,7 +35,14 @@ READS_CAMERA, READS_SKY = products.READS_CAMERA, products.READS_SKY
 #: Which models a file of each kind is for.
 WING: dict[Kind, str] = {"simtel": "camera", "dl1": "camera", "lstchain": "camera", "fits": "sky"}
 _SUFFIX = {"camera": ".dl2.h5", "sky": ".fits"}
-_FILE_ENDINGS = {"camera": (".h5", ".hdf5", ".hdf"), "sky": (".fits", ".fit", ".fits.gz", ".fit.gz")}
+_DL2_ENDINGS = (".h5", ".hdf5", ".hdf")
+# Endings of files: a name that has one of them, here or before a packing (.fits.zst), is never a directory to be made.
+_DATA_SUFFIXES = frozenset(
+    (
+        *(".fits", ".fit", ".fts", ".fz", ".h5", ".hdf5", ".hdf", ".gz", ".bz2", ".xz", ".zip", ".zst"),
+        *(".csv", ".json", ".parquet", ".txt", ".xisf", ".tif", ".tiff", ".png", ".jpg"),
+    )
+)
 
 
 def predict(
@@ -98,7 +107,7 @@ def predict(
     for status in done:
         _log_status(status)
         statuses.append(status)
-    if out is not None and not _is_file(out, files):
+    if out is not None and not _is_file(out):
         _write_status(out, statuses)
     return statuses
 
@@ -126,25 +135,14 @@ def _predict_one(job: "_Job", settings: "_Settings", models: "_Models", sink: Re
 
 
 def _side_by_side(todo: "Sequence[_Job]", settings: "_Settings", n_processes: int) -> Iterator[dict[str, Any]]:
-    """Statuses in the order of the files, from spawned processes (forked ones would share HDF5)."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    with ProcessPoolExecutor(
-        n_processes, mp_context=get_context("spawn"), initializer=_open_models, initargs=(settings,)
-    ) as pool:
-        yield from pool.map(_predict_in_process, todo)
+    """Statuses in the order of the files."""
+    return in_order(_worker, (settings,), todo, n_processes)
 
 
-_process: dict[str, Any] = {}
-
-
-def _open_models(settings: "_Settings") -> None:
-    _process.update(settings=settings, models=settings.load_models())
-
-
-def _predict_in_process(job: "_Job") -> dict[str, Any]:
-    return _predict_one(job, _process["settings"], _process["models"], record_sink(None, as_json=False))
+def _worker(settings: "_Settings") -> Callable[["_Job"], dict[str, Any]]:
+    """Predict files one by one; a process loads the models once."""
+    models, nowhere = settings.load_models(), record_sink(None, as_json=False)
+    return lambda job: _predict_one(job, settings, models, nowhere)
 
 
 # ---- what is to be done ----------------------------------------------------------------------------------------------
@@ -204,10 +202,11 @@ class _Models:
         return ", ".join(f"{name} (for {what})" for name, what in names)
 
 
-def _is_file(out: Path, files: Sequence[Path]) -> bool:
-    """Whether --out names a product, not a directory."""
-    endings = tuple(ending for group in _FILE_ENDINGS.values() for ending in group)
-    return len(files) == 1 and not out.is_dir() and out.name.lower().endswith(endings)
+def _is_file(out: Path) -> bool:
+    """Whether --out names a file, not a directory: by its ending where there is neither yet."""
+    if out.exists():
+        return not is_directory(out)
+    return any(suffix.lower() in _DATA_SUFFIXES for suffix in out.suffixes[-2:])
 
 
 def _plan(files: Sequence[Path], out: Path | None, *, force: bool) -> list[_Job]:
@@ -258,10 +257,10 @@ def _product(path: Path, kind: Kind, out: Path | None, files: Sequence[Path]) ->
     if out is None:
         return None
     wing = WING[kind]
-    if not _is_file(out, files):
-        if out.exists() and not out.is_dir():
-            raise UserError(f"--out {out} is a file, but {len(files)} inputs need a directory; give another path")
+    if not _is_file(out):
         return out / f"{source_name(path)}{_SUFFIX[wing]}"
+    if len(files) > 1:
+        raise UserError(f"--out {out} is a file, but {len(files)} inputs need a directory; give another path")
     check_ending(out, wing, path.name)
     return out
 
@@ -274,16 +273,17 @@ def check_ending(out: Path, wing: str, source: str) -> None:
     UserError
         Naming the endings that are accepted.
     """
-    if not out.name.lower().endswith(_FILE_ENDINGS[wing]):
-        accepted = " or ".join(_FILE_ENDINGS[wing])
+    from pipeline.sky.frames.formats import ENDINGS
+
+    endings = ENDINGS if wing == "sky" else _DL2_ENDINGS
+    if not out.name.lower().endswith(endings):
+        accepted = " or ".join(endings)
         raise UserError(f"predictions from {source} cannot be written as {out.name}; end the name in {accepted}")
 
 
 def _write_status(folder: Path, statuses: Sequence[Mapping[str, Any]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     content = {Path(status["file"]).name: status for status in statuses}
-    with atomic_output(folder / "status.json", force=True) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    write_text_atomically(folder / "status.json", json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 # ---- camera ----------------------------------------------------------------------------------------------------------
@@ -313,10 +313,12 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
 def image_records(
     file: str, predictions: "ImagePredictions", models: "Sequence[CameraModel]"
 ) -> Iterator[dict[str, Any]]:
-    """One record per image: ids, camera, valid, the values of all models, and the reason where one has none.
+    """One record per image: ids, event type, camera, valid, the values of all models, and why one has none.
 
     A column that several models predict is named PREFIX_COLUMN.
     """
+    from pipeline.camera.event_types import type_name
+
     heads = [head for model in models for head in model.heads]
     times = Counter(column for head in heads for column in head.columns)
     names = {
@@ -330,6 +332,7 @@ def image_records(
             "obs_id": int(predictions.obs_id[place]),
             "event_id": int(predictions.event_id[place]),
             "tel_id": predictions.tel_id,
+            "event_type": type_name(int(predictions.event_type[place])),
             "camera": predictions.camera,
             "valid": not reason,
         }
@@ -355,19 +358,28 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
         raise UserError(f"only one bundle can be applied to a frame, got {names}; apply them one by one")
     if settings.selects:
         raise UserError(f"{job.path} is a FITS frame; --event and --telescope select camera images only")
+    with reserved(job.out, force=settings.force) if job.out is not None else nullcontext():
+        return _restore_frames(job, settings, models, sink)
+
+
+def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: RecordSink) -> dict[str, Any]:
     from pipeline.sky.frames import read_frames
     from pipeline.sky.restore import product_of, restore_frame
 
     started = time.monotonic()
     cfg = settings.cfg
     frames = read_frames(job.path, cfg.ingest.sky)
-    warnings = list(dict.fromkeys(text for frame in frames for text in frame.warnings))
     for note in dict.fromkeys(note for frame in frames for note in frame.notes):
         log.debug("%s: %s", job.path.name, note)
     new_frames = []
+    warnings: dict[str, None] = {}
+    how = cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range
     for predictor in models.sky:
+        if not predictor.ranges:
+            log.debug("%s does not say what its training frames were like: no frame is compared", predictor.card.name)
         for frame in frames:
-            result = restore_frame(frame, predictor, cfg.predict.tile_px, cfg.predict.overlap_px)
+            result = restore_frame(frame, predictor, *how)
+            warnings |= dict.fromkeys(result.warnings)
             if sink.wanted:
                 sink.write(_frame_record(job.path.name, frame, predictor.card.name, result))
             if job.out is not None:
@@ -375,7 +387,7 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
     sink.end_of_file()
     status: dict[str, Any] = {"n_images": len(frames), "n_valid": len(frames), "left_out": {}}
     if warnings:
-        status["warnings"] = warnings
+        status["warnings"] = list(warnings)
     if job.out is not None:
         card = models.sky[0].card
         products.write_frames(job.path, job.out, new_frames, card, cfg, started=started, force=settings.force)
@@ -409,5 +421,7 @@ def _frame_record(file: str, frame: "Frame", model: str, result: "FrameResult") 
         "n_restored": int(np.count_nonzero(has(result.dq, DQ.RESTORED))),
         "n_saturated": int(np.count_nonzero(has(result.dq, DQ.SATURATED))),
         "n_missing": int(np.count_nonzero(has(result.dq, DQ.MISSING))),
-        "warnings": list(frame.warnings),
+        "n_kept": result.n_kept,
+        **(asdict(result.statistics) if result.statistics else {}),
+        "warnings": list(result.warnings),
     }

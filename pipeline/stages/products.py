@@ -14,6 +14,7 @@ from pipeline import provenance
 from pipeline.config import Config, sections_of
 from pipeline.files import atomic_output
 from pipeline.filetypes import Kind
+from pipeline.logs import get_logger
 from pipeline.stages.events import as_dl1
 
 if TYPE_CHECKING:
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
     from pipeline.camera.predictions import CameraModel, ImagePredictions
     from pipeline.sky.frames import FrameProduct
 
+log = get_logger(__name__)
+
 #: Sections of the configuration that decide predictions from each wing's files.
 READS_CAMERA = ("predict.batch_size", "ingest.camera")
-READS_SKY = ("predict.tile_px", "predict.overlap_px", "ingest.sky")
+READS_SKY = ("predict.tile_px", "predict.overlap_px", "predict.outside_range", "ingest.sky")
 
 
 # ---- camera ----------------------------------------------------------------------------------------------------------
@@ -63,7 +66,8 @@ def predict_events(
     Returns
     -------
     dict
-        ``n_images``, ``n_valid``, ``left_out`` (reason -> number of images) and, if written, ``output``.
+        ``n_images``, ``n_valid``, ``left_out`` (reason -> number of images), ``warnings`` if there are any and, if
+        written, ``output``.
 
     Raises
     ------
@@ -78,8 +82,13 @@ def predict_events(
     left_out: Counter[str] = Counter()
     with ExitStack() as stack:
         dl1_path = stack.enter_context(as_dl1(path, kind, cfg))
-        file = stack.enter_context(DL1File(dl1_path))
-        product = stack.enter_context(_dl2_product(path, dl1_path, models, cfg, out, force)) if out else None
+        file = stack.enter_context(DL1File(dl1_path, cfg.ingest.camera.event_types))
+        warnings = file.check(None if telescope is None else [telescope]) if event is None else []
+        for text in warnings:
+            log.warning("%s: %s", path.name, text)
+        product = None
+        if out is not None:
+            product = stack.enter_context(_dl2_product(path, dl1_path, models, cfg, out, force, warnings, started))
         chunks = predict_images(
             file,
             models,
@@ -96,9 +105,10 @@ def predict_events(
             take(predictions)
         if product is not None:
             product.count(counts, left_out)
-    result = {**counts, "left_out": dict(sorted(left_out.items()))}
+    result: dict[str, Any] = {**counts, "left_out": dict(sorted(left_out.items()))}
+    if warnings:
+        result["warnings"] = warnings
     if product is not None:
-        provenance.write_sidecar(out, product.stamp, wall_time_s=round(time.monotonic() - started, 3))
         result["output"] = str(out)
     return result
 
@@ -110,9 +120,15 @@ class _DL2Product:
         self._writer, self.stamp = writer, stamp
 
     def add(self, predictions: "ImagePredictions") -> None:
+        """Every image of a served camera whose trigger is in the file: events of DL2 are triggered ones."""
         if predictions.served:
+            rows = predictions.is_triggered
             self._writer.append(
-                predictions.tel_id, predictions.obs_id, predictions.event_id, predictions.size_pe, predictions.values
+                predictions.tel_id,
+                predictions.obs_id[rows],
+                predictions.event_id[rows],
+                predictions.size_pe[rows],
+                {p: {name: v[rows] for name, v in columns.items()} for p, columns in predictions.values.items()},
             )
 
     def count(self, counts: Mapping[str, int], left_out: Mapping[str, int]) -> None:
@@ -122,7 +138,14 @@ class _DL2Product:
 
 @contextmanager
 def _dl2_product(
-    path: Path, dl1_path: Path, models: "Sequence[CameraModel]", cfg: Config, out: Path, force: bool
+    path: Path,
+    dl1_path: Path,
+    models: "Sequence[CameraModel]",
+    cfg: Config,
+    out: Path,
+    force: bool,
+    warnings: Sequence[str],
+    started: float,
 ) -> Iterator[_DL2Product]:
     from pipeline.camera.dl2 import DL2Writer, Output
 
@@ -130,15 +153,16 @@ def _dl2_product(
     stamp = provenance.stamp(
         "predict",
         config=sections_of(cfg, READS_CAMERA),
+        warnings=warnings,
         input=path.name,
         input_sha256=provenance.sha256_file(path),
         bundles={model.name: model.predictor.card.bundle_sha256 for model in models},
     )
-    with (
-        atomic_output(out, force=force) as temporary,
-        DL2Writer(temporary, dl1_path, outputs, provenance=stamp) as writer,
-    ):
-        yield _DL2Product(writer, stamp)
+    with atomic_output(out, force=force) as temporary:
+        with DL2Writer(temporary, dl1_path, outputs, provenance=stamp) as writer:
+            product = _DL2Product(writer, stamp)
+            yield product
+        provenance.write_sidecar(temporary, product.stamp, wall_time_s=round(time.monotonic() - started, 3))
 
 
 # ---- sky -------------------------------------------------------------------------------------------------------------
@@ -181,7 +205,6 @@ def write_frames(
         f"bundle sha256 {card.bundle_sha256}",
         f"tiles of {cfg.predict.tile_px} px, overlap {cfg.predict.overlap_px} px",
     ]
-    write_products(source, out, products, history, force=force)
     warnings = [text for product in products for text in product.warnings]
     facts: dict[str, Any] = {"input": "image in memory"}
     if isinstance(source, Path):
@@ -193,4 +216,6 @@ def write_frames(
         **facts,
         bundles={card.name: card.bundle_sha256},
     )
-    provenance.write_sidecar(out, stamp, wall_time_s=round(time.monotonic() - started, 3))
+    with atomic_output(out, force=force) as temporary:
+        write_products(source, temporary, products, history)
+        provenance.write_sidecar(temporary, stamp, wall_time_s=round(time.monotonic() - started, 3))

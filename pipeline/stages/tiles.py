@@ -19,7 +19,7 @@ from pipeline.stages.inputs import failed, planned_outputs
 log = get_logger(__name__)
 
 #: Sections of the configuration that decide the tiles of each wing.
-READS_CAMERA = ("tiles.camera", "tiles.splits", "seed")
+READS_CAMERA = ("ingest.camera.event_types", "tiles.camera", "tiles.splits", "seed")
 READS_SKY = ("tiles.sky", "tiles.splits", "seed")
 
 
@@ -76,25 +76,35 @@ def make_tiles(
 def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> dict[str, Any]:
     """Tiles of one DL1 file: counts of accepted and rejected images, by reason."""
     from pipeline.camera.dl1 import DL1File
-    from pipeline.camera.tiling import CHANNELS, chosen_camera, column_types, shard_attributes, target_types, tile_file
+    from pipeline.camera.tiling import (
+        CHANNELS,
+        chosen_camera,
+        column_types,
+        missing_truth,
+        shard_attributes,
+        target_types,
+        tile_file,
+    )
     from pipeline.inputs.image import ImageRecipe
     from pipeline.tiles.shards import ShardWriter
 
     started = time.monotonic()
     recipe = ImageRecipe.of(cfg.tiles.camera)
     rejected: Counter[str] = Counter()
-    with DL1File(path) as file:
+    missing: Counter[str] = Counter()
+    with DL1File(path, cfg.ingest.camera.event_types) as file:
+        warnings = file.check() + (file.unknown_pointings() if file.has_truth else [])
         identity = chosen_camera(file, cfg.tiles.camera.camera)
         other = sum(file.n_images_of(t) for t in file.tel_ids if file.telescopes[t].identity != identity)
         stamped = provenance.stamp(
             "tiles",
             config=sections_of(cfg, READS_CAMERA),
+            warnings=warnings,
             input=path.name,
             input_sha256=provenance.sha256_file(path),
         )
-        with (
-            atomic_output(out, force=force) as temporary,
-            ShardWriter(
+        with atomic_output(out, force=force) as temporary:
+            with ShardWriter(
                 temporary,
                 channels=CHANNELS,
                 tile_shape=(recipe.size_px, recipe.size_px),
@@ -103,20 +113,27 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
                 attributes=shard_attributes(file, recipe, identity) | {"provenance": stamped},
                 columns=column_types(truth=file.has_truth),
                 targets=target_types((recipe.size_px, recipe.size_px), truth=file.has_truth),
-            ) as writer,
-        ):
-            for batch, left_out in tile_file(file, recipe, identity):
-                batch.split = _splits(file.source, file.obs_ids, batch.events, cfg)
-                writer.append(batch)
-                rejected.update(left_out)
-            n_tiles = writer.n_tiles
-        n_images = file.n_images
-    if other:
-        rejected["other camera"] = other
-    if n_images != n_tiles + rejected.total():
-        raise RuntimeError(f"{path}: {n_images} images, but {n_tiles} tiles and {rejected.total()} rejected")
-    counts = {"n_images": n_images, "n_tiles": n_tiles, "rejected": dict(rejected)}
-    provenance.write_sidecar(out, stamped, **counts, wall_time_s=round(time.monotonic() - started, 2))
+            ) as writer:
+                for batch, left_out in tile_file(file, recipe, identity):
+                    batch.split = _splits(file.source, file.obs_ids, batch.events, cfg)
+                    writer.append(batch)
+                    rejected.update(left_out)
+                    missing.update(missing_truth(batch))
+                n_images, n_tiles = file.n_images, writer.n_tiles
+                of_tiles = [f"{count} of {n_tiles} tiles have {what}" for what, count in missing.items() if count]
+                if of_tiles:
+                    writer.add_warnings(of_tiles)
+                    warnings += of_tiles
+            if other:
+                rejected["other camera"] = other
+            if n_images != n_tiles + rejected.total():
+                raise RuntimeError(f"{path}: {n_images} images, but {n_tiles} tiles and {rejected.total()} rejected")
+            counts = {"n_images": n_images, "n_tiles": n_tiles, "rejected": dict(rejected)}
+            if warnings:
+                counts["warnings"] = warnings
+            provenance.write_sidecar(temporary, stamped, **counts, wall_time_s=round(time.monotonic() - started, 2))
+    for text in warnings:
+        log.warning("%s: %s", path.name, text)
     log.info("%s: %d of %d images on tiles (%s)", path.name, n_tiles, n_images, _listed(rejected))
     return {"output": str(out), "camera": identity} | counts
 

@@ -69,7 +69,9 @@ class Decoder:
         """
         raise NotImplementedError
 
-    def flags(self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float) -> np.ndarray:
+    def flags(
+        self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float, kept: np.ndarray | None = None
+    ) -> np.ndarray:
         """DQ bits that a result adds to a frame, shape (H, W), uint16; none by default.
 
         Parameters
@@ -80,5 +82,7 @@ class Decoder:
             What was known before.
         noise : float
             Rms of the frame's background.
+        kept : ndarray of bool, shape (H, W), optional
+            Pixels that keep their measured value, whatever was predicted for them.
         """
         return np.zeros(dq.shape, np.uint16)

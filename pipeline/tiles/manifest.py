@@ -19,15 +19,16 @@ from pipeline.config.merge import first_problem
 from pipeline.documents import read_json
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import atomic_output
-from pipeline.provenance import sha256_file
+from pipeline.provenance import sha256_file, write_sidecar
 from pipeline.tiles.layout import Channel
 from pipeline.tiles.shards import Shard
 from pipeline.tiles.splits import SPLITS
-from pipeline.tiles.weighting import Weighting, equalise
+from pipeline.tiles.weighting import Weighting, equalise, starved_classes, usable_rows
 
 FORMAT_NAME = "lightpool-manifest"
 FORMAT_VERSION = 2
 
+_MAX_NAMES = 5  # of files in a message
 #: Facts in a shard's attributes that all shards of a manifest must share.
 SHARED_ATTRIBUTES = ("camera_identity", "recipe", "unit", "target")
 
@@ -232,6 +233,9 @@ def write_manifest(
 ) -> Manifest:
     """Describe `shards` in one manifest; only event columns are read, never images.
 
+    Shards without truth are left out if others have it: their tiles belong to no class, and have no targets. What is
+    left out or counts nothing is said in ``provenance["warnings"]``.
+
     Parameters
     ----------
     shards : sequence of path
@@ -268,30 +272,38 @@ def write_manifest(
             _check_inside(out, path)
     with atomic_output(out, force=force) as temporary:
         common, entries, events = _read_shards(paths, relative)
-        if not events:
+        if not any(len(columns["split"]) for columns in events):
             raise UserError(f"none of the {len(paths)} shards has a tile; loosen the cuts (tiles.*.cuts) or add runs")
-        names = set.intersection(*(set(columns) for columns in events))
-        merged = {name: np.concatenate([columns[name] for columns in events]) for name in sorted(names)}
-        split = merged.pop("split")
-        has_classes = class_column in merged
-        weighting = _weighting(merged, class_column, equalised or {}, max_weight) if has_classes else None
+        kept, warnings = _with_truth(entries, events, class_column)
+        entries, events = [entries[place] for place in kept], [events[place] for place in kept]
+        filled = [columns for columns in events if len(columns["split"])]
+        split = np.concatenate([columns["split"] for columns in filled])
+        classes = _joined(filled, class_column) if class_column in filled[0] else None
+        weighting = None
+        if classes is not None and equalised:
+            weighting, more = _weighting(filled, class_column, equalised, max_weight)
+            warnings += more
+        facts = dict(provenance or {})
+        if warnings:
+            facts["warnings"] = [*facts.get("warnings", ()), *warnings]
         content = {
             "format": FORMAT_NAME,
             "format_version": FORMAT_VERSION,
             **common,
             "shards": entries,
-            "counts": _counts(split, merged[class_column] if has_classes else None),
+            "counts": _counts(split, classes),
             "weighting": weighting.to_json() if weighting else None,
-            "provenance": dict(provenance or {}),
+            "provenance": facts,
         }
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+        write_sidecar(temporary, content["provenance"])
     return Manifest.load(out, shards_outside=shards_outside)
 
 
 def _read_shards(
     paths: Sequence[Path], relative: Sequence[str]
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, np.ndarray]]]:
-    """What all shards have in common, an entry for each of them, and the event columns of those with tiles."""
+    """What all shards have in common, and for each of them an entry and the event columns."""
     entries, events = [], []
     first: Shard | None = None
     for path, entry in zip(paths, relative, strict=True):
@@ -307,8 +319,7 @@ def _read_shards(
                     "n_groups": shard.n_groups,
                 }
             )
-            if shard.n_tiles:
-                events.append(shard.read_columns([*shard.columns, "split"]))
+            events.append(shard.read_columns([*shard.columns, "split"]))
     common = {
         "wing": first.wing,
         "channels": [{"name": channel.name, "unit": channel.unit} for channel in first.channels],
@@ -318,14 +329,46 @@ def _read_shards(
     return common, entries, events
 
 
+def _with_truth(
+    entries: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, np.ndarray]], class_column: str | None
+) -> tuple[list[int], list[str]]:
+    """Shards that stay in the manifest, and a sentence about the others, if there are any."""
+    filled = [place for place, columns in enumerate(events) if len(columns["split"])]
+    without = [place for place in filled if class_column not in events[place]]
+    if not without or len(without) == len(filled):
+        return list(range(len(entries))), []
+    names = [Path(entries[place]["path"]).name for place in without]
+    shown = ", ".join(names[:_MAX_NAMES]) + (f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else "")
+    n_tiles = sum(entries[place]["n_tiles"] for place in without)
+    return [place for place in range(len(entries)) if place not in without], [
+        f"{len(without)} of {len(entries)} shards ({n_tiles} tiles) have no {class_column} and are left out, because "
+        f"the others have it: {shown}"
+    ]
+
+
+def _joined(events: Sequence[Mapping[str, np.ndarray]], name: str) -> np.ndarray:
+    """A column of all shards; NaN where a shard does not have it."""
+    return np.concatenate(
+        [columns[name] if name in columns else np.full(len(columns["split"]), np.nan) for columns in events]
+    )
+
+
 def _weighting(
-    columns: Mapping[str, np.ndarray], class_column: str, equalised: Mapping[str, int], max_weight: float
-) -> Weighting | None:
-    """The table that equalises the classes, from those of the columns that the shards have; None without any."""
-    n_bins = {name: n for name, n in equalised.items() if name in columns}
-    if not equalised or not all(np.isfinite(columns[name]).all() for name in n_bins):
-        return None
-    return equalise(columns, class_column, n_bins, max_weight)
+    events: Sequence[Mapping[str, np.ndarray]], class_column: str, equalised: Mapping[str, int], max_weight: float
+) -> tuple[Weighting | None, list[str]]:
+    """The table that equalises the classes, from those of the columns that the shards have, and what it leaves out."""
+    # Tiles of all shards have to have a column, or the reader could not give them a weight.
+    n_bins = {name: n for name, n in equalised.items() if all(name in columns for columns in events)}
+    columns = {name: _joined(events, name) for name in (class_column, *n_bins)}
+    keep, n_bins, warnings = usable_rows(columns, class_column, n_bins)
+    columns = {name: columns[name][keep] for name in (class_column, *n_bins)}
+    warnings += [
+        f"a shard has no column {name}; the classes are not equalised in it"
+        for name in equalised
+        if any(name in each for each in events) and not all(name in each for each in events)
+    ]
+    weighting = equalise(columns, class_column, n_bins, max_weight)
+    return weighting, warnings + (starved_classes(weighting, columns) if weighting else [])
 
 
 def _check_alike(first: Shard, other: Shard) -> None:

@@ -257,6 +257,13 @@ class ShardWriter:
             if self.n_tiles + start > 0:
                 self._offsets.append(self.n_tiles + start)
 
+    def add_warnings(self, warnings: Sequence[str]) -> None:
+        """Add to the warnings of the provenance what became known while the tiles were made."""
+        attributes = json.loads(self._file.attrs["attributes"])
+        stamped = attributes["provenance"]
+        stamped["warnings"] = [*stamped.get("warnings", ()), *warnings]
+        self._file.attrs["attributes"] = json.dumps(attributes, sort_keys=True)
+
     def close(self) -> None:
         """Write the group offsets and close the file."""
         if not self._file:

@@ -3,7 +3,8 @@
 Without them a classifier learns the spectra and the field positions that happened to be simulated. The weight of a
 tile is a product of one factor per column, found by iterative proportional fitting ("raking", Deming & Stephan 1940,
 Ann. Math. Stat. 11, 427): each column's weighted histogram is brought to the geometric mean of the classes'
-histograms, in turn, until all fit. A bin that one class does not reach has weight zero in every class.
+histograms, in turn, until all fit. A bin that one class does not reach has weight zero in every class, and so has a
+tile without a finite value in one of the columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,9 @@ from typing import Any
 import numpy as np
 
 _ITERATIONS = 100
+_STARVED = 0.5
+#: What ctapipe writes for a particle that it does not know: the largest number of 16 bit.
+UNKNOWN_CLASS = 32767
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,16 @@ class Weighting:
         return [self.class_column, *(column.name for column in self.columns)]
 
     def weights(self, events: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Weight of each tile, shape (N,), float32; tiles of an unknown class get 0."""
+        """Weight of each tile, shape (N,), float32; 0 for an unknown class or a value that is not finite."""
         classes = np.asarray(events[self.class_column])
         result = np.zeros(len(classes), np.float32)
         for name, scale in self.scale.items():
             member = classes == int(name)
             weight = np.full(int(member.sum()), scale)
             for column in self.columns:
-                weight *= np.asarray(column.factors[name])[column.bins(np.asarray(events[column.name])[member])]
+                values = np.asarray(events[column.name])[member]
+                weight *= np.asarray(column.factors[name])[column.bins(values)]
+                weight[~np.isfinite(values)] = 0
             result[member] = np.minimum(weight, self.max_weight)
         return result
 
@@ -145,6 +151,70 @@ def equalise(
         for column in bins
     ]
     return Weighting(class_column, columns, scale, max_weight, effective)
+
+
+def usable_rows(
+    events: Mapping[str, np.ndarray], class_column: str, bins: Mapping[str, int]
+) -> tuple[np.ndarray, dict[str, int], list[str]]:
+    """Which tiles and which columns classes can be equalised in, and what is left out, in sentences.
+
+    A column that has no value for a whole class is left out, for without it every tile would be. Tiles without a
+    finite value in one of the others, or of an unknown particle, are left out one by one.
+
+    Parameters
+    ----------
+    events, class_column, bins
+        As for `equalise`, but values may be missing: NaN.
+
+    Returns
+    -------
+    keep : ndarray of bool, shape (N,)
+    bins : dict
+        The columns that remain.
+    warnings : list of str
+    """
+    classes = np.asarray(events[class_column])
+    keep = classes != UNKNOWN_CLASS
+    warnings = []
+    if n_unknown := int(np.count_nonzero(~keep)):
+        warnings.append(
+            f"{n_unknown} of {len(keep)} tiles are of an unknown particle and have weight 0 where classes are equalised"
+        )
+    finite = {name: np.isfinite(np.asarray(events[name], np.float64)) for name in bins}
+    remaining = {}
+    for name, n_bins in bins.items():
+        without = [value for value in np.unique(classes[keep]).tolist() if not finite[name][classes == value].any()]
+        if without:
+            warnings.append(
+                f"no tile of class {', '.join(map(str, without))} has a value of {name}; the classes are not equalised "
+                "in it"
+            )
+        else:
+            remaining[name] = n_bins
+    for name in remaining:
+        lost = keep & ~finite[name]
+        keep &= finite[name]
+        if lost.any():
+            warnings.append(
+                f"{np.count_nonzero(lost)} of {len(keep)} tiles have no {name} and weight 0 where classes are equalised"
+            )
+    return keep, remaining, warnings
+
+
+def starved_classes(weighting: Weighting, events: Mapping[str, np.ndarray]) -> list[str]:
+    """Sentences about classes that lose most of their tiles because another class does not reach the same bins."""
+    classes = np.asarray(events[weighting.class_column])
+    weights = weighting.weights(events)
+    sentences = []
+    for name in weighting.scale:
+        own = weights[classes == int(name)]
+        if (n_lost := int(np.count_nonzero(own == 0))) > _STARVED * len(own):
+            columns = ", ".join(column.name for column in weighting.columns)
+            sentences.append(
+                f"{n_lost} of {len(own)} tiles of class {name} have weight 0, because another class has none with such "
+                f"values of {columns}; leave a class of few tiles out, or simulate equal ranges"
+            )
+    return sentences
 
 
 def _quantile_edges(values: np.ndarray, n_bins: int) -> list[float]:

@@ -239,7 +239,7 @@ def test_an_event_of_ctapipe(folder, energy):
         ("run.dl1.h5", {"read_noise_e": 3.0}, lightpool.UserError, "read_noise_e is for frames, and tiny_energy is"),
         ("run.dl1.h5", {"out": "x.fits"}, lightpool.UserError, "cannot be written as x.fits; end the name in .h5"),
         ("run.dl1.h5", {"out": "run.dl1.h5"}, lightpool.UserError, "run.dl1.h5 exists; .* set overwrite=True"),
-        ("nowhere.h5", {}, lightpool.UserError, "cannot read nowhere.h5"),
+        ("nowhere.h5", {}, lightpool.UserError, "nowhere.h5 does not exist"),
     ],
 )
 def test_what_a_model_of_camera_images_refuses(folder, energy, monkeypatch, data, kwargs, error, message):
@@ -277,7 +277,7 @@ def test_an_array_is_in_adu_and_comes_back_as_an_array(denoise, frame):
     with_unit = denoise.predict(frame.data * u.adu, gain_e_per_adu=2.0, read_noise_e=4.0)
     assert with_unit.data.unit == u.adu
     np.testing.assert_array_equal(bare.data, with_unit.data.value)
-    assert "gain 2 electron/adu" in bare.notes[0]
+    assert "gain 2 electron/adu from the configuration" in bare.notes
     np.testing.assert_allclose(bare.data, frame.data, rtol=1e-5)  # the tiny model believes every pixel
     assert denoise.predict(frame.data * u.count).data.unit == u.count
 

@@ -118,7 +118,7 @@ def test_selected_events(stereo):
 
 def test_far_rows_are_read_apart(stereo, monkeypatch):
     with DL1File(stereo[0]) as file:
-        monkeypatch.setattr("pipeline.camera.dl1.reader._FAR_ROWS", 2)
+        monkeypatch.setattr("pipeline.camera.dl1.image_keys._FAR_ROWS", 2)
         read = file.read(1, np.array([0, 1, 3, 18]))
         everything = next(file.chunks(tel_ids=[1]))
     np.testing.assert_array_equal(read.event_id, [0, 1, 101, 900])

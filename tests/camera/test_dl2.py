@@ -246,11 +246,20 @@ def test_a_failure_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run.dl1.h5"]
 
 
-def test_rows_in_another_order_are_refused(tmp_path):
-    events = write_dl1(tmp_path / "run.dl1.h5")
-    events[1] = events[1][::-1]
-    with pytest.raises(InputFileError, match="do not list the events in the order"):
-        write_dl2(tmp_path / "run.dl2.h5", tmp_path / "run.dl1.h5", events)
+def test_predictions_may_come_in_any_order(dl2, tmp_path):
+    path, written = dl2
+    with DL2Writer(
+        tmp_path / "run.dl2.h5", path.with_name("run.dl1.h5"), OUTPUTS, provenance={"stage": "predict"}
+    ) as writer:
+        for tel_id, rows in reversed(written.items()):
+            order = np.random.default_rng(tel_id).permutation(len(rows["event_id"]))
+            energy = rows["energy"][order]
+            values = {
+                "net_e": {"reco_energy_tev": energy, "reco_energy_uncert_tev": 0.1 * energy},
+                "net_g": {"gammaness": rows["gammaness"][order]},
+            }
+            writer.append(tel_id, np.full(len(order), 3), rows["event_id"][order], rows["size"][order], values)
+    assert _rows(tmp_path / "run.dl2.h5") == _rows(path)
 
 
 def test_a_file_without_triggers_is_refused_at_once(tmp_path):

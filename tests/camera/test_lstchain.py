@@ -1,3 +1,5 @@
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -5,11 +7,13 @@ import pytest
 from pipeline.camera.dl1 import DL1File
 from pipeline.camera.lstchain import convert
 from pipeline.errors import InputFileError
+from pipeline.stages.info import describe_file
 
 N_PIXELS, N_EVENTS = 37, 12
 _LAYOUT = "configuration/instrument/subarray/layout"
 _IMAGES = "dl1/event/telescope/image/LST_LSTCam"
 _PARAMETERS = "dl1/event/telescope/parameters/LST_LSTCam"
+_RUN, _THROWN = "simulation/run_config", "simulation/thrown_event_distribution"
 
 
 def table(file, path, units=None, attributes=None, **columns):
@@ -96,7 +100,9 @@ def write_lstchain(path, *, simulated, n=N_EVENTS):
 def test_simulated_file(tmp_path):
     path, image = write_lstchain(tmp_path / "mc.h5", simulated=True)
     counts = convert(path, tmp_path / "mc.dl1.h5")
-    assert counts == {"n_events": 12, "n_images": 12, "n_telescopes": 1, "notes": []}
+    assert counts == {
+        "n_events": 12, "n_images": 12, "n_telescopes": 1, "notes": ["no histogram of thrown showers"],
+    }  # fmt: skip
     with DL1File(tmp_path / "mc.dl1.h5") as file:
         chunk = next(file.chunks())
         assert file.obs_ids == [7]
@@ -167,9 +173,11 @@ def replace(path, name, **columns):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        (_IMAGES, {"image_mask": None}, r"image/LST_LSTCam has no column image_mask"),
+        (_IMAGES, {"image_mask": None}, r"image/LST_LSTCam lacks the column image_mask"),
         (_IMAGES, {"event_id": 5}, "are not of the same events"),
-        (_IMAGES, {"obs_id": np.arange(N_EVENTS) // 6}, r"holds runs \[0, 1\]"),
+        (_LAYOUT, {"camera_index": -1}, r"camera number -1 \(geometry_-1\) cannot be read"),
+        (_PARAMETERS, {"alt_tel": None}, "parameters/LST_LSTCam lacks the column alt_tel"),
+        (_PARAMETERS, {"event_type": 0}, "holds no showers: its 12 images are calibration events"),
         (_LAYOUT, {"tel_id": 3}, "images of telescope 1, which the file does not describe"),
     ],
 )
@@ -188,8 +196,189 @@ def test_files_that_are_not_whole(tmp_path):
     with pytest.raises(InputFileError, match=r"incomplete: camera number 0 \(geometry_0\) cannot be read"):
         convert(path, tmp_path / "out.dl1.h5")
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(InputFileError, match="is not a whole lstchain DL1 file"):
+    with pytest.raises(InputFileError, match="is cut short"):
         convert(path, tmp_path / "out.dl1.h5")
+
+
+def test_parameters_without_images(tmp_path):
+    path, _ = write_lstchain(tmp_path / "in.h5", simulated=True)
+    with h5py.File(path, "r+") as file:
+        del file[_IMAGES]
+    with pytest.raises(InputFileError, match="holds image parameters without the images; make it again with r0_to_dl1"):
+        convert(path, tmp_path / "out.dl1.h5")
+    lines = describe_file(path)
+    assert any("it holds image parameters without the images" in line for line in lines)
+    assert any(line.split()[:2] == ["images", "0"] for line in lines)
+
+
+# ---- merged files ----------------------------------------------------------------------------------------------------
+def merged(folder, *changes):
+    """Simulated files joined as lstchain does it, by appending tables; each with other columns of its parameters."""
+    parts = []
+    for number, change in enumerate(changes):
+        path, _ = write_lstchain(folder / f"part{number}.h5", simulated=True)
+        with h5py.File(path, "r+") as file:
+            edges = {"bins_energy": [[0.1, 1.0, 10.0]], "bins_core_dist": [[0.0, 100.0, 200.0, 300.0]]}
+            histogram = np.full((1, 2, 3), number + 1.0, np.float32)
+            table(file, _THROWN, num_entries=[10 + number], histogram=histogram, **edges)
+        replace(path, _PARAMETERS, **change)
+        replace(path, _IMAGES, **{name: value for name, value in change.items() if name in ("obs_id", "event_id")})
+        replace(path, _RUN, n_showers=100 + number)
+        parts.append(path)
+    whole = folder / "merged.h5"
+    whole.write_bytes(parts[0].read_bytes())
+    for node in (_IMAGES, _PARAMETERS, _RUN, _THROWN):
+        rows = []
+        for path in parts:
+            with h5py.File(path) as file:
+                rows.append(file[node][:])
+        with h5py.File(whole, "r+") as file:
+            attributes = dict(file[node].attrs)
+            del file[node]
+            file[node] = np.concatenate(rows)
+            file[node].attrs.update(attributes)
+    return whole
+
+
+def truths(path):
+    """obs_id -> true energies and offsets of its images."""
+    found = {}
+    with DL1File(path) as file:
+        for chunk in file.chunks():
+            for run in np.unique(chunk.obs_id).tolist():
+                here = chunk.obs_id == run
+                found[run] = [
+                    sorted(set(chunk.truth[name][here].round(3).tolist()))
+                    for name in ("true_energy_tev", "true_offset_deg", "true_primary_id")
+                ]
+    return found
+
+
+def thrown(path):
+    with h5py.File(path) as file:
+        rows = file["/simulation/service/shower_distribution"][:]
+        runs = file["/configuration/simulation/run"][:]
+    return dict(zip(rows["obs_id"].tolist(), rows["n_entries"].tolist(), strict=True)), dict(
+        zip(runs["obs_id"].tolist(), runs["n_showers"].tolist(), strict=True)
+    )
+
+
+def test_merged_runs_keep_their_own_settings(tmp_path):
+    from ctapipe.io import EventSource, TableLoader
+
+    # The second run points 30 deg to the side, and its showers come from there.
+    path = merged(tmp_path, {}, {"obs_id": 8, "mc_energy": 900.0, "az_tel": 3.0 + np.pi / 6, "mc_az": 3.0 + np.pi / 6})
+    counts = convert(path, tmp_path / "out.dl1.h5")
+    assert (counts["n_events"], counts["n_images"], counts["notes"]) == (24, 24, [])
+    assert "warnings" not in counts
+    found = truths(tmp_path / "out.dl1.h5")
+    assert found[8] == [[0.9], [0.0], [101]]
+    assert found[7][0] == [0.25]
+    assert max(found[7][1]) < 0.02
+    assert thrown(tmp_path / "out.dl1.h5") == ({7: 10, 8: 11}, {7: 100, 8: 101})
+    with EventSource(tmp_path / "out.dl1.h5", focal_length_choice="EQUIVALENT") as source:
+        assert [block.obs_id for block in source.observation_blocks.values()] == [7, 8]
+        assert len(list(source)) == 24
+    with TableLoader(tmp_path / "out.dl1.h5") as loader:
+        assert loader.read_shower_distribution()["n_entries"].tolist() == [10, 11]
+        assert len(loader.read_telescope_events(simulated=True)) == 24
+
+
+def test_simulations_of_one_run_number(tmp_path, caplog):
+    """Gammas and protons with the same ids: each image keeps its own shower."""
+    path = merged(tmp_path, {}, {"mc_energy": 9000.0, "mc_type": 0}, {"obs_id": 12})
+    counts = convert(path, tmp_path / "out.dl1.h5")
+    text = "2 simulations are merged under the run number 7; all but the first are written as run 13"
+    assert counts["warnings"] == [text]
+    assert f"merged.h5: {text}" in caplog.text
+    assert counts["n_events"] == 36
+    found = truths(tmp_path / "out.dl1.h5")
+    assert {run: (energy, kind) for run, (energy, _, kind) in found.items()} == {
+        7: ([0.25], [101]), 12: ([0.25], [101]), 13: ([9.0], [0]),
+    }  # fmt: skip
+    # Without run numbers in its table the settings are in the order of the file.
+    assert thrown(tmp_path / "out.dl1.h5") == ({7: 10, 12: 12, 13: 11}, {7: 100, 12: 102, 13: 101})
+    with DL1File(tmp_path / "out.dl1.h5") as file:
+        assert json.loads(file.provenance)["warnings"] == [text]
+    sidecar = json.loads((tmp_path / "out.dl1.h5.provenance.json").read_text())
+    assert sidecar["warnings"] == [text]
+
+
+def test_pointings_of_one_run_number(tmp_path):
+    """Two simulations with other events, one number and two directions are two runs."""
+    other = {"event_id": 5000 + np.arange(N_EVENTS), "az_tel": 0.0, "mc_az": 2 * np.pi}
+    counts = convert(merged(tmp_path, {}, other), tmp_path / "out.dl1.h5")
+    assert "2 simulations are merged under the run number 7" in counts["warnings"][0]
+    found = truths(tmp_path / "out.dl1.h5")
+    assert found[8][1] == [0.0]
+    assert max(found[7][1]) < 0.02
+
+
+def test_a_file_merged_with_itself(tmp_path):
+    with pytest.raises(InputFileError, match="run 7, event 100, telescope 1 stands more than once"):
+        convert(merged(tmp_path, {}, {}), tmp_path / "out.dl1.h5")
+    path, _ = write_lstchain(tmp_path / "observed.h5", simulated=False)
+    for name in (_IMAGES, _PARAMETERS):
+        replace(path, name, event_id=np.arange(N_EVENTS) // 2)
+    with pytest.raises(InputFileError, match="run 7, event 0, telescope 1 stands more than once"):
+        convert(path, tmp_path / "out.dl1.h5")
+
+
+def test_large_numbers_are_kept(tmp_path):
+    path, _ = write_lstchain(tmp_path / "in.h5", simulated=False)
+    event_id = 2**40 + np.arange(N_EVENTS)
+    replace(path, _IMAGES, obs_id=2**33 + 1, event_id=event_id)
+    replace(path, _PARAMETERS, event_id=event_id)
+    convert(path, tmp_path / "out.dl1.h5")
+    with DL1File(tmp_path / "out.dl1.h5") as file:
+        assert file.obs_ids == [2**33 + 1]
+        chunk = next(file.chunks())
+    assert chunk.obs_id.tolist() == [2**33 + 1] * 11
+    assert chunk.event_id.tolist() == np.delete(event_id, 3).tolist()
+
+
+# ---- pointings and times ---------------------------------------------------------------------------------------------
+def test_pointing_across_north(tmp_path):
+    path, _ = write_lstchain(tmp_path / "in.h5", simulated=False)
+    replace(path, _PARAMETERS, az_tel=np.linspace(-0.002, 0.003, N_EVENTS) % (2 * np.pi))
+    assert "warnings" not in convert(path, tmp_path / "out.dl1.h5")
+    with DL1File(tmp_path / "out.dl1.h5") as file:
+        assert file.pointing == pytest.approx((np.degrees(1.2), np.degrees(0.0005)), abs=1e-4)
+
+
+def test_missing_pointings(tmp_path):
+    path, _ = write_lstchain(tmp_path / "in.h5", simulated=False)
+    alt_rad = np.full(N_EVENTS, 1.2)
+    alt_rad[[4, 5]] = np.nan, 70.0  # degrees in a column of radians are no altitude
+    replace(path, _PARAMETERS, alt_tel=alt_rad)
+    text = "2 of 12 images have no pointing (alt_tel, az_tel); that of their run's other images is used"
+    assert convert(path, tmp_path / "out.dl1.h5")["warnings"] == [text]
+    with DL1File(tmp_path / "out.dl1.h5") as file:
+        assert file.pointing == pytest.approx(np.degrees((1.2, 3.0 + 5.5e-4)), abs=1e-2)
+    with h5py.File(tmp_path / "out.dl1.h5") as raw:
+        assert np.isfinite(raw["/dl0/monitoring/telescope/pointing/tel_001"]["azimuth"]).all()
+
+
+def test_missing_times(tmp_path):
+    from ctapipe.io import EventSource
+
+    path, _ = write_lstchain(tmp_path / "in.h5", simulated=False)
+    time_s = 1.6e9 + np.arange(N_EVENTS)
+    time_s[6:8] = np.nan, 1e30
+    replace(path, _PARAMETERS, trigger_time=time_s)
+    text = "2 of 12 images have no trigger_time; 1970-01-01 is written as theirs"
+    assert convert(path, tmp_path / "out.dl1.h5")["warnings"] == [text]
+    with EventSource(tmp_path / "out.dl1.h5", focal_length_choice="EQUIVALENT") as source:
+        assert len(list(source)) == 11
+
+
+def test_truth_without_the_settings_of_the_simulation(tmp_path):
+    path, _ = write_lstchain(tmp_path / "in.h5", simulated=True)
+    with h5py.File(path, "r+") as file:
+        del file[_RUN]
+    counts = convert(path, tmp_path / "out.dl1.h5")
+    assert "how its showers were thrown is not known" in counts["warnings"][0]
+    assert truths(tmp_path / "out.dl1.h5")[7][0] == [0.25]
 
 
 @pytest.mark.parametrize(("name", "simulated"), [("lstchain_gamma.h5", True), ("lstchain_lst1_observed.h5", False)])
@@ -203,6 +392,7 @@ def test_real_files(data_dir, tmp_path, name, simulated):
     assert bool(chunk.truth) == simulated
     if simulated:
         assert chunk.truth["true_energy_tev"] == pytest.approx(parameters["mc_energy"])
+        assert thrown(tmp_path / "out.dl1.h5") == ({2401: 100}, {2401: 10})
         with h5py.File(tmp_path / "out.dl1.h5") as ours:
             found = ours["/dl1/event/telescope/parameters/tel_001"][:]
         assert found["hillas_intensity"] == pytest.approx(parameters["intensity"], rel=1e-6)

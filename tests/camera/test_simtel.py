@@ -1,5 +1,9 @@
 """Ingest of sim_telarray files; all tests need real ones."""
 
+import gzip
+import json
+import struct
+
 import h5py
 import numpy as np
 import pytest
@@ -112,8 +116,12 @@ def test_what_was_whole_is_kept(small, tmp_path):
     path.write_bytes(content[: int(0.6 * len(content))])
     counts = ingest_simtel(path, tmp_path / "cut.dl1.h5", CFG)
     assert counts["n_events"] == 2
-    assert counts["notes"] == ["ends in the middle, after event 2"]
+    assert counts["notes"] == []
+    (warning,) = counts["warnings"]
+    assert warning == "ends in the middle, after event 2; only what comes before was read"
+    assert json.loads((tmp_path / "cut.dl1.h5.provenance.json").read_text())["warnings"] == [warning]
     with DL1File(tmp_path / "cut.dl1.h5") as file, DL1File(small[1]) as whole:
+        assert json.loads(file.provenance)["warnings"] == [warning]
         assert file.n_images == 5
         np.testing.assert_array_equal(next(file.chunks()).image, next(whole.chunks()).image[:2])
 
@@ -126,7 +134,7 @@ def test_what_is_damaged_is_left_out(small, tmp_path):
     path.write_bytes(content)
     counts = ingest_simtel(path, tmp_path / "damaged.dl1.h5", CFG)
     assert counts["n_events"] == 2
-    assert "ends or is damaged after event 2" in counts["notes"][0]
+    assert "ends or is damaged after event 2" in counts["warnings"][0]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +146,61 @@ def test_nothing_whole(small, tmp_path, share, message):
     with pytest.raises(InputFileError, match=message):
         ingest_simtel(path, tmp_path / "cut.dl1.h5", CFG)
     assert [entry.name for entry in tmp_path.iterdir()] == ["cut.simtel"]
+
+
+@pytest.mark.parametrize("step", ["calibrate", "write"])
+def test_an_event_that_cannot_be_written(small, tmp_path, monkeypatch, step):
+    """Whatever ctapipe makes of damaged numbers: the events before are kept, and no part of this one."""
+    from ctapipe.calib import CameraCalibrator
+    from ctapipe.io import DataWriter
+
+    kind = CameraCalibrator if step == "calibrate" else DataWriter
+    whole = kind.__call__
+
+    def fail_at_third(self, event, *args):
+        if step == "write":
+            whole(self, event, *args)
+        if event.index.event_id == 1700:
+            raise ValueError("operands could not be broadcast")
+        return whole(self, event, *args) if step == "calibrate" else None
+
+    monkeypatch.setattr(kind, "__call__", fail_at_third)
+    counts = ingest_simtel(small[0], tmp_path / "out.dl1.h5", CFG)
+    assert (counts["n_events"], counts["n_images"]) == (2, 5)
+    (warning,) = counts["warnings"]
+    assert warning.startswith("is damaged after event 2 (ValueError: operands could not be broadcast)")
+    with DL1File(tmp_path / "out.dl1.h5") as file:
+        assert (file.n_events, file.n_images) == (2, 5)
+
+
+def test_a_full_disk_is_no_damage_of_the_input(small, tmp_path, monkeypatch):
+    from ctapipe.io import DataWriter
+
+    def full(self, event):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(DataWriter, "__call__", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        ingest_simtel(small[0], tmp_path / "out.dl1.h5", CFG)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_camera_that_cannot_be_one(small, tmp_path):
+    content = small[3].replace(struct.pack("<f", 28.0), struct.pack("<f", 28000.0))
+    (tmp_path / "odd.simtel").write_bytes(content)
+    with pytest.raises(InputFileError, match=r"camera LSTS-design of telescope 1 cannot be used: .* is 28000 m"):
+        ingest_simtel(tmp_path / "odd.simtel", tmp_path / "out.dl1.h5", CFG)
+
+
+def test_a_wrong_checksum_puts_every_event_in_doubt(small, tmp_path):
+    packed = bytearray(gzip.compress(small[3], 1))
+    packed[-8] ^= 1
+    (tmp_path / "odd.simtel.gz").write_bytes(packed)
+    counts = ingest_simtel(tmp_path / "odd.simtel.gz", tmp_path / "out.dl1.h5", CFG)
+    (warning,) = counts["warnings"]
+    assert counts["n_events"] == 4
+    assert warning.startswith("its compressed data are damaged (BadGzipFile: CRC check failed")
+    assert warning.endswith("numbers in any of its 4 events may be wrong; copy it again")
 
 
 def test_selection_by_configuration(data_dir, tmp_path):

@@ -275,7 +275,7 @@ def test_a_file_unlike_the_others_is_named(night, calibrated, tmp_path):
     files = night()
     config = SkyIngestConfig(bias=(files["bias"], files["bias"], files["flat"]))
     result = ingest_frame(files["frame"], tmp_path / "o.fits", config)
-    assert any("the bias flat.fits has a level of" in note for note in result["notes"])
+    assert any("the bias flat.fits has a level of" in text for text in result["warnings"])
 
 
 def test_flags_of_an_ingested_master_are_heeded(night, calibrated, tmp_path):

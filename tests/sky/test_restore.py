@@ -20,6 +20,7 @@ class Smoother:
 
     columns = get_spec("denoise").columns
     size_multiple = STRIDE
+    ranges = ()
 
     def __init__(self):
         self.largest_batch = 0
@@ -38,8 +39,8 @@ class Smoother:
             "defect_probability": defect,
         }
 
-    def flags(self, planes, dq, noise):
-        return get_decoder("denoise").flags(planes, dq, noise)
+    def flags(self, planes, dq, noise, kept=None):
+        return get_decoder("denoise").flags(planes, dq, noise, kept)
 
 
 @pytest.mark.parametrize(
@@ -130,13 +131,14 @@ class Toy:
         Column("toy_inner", "", "predicted, but not written"),
     )
     size_multiple = STRIDE
+    ranges = ()
 
     def predict(self, batch):
         level, noise = (batch.events[name][:, None, None].astype(np.float32) for name in ("level", "noise"))
         flux = np.where(np.isnan(batch.images[:, 0]), 0, batch.images[:, 0] - level)
         return {"toy_flux": flux, "toy": flux / noise, "toy_inner": np.ones_like(flux)}
 
-    def flags(self, planes, dq, noise):
+    def flags(self, planes, dq, noise, kept=None):
         assert set(planes) == {"toy_flux", "toy", "toy_inner"}
         return np.where(planes["toy"] > 20, DQ.LOW_CONFIDENCE, 0).astype(np.uint16)
 

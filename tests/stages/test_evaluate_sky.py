@@ -140,8 +140,8 @@ class Smooth:
             "defect_probability": np.clip(outlier * (sci - middle) / (250 * NOISE), 0.001, 0.999).astype(np.float32),
         }
 
-    def flags(self, planes, dq, noise):
-        return get_decoder("denoise").flags(planes, dq, noise)
+    def flags(self, planes, dq, noise, kept=None):
+        return get_decoder("denoise").flags(planes, dq, noise, kept)
 
 
 @pytest.fixture(scope="module")

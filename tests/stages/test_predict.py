@@ -20,6 +20,7 @@ from pipeline.config import Config, parse_config
 from pipeline.errors import UserError
 from pipeline.stages.predict import predict
 
+HEAD_OF_RECORD = ["file", "obs_id", "event_id", "tel_id", "event_type", "camera", "valid"]
 CFG = parse_config({"threads": 1, "predict": {"tile_px": 64, "overlap_px": 16}})
 
 
@@ -52,7 +53,7 @@ def test_one_record_per_image(folder):
     assert [status["status"] for status in statuses] == ["ok"]
     assert len(found) == 24
     assert {(r["event_id"], r["tel_id"]) for r in found} == {(FIRST_EVENT + e, t) for e in range(12) for t in (1, 2)}
-    expected = ["file", "obs_id", "event_id", "tel_id", "camera", "valid", "reco_energy_tev", "reco_energy_uncert_tev"]
+    expected = [*HEAD_OF_RECORD, "reco_energy_tev", "reco_energy_uncert_tev"]
     for record in found:
         assert [key for key in record if key != "reason"] == [*expected, "gammaness"]
         assert record["valid"] == ("reason" not in record)
@@ -181,7 +182,7 @@ def test_dl2_holds_every_image_of_a_served_camera(folder, tmp_path):
 def test_heads_of_one_bundle_answer_together(folder):
     _, found = records([folder / "run.dl1.h5"], [folder / "both"])
     _, alone = records([folder / "run.dl1.h5"], [folder / "energy"])
-    expected = ["file", "obs_id", "event_id", "tel_id", "camera", "valid", "reco_energy_tev", "reco_energy_uncert_tev"]
+    expected = [*HEAD_OF_RECORD, "reco_energy_tev", "reco_energy_uncert_tev"]
     for record, same in zip(found, alone, strict=True):
         assert [key for key in record if key != "reason"] == [*expected, "gammaness"]
         assert {key: record[key] for key in expected} == {key: same[key] for key in expected}
@@ -251,7 +252,7 @@ def test_table_of_images_and_frames(folder):
     stream = io.StringIO()
     predict(CFG, [folder / "run.dl1.h5", folder / "frame.fits"], [folder / "energy", folder / "denoise"], stream=stream)
     lines = stream.getvalue().splitlines()
-    assert lines[0].split()[:6] == ["file", "obs_id", "event_id", "tel_id", "camera", "valid"]
+    assert lines[0].split()[:7] == HEAD_OF_RECORD
     assert lines[1].endswith("nothing left by the cleaning")
     assert len(lines) == 1 + 24 + 1 + 1
     assert "noise_after" in lines[25]

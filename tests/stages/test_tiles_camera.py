@@ -1,5 +1,6 @@
 import json
 
+import h5py
 import numpy as np
 import pytest
 
@@ -96,6 +97,31 @@ def test_rejected_images_are_counted(tmp_path):
     assert status["n_images"] == 120
     assert status["rejected"]["other camera"] == 60
     assert status["n_tiles"] + sum(status["rejected"].values()) == 120
+
+
+def test_truth_that_is_missing_is_counted(tmp_path, caplog):
+    path = write_run(tmp_path / "run.dl1.h5")
+    with h5py.File(path, "r+") as file:
+        del file["/configuration/telescope/pointing"]
+        rows = file["/simulation/event/subarray/shower"][:]
+        rows["true_energy"][:5] = 0
+        rows["true_shower_primary_id"][:3] = 32767
+        file["/simulation/event/subarray/shower"][:] = rows
+    (status,) = make_tiles([path], parse_config(CONFIG), tmp_path / "out")
+    warnings = [
+        "run 1 gives no pointing of telescope 1: angles to the pointing are NaN",
+        "5 of 60 tiles have no true energy",
+        "60 of 60 tiles have no offset from the pointing, for the pointing of their run or their true direction is not "
+        "known",
+        "3 of 60 tiles have an unknown particle",
+    ]
+    assert status["warnings"] == warnings
+    with Shard(tmp_path / "out" / "run.tiles.h5") as shard:
+        assert shard.attributes["provenance"]["warnings"] == warnings
+    sidecar = json.loads((tmp_path / "out" / "run.tiles.h5.provenance.json").read_text())
+    assert sidecar["warnings"] == warnings
+    for text in warnings:
+        assert f"run.dl1.h5: {text}" in caplog.text
 
 
 def test_nothing_accepted_is_an_empty_shard(tmp_path):

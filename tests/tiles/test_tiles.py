@@ -255,6 +255,127 @@ def test_weights_make_the_classes_alike(manifest):
     assert events["weights"].max() <= 10
 
 
+# ---- tiles without a value -------------------------------------------------------------------------------------------
+EQUALISED = {"true_energy_tev": 6, "hillas_intensity": 6}
+
+
+def gammas_and_protons(folder, change):
+    """Two runs of each; `change` takes the columns of the last one."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for number, primary in enumerate((0, 0, 101, 101)):
+        batch = make_batch(200, rng, primary=primary, source=f"run{number}")
+        if number == 3:
+            change(batch)
+        paths.append(write_shard(folder / f"{number}.tiles.h5", [batch], source=f"run{number}"))
+    return paths
+
+
+def weights_of(manifest):
+    return TileReader([manifest], "all").events(["true_primary_id"])["weights"]
+
+
+def test_values_that_are_missing_cost_their_tiles_the_weight_only(tmp_path):
+    def change(batch):
+        batch.events["true_energy_tev"][:150] = np.nan
+        batch.events["hillas_intensity"][150] = np.inf
+
+    paths = gammas_and_protons(tmp_path, change)
+    made = write_manifest(paths, tmp_path / "m.json", class_column="true_primary_id", equalised=EQUALISED)
+    assert made.provenance["warnings"] == [
+        "150 of 800 tiles have no true_energy_tev and weight 0 where classes are equalised",
+        "1 of 800 tiles have no hillas_intensity and weight 0 where classes are equalised",
+    ]
+    weights = weights_of(made)
+    assert (weights[600:751] == 0).all()
+    assert (weights[751:] > 0).mean() > 0.9
+    # The table is the one that the other tiles alone give, to the last bit.
+    rest = make_rest(tmp_path, paths)
+    assert made.weighting == rest.weighting
+    np.testing.assert_array_equal(np.delete(weights, np.s_[600:751]), weights_of(rest))
+
+
+def make_rest(folder, paths):
+    with Shard(paths[3]) as shard:
+        batch = TileBatch.concatenate([shard.chunk(number) for number in range(shard.n_chunks)])
+    path = write_shard(folder / "rest.tiles.h5", [batch.select(slice(151, None))], source="run3")
+    return write_manifest([*paths[:3], path], folder / "rest.json", class_column="true_primary_id", equalised=EQUALISED)
+
+
+def test_a_column_that_one_class_has_nowhere_is_not_equalised(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = []
+    for number, primary in enumerate((0, 101)):
+        batch = make_batch(200, rng, primary=primary, source=f"run{number}")
+        if primary:
+            batch.events["true_energy_tev"][:] = np.nan
+        paths.append(write_shard(tmp_path / f"{number}.tiles.h5", [batch], source=f"run{number}"))
+    made = write_manifest(paths, tmp_path / "m.json", class_column="true_primary_id", equalised=EQUALISED)
+    assert made.provenance["warnings"] == [
+        "no tile of class 101 has a value of true_energy_tev; the classes are not equalised in it"
+    ]
+    assert [column.name for column in made.weighting.columns] == ["hillas_intensity"]
+    assert (weights_of(made) > 0).mean() > 0.8
+
+
+def test_unknown_particles_have_no_weight(tmp_path):
+    def change(batch):
+        batch.events["true_primary_id"][:7] = 32767
+
+    made = write_manifest(
+        gammas_and_protons(tmp_path, change), tmp_path / "m.json", class_column="true_primary_id", equalised=EQUALISED
+    )
+    assert made.provenance["warnings"] == [
+        "7 of 800 tiles are of an unknown particle and have weight 0 where classes are equalised"
+    ]
+    assert list(made.weighting.scale) == ["0", "101"]
+    weights = weights_of(made)
+    assert (weights[600:607] == 0).all()
+    assert (weights > 0).mean() > 0.9
+
+
+def test_shards_without_truth_are_left_out(tmp_path):
+    rng = np.random.default_rng(5)
+    observed = make_batch(60, rng, source="observed")
+    for name in ("true_primary_id", "true_energy_tev"):
+        del observed.events[name]
+    observed.targets = {}
+    empty = write_shard(tmp_path / "empty.tiles.h5", [], columns={"event_id": np.int64}, source="empty")
+    paths = gammas_and_protons(tmp_path, lambda batch: None)
+    whole = write_manifest(
+        [*paths, empty], tmp_path / "whole.json", class_column="true_primary_id", equalised=EQUALISED
+    )
+    mixed = write_manifest(
+        [write_shard(tmp_path / "observed.tiles.h5", [observed], source="observed"), *paths, empty],
+        tmp_path / "mixed.json",
+        class_column="true_primary_id",
+        equalised=EQUALISED,
+    )
+    assert "warnings" not in whole.provenance
+    assert mixed.provenance["warnings"] == [
+        "1 of 6 shards (60 tiles) have no true_primary_id and are left out, because the others have it: "
+        "observed.tiles.h5"
+    ]
+    assert (mixed.shards, mixed.counts, mixed.weighting) == (whole.shards, whole.counts, whole.weighting)
+
+
+def test_a_class_of_few_tiles_that_costs_the_others_their_weights(tmp_path):
+    def change(batch):
+        batch.events["true_primary_id"][:3] = 402
+        batch.events["true_energy_tev"][:3] = 0.5
+
+    made = write_manifest(
+        gammas_and_protons(tmp_path, change), tmp_path / "m.json", class_column="true_primary_id", equalised=EQUALISED
+    )
+    warnings = made.provenance["warnings"]
+    assert [text.partition(",")[0] for text in warnings] == [
+        "364 of 400 tiles of class 0 have weight 0",
+        "395 of 397 tiles of class 101 have weight 0",
+        "2 of 3 tiles of class 402 have weight 0",
+    ]
+    assert "because another class has none with such values of true_energy_tev, hillas_intensity" in warnings[0]
+
+
 def test_equalise_needs_two_classes():
     events = {"c": np.zeros(10, int), "x": np.arange(10.0)}
     assert equalise(events, "c", {"x": 3}, 10.0) is None

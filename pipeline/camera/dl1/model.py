@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pipeline.camera.event_types import SHOWER, UNKNOWN
 from pipeline.camera.geometry import Camera
 
 
@@ -141,7 +142,7 @@ class EventChunk:
             "is_valid": lambda: np.ones(n, bool),
             "time_s": lambda: np.zeros(n),
             "n_trigger_pixels": lambda: np.full(n, -1),
-            "event_type": lambda: np.full(n, 32),
+            "event_type": lambda: np.full(n, SHOWER),
         }
         for name, default in defaults.items():
             if getattr(self, name) is None:
@@ -166,15 +167,23 @@ class ImageChunk:
     camera : Camera
     tel_id : int
     obs_id, event_id, shower_id : ndarray of int64, shape (n,)
-        The shower is the event where the file does not distinguish reused showers.
+        The shower is the event where the file does not distinguish reused showers. uint64 for files with ids beyond
+        2^63 - 1.
     time_s : ndarray of float64, shape (n,)
         Trigger time since 1970-01-01 TAI [s]; NaN where the file has none.
     image, peak_time : ndarray of float32, shape (n, n_pixels)
         [p.e.] and [ns], NaN as stored.
     is_valid : ndarray of bool, shape (n,)
+    event_type : ndarray of int64, shape (n,)
+        ctapipe's ``EventType`` (`pipeline.camera.event_types`).
+    is_triggered : ndarray of bool, shape (n,)
+        False for images whose trigger is not in the file.
+    left_out : ndarray of str, shape (n,)
+        Why an image is counted but not used: it has no trigger, or is of no shower; empty for the others.
     truth : dict of ndarray of float64, shape (n,)
         Empty for observations; else true_energy_tev, true_alt_deg, true_az_deg, true_offset_deg (from the pointing),
         true_core_x_m, true_core_y_m, true_impact_m, true_h_first_int_m, true_x_max_g_cm2 and, int64, true_primary_id.
+        true_offset_deg is NaN where the pointing is unknown; all are for images that are left out and have no shower.
     """
 
     camera: Camera
@@ -186,7 +195,19 @@ class ImageChunk:
     image: np.ndarray
     peak_time: np.ndarray
     is_valid: np.ndarray
+    event_type: np.ndarray | None = None
+    is_triggered: np.ndarray | None = None
+    left_out: np.ndarray | None = None
     truth: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.event_id)
+        if self.event_type is None:
+            self.event_type = np.full(n, UNKNOWN)
+        if self.is_triggered is None:
+            self.is_triggered = np.ones(n, bool)
+        if self.left_out is None:
+            self.left_out = np.full(n, "", object)
 
     def __len__(self) -> int:
         return len(self.event_id)

@@ -2,6 +2,8 @@
 
 Accepted: what ctapipe 0.28 reads, data models v4.0.0 to v7.1.0. They differ, as far as images go, in how times are
 stored (Modified Julian date up to v6, two integers since) and where the pointing is stored.
+
+Rows of different tables belong together by their key (`pipeline.camera.keys`), never by their place.
 """
 
 import math
@@ -12,31 +14,25 @@ from types import TracebackType
 from typing import Self
 
 import h5py
-import hdf5plugin  # noqa: F401  (registers the blosc filter)
 import numpy as np
 
 from pipeline.camera.dl1 import schema
-from pipeline.camera.dl1.columns import decoded, quantity, text
-from pipeline.camera.dl1.coordinates import (
-    impact_distance_m,
-    offset_deg,
-    seconds_of_high_resolution,
-    seconds_of_mjd,
-)
+from pipeline.camera.dl1.columns import decoded, text
+from pipeline.camera.dl1.coordinates import impact_distance_m, offset_deg
+from pipeline.camera.dl1.events import EventTables, Showers, Triggers, read_ids, telescope_table, telescopes_in
+from pipeline.camera.dl1.image_keys import ImageKeys, read_rows
 from pipeline.camera.dl1.instrument import read_subarray
 from pipeline.camera.dl1.model import ImageChunk
+from pipeline.camera.dl1.pointings import Pointings
+from pipeline.camera.event_types import reasons_of_types, type_name
+from pipeline.config import CameraIngestConfig
 from pipeline.errors import InputFileError
 from pipeline.files import check_regular, source_name
+from pipeline.hdf5 import dataset, hdf5_errors, open_file
 
 _LEVELS = "CTA PRODUCT DATA LEVELS"
 _VERSION = "CTA PRODUCT DATA MODEL VERSION"
 _LSTCHAIN_IMAGES = "/dl1/event/telescope/image"
-_FAR_ROWS = 32  # rows further apart are read separately: HDF5 decompresses about as many together
-_SIMTEL_ARRAY = 1  # detector_prog_id of sim_telarray
-_TRUTH_UNITS = {
-    "true_energy": "TeV", "true_alt": "deg", "true_az": "deg", "true_core_x": "m", "true_core_y": "m",
-    "true_h_first_int": "m", "true_x_max": "g cm-2",
-}  # fmt: skip
 
 
 class DL1File:
@@ -45,6 +41,9 @@ class DL1File:
     Parameters
     ----------
     path : path
+    event_types : collection of str, optional
+        Names of the types of events that are showers (`pipeline.camera.event_types`); images of others are read with a
+        reason in `ImageChunk.left_out`. Default: those of `CameraIngestConfig`.
 
     Attributes
     ----------
@@ -60,23 +59,20 @@ class DL1File:
     ------
     InputFileError
         If the file is missing, not HDF5, cut short, of lstchain's layout, without images, or of a data model that is
-        not known.
+        not known. Keys are checked when events or images are first asked for.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, event_types: Collection[str] | None = None) -> None:
         self.path = check_regular(path)
         self.source = source_name(self.path)
+        self._event_types = frozenset(CameraIngestConfig().event_types if event_types is None else event_types)
+        self._file = open_file(self.path)
         try:
-            self._file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise InputFileError(f"{self.path} {_why_unreadable(self.path, error)}") from error
-        try:
-            self.data_model_version = self._check_layout()
-            self.telescopes, self.positions_m = read_subarray(self._file, self.path)
-        except (KeyError, OSError) as error:
-            self._file.close()
-            raise InputFileError(f"{self.path} is damaged or incomplete DL1: {error}; make it again") from error
-        except InputFileError:
+            with hdf5_errors(self.path):
+                self.data_model_version = self._check_layout()
+                self.telescopes, self.positions_m = read_subarray(self._file, self.path)
+                self._pointings = Pointings(self._file, self.path)
+        except BaseException:
             self._file.close()
             raise
 
@@ -113,10 +109,11 @@ class DL1File:
     @cached_property
     def tel_ids(self) -> list[int]:
         """Telescopes that have images, in rising order."""
-        names = (name for name in self._file[schema.IMAGES] if name.startswith("tel_"))
-        return sorted(
-            tel_id for tel_id in (int(name.removeprefix("tel_")) for name in names) if tel_id in self.telescopes
-        )
+        return [tel_id for tel_id in self._tables_of_images if tel_id in self.telescopes]
+
+    @cached_property
+    def _tables_of_images(self) -> list[int]:
+        return telescopes_in(self._file, schema.IMAGES)
 
     @cached_property
     def n_images(self) -> int:
@@ -135,20 +132,81 @@ class DL1File:
     @cached_property
     def obs_ids(self) -> list[int]:
         """Numbers of the runs in the file (several when files were merged)."""
-        return np.unique(self._file[schema.OBSERVATION_BLOCK]["obs_id"]).astype(np.int64).tolist()
+        with hdf5_errors(self.path):
+            return np.unique(read_ids(self._file, schema.OBSERVATION_BLOCK, ("obs_id",))["obs_id"]).tolist()
+
+    def pointing_of(self, tel_id: int) -> tuple[float, float] | None:
+        """Altitude and azimuth [deg] of a telescope in the first run; None where the file does not give it."""
+        with hdf5_errors(self.path):
+            return self._pointings.typical(tel_id, self.events.obs_id, self.events.time_s)
 
     @property
     def pointing(self) -> tuple[float, float] | None:
-        """Altitude and azimuth [deg] of the first telescope in the first run; None where the file does not give it."""
-        for tel_id in self.tel_ids or list(self.telescopes):
-            for alt_rad, az_rad in self._pointings(tel_id).values():
-                return math.degrees(alt_rad), math.degrees(az_rad)
-        return None
+        """Altitude and azimuth [deg] of the first telescope that has them, in the first run; None if none has."""
+        pointings = map(self.pointing_of, self.tel_ids or self.telescopes)
+        return next((pointing for pointing in pointings if pointing is not None), None)
 
     @cached_property
     def provenance(self) -> str:
         """The provenance JSON of a file that lightpool wrote, else an empty object."""
         return text(self._file.attrs.get("LIGHTPOOL PROVENANCE", "{}"))
+
+    @cached_property
+    def events(self) -> EventTables:
+        """Triggers by key.
+
+        Raises
+        ------
+        InputFileError
+            If an event stands twice in one of the small tables (all but those of images).
+        """
+        with hdf5_errors(self.path):
+            return EventTables(self._file, self.path)
+
+    def event_types(self) -> dict[str, int]:
+        """Number of array events of each type, by name."""
+        return {type_name(number): count for number, count in self.events.counts_of_types().items()}
+
+    # ---- keys of images ----------------------------------------------------------------------------------------------
+    @cached_property
+    def _keys(self) -> ImageKeys:
+        events = self.events  # first, as the table that the others follow: its duplicates are the ones to name
+        showers = self._showers if self.has_truth else None
+        return ImageKeys(self._file, self.path, events, showers, self._event_types)
+
+    def check(self, tel_ids: Collection[int] | None = None) -> list[str]:
+        """Compare the keys of all images, or of those of some telescopes, with the triggers and the showers.
+
+        To read the ids of an image is to decompress it: about 15 us for each image of 1855 pixels, once.
+
+        Returns
+        -------
+        list of str
+            One sentence for each kind of images that are left out.
+
+        Raises
+        ------
+        InputFileError
+            If a key stands twice in a table, an image that needs it has no simulated shower, or more than 5 % of the
+            images have no trigger.
+        """
+        with hdf5_errors(self.path):
+            texts = self._keys.warnings([tel_id for tel_id in self.tel_ids if tel_ids is None or tel_id in tel_ids])
+        if undescribed := sorted(set(self._tables_of_images) - set(self.telescopes)):
+            numbers = ", ".join(map(str, undescribed))
+            texts.append(f"images of telescope {numbers} are left out: the file does not describe this telescope")
+        return texts
+
+    def index(self, tel_id: int) -> dict[str, np.ndarray]:
+        """obs_id, event_id and shower_id of every image of a telescope; their keys are unique.
+
+        ``order`` is the place of the event among the array events of the file.
+        """
+        with hdf5_errors(self.path):
+            images = self._keys.of(tel_id)
+            shower_id = self._shower_id(images.obs_id, images.event_id)
+        ids = {"obs_id": images.obs_id, "event_id": images.event_id}
+        return ids | {"shower_id": shower_id, "order": images.order}
 
     # ---- images ------------------------------------------------------------------------------------------------------
     def chunks(
@@ -159,76 +217,40 @@ class DL1File:
         Raises
         ------
         InputFileError
-            If a telescope is not in the file, or a part of it cannot be read.
+            If a telescope is not in the file, a part of it cannot be read, or `check` finds something.
         """
         if tel_ids is not None and (unknown := sorted(set(tel_ids) - set(self.telescopes))):
             raise InputFileError(f"{self.path} has no telescope {unknown[0]}; it has {sorted(self.telescopes)}")
-        for tel_id in self.tel_ids:
-            if tel_ids is not None and tel_id not in tel_ids:
-                continue
-            rows = np.arange(self.n_images_of(tel_id))
-            if event_ids is not None:
-                rows = rows[np.isin(self.index(tel_id)["event_id"], list(event_ids))]
-            for start in range(0, len(rows), size):
-                yield self.read(tel_id, rows[start : start + size])
-
-    def index(self, tel_id: int) -> dict[str, np.ndarray]:
-        """obs_id, event_id and shower_id of every image of a telescope, int64, without reading the images.
-
-        ``order`` is the place of the event among the array events of the file.
-        """
-        obs_id, event_id = self._image_ids(tel_id)
-        order, is_known = self._trigger_index.find(obs_id, event_id)
-        if not is_known.all():
-            raise InputFileError(
-                f"{self.path}: event {event_id[~is_known][0]} has an image but is not among the triggers"
-            )
-        shower_id = self._shower_id(obs_id, event_id)
-        return {"obs_id": obs_id, "event_id": event_id, "shower_id": shower_id, "order": order}
-
-    def _image_ids(self, tel_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """obs_id and event_id of every image of a telescope.
-
-        The image table has them, but to read them there every image has to be decompressed. The table of triggers
-        has the same rows in the same order, unless images are missing: a sample of rows is checked.
-        """
-        table = self._images(tel_id)
-        n = len(table)
-        try:
-            if schema.TEL_TRIGGER in self._file:
-                run, event, telescope = self._telescope_triggers
-                here = telescope == tel_id
-                sample = np.unique(np.linspace(0, n - 1, min(n, 8)).astype(int))
-                ids = [tuple(table[row][["obs_id", "event_id"]].tolist()) for row in sample.tolist()]
-                if np.count_nonzero(here) == n and ids == list(
-                    zip(run[here][sample].tolist(), event[here][sample].tolist(), strict=True)
-                ):
-                    return run[here], event[here]
-            ids = table.fields(["obs_id", "event_id"])[:]
-        except OSError as error:
-            raise self._damaged(error) from error
-        return ids["obs_id"].astype(np.int64), ids["event_id"].astype(np.int64)
-
-    @cached_property
-    def _telescope_triggers(self) -> tuple[np.ndarray, ...]:
-        ids = self._file[schema.TEL_TRIGGER].fields(["obs_id", "event_id", "tel_id"])[:]
-        return tuple(ids[name].astype(np.int64) for name in ("obs_id", "event_id", "tel_id"))
+        chosen = [tel_id for tel_id in self.tel_ids if tel_ids is None or tel_id in tel_ids]
+        if event_ids is None:
+            self.check(chosen)
+            rows = {tel_id: np.arange(self.n_images_of(tel_id)) for tel_id in chosen}
+        else:
+            with hdf5_errors(self.path):
+                rows = self._keys.rows_of(chosen, event_ids)
+        for tel_id in chosen:
+            for start in range(0, len(rows[tel_id]), size):
+                yield self.read(tel_id, rows[tel_id][start : start + size])
 
     def read(self, tel_id: int, rows: np.ndarray) -> ImageChunk:
         """The images of a telescope at `rows`, which rise."""
+        with hdf5_errors(self.path):
+            return self._read(tel_id, rows)
+
+    def _read(self, tel_id: int, rows: np.ndarray) -> ImageChunk:
         table = self._images(tel_id)
         camera = self.telescopes[tel_id]
-        try:
-            data = _read_rows(table, np.asarray(rows))
-        except OSError as error:
-            raise self._damaged(error) from error
-        obs_id, event_id = data["obs_id"].astype(np.int64), data["event_id"].astype(np.int64)
+        data = read_rows(table, np.asarray(rows))
+        obs_id, event_id = self._keys.plain(data)
         image = decoded(table, "image", data)
         if image.shape[1:] != (camera.n_pixels,):
             raise InputFileError(
                 f"{self.path}: images of telescope {tel_id} have shape {image.shape[1:]}, its camera {camera.n_pixels} "
                 "pixels; one gain-selected charge per pixel is needed"
             )
+        triggers = self.events.triggers_of(tel_id, obs_id, event_id)
+        of_type = reasons_of_types(triggers.event_type, self._event_types)
+        left_out = np.where(triggers.problem == "", of_type, triggers.problem)
         has_time = "peak_time" in data.dtype.names
         return ImageChunk(
             camera=camera,
@@ -236,91 +258,51 @@ class DL1File:
             obs_id=obs_id,
             event_id=event_id,
             shower_id=self._shower_id(obs_id, event_id),
-            time_s=self._times(obs_id, event_id),
+            time_s=self.events.time_of(triggers),
             image=image,
             peak_time=decoded(table, "peak_time", data) if has_time else np.full_like(image, math.nan),
             is_valid=data["is_valid"].astype(bool) if "is_valid" in data.dtype.names else np.ones(len(data), bool),
-            truth=self._truth_of(tel_id, obs_id, event_id) if self.has_truth else {},
+            event_type=triggers.event_type,
+            is_triggered=triggers.problem == "",
+            left_out=left_out,
+            truth=self._truth_of(tel_id, obs_id, event_id, triggers, left_out) if self.has_truth else {},
         )
 
     def _images(self, tel_id: int) -> h5py.Dataset:
-        return self._file[f"{schema.IMAGES}/tel_{tel_id:03d}"]
+        return dataset(self._file, telescope_table(schema.IMAGES, tel_id), ("obs_id", "event_id", "tel_id", "image"))
 
-    def _damaged(self, error: OSError) -> InputFileError:
-        return InputFileError(f"{self.path} is damaged: a part of its data cannot be read ({_first_line(error)})")
-
-    # ---- what belongs to an event ------------------------------------------------------------------------------------
+    # ---- truth -------------------------------------------------------------------------------------------------------
     @cached_property
-    def _trigger_index(self) -> "_EventIndex":
-        table = self._file[schema.TRIGGER]
-        return _EventIndex(table["obs_id"], table["event_id"])
-
-    @cached_property
-    def _trigger_time_s(self) -> np.ndarray:
-        time = self._file[schema.TRIGGER]["time"]
-        return seconds_of_high_resolution(time) if time.ndim == 2 else seconds_of_mjd(time)
-
-    def _times(self, obs_id: np.ndarray, event_id: np.ndarray) -> np.ndarray:
-        row, is_known = self._trigger_index.find(obs_id, event_id)
-        return np.where(is_known, self._trigger_time_s[row], math.nan) if len(self._trigger_time_s) else np.zeros(0)
-
-    @cached_property
-    def _showers(self) -> "tuple[_EventIndex, dict[str, np.ndarray]]":
-        table = self._file[schema.SHOWER]
-        columns = {
-            schema.TRUTH_COLUMNS[name]: quantity(table, name, unit, self.path) for name, unit in _TRUTH_UNITS.items()
-        }
-        columns["true_primary_id"] = table["true_shower_primary_id"].astype(np.int64)
-        event_id = table["event_id"].astype(np.int64)
-        if "shower_id" in table.dtype.names:
-            columns["shower_id"] = table["shower_id"].astype(np.int64)
-        elif (
-            schema.SIMULATION_RUN in self._file
-            and (self._file[schema.SIMULATION_RUN]["detector_prog_id"] == _SIMTEL_ARRAY).all()
-        ):
-            columns["shower_id"] = event_id // schema.SIMTEL_USES
-        else:
-            columns["shower_id"] = event_id
-        return _EventIndex(table["obs_id"], event_id), columns
+    def _showers(self) -> Showers:
+        with hdf5_errors(self.path):
+            return Showers(self._file, self.path)
 
     def _shower_id(self, obs_id: np.ndarray, event_id: np.ndarray) -> np.ndarray:
-        if not self.has_truth:
-            return event_id
-        index, columns = self._showers
-        row, is_known = index.find(obs_id, event_id)
-        return np.where(is_known, columns["shower_id"][row], event_id) if len(columns["shower_id"]) else event_id
+        return self._showers.shower_id(obs_id, event_id) if self.has_truth else event_id
 
-    def _truth_of(self, tel_id: int, obs_id: np.ndarray, event_id: np.ndarray) -> dict[str, np.ndarray]:
-        index, columns = self._showers
-        row, is_known = index.find(obs_id, event_id)
-        if not is_known.all():
-            raise InputFileError(f"{self.path}: event {event_id[~is_known][0]} has an image but no simulated shower")
-        truth = {name: column[row] for name, column in columns.items() if name != "shower_id"}
+    def _truth_of(
+        self, tel_id: int, obs_id: np.ndarray, event_id: np.ndarray, triggers: Triggers, left_out: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        truth = self._showers.truth(obs_id, event_id)
+        self._showers.refuse_unknown(tel_id, obs_id, event_id, left_out == "")
         # Computed from the axis, not read: the table of distances is optional, and the shower is not.
         truth["true_impact_m"] = impact_distance_m(truth, self.positions_m[tel_id])
-        pointings = self._pointings(tel_id)
-        unknown = (math.nan, math.nan)
-        alt_az = np.array([pointings.get(run, unknown) for run in obs_id.tolist()]).reshape(-1, 2)
-        alt0_deg, az0_deg = np.degrees(alt_az).T
+        alt0_deg, az0_deg = map(np.degrees, self._pointings.of(tel_id, obs_id, self.events.time_of(triggers)))
         truth["true_offset_deg"] = offset_deg(truth["true_alt_deg"], truth["true_az_deg"], alt0_deg, az0_deg)
         return truth
 
-    def _pointings(self, tel_id: int) -> dict[int, tuple[float, float]]:
-        """Altitude and azimuth [rad] of a telescope per run."""
-        path = f"{schema.FIXED_POINTING}/tel_{tel_id:03d}"
-        if path in self._file:
-            table = self._file[path]
-            alt = quantity(table, "telescope_pointing_altitude", "rad", self.path)
-            az = quantity(table, "telescope_pointing_azimuth", "rad", self.path)
-            runs = table["obs_id"].astype(np.int64).tolist()
-            return dict(zip(runs, zip(alt.tolist(), az.tolist(), strict=True), strict=True))
-        path = f"{schema.LEGACY_POINTING}/tel_{tel_id:03d}"
-        if path in self._file and len(table := self._file[path]):
-            # Pointing over time: of simulated runs, the only ones where it is needed, it is constant.
-            alt = float(np.median(quantity(table, "altitude", "rad", self.path)))
-            az = float(np.median(quantity(table, "azimuth", "rad", self.path)))
-            return dict.fromkeys(self.obs_ids, (alt, az))
-        return {}
+    def unknown_pointings(self) -> list[str]:
+        """A sentence for each run in which a telescope with images has no pointing."""
+        by_run: dict[int, list[int]] = {}
+        with hdf5_errors(self.path):
+            for tel_id in self.tel_ids:
+                alt, _ = self._pointings.of(tel_id, self.events.obs_id, self.events.time_s)
+                for run in np.unique(self.events.obs_id[np.isnan(alt)]).tolist():
+                    by_run.setdefault(run, []).append(tel_id)
+        return [
+            f"run {run} gives no pointing of telescope {', '.join(map(str, tel_ids))}: angles to the pointing are NaN"
+            for run, tel_ids in by_run.items()
+        ]
 
     def close(self) -> None:
         """Close the file."""
@@ -333,46 +315,3 @@ class DL1File:
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _read_rows(table: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
-    """Rows of a table at rising positions, neighbours in one go: HDF5's own selection by index is far slower."""
-    pieces = np.split(rows, np.flatnonzero(np.diff(rows) > _FAR_ROWS) + 1) if len(rows) else []
-    parts = [table[piece[0] : piece[-1] + 1][piece - piece[0]] for piece in pieces]
-    return np.concatenate(parts) if parts else table[:0]
-
-
-class _EventIndex:
-    """Rows of (obs_id, event_id) pairs by binary search: an event id alone may come back in another run."""
-
-    def __init__(self, obs_id: np.ndarray, event_id: np.ndarray) -> None:
-        self._runs = np.unique(obs_id.astype(np.int64))
-        self._order = np.lexsort((event_id, obs_id))
-        self._run = np.searchsorted(self._runs, obs_id.astype(np.int64))[self._order]
-        self._event = event_id.astype(np.int64)[self._order]
-        self._starts = np.searchsorted(self._run, np.arange(len(self._runs) + 1))
-
-    def find(self, obs_id: np.ndarray, event_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Row of each pair, and whether it exists (0 and False where it does not)."""
-        row, is_known = np.zeros(len(event_id), np.int64), np.zeros(len(event_id), bool)
-        for number, run in enumerate(self._runs.tolist()):
-            here = np.flatnonzero(obs_id == run)
-            start, stop = self._starts[number], self._starts[number + 1]
-            place = np.minimum(start + np.searchsorted(self._event[start:stop], event_id[here]), stop - 1)
-            row[here] = self._order[place]
-            is_known[here] = self._event[place] == event_id[here]
-        return row, is_known
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _why_unreadable(path: Path, error: OSError) -> str:
-    if path.stat().st_size == 0:
-        return "is empty"
-    if "truncated" in str(error):
-        return "is cut short (HDF5 says: truncated file); copy or make it again"
-    if not h5py.is_hdf5(path):
-        return "is not an HDF5 file; give a DL1 file, or run lightpool ingest on it first"
-    return f"cannot be read as HDF5 ({_first_line(error)})"

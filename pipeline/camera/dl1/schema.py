@@ -309,9 +309,15 @@ def readout_columns(n_channels: int) -> tuple[Column, ...]:
     return (*shapes, Column("reference_pulse_sample_time", "f8", "ns"))
 
 
-def row_dtype(columns: Sequence[Column]) -> np.dtype:
-    """Structured type of a table's rows."""
-    return np.dtype([(column.name, column.dtype, column.shape) for column in columns])
+def row_dtype(columns: Sequence[Column], obs_id_type: str = "i4") -> np.dtype:
+    """Structured type of a table's rows; `obs_id_type` of the columns with the number of a run."""
+    types = dict.fromkeys(("obs_id", "run_number"), obs_id_type)
+    return np.dtype(
+        [
+            (column.name, types.get(column.name, column.dtype) if column.dtype == "i4" else column.dtype, column.shape)
+            for column in columns
+        ]
+    )
 
 
 def column_attributes(columns: Sequence[Column]) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.camera.dl2.contents import LAYOUT, TEL_TRIGGER, TRIGGER, Contents, columns_of, contents_of
+from pipeline.camera.dl2.contents import LAYOUT, TEL_TRIGGER, TRIGGER, contents_of, keys_of
 from pipeline.camera.keys import KeyIndex
+from pipeline.hdf5 import open_hdf5
 
 
 def check_keys(path: str | Path) -> None:
@@ -21,16 +22,13 @@ def check_keys(path: str | Path) -> None:
         If a key stands twice, or a table has other keys, or in another order, than the triggers say: a fault of the
         writer.
     """
-    import h5py
-    import hdf5plugin  # noqa: F401 (registers blosc, with which ctapipe and PyTables compress)
-
-    with h5py.File(path) as file:
+    with open_hdf5(path) as file:
         tel_ids = file[LAYOUT].fields("tel_id")[:]
-        events = list(columns_of(file, TRIGGER, ("obs_id", "event_id")).values())
+        events = list(keys_of(file, TRIGGER).values())
         _require(not len(KeyIndex(*events).duplicated_rows), TRIGGER)
         event, column = np.nonzero(file[TRIGGER].fields("tels_with_trigger")[:])
         _check_triggers(file, events, event, tel_ids[column])
-        contents: Contents = contents_of(file)
+        contents = contents_of(file)
         for table in contents.of_events:
             _check_equal(file, table, events)
         for group in contents.of_telescopes.values():
@@ -41,7 +39,7 @@ def check_keys(path: str | Path) -> None:
 
 def _check_triggers(file: Any, events: list[np.ndarray], event: np.ndarray, tel_id: np.ndarray) -> None:
     """Triggers of telescopes, event by event; within one, telescopes may have any order."""
-    ids = columns_of(file, TEL_TRIGGER, ("obs_id", "event_id", "tel_id"))
+    ids = keys_of(file, TEL_TRIGGER, with_telescope=True)
     expected = [column[event] for column in events]
     same = len(ids["tel_id"]) == len(event) and all(
         np.array_equal(got, wanted) for got, wanted in zip(ids.values(), expected, strict=False)
@@ -51,7 +49,7 @@ def _check_triggers(file: Any, events: list[np.ndarray], event: np.ndarray, tel_
 
 
 def _check_equal(file: Any, table: str, expected: list[np.ndarray]) -> None:
-    got = columns_of(file, table, ("obs_id", "event_id")).values()
+    got = keys_of(file, table).values()
     _require(all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True)), table)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.camera.keys import KeyIndex, unique_index
-from pipeline.errors import InputFileError
+from pipeline.hdf5 import read_columns
 from pipeline.logs import get_logger
 
 log = get_logger(__name__)
@@ -105,27 +105,23 @@ def predictions_of(file: Any) -> dict[str, list[str]]:
     return found
 
 
-def columns_of(file: Any, path: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Columns of a table as they are stored.
+def keys_of(file: Any, path: str, *, with_telescope: bool = False) -> dict[str, np.ndarray]:
+    """Key columns of a table, obs_id and event_id and perhaps tel_id, in the types that it stores.
 
     Raises
     ------
     InputFileError
-        If it is no table, lacks one of them, or one does not hold integers.
+        If it lacks one of them, or one does not hold integers.
     """
-    table = file[path]
-    for name in names:
-        if name not in (getattr(table.dtype, "names", None) or ()) or table.dtype[name].kind not in "iu":
-            raise InputFileError(f"{file.filename}: table /{path} has no integer column {name}; make the file again")
-    rows = table.fields(list(names))[:]
-    return {name: rows[name] for name in names}
+    return read_columns(file, path, dict.fromkeys(_TELESCOPE_EVENT if with_telescope else _EVENT, "integer"))
 
 
-def event_index(file: Any, path: str) -> KeyIndex:
-    """Rows of a table by (obs_id, event_id), which are unique in it."""
-    return unique_index(columns_of(file, path, _EVENT), Path(file.filename), f"/{path}")
+def index_of(file: Any, path: str, *, with_telescope: bool = False) -> KeyIndex:
+    """Rows of a table by their keys, which are unique in it.
 
-
-def telescope_event_index(file: Any, path: str) -> KeyIndex:
-    """Rows of a table of all telescopes by (obs_id, event_id, tel_id), which are unique in it."""
-    return unique_index(columns_of(file, path, _TELESCOPE_EVENT), Path(file.filename), f"/{path}")
+    Raises
+    ------
+    InputFileError
+        If a key stands twice.
+    """
+    return unique_index(keys_of(file, path, with_telescope=with_telescope), Path(file.filename), f"/{path}")

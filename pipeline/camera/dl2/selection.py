@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.camera.dl2.contents import TEL_TRIGGER, TRIGGER, columns_of, event_index, telescope_event_index
+from pipeline.camera.dl2.contents import TEL_TRIGGER, TRIGGER, index_of, keys_of
 from pipeline.camera.keys import unique_index
 
 Ids = tuple[np.ndarray, np.ndarray]
@@ -78,7 +78,7 @@ def select(source: Any, predicted: Mapping[int, Ids]) -> Selection:
     InputFileError
         If an event, an image or a trigger of a telescope stands in the source twice.
     """
-    events, triggers = event_index(source, TRIGGER), telescope_event_index(source, TEL_TRIGGER)
+    events, triggers = index_of(source, TRIGGER), index_of(source, TEL_TRIGGER, with_telescope=True)
     for tel_id, (obs_id, event_id) in predicted.items():
         table = f"/dl1/event/telescope/images/tel_{tel_id:03d}"
         unique_index({"obs_id": obs_id, "event_id": event_id}, Path(source.filename), table)
@@ -106,7 +106,7 @@ def select(source: Any, predicted: Mapping[int, Ids]) -> Selection:
     none = [np.empty(0, np.int64)]
     event, tel_row = np.concatenate(none + image_event), np.concatenate(none + image_row)
     order = np.lexsort((tel_row, event))
-    ids = columns_of(source, TRIGGER, ("obs_id", "event_id"))
+    ids = keys_of(source, TRIGGER)
     return Selection(
         trigger_rows=trigger_rows,
         obs_id=ids["obs_id"][trigger_rows],

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.hdf5 import hdf5_errors
+
 _BLOCK_BYTES = 16 << 20
 _FAR_ROWS = 64  # rows further apart are read separately: HDF5 decompresses about as many together
 
@@ -88,7 +90,8 @@ def _read(table: Any, rows: np.ndarray) -> np.ndarray:
         first, last = rising[piece[0]], rising[piece[-1]]
         slab = np.empty(last - first + 1, block.dtype)
         memory, disk = _hyperslab(table.id, first, last + 1)
-        table.id.read(memory, disk, slab, mtype=stored)
+        with hdf5_errors(table.file.filename):
+            table.id.read(memory, disk, slab, mtype=stored)
         block[order[piece]] = slab[rising[piece] - first]
     return block
 

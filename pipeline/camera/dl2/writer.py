@@ -24,6 +24,7 @@ from pipeline.camera.dl2.layout import (
 from pipeline.camera.dl2.selection import Selection, select
 from pipeline.camera.dl2.tables import copy_attributes, create_table, make_groups, take_rows
 from pipeline.errors import InputFileError
+from pipeline.hdf5 import dataset, hdf5_errors, open_file, open_hdf5, read_columns
 from pipeline.logs import get_logger
 
 log = get_logger(__name__)
@@ -73,13 +74,12 @@ class DL2Writer:
         self._weights: dict[int, list[np.ndarray]] = defaultdict(list)
 
     def __enter__(self) -> "DL2Writer":
-        import h5py
         import tables
 
-        with h5py.File(self.source) as source:
+        with open_hdf5(self.source) as source:
             self._check_source(source)
-            ids = contents.columns_of(source, contents.TEL_TRIGGER, ("obs_id", "event_id", "tel_id"))
-            self._types = {name: column.dtype for name, column in ids.items()}
+            keys = contents.keys_of(source, contents.TEL_TRIGGER, with_telescope=True)
+            self._types = {name: column.dtype for name, column in keys.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._rows = tables.open_file(
             str(self._rows_path), "w", filters=tables.Filters(complevel=5, complib="blosc:zstd", fletcher32=True)
@@ -95,8 +95,8 @@ class DL2Writer:
                     f"{self.source} has no table /{needed}, which a DL2 file takes over; predict without --out, or "
                     "write the file again with ctapipe-process"
                 )
-        n_telescopes = len(source[contents.LAYOUT])
-        mask = source[contents.TRIGGER].dtype["tels_with_trigger"].shape
+        n_telescopes = len(dataset(source, contents.LAYOUT, ("tel_id",)))
+        mask = dataset(source, contents.TRIGGER, ("tels_with_trigger",)).dtype["tels_with_trigger"].shape
         if mask != (n_telescopes,):
             raise InputFileError(
                 f"{self.source}: tels_with_trigger in /{contents.TRIGGER} has shape {mask}, but the array has "
@@ -160,9 +160,8 @@ class DL2Writer:
     # ---- the second pass ---------------------------------------------------------------------------------------------
     def _finish(self) -> None:
         import h5py
-        import hdf5plugin  # noqa: F401 (registers blosc, with which ctapipe and PyTables compress)
 
-        with h5py.File(self.source) as source, h5py.File(self.path, "w") as out:
+        with open_file(self.source) as source, h5py.File(self.path, "w") as out:
             predicted = {
                 tel_id: tuple(np.concatenate(parts) for parts in zip(*self._ids[tel_id], strict=True))
                 for tel_id in sorted(self._ids)
@@ -175,11 +174,12 @@ class DL2Writer:
                     self.source.name,
                     self.n_without_trigger,
                 )
-            tel_ids = source[contents.LAYOUT].fields("tel_id")[:]
+            tel_ids = read_columns(source, contents.LAYOUT, {"tel_id": "integer"})["tel_id"]
             for output in self.outputs:
                 self._combine(output, selection, tel_ids)
             self._rows.close()
-            copy_attributes(source, out)
+            with hdf5_errors(self.source):
+                copy_attributes(source, out)
             self._write_predictions(out, selection)
             _take_over(source, out, selection, tel_ids)
             self._describe(out)
@@ -269,7 +269,8 @@ def _take_over(source: Any, out: Any, selection: Selection, tel_ids: np.ndarray)
     held = contents.contents_of(source)
     for path in held.of_file:
         make_groups(source, out, path.rpartition("/")[0])
-        source.copy(source[path], out, name=path)
+        with hdf5_errors(source.filename):
+            source.copy(source[path], out, name=path)
     column = np.searchsorted(tel_ids, selection.image_tel_id, sorter=np.argsort(tel_ids))
     column = np.argsort(tel_ids)[column]
 
@@ -280,7 +281,7 @@ def _take_over(source: Any, out: Any, selection: Selection, tel_ids: np.ndarray)
     take_rows(source[contents.TEL_TRIGGER], out, contents.TEL_TRIGGER, selection.tel_trigger_rows)
     keys = {"obs_id": selection.obs_id, "event_id": selection.event_id}
     for path in held.of_events:
-        row, is_known = contents.event_index(source, path).find(*keys.values())
+        row, is_known = contents.index_of(source, path).find(*keys.values())
         take_rows(source[path], out, path, np.where(is_known, row, -1), keys=keys)
     for group, paths in held.of_telescopes.items():
         for tel_id in sorted({*paths, *selection.telescopes}):
@@ -303,7 +304,7 @@ def _take_over_telescope(
     keys = {"obs_id": selection.obs_id[event], "event_id": selection.event_id[event]}
     rows = np.full(len(event), -1)
     if tel_id in paths:
-        row, is_known = contents.event_index(source, paths[tel_id]).find(*keys.values())
+        row, is_known = contents.index_of(source, paths[tel_id]).find(*keys.values())
         rows = np.where(is_known, row, -1)
     table = source[paths.get(tel_id) or next(iter(paths.values()))]
     if "tel_id" in table.dtype.names:

@@ -3,6 +3,9 @@
     frame        one science image with its uncertainty and mask
     hdus         opening files, choosing the science image, pixels and bits of an HDU
     companions   masks and uncertainties that come with a frame, in the file or beside it
+    fingerprint  what binds cards to the pixels that they describe
+    scale        exposed part, bias, gain and saturation
+    uncertainty  from the file or modelled, and checked against the pixels
     reading      a file's science images as frames
     writing      new pixels into a copy of the file
 
@@ -11,18 +14,21 @@ its own unit, and `Frame.notes` records it. New pixels go back into a copy of th
 came in, with every other HDU, card and the WCS as they were.
 """
 
+from pipeline.sky.frames.fingerprint import fingerprint
 from pipeline.sky.frames.frame import Frame
 from pipeline.sky.frames.hdus import open_fits, science_hdus
-from pipeline.sky.frames.reading import read_frame, read_frames, read_pixels
+from pipeline.sky.frames.reading import read_frame, read_frames
+from pipeline.sky.frames.uncertainty import checked_uncertainty
 from pipeline.sky.frames.writing import FrameProduct, write_products
 
 __all__ = [
     "Frame",
     "FrameProduct",
+    "checked_uncertainty",
+    "fingerprint",
     "open_fits",
     "read_frame",
     "read_frames",
-    "read_pixels",
     "science_hdus",
     "write_products",
 ]

@@ -38,12 +38,18 @@ class Frame:
         Level from which a pixel counts as saturated, in `stored_unit`, bias included.
     level, noise : float
         Median level and rms of the background, in `unit`.
+    gain_contradicted : bool
+        Whether the header has a gain that the pixels contradict, or that cannot be read: `unit` is then the stored one.
     section : Section, optional
         The exposed part of a frame that still has its overscan.
     notes : tuple of str
         Where each value came from, and what is unknown.
     warnings : tuple of str
         What was not believed or had to be assumed, so that the numbers mean something else than the file says.
+    header : Header, optional
+        Of the science HDU.
+    searched : Cards, optional
+        Look-ups in it, and in the primary header that it inherits.
     """
 
     path: Path
@@ -60,10 +66,12 @@ class Frame:
     bias_level: float = 0.0
     zero_known: bool = False
     saturation: float | None = None
+    gain_contradicted: bool = False
     section: headers.Section | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     header: "fits.Header | None" = field(default=None, repr=False)
+    searched: "headers.Cards | None" = field(default=None, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:

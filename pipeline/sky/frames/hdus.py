@@ -1,111 +1,234 @@
 """Opening FITS files, choosing their science images, and the numbers that an HDU stores."""
 
+import math
+import re
 import warnings
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from pipeline.config import SkyIngestConfig
-from pipeline.errors import InputFileError, UserError
-from pipeline.files import check_regular
+from pipeline.errors import InputFileError
 from pipeline.sky import cards
+from pipeline.sky.frames.layout import Layout, memory_limit, plain_streams
+from pipeline.sky.frames.planes import image_shape, is_marked_science, may_be_picture, name_of
+from pipeline.sky.remarks import Remarks
 
 if TYPE_CHECKING:
     from astropy.io import fits
 
 #: More image HDUs than this, none of them called SCI, is a collection, not a frame.
 _MAX_IMAGE_HDUS = 16
-_PACKED = (b"\x1f\x8b", b"BZh")  # gzip, bzip2
+# A primary image of fewer pixels than this share of the largest other one is a thumbnail.
+_THUMBNAIL = 0.25
+# Cards that detectors of several chips or amplifiers write into each image.
+_DETECTOR_CARDS = ("CCDSEC", "DETSEC", "AMPSEC", "AMPNAME", "CCDNAME", "CCDNUM", "CHIPID", "IMAGEID")
+# Attribute of an HDUList of ours: how its file is built.
+_LAYOUT = "lightpool_layout"
+# Memory that reading takes for each pixel beside the stored number: float32 three times, and a mask.
+_BYTES_PER_PIXEL = 14
+
+
+class _PixelError(InputFileError):
+    """What astropy cannot read; `open_fits` adds the path."""
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
 @contextmanager
 def open_fits(path: str | Path, **options: Any) -> Iterator["fits.HDUList"]:
-    """Open a FITS file (plain, gzip, bz2 or tile-compressed); any damage raises the same error.
+    """Open a FITS file (plain, gzip, bz2 or tile-compressed), its structure checked.
+
+    Errors of the code that uses the file are not touched: only what fails while astropy reads is damage of the file.
 
     Raises
     ------
     InputFileError
-        If the file is missing, is not FITS, is truncated, or cannot be decoded while the block uses it.
+        If the file is missing, is not FITS, is truncated, or cannot be decoded.
     """
+    with open_views(path, options) as (hdus,):
+        yield hdus
+
+
+@contextmanager
+def open_views(path: str | Path, *options: dict[str, Any]) -> Iterator[list["fits.HDUList"]]:
+    """Open a file several times with different options; a packed one is unpacked once. See `open_fits`."""
+    path = Path(path)
+    with ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about odd cards, which are kept as they are
+        layout, streams = stack.enter_context(plain_streams(path, len(options)))
+        try:
+            yield [
+                stack.enter_context(_opened(stream, layout, chosen))
+                for stream, chosen in zip(streams, options, strict=True)
+            ]
+        except _PixelError as error:
+            raise InputFileError(f"{path}: {error}") from error
+
+
+def remark_on_file(hdus: "fits.HDUList", chosen: Sequence[int], remarks: Remarks) -> None:
+    """Say what is unusual about a file that is read nevertheless, and which images of it are not read."""
+    layout: Layout | None = getattr(hdus, _LAYOUT, None)
+    if layout is not None:
+        if layout.without_fill:
+            remarks.note("the last block of the file is not filled up to 2880 bytes; all pixels are there")
+        if layout.trailing:
+            remarks.warn(
+                "behind the last HDU the file goes on with what is not FITS, which is not read; if extensions are "
+                "missing, fetch it again"
+            )
+        odd = sorted({keyword for part in layout.parts for keyword in part.odd_cards})
+        if odd:
+            remarks.note(f"cards whose values are not standard FITS are read as text: {', '.join(odd[:8])}")
+    left_out = images_left_out(hdus, chosen)
+    if left_out:
+        remarks.warn(left_out)
+
+
+@contextmanager
+def _opened(stream: BinaryIO, layout: Layout, options: dict[str, Any]) -> Iterator["fits.HDUList"]:
     from astropy.io import fits
 
-    path = check_regular(path)
+    with ExitStack() as stack:
+        with _astropy_reads("its headers cannot be read"):
+            hdus = stack.enter_context(fits.open(stream, **options))
+            if len(hdus) != len(layout.parts):  # also reads all headers
+                raise ValueError(f"HDU {len(hdus)} is not readable")
+            for hdu, part in zip(hdus, layout.parts, strict=True):
+                if not options.get("disable_image_compression"):  # that is for copying: cards stay as they are
+                    _read_as_text(hdu.header, part.odd_cards)
+                if part.odd_cards or part.unprintable:
+                    _make_writable(hdu.header)
+                math.prod(getattr(hdu, "shape", ()))  # a compressed image makes its header of another
+        setattr(hdus, _LAYOUT, layout)
+        yield hdus
+
+
+def _read_as_text(header: "fits.Header", odd_cards: Mapping[str, str]) -> None:
+    """Give cards that astropy cannot parse the text that they hold as their value."""
+    from astropy.io import fits
+
+    for keyword, text in odd_cards.items():
+        try:
+            header.get(keyword)
+        except fits.VerifyError:
+            header[keyword] = text
+
+
+def _make_writable(header: "fits.Header") -> None:
+    """Put comments in place of cards that astropy can neither read nor write."""
+    for place in range(len(header) - 1, -1, -1):
+        card = header.cards[place]
+        try:
+            str(card.value), str(card)
+        except Exception:  # astropy has half a dozen kinds
+            name = re.sub("[^ -~]", "?", card.keyword)
+            del header[place]
+            header.insert(place, ("COMMENT", f"unreadable card {name}"))
+
+
+@contextmanager
+def _astropy_reads(what: str) -> Iterator[None]:
+    """Whatever astropy raises for damaged content: OSError, ValueError, KeyError, zlib.error and a dozen others."""
     try:
-        # Odd cards are kept as they are, without a warning. The one thing that matters, and that astropy reports
-        # only as a warning, is that the end of the file is missing.
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
-            with fits.open(path, **options) as hdus:
-                if len(hdus) == 0:  # also reads all headers
-                    raise InputFileError(f"{path} holds no FITS data")
-                if any("truncated" in str(warning.message) for warning in warned):
-                    raise InputFileError(f"{path} is truncated; fetch it again")
-                yield hdus
-    except InputFileError:
-        raise
-    except (OSError, EOFError, zlib.error, fits.VerifyError) as error:
-        raise InputFileError(_plain_reason(path, error)) from error
-    except (ValueError, TypeError, IndexError, KeyError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise InputFileError(f"{path} is damaged: its pixels cannot be read ({error})") from error
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise _PixelError(f"{what}, the file is damaged; fetch it again ({reason})") from error
 
 
-def _plain_reason(path: Path, error: BaseException) -> str:
-    with open(path, "rb") as stream:
-        start = stream.read(6)
-    if start == b"SIMPLE" or start.startswith(_PACKED):
-        return f"{path} is truncated or damaged; fetch it again ({' '.join(str(error).split())})"
-    return f"{path} is not a FITS file: it does not begin with SIMPLE and is not compressed by gzip or bzip2"
-
-
+# ---- which image -----------------------------------------------------------------------------------------------------
 def science_hdus(hdus: "fits.HDUList", cfg: SkyIngestConfig, path: Path) -> list[int]:
     """Which HDUs are science images.
 
-    The configured one; else those that ingest has marked; else all SCI,n; else the primary image; else the first
-    image HDU.
+    The configured ones; else those that ingest has marked; else those that are marked as science (SCI,n and the cards
+    of `pipeline.sky.frames.planes`); else the images of a mosaic's chips or amplifiers; else the primary image unless
+    it is a thumbnail; else the first image.
 
     Raises
     ------
     InputFileError
         If the file has no image, the choice is not a 2-D image, or the file is a collection of images.
     """
-    images = [number for number, hdu in enumerate(hdus) if hdu.is_image and hdu.header.get("NAXIS", 0) > 0]
-    if cfg.science_hdu is not None:
-        chosen = [_configured_hdu(hdus, cfg.science_hdu, images, path)]
-    else:
-        chosen = [n for n in images if cards.LEVEL.keyword in hdus[n].header] or [
-            n for n in images if hdus[n].name == "SCI"
-        ]
+    images = [number for number, hdu in enumerate(hdus) if hdu.is_image and hdu.shape and min(hdu.shape) > 0]
     if not images:
         raise InputFileError(f"{path} has no image; its HDUs are {_names(hdus, range(len(hdus)))}")
-    if not chosen and len(images) > _MAX_IMAGE_HDUS:
-        raise InputFileError(
-            f"{path} holds {len(images)} images and none is called SCI; choose one with ingest.sky.science_hdu: "
-            f"{_names(hdus, images)}"
+    if cfg.science_hdu is not None:
+        chosen = _configured_hdus(hdus, cfg.science_hdu, images, path)
+    else:
+        chosen = (
+            [n for n in images if cards.LEVEL.keyword in hdus[n].header]
+            or [n for n in images if is_marked_science(hdus[n])]
+            or _unmarked(hdus, images, path)
         )
-    chosen = chosen or images[:1]
     for number in chosen:
-        n_axes = hdus[number].header["NAXIS"]
-        if n_axes != 2:
+        if len(image_shape(hdus[number])) != 2:
             raise InputFileError(
-                f"{path}: HDU {number} has {n_axes} axes {tuple(hdus[number].shape)}, not 2; "
+                f"{path}: HDU {number} has {len(hdus[number].shape)} axes {tuple(hdus[number].shape)}, not 2; "
                 f"choose an image with ingest.sky.science_hdu: {_names(hdus, images)}"
             )
     return chosen
 
 
-def _configured_hdu(hdus: "fits.HDUList", wanted: str | int, images: list[int], path: Path) -> int:
-    names = {hdus[number].name: number for number in reversed(images)}
-    number = wanted if isinstance(wanted, int) else names.get(wanted.upper(), names.get(wanted))
-    if number not in images:
+def images_left_out(hdus: "fits.HDUList", chosen: Sequence[int]) -> str | None:
+    """A sentence about images as large as the chosen one that nothing distinguishes from it."""
+    if any(is_marked_science(hdus[n]) or cards.LEVEL.keyword in hdus[n].header for n in chosen):
+        return None
+    shapes = {image_shape(hdus[n]) for n in chosen}
+    others = [
+        n
+        for n, hdu in enumerate(hdus)
+        if n not in chosen and hdu.is_image and may_be_picture(hdu) and image_shape(hdu) in shapes
+    ]
+    if not others:
+        return None
+    return (
+        f"only {_names(hdus, chosen)} is read, of several images of the same size; set ingest.sky.science_hdu for "
+        f"another: {_names(hdus, others)}"
+    )
+
+
+def _unmarked(hdus: "fits.HDUList", images: list[int], path: Path) -> list[int]:
+    pictures = [n for n in images if may_be_picture(hdus[n])] or images
+    if len(pictures) > _MAX_IMAGE_HDUS:
+        raise InputFileError(
+            f"{path} holds {len(pictures)} images and none is called SCI; choose one with ingest.sky.science_hdu: "
+            f"{_names(hdus, pictures)}"
+        )
+    planes = [n for n in pictures if len(image_shape(hdus[n])) == 2]
+    extensions = [n for n in planes if n > 0]
+    if pictures[0] == 0 and extensions:
+        largest = max(math.prod(hdus[n].shape) for n in extensions)
+        if math.prod(hdus[0].shape) >= _THUMBNAIL * largest:
+            return [0]
+    elif not extensions:
+        return pictures[:1]
+    return extensions if _alike(hdus, extensions) else extensions[:1]
+
+
+def _alike(hdus: "fits.HDUList", numbers: Sequence[int]) -> bool:
+    """Whether images are those of the chips or amplifiers of one detector: equal in size and kind, numbered."""
+    chosen = [hdus[n] for n in numbers]
+    if len({(image_shape(hdu), hdu.header["BITPIX"]) for hdu in chosen}) > 1:
+        return False
+    if all(any(card in hdu.header for card in _DETECTOR_CARDS) for hdu in chosen):
+        return True
+    stems = {re.sub(r"\d+$|(?<=[_-])[A-Z]$", "#", name_of(hdu)) for hdu in chosen}
+    numbered = all(re.search(r"\d+$|[_-][A-Z]$", name_of(hdu)) for hdu in chosen)
+    versions = len({hdu.ver for hdu in chosen}) == len(chosen)
+    return len(stems) == 1 and "" not in stems and (numbered or versions)
+
+
+def _configured_hdus(hdus: "fits.HDUList", wanted: str | int, images: list[int], path: Path) -> list[int]:
+    if isinstance(wanted, int):
+        chosen = [n for n in images if n == wanted]
+    else:
+        chosen = [n for n in images if hdus[n].name == wanted.upper() or name_of(hdus[n]) == wanted.strip().upper()]
+    if not chosen:
         raise InputFileError(f"{path} has no image HDU {wanted!r} (ingest.sky.science_hdu); {_names(hdus, images)}")
-    return number
+    return chosen
 
 
 def _names(hdus: "fits.HDUList", numbers: Sequence[int]) -> str:
@@ -117,22 +240,45 @@ def _names(hdus: "fits.HDUList", numbers: Sequence[int]) -> str:
 
 
 # ---- the numbers of one HDU ------------------------------------------------------------------------------------------
+def stored_pixels(hdu: "fits.ImageHDU") -> np.ndarray:
+    """The numbers as they are stored, without axes of length 1.
+
+    Raises
+    ------
+    InputFileError
+        If they cannot be read, or the machine has less memory than they take.
+    """
+    label = f"HDU {name_of(hdu) or '(no name)'}"
+    shape = tuple(hdu.shape or ())
+    needed = math.prod(shape) * (abs(hdu.header["BITPIX"]) // 8 + _BYTES_PER_PIXEL)
+    if needed > memory_limit():
+        raise _PixelError(
+            f"{label} declares {' x '.join(map(str, shape))} pixels, which need {needed / 1e9:.3g} GB of memory, and "
+            f"there are {memory_limit() / 1e9:.3g} GB"
+        )
+    with _astropy_reads(f"the pixels of {label} cannot be read"):
+        stored = hdu.data
+        if stored is None:
+            raise ValueError("there are none")
+        stored = np.asarray(stored)
+        return stored.reshape(image_shape(hdu))
+
+
 def pixels_of(hdu: "fits.ImageHDU") -> tuple[np.ndarray, bool]:
     """Scaled pixels as float32, NaN where blank; and whether they are stored as integers.
 
     astropy's own scaling ignores BLANK in unsigned images, which is how raw frames mark missing pixels.
     """
-    stored = hdu.data
-    if stored is None:
-        raise InputFileError(f"HDU {hdu.name or 0} has no pixels")
+    stored = stored_pixels(hdu)
     header = hdu.header
     integer = stored.dtype.kind in "iu"
-    scale, zero = float(header.get("BSCALE", 1)), float(header.get("BZERO", 0))
+    scale, zero = _scaling(header)
     if stored.dtype.kind == "u" and zero == 2 ** (8 * stored.dtype.itemsize - 1):
         zero = 0.0  # a compressed image comes with its offset applied
-    pixels = stored.astype(np.float32)
-    if scale != 1 or zero != 0:
-        pixels = (stored.astype(np.float64) * scale + zero).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers beyond float32 count as missing
+        pixels = stored.astype(np.float32)
+        if scale != 1 or zero != 0:
+            pixels = (stored.astype(np.float64) * scale + zero).astype(np.float32)
     blank = header.get("BLANK")
     if integer and blank is not None:
         pixels[stored == blank] = np.nan
@@ -141,19 +287,34 @@ def pixels_of(hdu: "fits.ImageHDU") -> tuple[np.ndarray, bool]:
 
 
 def bits_of(hdu: "fits.ImageHDU") -> np.ndarray:
-    """A mask as uint64. Float32, in which pixels are read, would round the low bits of a mask of 32 bits away."""
-    stored, header = hdu.data, hdu.header
+    """A mask as unsigned integers of its own width.
+
+    Float32, in which pixels are read, would round the low bits of a mask of 32 bits away. A mask of numbers that are
+    not whole, or are negative, as resampling makes them, is 1 where it is not 0.
+    """
+    stored, header = stored_pixels(hdu), hdu.header
     if stored.dtype.kind not in "iu":
-        return np.where(np.isfinite(stored), stored, 0).astype(np.int64).view(np.uint64)
+        finite = np.where(np.isfinite(stored), stored, 0)
+        if (finite < 0).any() or (finite >= 2.0**63).any() or (finite != np.floor(finite)).any():
+            return (finite != 0).astype(np.uint8)
+        return finite.astype(np.int64).view(np.uint64)
     bits = stored.astype(stored.dtype.newbyteorder("="))
-    scale, zero = float(header.get("BSCALE", 1)), float(header.get("BZERO", 0))
+    scale, zero = _scaling(header)
     top = 1 << (8 * bits.itemsize - 1)
     unsigned = bits.view(f"u{bits.itemsize}")
     if scale != 1 or zero not in (0, top):
         unsigned = np.rint(bits * scale + zero).astype(np.int64).view(np.uint64)
     elif zero == top and bits.dtype.kind == "i":  # a compressed image comes with its offset applied
         unsigned = unsigned ^ unsigned.dtype.type(top)
-    unsigned = unsigned.astype(np.uint64)
     if "BLANK" in header:
-        unsigned[stored == header["BLANK"]] = 0
+        unsigned = np.where(stored == header["BLANK"], unsigned.dtype.type(0), unsigned)
     return unsigned
+
+
+def _scaling(header: "fits.Header") -> tuple[float, float]:
+    try:
+        return float(header.get("BSCALE", 1)), float(header.get("BZERO", 0))
+    except (TypeError, ValueError) as error:
+        raise _PixelError(
+            f"BSCALE = {header.get('BSCALE')!r} and BZERO = {header.get('BZERO')!r} are not two numbers"
+        ) from error

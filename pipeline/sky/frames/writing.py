@@ -10,8 +10,11 @@ import numpy as np
 
 from pipeline.files import atomic_output
 from pipeline.sky import cards
-from pipeline.sky.dq import DESCRIPTIONS, DQ_DTYPE
-from pipeline.sky.frames.hdus import open_fits
+from pipeline.sky.dq import DEFECTS, DESCRIPTIONS, DQ, DQ_DTYPE, LOST, has
+from pipeline.sky.frames.companions import UNCERTAINTIES, belonging, is_ours
+from pipeline.sky.frames.formats import write_hdus
+from pipeline.sky.frames.hdus import bits_of, open_views
+from pipeline.sky.frames.planes import Kind, image_shape, kind_of, name_of
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -63,14 +66,17 @@ def write_products(
 ) -> Path:
     """Write a copy of a file with new SCI, ERR and DQ; all other HDUs are copied byte for byte.
 
-    A tile-compressed science image is written as a plain one: compressing floats would lose bits silently. A camera's
-    own DQ extension keeps its bits; ours then goes into an extension LPDQ.
+    A camera's own DQ extension keeps its bits; ours then goes into an extension LPDQ. An uncertainty that the file has
+    gets the new values in its own kind (variance, inverse variance, astropy's UNCERT), a MASK of 0 and 1 the pixels
+    that are still not to be trusted. HDUs that had a CHECKSUM get a new one where they change.
 
     Parameters
     ----------
     source : path or HDUList
         What the frames were read from.
     out : path
+        Its ending says what is written: .fits, .fit or .fts, packed with .gz or .bz2, or with lossless tile compression
+        (.fz). Elsewhere a tile-compressed science image becomes a plain one.
     products : sequence of FrameProduct
         One for each science HDU that is replaced.
     history : sequence of str
@@ -93,8 +99,21 @@ def write_products(
     out = Path(out)
     by_number = {product.science_hdu: product for product in products}
     with _opened(source) as (raw, unpacked), atomic_output(out, force=force) as temporary:
-        _with_products(raw, unpacked, by_number, history).writeto(temporary, output_verify="ignore")
+        hdus, ours = _with_products(raw, unpacked, by_number, history)
+        write_hdus(hdus, temporary, out.name, ours, _new_checksums(raw, ours))
     return out
+
+
+def _new_checksums(raw: "fits.HDUList", ours: Sequence[int]) -> list[int]:
+    """HDUs whose CHECKSUM is to be made new: changed ones that had one, added ones if any had.
+
+    astropy gives a primary header its EXTEND where that is missing, which no HDU tells.
+    """
+    had = {n for n, hdu in enumerate(raw) if "CHECKSUM" in hdu.header or "DATASUM" in hdu.header}
+    changed = {n for n in ours if n in had or (had and n >= len(raw))}
+    if 0 in had - changed and raw[0].verify_checksum() == 0 and raw[0].verify_datasum() != 0:
+        changed.add(0)
+    return sorted(changed)
 
 
 @contextmanager
@@ -103,22 +122,21 @@ def _opened(source: "str | Path | fits.HDUList") -> Iterator[tuple["fits.HDUList
     if not isinstance(source, str | Path):
         yield source, source
         return
-    with (
-        open_fits(source, disable_image_compression=True, do_not_scale_image_data=True, memmap=True) as raw,
-        open_fits(source, do_not_scale_image_data=True, memmap=True) as unpacked,
-    ):
+    stored = {"do_not_scale_image_data": True, "memmap": True}
+    with open_views(source, {**stored, "disable_image_compression": True}, stored) as (raw, unpacked):
         yield raw, unpacked
 
 
 def _with_products(
     raw: "fits.HDUList", unpacked: "fits.HDUList", products: dict[int, FrameProduct], history: Sequence[str]
-) -> "fits.HDUList":
-    """The HDUs of a file, with those of the science images replaced and what they lack added."""
+) -> tuple["fits.HDUList", list[int]]:
+    """The HDUs of a file, with those of the science images replaced and what they lack added; and which are changed."""
     from astropy.io import fits
 
     result = fits.HDUList()
     added: list[fits.ImageHDU] = []
     replaced = _replaced_companions(unpacked, products)
+    ours = {*products, *replaced}
     for number, hdu in enumerate(raw):
         if number in products:
             result.append(_science_hdu(unpacked[number], number, products[number], history))
@@ -129,9 +147,7 @@ def _with_products(
     for number, product in products.items():
         added += _added_companions(unpacked, number, product, replaced)
     result.extend(added)
-    if added and "EXTEND" not in result[0].header:
-        result[0].header["EXTEND"] = True
-    return result
+    return result, sorted(ours.union(range(len(raw), len(result))))
 
 
 def _science_hdu(hdu: "fits.ImageHDU", number: int, product: FrameProduct, history: Sequence[str]) -> "fits.ImageHDU":
@@ -141,12 +157,18 @@ def _science_hdu(hdu: "fits.ImageHDU", number: int, product: FrameProduct, histo
     if not header.get("EXTNAME"):
         header["EXTNAME"] = ("SCI", "science image")
     for keyword, value, comment in product.cards:
-        header[keyword] = (value, comment)
+        header[keyword] = (printable(value) if isinstance(value, str) else value, comment)
     for line in (*history, *product.history):
-        header.add_history(line)
+        header.add_history(printable(line))
     _add_warnings(header, product.warnings)
     kind = fits.PrimaryHDU if number == 0 else fits.ImageHDU
-    return kind(np.ascontiguousarray(product.sci, np.float32), header)
+    return kind(np.ascontiguousarray(product.sci, np.float32).reshape(hdu.shape), header)
+
+
+def printable(text: str) -> str:
+    r"""What FITS cards can hold: other characters, as those of file names, are written as ``\xe9`` or ``\u2192``."""
+    text = text.encode("ascii", "backslashreplace").decode()
+    return "".join(character if " " <= character <= "~" else f"\\x{ord(character):02x}" for character in text)
 
 
 def _add_warnings(header: "fits.Header", warnings: Sequence[str]) -> None:
@@ -165,27 +187,56 @@ def _float_header(header: "fits.Header") -> "fits.Header":
     return header
 
 
-def _is_ours(hdu: "fits.ImageHDU") -> bool:
-    return cards.OUR_BITS.keyword in hdu.header
-
-
 def _replaced_companions(hdus: "fits.HDUList", products: dict[int, FrameProduct]) -> dict[int, "fits.ImageHDU"]:
-    """New HDUs for the ERR and (our) DQ extensions that the file already has, also where they are empty."""
-    from astropy.io import fits
-
+    """New HDUs for the uncertainties, masks and planes that the file already has, also where they are empty."""
     replaced = {}
     for number, product in products.items():
-        for other, hdu in enumerate(hdus):
-            if other in products or not hdu.is_image or hdu.ver != hdus[number].ver:
-                continue
-            empty = hdu.header.get("NAXIS", 0) == 0
-            if hdu.name == "ERR":
-                replaced[other] = fits.ImageHDU(np.asarray(product.err, np.float32), _float_header(hdu.header))
-            elif hdu.name in _DQ_NAMES and (empty or _is_ours(hdu)):
-                replaced[other] = _dq_hdu(product.dq, hdu.name, hdu.ver, _float_header(hdu.header))
-            elif hdu.name in product.planes:
-                replaced[other] = _plane_hdu(product, hdu.name, hdu.ver, _float_header(hdu.header))
-    return replaced
+        for other in belonging(hdus, number, list(products)):
+            hdu = hdus[other]
+            kind = kind_of(hdu)
+            header = _float_header(hdu.header)
+            if kind in UNCERTAINTIES:
+                replaced[other] = _uncertainty_hdu(product, kind, header)
+            elif name_of(hdu) in _DQ_NAMES and (not hdu.shape or is_ours(hdu)):
+                replaced[other] = _dq_hdu(product.dq, name_of(hdu), hdu.ver, header)
+            elif name_of(hdu) == "MASK" and _is_boolean(hdu):
+                replaced[other] = _mask_hdu(product.dq, header)
+            elif name_of(hdu) in product.planes:
+                replaced[other] = _plane_hdu(product, name_of(hdu), hdu.ver, header)
+    return {other: _as_shaped(hdu, hdus[other]) for other, hdu in replaced.items()}
+
+
+def _as_shaped(new: "fits.ImageHDU", old: "fits.ImageHDU") -> "fits.ImageHDU":
+    """With the axes of length 1 that the old one has."""
+    if old.shape and new.shape != old.shape and image_shape(old) == new.shape:
+        new.data = new.data.reshape(old.shape)
+    return new
+
+
+def _uncertainty_hdu(product: FrameProduct, kind: Kind, header: "fits.Header") -> "fits.ImageHDU":
+    from astropy.io import fits
+
+    values = np.asarray(product.err, np.float32)
+    unit = next((str(value) for keyword, value, _ in product.cards if keyword == "BUNIT"), None)
+    if kind == "variance":
+        values = values**2
+    elif kind == "inverse variance":
+        values = np.divide(1, values**2, out=np.zeros_like(values), where=values > 0)
+    if unit is not None and "BUNIT" in header:
+        header["BUNIT"] = {"sigma": unit, "variance": f"{unit}2"}.get(kind, f"1 / {unit}2")
+    return fits.ImageHDU(values, header)
+
+
+def _is_boolean(hdu: "fits.ImageHDU") -> bool:
+    """Whether it is a mask of 0 and 1, as astropy's CCDData has it."""
+    return bool(hdu.shape) and not is_ours(hdu) and hdu.header["BITPIX"] == 8 and int(bits_of(hdu).max()) <= 1
+
+
+def _mask_hdu(dq: np.ndarray, header: "fits.Header") -> "fits.ImageHDU":
+    from astropy.io import fits
+
+    defect = has(dq, DEFECTS) & ~has(dq, DQ.RESTORED)
+    return fits.ImageHDU((defect | has(dq, LOST | DQ.LOW_CONFIDENCE)).astype(np.uint8), header)
 
 
 def _added_companions(
@@ -194,14 +245,19 @@ def _added_companions(
     from astropy.io import fits
 
     version = hdus[number].ver
-    names = {hdu.name for other, hdu in replaced.items() if hdus[other].ver == version}
+    theirs = belonging(hdus, number, [number])
+    names = {name_of(hdu) for other, hdu in replaced.items() if other in theirs}
     added = []
     if "ERR" not in names:
         added.append(fits.ImageHDU(np.asarray(product.err, np.float32), name="ERR", ver=version))
     if not names.intersection(_DQ_NAMES):
-        foreign = any(hdu.name == "DQ" and hdu.ver == version for hdu in hdus)
+        foreign = any(name_of(hdus[other]) == "DQ" for other in theirs)
         added.append(_dq_hdu(product.dq, cards.OUR_BITS.keyword if foreign else "DQ", version, None))
-    return added + [_plane_hdu(product, name, version, None) for name in product.planes if name not in names]
+    added += [_plane_hdu(product, name, version, None) for name in product.planes if name not in names]
+    for hdu in added:
+        if version == 0:  # astropy leaves it out
+            hdu.header["EXTVER"] = 0
+    return [_as_shaped(hdu, hdus[number]) for hdu in added]
 
 
 def _plane_hdu(product: FrameProduct, name: str, version: int, header: "fits.Header | None") -> "fits.ImageHDU":

@@ -82,13 +82,18 @@ class DenoiseDecoder(Decoder):
             "defect_probability": sigmoid(logit),
         }
 
-    def flags(self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float) -> np.ndarray:
+    def flags(
+        self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float, kept: np.ndarray | None = None
+    ) -> np.ndarray:
         """`RESTORED` where a defect or hole was replaced; `LOW_CONFIDENCE` where the result is less certain than the
-        background noise although it was replaced, or where the pixel is saturated.
+        background noise although it was replaced, where the pixel is saturated, or where it keeps its value although
+        it was taken for a defect.
         """
         saturated, untrusted = has(dq, DQ.SATURATED), has(dq, UNTRUSTED)
-        replaced = (untrusted | (planes["defect_probability"] >= DEFECT_THRESHOLD)) & ~(saturated & ~untrusted)
-        uncertain = saturated | (replaced & (planes["restored_err"] > noise))
+        defect = planes["defect_probability"] >= DEFECT_THRESHOLD
+        spared = np.zeros(dq.shape, bool) if kept is None else defect & kept
+        replaced = (untrusted | (defect & ~spared)) & ~(saturated & ~untrusted)
+        uncertain = saturated | spared | (replaced & (planes["restored_err"] > noise))
         bits = np.zeros(dq.shape, DQ_DTYPE)
         flag(bits, replaced, DQ.RESTORED)
         flag(bits, uncertain, DQ.LOW_CONFIDENCE)

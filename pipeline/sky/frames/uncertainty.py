@@ -1,0 +1,154 @@
+"""The uncertainty of a frame: from its file or from a model, as far as the noise of its pixels agrees.
+
+The noise that a header or a plane predicts is compared with the measured one in boxes all over the frame, in both
+directions. Where they disagree, the pixels are right.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.sky.background import BoxNoise, box_noise
+from pipeline.sky.frames.frame import Frame
+from pipeline.sky.frames.scale import LEAST_NOISE_E, LEVEL_SIGMA, MODEL_FACTOR
+from pipeline.sky.headers import find_exposure
+from pipeline.sky.remarks import Remarks
+
+# An uncertainty that came with the frame is not believed if the noise of the pixels is larger by the first, or smaller
+# by the second: it may include more than noise (flat field, background).
+_MORE, _LESS = 1.5, 2.0
+_STRICT = 1.25
+# Pixels with less noise than this share of the model may be electrons per second: no average is of a hundred frames.
+_RATE_SHARE = 0.1
+
+
+def checked_uncertainty(
+    frame: Frame, given: np.ndarray | None = None, source: str = "of the file", *, strict: bool = False
+) -> Frame:
+    """A frame with an uncertainty that its pixels do not contradict.
+
+    Parameters
+    ----------
+    frame : Frame
+        `level` and `noise` are those of its `sci`; its `err` is not used.
+    given : ndarray, shape (H, W), optional
+        One sigma, in the frame's unit. It is kept if it is between 1/1.5 and 2 times the noise of the pixels, where
+        noise that is correlated between neighbours counts as a whole. Else, and without one, it is modelled.
+    source : str
+        What `given` is, for the warning: "of the file", "after calibration".
+    strict : bool
+        Allow a factor of 1.25 only: for a plane that lightpool wrote beside pixels that another program has changed.
+
+    Returns
+    -------
+    Frame
+        With `err`, further `notes` and `warnings`; with `zero_known` false if a known zero point was contradicted.
+    """
+    remarks = Remarks(frame.notes, frame.warnings)
+    part = frame.exposed
+    measured = box_noise(frame.sci[part], frame.dq[part] != 0)
+    zero_known = frame.zero_known
+    if given is not None:
+        contradiction = _contradicts_plane(given[part], measured, (_STRICT, _STRICT) if strict else (_MORE, _LESS))
+        if contradiction is None:
+            return replace(frame, err=given)
+        remarks.warn(f"the uncertainty {source} is not believed: {contradiction}; another takes its place")
+    variance, believed = _modelled_variance(frame, measured, remarks)
+    if variance is None:
+        err = np.full(frame.shape, frame.noise, np.float32)
+    else:
+        err = np.sqrt(np.where(np.isfinite(variance), variance, np.float32(frame.noise**2))).astype(np.float32)
+    return replace(
+        frame,
+        err=err,
+        zero_known=zero_known and believed,
+        notes=tuple(remarks.notes),
+        warnings=tuple(remarks.warnings),
+    )
+
+
+def _contradicts_plane(given: np.ndarray, measured: BoxNoise, factors: tuple[float, float]) -> str | None:
+    if not len(measured):
+        return None
+    expected = measured.medians_of(given)
+    too_small = np.quantile(measured.pixel / expected, 0.25) > factors[0]
+    too_large = np.median(measured.coarse / expected) * factors[1] < 1
+    if not (too_small or too_large):
+        return None
+    noise = np.median(measured.pixel if too_small else measured.coarse)
+    return f"it is {np.median(expected):.3g} in the sky, where the noise of the pixels is {noise:.3g}"
+
+
+def _modelled_variance(frame: Frame, measured: BoxNoise, remarks: Remarks) -> tuple[np.ndarray | None, bool]:
+    """Variance of every pixel (None: that of the background), and whether a known zero point agrees with the noise."""
+    if frame.unit != "electron":
+        return _variance_without_gain(frame, remarks), True
+    if not frame.zero_known:
+        remarks.note("uncertainty from the measured background noise and the photon statistics above the background")
+        return _with_sources(frame, 1.0), True
+    read_noise = frame.read_noise_e or 0.0
+    if len(measured):
+        expected = np.sqrt(np.maximum(measured.level, 0) + read_noise**2)
+        if np.median(measured.spread) * MODEL_FACTOR < max(np.median(expected), LEAST_NOISE_E):
+            return _variance_of_averages(frame, float(np.median(expected)), remarks), False
+        known = frame.read_noise_e is not None
+        if known and np.quantile(measured.pixel / np.maximum(expected, 1e-30), 0.25) > MODEL_FACTOR:
+            return _variance_above_sky(frame, float(np.median(expected)), remarks), False
+    if frame.read_noise_e is None:
+        remarks.note("uncertainty from the measured background noise and the photon statistics above the background")
+        return _with_sources(frame, 1.0), True
+    remarks.note("uncertainty from photon statistics and read noise")
+    return np.maximum(frame.sci, 0) + np.float32(read_noise**2), True
+
+
+def _with_sources(frame: Frame, electrons_per_unit: float) -> np.ndarray:
+    """The measured background noise, and photon noise of what is above the background."""
+    above = np.maximum(frame.sci - np.float32(frame.level), 0)
+    return above / np.float32(electrons_per_unit) + np.float32(frame.noise**2)
+
+
+def _effective_gain(frame: Frame) -> float | None:
+    """Electrons per unit if all of the background's noise is photon noise; None for a background near zero."""
+    return frame.level / frame.noise**2 if frame.level > LEVEL_SIGMA * frame.noise else None
+
+
+def _variance_without_gain(frame: Frame, remarks: Remarks) -> np.ndarray | None:
+    effective = _effective_gain(frame) if frame.gain_contradicted else None
+    if effective is None:
+        remarks.note("uncertainty is the measured background noise alone: without a gain, photon noise is not known")
+        return None
+    remarks.warn(
+        f"photon noise of sources is that of {effective:.3g} electron per {frame.unit}, which the noise of the "
+        "background gives if zero means no light"
+    )
+    return _with_sources(frame, effective)
+
+
+def _variance_of_averages(frame: Frame, expected: float, remarks: Remarks) -> np.ndarray | None:
+    """The pixels have less noise than electrons would have."""
+    effective = _effective_gain(frame) or _seconds_of_rates(frame, expected)
+    remarks.warn(
+        f"uncertainty is the measured background noise {frame.noise:.3g}, where photon statistics and read noise give "
+        f"{expected:.3g}: the pixels are averaged, resampled or not counts, or their zero point is wrong; photon noise "
+        + ("of sources is not included" if effective is None else "of sources is scaled alike")
+    )
+    return None if effective is None else _with_sources(frame, max(effective, 1.0))
+
+
+def _seconds_of_rates(frame: Frame, expected: float) -> float | None:
+    """Exposure time, if the pixels can be electrons per second: as counts, they have at least half the read noise."""
+    exposure = None if frame.searched is None else find_exposure(frame.searched, Remarks())
+    if exposure is None or exposure.value <= 1 or frame.noise > _RATE_SHARE * expected:
+        return None
+    counted = frame.noise * exposure.value
+    return exposure.value if counted >= max(0.5 * (frame.read_noise_e or 0.0), LEAST_NOISE_E) else None
+
+
+def _variance_above_sky(frame: Frame, expected: float, remarks: Remarks) -> np.ndarray:
+    """The pixels have more noise than their level explains."""
+    remarks.warn(
+        f"uncertainty is the measured background noise {frame.noise:.3g} and the photon noise of sources, because "
+        f"photon statistics and read noise give only {expected:.3g} in the sky: the sky was subtracted, or the gain is "
+        "wrong"
+    )
+    return _with_sources(frame, 1.0)
