@@ -14,3 +14,11 @@ class InputFileError(UserError):
 
 class TooFewEventsError(UserError):
     """Not enough images are left (after cuts, in a split, in a class) for the requested step."""
+
+
+class OutputError(UserError):
+    """A product cannot be written: the disk is full, a quota or a permission. Never the fault of an input."""
+
+
+class Terminated(SystemExit):
+    """The process was asked to end, by SIGTERM or because its terminal went away. Its code is that of a shell."""

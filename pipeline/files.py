@@ -1,14 +1,17 @@
-"""Complete files or none: outputs are written under a temporary name and renamed when complete."""
+"""Regular files in, complete files or none out: products are made in a folder of their own, and renamed when whole."""
 
 import errno
 import os
-import shutil
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipeline.errors import InputFileError, UserError
+from pipeline.errors import InputFileError, OutputError, UserError
+from pipeline.output.reasons import why_not_written
+from pipeline.output.scratch import Scratch, name_limit, remove
+from pipeline.output.whole import check_whole, flush, flush_entry
 
 # What a file name may end with, in any number and order, without it being part of the name of the run or frame.
 _SUFFIXES = frozenset(
@@ -94,62 +97,213 @@ def is_directory(path: str | Path) -> bool:
         return False
 
 
-def check_free(path: str | Path, *, force: bool = False) -> Path:
-    """Fail before the long work if an output exists.
+#: What the name of a product is followed by in its provenance, which stands beside it.
+SIDECAR_SUFFIX = ".provenance.json"
+_WAIT_S = 30.0
+_POLL_S = 0.05
+
+#: Products that this process is making: the folder of each.
+_scratches: dict[Path, Scratch] = {}
+
+
+def check_free(path: str | Path, *, force: bool = False, folder: bool = False) -> Path:
+    """Fail before the long work if an output exists or cannot be made.
+
+    Parameters
+    ----------
+    path : path
+        Of the product.
+    force : bool
+        Whether it may replace another.
+    folder : bool
+        Whether the product is a folder.
 
     Raises
     ------
     UserError
-        If `path` exists and `force` is false, or if its parent is not a directory that can be written.
+        If `path` exists and `force` is false, is of another kind than the product, or is a folder that lightpool did
+        not make; if its name is too long, or its parent is not a directory that can be written.
     """
     path = Path(path)
-    if path.exists() and not force:
-        raise UserError(f"{path} exists; choose another name or add --force to replace it")
-    parent = path.parent
+    try:
+        kind = stat.S_IFMT(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        kind = 0
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write {path}: {_in_words(error)}") from error
+    if kind:
+        _check_replaceable(path, kind, force=force, folder=folder)
+    parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir():
         raise UserError(f"cannot write {path}: {parent} is not a directory")
     if not os.access(parent, os.W_OK):
         raise UserError(f"cannot write {path}: no permission to write in {parent}")
+    n_bytes, limit = len(os.fsencode(path.name + SIDECAR_SUFFIX)), name_limit(parent)
+    if n_bytes > limit:
+        raise UserError(
+            f"cannot write {path}: its name and {SIDECAR_SUFFIX} have {n_bytes} bytes, and the file system takes "
+            f"{limit}; use a shorter name"
+        )
     return path
 
 
-def _temporary(path: Path) -> Path:
-    # The suffix is kept: writers choose a format or a compression by it.
-    return path.with_name(f".{path.name.split('.')[0]}.{os.getpid()}.part{''.join(path.suffixes)}")
+def _in_words(error: Exception) -> str:
+    return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+
+
+def _check_replaceable(path: Path, kind: int, *, force: bool, folder: bool) -> None:
+    """Whether what is at `path` may make room for a product: nothing else than an earlier product."""
+    if kind == stat.S_IFLNK:
+        with suppress(OSError):
+            kind = stat.S_IFMT(path.stat().st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+        raise UserError(f"cannot write {path}: it {_ODD_KINDS.get(kind, 'is not a regular file')}")
+    if kind == stat.S_IFDIR and not folder:
+        raise UserError(f"cannot write {path}: it is a directory; give the name of a file")
+    if not force:
+        raise UserError(f"{path} exists; choose another name or add --force to replace it")
+    if kind == stat.S_IFDIR and not _is_ours(path):
+        raise UserError(
+            f"{path} is a directory with files, and lightpool did not make it (there is no {path.name}"
+            f"{SIDECAR_SUFFIX} beside it); choose another name, or remove it yourself"
+        )
+    if folder and kind == stat.S_IFREG:
+        raise UserError(f"cannot write {path}: it is a file, and a directory is to be made; choose another name")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a directory is empty or a product: --force must not remove somebody's home."""
+    beside = folder.with_name(folder.name + SIDECAR_SUFFIX)
+    return beside.exists() or any(folder.glob(f"*{SIDECAR_SUFFIX}")) or not any(folder.iterdir())
 
 
 @contextmanager
-def atomic_output(path: str | Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary path next to `path`; rename it to `path` if the block succeeds, else remove it.
+def reserved(path: str | Path, *, force: bool = False, folder: bool = False) -> Iterator[Path]:
+    """Keep other processes from making `path` during the block, and check that it can be made.
 
-    Works for a file and for a directory: whichever the block makes under the temporary name.
-    An existing `path` is replaced only with `force`, and only once the new one is complete.
+    For work that takes long before it writes: within the block `atomic_output` makes the product.
 
     Raises
     ------
     UserError
-        If `path` exists and `force` is false.
+        As `check_free`, or if another process is making `path`.
     """
-    path = check_free(path, force=force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    path = check_free(path, force=force, folder=folder)
+    with _scratch(path, wait_s=0.0):
+        check_free(path, force=force, folder=folder)
+        yield path
+
+
+@contextmanager
+def atomic_output(
+    path: str | Path, *, force: bool = False, folder: bool = False, wait_s: float = 0.0
+) -> Iterator[Path]:
+    """Yield a temporary path; rename what the block made there to `path` if it succeeds, else remove it.
+
+    The temporary path is in a folder of its own, beside `path` and on its file system. What the block leaves next to
+    the temporary path, such as the sidecar of the product, goes along: it is renamed first and `path` last, so that a
+    product that exists has all that belongs to it. Before that, everything is flushed to the disk and opened again:
+    some libraries do not notice that a disk is full.
+
+    Only one process makes `path` at a time. What a killed process left of it is removed.
+
+    Parameters
+    ----------
+    path : path
+        Of the product: a file, or with `folder` a directory that the block makes.
+    force : bool
+        Replace an existing `path`, once the new one is complete.
+    folder : bool
+        Whether the product is a directory.
+    wait_s : float
+        How long to wait for another process that makes `path`.
+
+    Raises
+    ------
+    UserError
+        If `path` exists and `force` is false, or cannot be made (see `check_free`).
+    OutputError
+        If another process is making it, or it cannot be written: disk full, quota, no permission.
+    """
+    path = Path(path)
+    if _is_part_of_another(path):
+        yield path
+        return
+    path = check_free(path, force=force, folder=folder)
+    with _scratch(path, wait_s) as scratch:
+        check_free(path, force=force, folder=folder)
+        try:
+            yield scratch.path
+        except Exception as error:
+            reason = why_not_written(error, scratch.folder)
+            if reason is None or isinstance(error, OutputError):
+                raise
+            raise OutputError(f"cannot write {path}: {reason}") from error
+        _commit(scratch, path)
+
+
+def _is_part_of_another(path: Path) -> bool:
+    """Whether `path` is inside the folder of a product that this process is making: that one is renamed as a whole."""
+    return any(path.absolute().is_relative_to(scratch.folder) for scratch in _scratches.values())
+
+
+@contextmanager
+def _scratch(path: Path, wait_s: float) -> Iterator[Scratch]:
+    """The folder in which `path` is made; the one that is reserved, if it is."""
+    path = path.absolute()
+    if path in _scratches:
+        yield _scratches[path]
+        return
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Scratch(path)
+            break
+        except OutputError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_S)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {_in_words(error)}") from error
+    _scratches[path] = scratch
     try:
-        yield temporary
-        if path.is_dir():
-            # A directory cannot be replaced in one step: the old one is renamed first, and removed last.
-            aside = temporary.with_name(temporary.name + ".old")
-            path.rename(aside)
-            temporary.rename(path)
-            shutil.rmtree(aside)
-        else:
-            temporary.replace(path)
+        yield scratch
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        del _scratches[path]
+        scratch.release()
+
+
+def _commit(scratch: Scratch, path: Path) -> None:
+    """Make sure that all is there, then rename; the product comes last."""
+    made = sorted(scratch.made(), key=lambda entry: entry == scratch.path)
+    if scratch.path not in made:
+        raise FileNotFoundError(f"nothing was written to {scratch.path}")
+    try:
+        for entry in made:
+            flush(entry)
+            check_whole(entry)
+    except Exception as error:
+        reason = why_not_written(error, scratch.folder, is_lost=True)
+        raise OutputError(f"cannot write {path}: {reason}") from error
+    try:
+        for entry in made:
+            _replace(entry, path.with_name(entry.name), scratch)
+        flush_entry(path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {_in_words(error)}") from error
+
+
+def _replace(new: Path, path: Path, scratch: Scratch) -> None:
+    if path.is_dir() and not path.is_symlink():
+        # A directory cannot be replaced in one step: the old one is renamed first, and removed last.
+        path.rename(scratch.aside)
+        new.rename(path)
+        remove(scratch.aside)
+    else:
+        new.replace(path)
 
 
 def write_text_atomically(path: str | Path, text: str) -> Path:
@@ -164,6 +318,6 @@ def write_text_atomically(path: str | Path, text: str) -> Path:
         If the parent is not a directory that can be written.
     """
     path = Path(path)
-    with atomic_output(path, force=True) as temporary:
+    with atomic_output(path, force=True, wait_s=_WAIT_S) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path

@@ -1,6 +1,9 @@
 """Loggers: everything in the package `pipeline` logs as `lightpool`, the name that users know."""
 
 import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 #: The top logger of the project: its level is the level of lightpool.
 ROOT = "lightpool"
@@ -16,4 +19,48 @@ def get_logger(module_name: str) -> logging.Logger:
         package stays as it is.
     """
     package, dot, rest = module_name.partition(".")
-    return logging.getLogger(f"{ROOT}{dot}{rest}" if package == "pipeline" else module_name)
+    if package != "pipeline":
+        return logging.getLogger(module_name)
+    with _making:
+        usual = logging.getLoggerClass()
+        logging.setLoggerClass(_Logger)
+        try:
+            return logging.getLogger(f"{ROOT}{dot}{rest}")
+        finally:
+            logging.setLoggerClass(usual)
+
+
+class _Logger(logging.Logger):
+    """A logger that stays enabled where all others are switched off."""
+
+    def isEnabledFor(self, level: int) -> bool:
+        """Whether its own level, or that of a logger above it, lets a message through."""
+        return not self.disabled and level >= self.getEffectiveLevel()
+
+
+_making = threading.Lock()
+
+
+def libraries_are_quiet() -> bool:
+    """Whether the messages of other libraries are switched off."""
+    return logging.root.manager.disable >= logging.CRITICAL
+
+
+def quieten_libraries(quiet: bool) -> None:
+    """Switch off what other libraries log and warn of, or let it through.
+
+    For all of them at once, also for those that come with handlers of their own and are imported later.
+    """
+    logging.disable(logging.CRITICAL if quiet else logging.NOTSET)
+
+
+@contextmanager
+def warnings_as_messages() -> Iterator[None]:
+    """Log what Python warns of in the block; afterwards all is as it was."""
+    disabled = logging.root.manager.disable
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        logging.disable(disabled)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
-from pipeline.text_tables import Columns
+from pipeline.text_tables import Columns, printable
 
 
 class RecordSink(Protocol):
@@ -79,10 +79,11 @@ class _Table:
         rows = [[_cell(record.get(name)) for name in names] for record in self._waiting]
         if names != self._names:
             self._names = names
-            self._columns = Columns(">" * len(names), [names, *rows])
-            self._line([*names, "reason"] if any("reason" in record for record in self._waiting) else names)
+            self._columns = Columns(">" * len(names), [[printable(name) for name in names], *rows])
+            titles = [printable(name) for name in names]
+            self._line([*titles, "reason"] if any("reason" in record for record in self._waiting) else titles)
         for row, record in zip(rows, self._waiting, strict=True):
-            self._line([*row, str(record["reason"])] if "reason" in record else row)
+            self._line([*row, printable(str(record["reason"]))] if "reason" in record else row)
         self._waiting = []
 
     def _line(self, cells: Sequence[str]) -> None:
@@ -94,4 +95,4 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return f"{value:.5g}" if isinstance(value, float) else printable(str(value))

@@ -2,11 +2,41 @@
 
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 _GAP = "  "
 #: A shortened column keeps at least this many characters.
 _MIN_SHRUNK = 12
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""A text as it may go to a terminal: what does not print is written out, such as ``\x1b`` for an escape.
+
+    Names of files, values of headers and messages of libraries may hold characters that move the cursor, colour or
+    delete what stands on the screen, or turn the direction of writing.
+
+    Parameters
+    ----------
+    text : str
+        Bytes of a name that are not UTF-8 are written out, too.
+    keep : str
+        Characters to leave as they are, such as the ends of lines.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if _prints(character) or character in keep else _escaped(character) for character in text)
+
+
+def _prints(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python reads a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 class Columns:
@@ -60,7 +90,7 @@ def format_table(
     shrink : int
         Number of the column whose texts are cut where the table is wider than `max_width`.
     """
-    rows = list(rows)
+    rows = [[printable(text) for text in row] for row in rows]
     if not rows:
         return []
     columns = Columns(align, rows)

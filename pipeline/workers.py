@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,13 +16,16 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, TypeVar
 
-from pipeline.errors import UserError
-from pipeline.logs import ROOT
+from pipeline.errors import Terminated, UserError
+from pipeline.logs import ROOT, libraries_are_quiet, quieten_libraries
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AHEAD = 3  # items per process in progress or finished and not yet used: enough to keep all processes busy
+
+_TERMINATED = 143
+_CLEAN_UP_S = 10.0  # that a process has to remove what is half made when its parent was killed
 
 # State of a worker process: its worker, whether it is busy, and whether it shall stop.
 _worker: Callable[[Any], Any] | None = None
@@ -59,10 +63,10 @@ def in_order(
         return
     # Spawned, not forked: this process has an HDF5 file open and may have threads of numerical libraries.
     context = multiprocessing.get_context("spawn")
-    level = logging.getLogger(ROOT).getEffectiveLevel()
+    levels = logging.getLogger(ROOT).getEffectiveLevel(), libraries_are_quiet()
     # Its other end closes when this process stops the workers, or ends itself.
     lifeline, held = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(lifeline, level))
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(lifeline, *levels))
     waiting: deque[Future[tuple[Result, list[logging.LogRecord]]]] = deque()
     try:
         for item in items:
@@ -87,19 +91,28 @@ def _logged(result: Result, records: Iterable[logging.LogRecord]) -> Result:
     return result
 
 
-def _start(lifeline: Connection, level: int) -> None:
+def _start(lifeline: Connection, level: int, quiet: bool) -> None:
+    logging.captureWarnings(True)
+    quieten_libraries(quiet)
     logger = logging.getLogger(ROOT)
     logger.setLevel(level)
     logger.addHandler(QueueHandler(_records))  # which makes records that can be pickled
     logger.propagate = False
     # Ctrl-C reaches every process of a terminal: it is for the parent, which ends the others.
     signal.signal(signal.SIGINT, _break_off)
+    signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
 
 
 def _break_off(_signal: int, _frame: FrameType | None) -> None:
     if _stopping and _working:
         raise KeyboardInterrupt
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    if not _working:
+        os._exit(_TERMINATED)
+    raise Terminated(_TERMINATED)
 
 
 def _end_with_parent(lifeline: Connection) -> None:
@@ -111,6 +124,9 @@ def _end_with_parent(lifeline: Connection) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        deadline = time.monotonic() + _CLEAN_UP_S
+        while _working and time.monotonic() < deadline:
+            time.sleep(0.05)
         os._exit(1)
 
 
@@ -126,5 +142,7 @@ def _work(
             _worker = make_worker(*arguments)
         result = _worker(item)
         return result, [_records.get() for _ in range(_records.qsize())]
+    except Terminated:  # what was half made is removed; the pool would give this process more work
+        os._exit(_TERMINATED)
     finally:
         _working = False

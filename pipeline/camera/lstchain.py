@@ -81,9 +81,10 @@ def convert(path: str | Path, out: str | Path, force: bool = False) -> dict[str,
             log.warning("%s: %s", path.name, warning)
         with atomic_output(out, force=force) as temporary:
             counts = source.write(temporary, stamped)
+            facts = {name: value for name, value in counts.items() if name != "warnings"}
+            provenance.write_sidecar(temporary, stamped, **facts)
     if source.warnings:
         counts["warnings"] = source.warnings
-    provenance.write_sidecar(out, stamped, **{name: value for name, value in counts.items() if name != "warnings"})
     return counts
 
 

@@ -97,7 +97,7 @@ def ingest_simtel(path: str | Path, out: str | Path, cfg: CameraIngestConfig, fo
             repack(raw, temporary, dict.fromkeys(_VARYING) | attributes)
         finally:
             raw.unlink(missing_ok=True)
-    provenance.write_sidecar(out, stamped, **counts)
+        provenance.write_sidecar(temporary, stamped, **counts)
     for text in (*findings.warnings, *findings.notes):
         log.warning("%s: %s", path.name, text)
     return counts | ({"warnings": findings.warnings} if findings.warnings else {})

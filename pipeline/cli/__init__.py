@@ -12,8 +12,11 @@ from typer.exceptions import TyperException
 # Importing a module of commands declares them.
 from pipeline.cli import catalogues, data, networks  # noqa: F401
 from pipeline.cli.framework import app, logging_to_stderr
-from pipeline.errors import UserError
+from pipeline.cli.signals import ending_by_signals
+from pipeline.errors import Terminated, UserError
+from pipeline.output.reasons import OF_WRITING
 from pipeline.plugins import check_plugins
+from pipeline.text_tables import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,14 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         Exit code: 0 done, 2 the user can fix it (one line on stderr), 1 a fault of lightpool (traceback),
-        130 interrupted, 141 the reader of stdout went away.
+        130 interrupted, 141 the reader of stdout went away, 143 terminated (129 by its terminal).
     """
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         check_plugins()  # before a command imports something of theirs
-        with logging_to_stderr():
+        with logging_to_stderr(), ending_by_signals():
             code = _run(arguments)
-        sys.stdout.flush()
+            sys.stdout.flush()
         return code
     except UserError as error:
         return _complain(str(error))
@@ -46,14 +49,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Terminated as end:
+        print("terminated", file=sys.stderr)
+        return int(end.code or 0)
     except BrokenPipeError:
-        # The interpreter flushes stdout once more at exit, which would fail again.
-        with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        _drop_stdout()
         return 141
+    except OSError as error:
+        if error.errno not in OF_WRITING:
+            return _show_fault()
+        # Products are written by `pipeline.files`, which names them.
+        _drop_stdout()
+        return _complain(f"cannot write {error.filename or 'the output'}: {error.strerror.lower()}")
     except Exception:
-        traceback.print_exc()
-        return 1
+        return _show_fault()
 
 
 def _run(arguments: list[str]) -> int:
@@ -67,5 +76,17 @@ def _run(arguments: list[str]) -> int:
 
 
 def _complain(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2
+
+
+def _show_fault() -> int:
+    for line in traceback.format_exc().splitlines():
+        print(printable(line), file=sys.stderr)
+    return 1
+
+
+def _drop_stdout() -> None:
+    """What is still to be written goes nowhere: the interpreter flushes stdout at exit, which would fail again."""
+    with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -125,4 +125,4 @@ def bundles_show(
             f"{file.parent} has no readable {README_FILE}; give a directory made by `lightpool train`, or the name of "
             "one that `lightpool bundles list` shows"
         ) from error
-    print(text.rstrip())
+    print(text_tables.printable(text.rstrip(), keep="\n\t"))

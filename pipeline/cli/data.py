@@ -18,6 +18,7 @@ from pipeline.cli.framework import (
     exit_code,
     group,
 )
+from pipeline.text_tables import printable
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -161,4 +162,4 @@ def info(
     from pipeline.stages.info import describe_file
 
     for line in describe_file(file):
-        print(line)
+        print(printable(line))

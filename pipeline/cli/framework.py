@@ -4,6 +4,7 @@ import inspect
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline import __version__, logs
+from pipeline.text_tables import printable
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -208,7 +210,7 @@ def limit_threads(n_threads: int | None) -> None:
 
 
 # ---- logging ---------------------------------------------------------------------------------------------------------
-_LOGGERS = ("", logs.ROOT, "py.warnings")
+_LOGGERS = ("", logs.ROOT)
 
 
 class _ToStderr(logging.Handler):
@@ -216,7 +218,11 @@ class _ToStderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        print(f"{level}{self.format(record)}", file=sys.stderr)
+        lines = [level + record.getMessage()]
+        if record.exc_info:
+            lines += "".join(traceback.format_exception(*record.exc_info)).splitlines()
+        for line in lines:
+            print(printable(line), file=sys.stderr)
 
 
 @contextmanager
@@ -225,11 +231,10 @@ def logging_to_stderr() -> Iterator[None]:
     handler = _ToStderr()
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     logging.getLogger().addHandler(handler)
-    logging.captureWarnings(True)
     try:
-        yield
+        with logs.warnings_as_messages():
+            yield
     finally:
-        logging.captureWarnings(False)
         logging.getLogger().removeHandler(handler)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
@@ -240,5 +245,5 @@ def set_verbosity(*, quiet: bool, verbose: bool) -> None:
     logging.getLogger().setLevel(logging.WARNING)
     level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
     logging.getLogger(logs.ROOT).setLevel(level)
-    # Warnings of libraries are shown with --verbose only: lightpool logs what a user needs to know.
-    logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)
+    # Libraries are heard with --verbose only: lightpool logs what a user needs to know.
+    logs.quieten_libraries(not verbose)

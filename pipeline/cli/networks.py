@@ -34,7 +34,9 @@ def train(
     manifests: Manifests,
     network: Annotated[str, typer.Option(metavar="NAME", help="Network of the configuration, a key of `networks`.")],
     out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Directory for the trained model.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume a stopped run also with --force, which starts again without it.")
+    ] = False,
     shards_outside: ShardsOutside = False,
     force: Force = False,
 ) -> None:

@@ -145,7 +145,7 @@ class Cards:
 def _inherits(header: "fits.Header", primary: "fits.Header") -> bool:
     said = next(_entries((header,), ("INHERIT",)), None)
     if said is None:
-        return not primary.get("NAXIS", 0)
+        return not primary.get("NAXIS", 0) or 0 in primary.get("NAXIS*", {}).values()
     return said.text.upper() in ("T", "TRUE")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline import provenance
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError
-from pipeline.files import check_free
+from pipeline.files import atomic_output, check_free
 from pipeline.logs import get_logger
 from pipeline.sky import cards
 from pipeline.sky.background import robust_background
@@ -55,11 +55,12 @@ def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force:
     warnings = list(dict.fromkeys(text for frame in frames for text in frame.warnings))
     stamped = provenance.stamp("ingest", config=cfg.model_dump(mode="json"), input=path.name, warnings=warnings)
     history = [f"lightpool {stamped['version']} ingest of {path.name}"]
-    write_products(path, out, [_product(frame) for frame in frames], history, force=force)
-    truth = truth_path(path)
-    if truth.is_file():
-        shutil.copyfile(truth, truth_path(out))
-    provenance.write_sidecar(out, stamped)
+    with atomic_output(out, force=force) as temporary:
+        write_products(path, temporary, [_product(frame) for frame in frames], history)
+        truth = truth_path(path)
+        if truth.is_file():
+            shutil.copyfile(truth, truth_path(temporary))
+        provenance.write_sidecar(temporary, stamped)
     for note in dict.fromkeys(note for frame in frames for note in frame.notes):
         log.info("%s: %s", path.name, note)
     for text in warnings:

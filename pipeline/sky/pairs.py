@@ -187,15 +187,12 @@ class _Field:
             "registration": self._registration(number),
             "provenance": stamped,
         }
-        with (
-            atomic_output(out, force=force) as temporary,
-            shard_writer(temporary, self.sky, frame, self.sources[number], attributes, partner=True) as writer,
-        ):
-            for row in _by_row(pairs):
-                writer.append(self._pair_batch(number, row))
-            n_tiles = writer.n_tiles
-        provenance.write_sidecar(out, stamped)
-        return n_tiles
+        with atomic_output(out, force=force) as temporary:
+            with shard_writer(temporary, self.sky, frame, self.sources[number], attributes, partner=True) as writer:
+                for row in _by_row(pairs):
+                    writer.append(self._pair_batch(number, row))
+            provenance.write_sidecar(temporary, stamped)
+        return writer.n_tiles
 
     def _registration(self, number: int) -> dict[str, Any]:
         placement = self.placements[number]

@@ -82,15 +82,12 @@ def tile_frame(path: str | Path, out: str | Path, cfg: Config, force: bool = Fal
         input_sha256=provenance.sha256_file(path),
     )
     attributes["provenance"] = stamped
-    with (
-        atomic_output(out, force=force) as temporary,
-        shard_writer(temporary, sky, frame, source, attributes, partner=False) as writer,
-    ):
-        for row in _rows(frame, truth, sky, columns, split):
-            writer.append(row)
-        n_tiles = writer.n_tiles
-    provenance.write_sidecar(out, stamped)
-    return {"n_tiles": n_tiles, "split": _split_name(split)}
+    with atomic_output(out, force=force) as temporary:
+        with shard_writer(temporary, sky, frame, source, attributes, partner=False) as writer:
+            for row in _rows(frame, truth, sky, columns, split):
+                writer.append(row)
+        provenance.write_sidecar(temporary, stamped)
+    return {"n_tiles": writer.n_tiles, "split": _split_name(split)}
 
 
 def untile(batch: TileBatch) -> dict[str, np.ndarray]:

@@ -56,17 +56,16 @@ def compare(run_dir: str | Path, out: str | Path, *, force: bool = False) -> Pat
     if out.suffix not in (".html", ".htm"):  # FILE.json would be the name of both products
         raise UserError(f"the page must be named FILE.html or FILE.htm, got {out}")
     check_free(out, force=force)
-    table = check_free(out.with_suffix(".json"), force=force)
-    zoo = collect_zoo(run_dir)
-    costs = {(task, label): _cost(zoo, task, label) for task, labels in zoo.trainings.items() for label in labels}
-    rows = rows_of(zoo, costs)
-    pictures = {task: _picture(zoo, task, rows[task]) for task in rows if rows[task]}
-    content = {"networks": rows, "forest": {task: forest_of(zoo, task) for task in rows if rows[task]}}
-    with atomic_output(table, force=force) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    check_free(out.with_suffix(".json"), force=force)
     with atomic_output(out, force=force) as temporary:
+        zoo = collect_zoo(run_dir)
+        costs = {(task, label): _cost(zoo, task, label) for task, labels in zoo.trainings.items() for label in labels}
+        rows = rows_of(zoo, costs)
+        pictures = {task: _picture(zoo, task, rows[task]) for task in rows if rows[task]}
+        content = {"networks": rows, "forest": {task: forest_of(zoo, task) for task in rows if rows[task]}}
+        temporary.with_suffix(".json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
         temporary.write_text(render_zoo(zoo, rows, pictures), encoding="utf-8")
-    provenance.write_sidecar(out, provenance.stamp("compare", run=zoo.folder.name))
+        provenance.write_sidecar(temporary, provenance.stamp("compare", run=zoo.folder.name))
     log.info("wrote %s", out)
     return out
 

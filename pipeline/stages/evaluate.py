@@ -90,11 +90,11 @@ def evaluate_predictor(
     force: bool = False,
 ) -> Path:
     """Evaluate anything that predicts `tasks`; `facts` (network, model, bundle_sha256) go into metrics.json."""
-    check_free(out, force=force)
+    check_free(out, force=force, folder=True)
     started = time.monotonic()
     loaded = load_manifests(manifests)
     stamped = provenance.stamp("evaluate", config=sections_of(cfg, READS), **facts)
-    with atomic_output(out, force=force) as temporary:
+    with atomic_output(out, force=force, folder=True) as temporary:
         temporary.mkdir()
         for task in tasks:
             result = get_judge(task)(predictor, loaded, cfg)
@@ -102,7 +102,7 @@ def evaluate_predictor(
             _write(result, content, temporary / task)
             for name, entry in content["metrics"].items():
                 log.info("%s %s: %s [%s, %s]", task, name, entry["value"], entry["low"], entry["high"])
-    provenance.write_sidecar(out, stamped, wall_s=round(time.monotonic() - started, 1))
+        provenance.write_sidecar(temporary, stamped, wall_s=round(time.monotonic() - started, 1))
     return Path(out)
 
 

@@ -86,12 +86,11 @@ def explain(
     chunk, batch = _image(cfg, card, Path(file), event, telescope)
     target = out or Path(f"{source_name(file)}_event{event}_tel{chunk.tel_id}_{chosen.task}_{show}.png")
     check_free(target, force=force)
-    figure = _draw(cfg, bundle, card, chosen, _which(file, chunk, card), chunk, batch, show)
 
     from pipeline.figures.style import save_figure
 
     with atomic_output(target, force=force) as temporary:
-        save_figure(figure, temporary)
+        save_figure(_draw(cfg, bundle, card, chosen, _which(file, chunk, card), chunk, batch, show), temporary)
     log.info("wrote %s", target)
     return target
 

@@ -133,8 +133,8 @@ def _dl1(path: Path, target: Path, cfg: Config, force: bool) -> dict[str, Any]:
         raise InputFileError(f"{path} holds no images")
     with atomic_output(target, force=force) as temporary:
         shutil.copyfile(path, temporary)
-    stamped = provenance.stamp("ingest", input=path.name, input_sha256=provenance.sha256_file(path))
-    provenance.write_sidecar(target, stamped, **counts)
+        stamped = provenance.stamp("ingest", input=path.name, input_sha256=provenance.sha256_file(path))
+        provenance.write_sidecar(temporary, stamped, **counts)
     return counts | {"notes": []}
 
 

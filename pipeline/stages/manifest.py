@@ -46,5 +46,4 @@ def make_manifest(
     )
     for text in manifest.provenance.get("warnings", ()):
         log.warning("%s: %s", out.name, text)
-    provenance.write_sidecar(out, manifest.provenance)
     return manifest

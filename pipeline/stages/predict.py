@@ -4,7 +4,8 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -14,11 +15,12 @@ import numpy as np
 from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config
 from pipeline.errors import InputFileError, UserError
-from pipeline.files import atomic_output, check_free, is_directory, source_name
+from pipeline.files import check_free, is_directory, reserved, source_name, write_text_atomically
 from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
 from pipeline.records import RecordSink, record_sink
 from pipeline.stages import products
+from pipeline.workers import in_order
 
 if TYPE_CHECKING:
     from pipeline.camera.predictions import CameraModel, ImagePredictions
@@ -133,25 +135,14 @@ def _predict_one(job: "_Job", settings: "_Settings", models: "_Models", sink: Re
 
 
 def _side_by_side(todo: "Sequence[_Job]", settings: "_Settings", n_processes: int) -> Iterator[dict[str, Any]]:
-    """Statuses in the order of the files, from spawned processes (forked ones would share HDF5)."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    with ProcessPoolExecutor(
-        n_processes, mp_context=get_context("spawn"), initializer=_open_models, initargs=(settings,)
-    ) as pool:
-        yield from pool.map(_predict_in_process, todo)
+    """Statuses in the order of the files."""
+    return in_order(_worker, (settings,), todo, n_processes)
 
 
-_process: dict[str, Any] = {}
-
-
-def _open_models(settings: "_Settings") -> None:
-    _process.update(settings=settings, models=settings.load_models())
-
-
-def _predict_in_process(job: "_Job") -> dict[str, Any]:
-    return _predict_one(job, _process["settings"], _process["models"], record_sink(None, as_json=False))
+def _worker(settings: "_Settings") -> Callable[["_Job"], dict[str, Any]]:
+    """Predict files one by one; a process loads the models once."""
+    models, nowhere = settings.load_models(), record_sink(None, as_json=False)
+    return lambda job: _predict_one(job, settings, models, nowhere)
 
 
 # ---- what is to be done ----------------------------------------------------------------------------------------------
@@ -291,10 +282,8 @@ def check_ending(out: Path, wing: str, source: str) -> None:
 
 
 def _write_status(folder: Path, statuses: Sequence[Mapping[str, Any]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     content = {Path(status["file"]).name: status for status in statuses}
-    with atomic_output(folder / "status.json", force=True) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    write_text_atomically(folder / "status.json", json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 # ---- camera ----------------------------------------------------------------------------------------------------------
@@ -369,6 +358,11 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
         raise UserError(f"only one bundle can be applied to a frame, got {names}; apply them one by one")
     if settings.selects:
         raise UserError(f"{job.path} is a FITS frame; --event and --telescope select camera images only")
+    with reserved(job.out, force=settings.force) if job.out is not None else nullcontext():
+        return _restore_frames(job, settings, models, sink)
+
+
+def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: RecordSink) -> dict[str, Any]:
     from pipeline.sky.frames import read_frames
     from pipeline.sky.restore import product_of, restore_frame
 

@@ -86,7 +86,9 @@ def predict_events(
         warnings = file.check(None if telescope is None else [telescope]) if event is None else []
         for text in warnings:
             log.warning("%s: %s", path.name, text)
-        product = stack.enter_context(_dl2_product(path, dl1_path, models, cfg, out, force, warnings)) if out else None
+        product = None
+        if out is not None:
+            product = stack.enter_context(_dl2_product(path, dl1_path, models, cfg, out, force, warnings, started))
         chunks = predict_images(
             file,
             models,
@@ -107,7 +109,6 @@ def predict_events(
     if warnings:
         result["warnings"] = warnings
     if product is not None:
-        provenance.write_sidecar(out, product.stamp, wall_time_s=round(time.monotonic() - started, 3))
         result["output"] = str(out)
     return result
 
@@ -144,6 +145,7 @@ def _dl2_product(
     out: Path,
     force: bool,
     warnings: Sequence[str],
+    started: float,
 ) -> Iterator[_DL2Product]:
     from pipeline.camera.dl2 import DL2Writer, Output
 
@@ -156,11 +158,11 @@ def _dl2_product(
         input_sha256=provenance.sha256_file(path),
         bundles={model.name: model.predictor.card.bundle_sha256 for model in models},
     )
-    with (
-        atomic_output(out, force=force) as temporary,
-        DL2Writer(temporary, dl1_path, outputs, provenance=stamp) as writer,
-    ):
-        yield _DL2Product(writer, stamp)
+    with atomic_output(out, force=force) as temporary:
+        with DL2Writer(temporary, dl1_path, outputs, provenance=stamp) as writer:
+            product = _DL2Product(writer, stamp)
+            yield product
+        provenance.write_sidecar(temporary, product.stamp, wall_time_s=round(time.monotonic() - started, 3))
 
 
 # ---- sky -------------------------------------------------------------------------------------------------------------
@@ -203,7 +205,6 @@ def write_frames(
         f"bundle sha256 {card.bundle_sha256}",
         f"tiles of {cfg.predict.tile_px} px, overlap {cfg.predict.overlap_px} px",
     ]
-    write_products(source, out, products, history, force=force)
     warnings = [text for product in products for text in product.warnings]
     facts: dict[str, Any] = {"input": "image in memory"}
     if isinstance(source, Path):
@@ -215,4 +216,6 @@ def write_frames(
         **facts,
         bundles={card.name: card.bundle_sha256},
     )
-    provenance.write_sidecar(out, stamp, wall_time_s=round(time.monotonic() - started, 3))
+    with atomic_output(out, force=force) as temporary:
+        write_products(source, temporary, products, history)
+        provenance.write_sidecar(temporary, stamp, wall_time_s=round(time.monotonic() - started, 3))

@@ -34,9 +34,9 @@ def report(run_dir: str | Path, out: str | Path, force: bool = False) -> Path:
         If `run_dir` is not the folder of a run, or `out` exists and `force` is false.
     """
     out = check_free(out, force=force)
-    run = collect(run_dir)
     with atomic_output(out, force=force) as temporary:
+        run = collect(run_dir)
         temporary.write_text(render(run), encoding="utf-8")
-    provenance.write_sidecar(out, provenance.stamp("report", run=run.folder.name))
+        provenance.write_sidecar(temporary, provenance.stamp("report", run=run.folder.name))
     LOG.info("wrote %s", out)
     return out

@@ -59,16 +59,14 @@ def simulate_showers(
     array = subarray(cfg.showers)
     stamped = _stamped(cfg, run)
     began = time.perf_counter()
-    with (
-        atomic_output(out, force=force) as temporary,
-        DL1Writer(
+    with atomic_output(out, force=force) as temporary:
+        with DL1Writer(
             temporary, array, obs_id=run, pointing_alt_rad=alt_rad, pointing_az_rad=az_rad,
             simulation=simulation_run(cfg.showers, run), provenance=stamped,
-        ) as writer,
-    ):  # fmt: skip
-        run_showers(cfg.showers, run, cfg.seed, writer, cfg.tiles.camera.cleaning, jobs)
-    wall_s = time.perf_counter() - began
-    provenance.write_sidecar(out, stamped, wall_s=round(wall_s, 3), n_images=writer.n_images)
+        ) as writer:  # fmt: skip
+            run_showers(cfg.showers, run, cfg.seed, writer, cfg.tiles.camera.cleaning, jobs)
+        wall_s = time.perf_counter() - began
+        provenance.write_sidecar(temporary, stamped, wall_s=round(wall_s, 3), n_images=writer.n_images)
     log.info(
         "simulated %s: %d %s showers, %d images in %.1f s",
         out, shower_class.showers_per_run, shower_class.particle, writer.n_images, wall_s,

@@ -96,14 +96,13 @@ def simulate_sky(cfg: Config, run: int, out: str | Path, seed: int | None = None
     cfg = cfg if seed is None else cfg.model_copy(update={"seed": seed})
     out = check_free(out, force=force)
     truth = check_free(truth_path(out), force=force)
-    exposure = expose(cfg.sky, cfg.seed, run)
     stamped = provenance.stamp("simulate sky", config=sections_of(cfg, READS), run=run)
-    with atomic_output(truth, force=force) as temporary:
-        _truth_hdus(exposure, cfg.sky, run, stamped).writeto(temporary)
     with atomic_output(out, force=force) as temporary:
+        exposure = expose(cfg.sky, cfg.seed, run)
+        _truth_hdus(exposure, cfg.sky, run, stamped).writeto(truth_path(temporary))
         _raw_hdu(exposure, cfg.sky, run, cfg.seed, truth.name).writeto(temporary)
-    for product in (truth, out):
-        provenance.write_sidecar(product, stamped)
+        for product in (truth_path(temporary), temporary):
+            provenance.write_sidecar(product, stamped)
     log.info("simulated %s: %d stars, %s", out, exposure.scene.stars["x"].size, exposure.scene.psf)
     return out
 

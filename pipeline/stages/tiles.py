@@ -103,9 +103,8 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
             input=path.name,
             input_sha256=provenance.sha256_file(path),
         )
-        with (
-            atomic_output(out, force=force) as temporary,
-            ShardWriter(
+        with atomic_output(out, force=force) as temporary:
+            with ShardWriter(
                 temporary,
                 channels=CHANNELS,
                 tile_shape=(recipe.size_px, recipe.size_px),
@@ -114,29 +113,27 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
                 attributes=shard_attributes(file, recipe, identity) | {"provenance": stamped},
                 columns=column_types(truth=file.has_truth),
                 targets=target_types((recipe.size_px, recipe.size_px), truth=file.has_truth),
-            ) as writer,
-        ):
-            for batch, left_out in tile_file(file, recipe, identity):
-                batch.split = _splits(file.source, file.obs_ids, batch.events, cfg)
-                writer.append(batch)
-                rejected.update(left_out)
-                missing.update(missing_truth(batch))
-            n_tiles = writer.n_tiles
-            of_tiles = [f"{count} of {n_tiles} tiles have {what}" for what, count in missing.items() if count]
-            if of_tiles:
-                writer.add_warnings(of_tiles)
-                warnings += of_tiles
-        n_images = file.n_images
-    if other:
-        rejected["other camera"] = other
-    if n_images != n_tiles + rejected.total():
-        raise RuntimeError(f"{path}: {n_images} images, but {n_tiles} tiles and {rejected.total()} rejected")
-    counts = {"n_images": n_images, "n_tiles": n_tiles, "rejected": dict(rejected)}
-    if warnings:
-        counts["warnings"] = warnings
+            ) as writer:
+                for batch, left_out in tile_file(file, recipe, identity):
+                    batch.split = _splits(file.source, file.obs_ids, batch.events, cfg)
+                    writer.append(batch)
+                    rejected.update(left_out)
+                    missing.update(missing_truth(batch))
+                n_images, n_tiles = file.n_images, writer.n_tiles
+                of_tiles = [f"{count} of {n_tiles} tiles have {what}" for what, count in missing.items() if count]
+                if of_tiles:
+                    writer.add_warnings(of_tiles)
+                    warnings += of_tiles
+            if other:
+                rejected["other camera"] = other
+            if n_images != n_tiles + rejected.total():
+                raise RuntimeError(f"{path}: {n_images} images, but {n_tiles} tiles and {rejected.total()} rejected")
+            counts = {"n_images": n_images, "n_tiles": n_tiles, "rejected": dict(rejected)}
+            if warnings:
+                counts["warnings"] = warnings
+            provenance.write_sidecar(temporary, stamped, **counts, wall_time_s=round(time.monotonic() - started, 2))
     for text in warnings:
         log.warning("%s: %s", path.name, text)
-    provenance.write_sidecar(out, stamped, **counts, wall_time_s=round(time.monotonic() - started, 2))
     log.info("%s: %d of %d images on tiles (%s)", path.name, n_tiles, n_images, _listed(rejected))
     return {"output": str(out), "camera": identity} | counts
 

@@ -3,17 +3,19 @@
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config import Config, sections_of
 from pipeline.device import choose_device, choose_precision, torch_threads
 from pipeline.errors import UserError
-from pipeline.files import atomic_output, check_free
+from pipeline.files import atomic_output, reserved, write_text_atomically
 from pipeline.inputs import Input, get_input
 from pipeline.logs import get_logger
 from pipeline.provenance import sha256_json, stamp, write_sidecar
+from pipeline.training import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +48,7 @@ def train(
     """Train `network` on the tiles of `manifests` and write the bundle `out`.
 
     The state after each epoch is kept in `OUT.ckpt` until the bundle is written. A run that was stopped resumes from
-    there with `resume` and ends with the same weights, bit for bit, as an uninterrupted one.
+    there and ends with the same weights, bit for bit, as an uninterrupted one.
 
     Parameters
     ----------
@@ -57,7 +59,7 @@ def train(
     out : path
         Directory to make.
     resume : bool
-        Resume from `OUT.ckpt`; start from scratch if it does not exist.
+        Resume from `OUT.ckpt` also with `force`, which starts again without it.
     force : bool
         Replace `out`, and start again where `OUT.ckpt` is not resumed or belongs to another configuration.
 
@@ -71,29 +73,32 @@ def train(
     UserError
         If an output exists, or network, tiles and configuration do not fit together; before any long work.
     """
-    out = check_free(out, force=force)
     cfg.network(network)  # an unknown name fails before torch is imported
-    run = TrainingRun(cfg, network, manifests, bundles=out.parent)
-    checkpoints = _open_checkpoints(out, run, resume=resume, force=force)
-    started = time.monotonic()
-    with torch_threads(cfg.threads):
-        progress = run.fit(checkpoints)
-        wall_time_s = time.monotonic() - started
-        trained = run.new_network()
-        trained.load_state_dict(progress.best)
-        from pipeline.bundle.description import card_of
-
-        card = card_of(run, trained, progress, wall_time_s)
-        with atomic_output(out, force=force) as temporary:
-            _write(trained, card, progress, temporary)
-    write_sidecar(out, run.stamped, wall_time_s=round(wall_time_s, 1))
-    shutil.rmtree(checkpoints)
+    with reserved(out, force=force, folder=True) as out:
+        run = TrainingRun(cfg, network, manifests, bundles=out.parent)
+        with _checkpoints_of(out, run, resume=resume, force=force) as checkpoints, torch_threads(cfg.threads):
+            progress = _fit_and_write(run, checkpoints, out, force=force)
     metric = progress.monitor.metric
     logger.info(
         "wrote %s: epoch %d is the best: validation %s %.4g",
         out, progress.best_epoch, metric, progress.best_row[metric],
     )  # fmt: skip
     return out
+
+
+def _fit_and_write(run: "TrainingRun", checkpoints: Path, out: Path, *, force: bool) -> "Progress":
+    from pipeline.bundle.description import card_of
+
+    started = time.monotonic()
+    progress = run.fit(checkpoints)
+    wall_time_s = time.monotonic() - started
+    trained = run.new_network()
+    trained.load_state_dict(progress.best)
+    card = card_of(run, trained, progress, wall_time_s)
+    with atomic_output(out, force=force, folder=True) as temporary:
+        _write(trained, card, progress, temporary)
+        write_sidecar(temporary, run.stamped, wall_time_s=round(wall_time_s, 1))
+    return progress
 
 
 class TrainingRun:
@@ -254,30 +259,36 @@ class TrainingRun:
 
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
-def _open_checkpoints(out: Path, run: TrainingRun, *, resume: bool, force: bool) -> Path:
-    """Directory of this run's checkpoints; emptied unless the run is resumed."""
+@contextmanager
+def _checkpoints_of(out: Path, run: TrainingRun, *, resume: bool, force: bool) -> Iterator[Path]:
+    """Directory of this run's checkpoints. It is removed when the bundle is written, or when it holds no epoch."""
     directory = out.with_name(out.name + ".ckpt")
-    if directory.exists():
-        identity = _identity_of(directory)
-        same = identity == run.identity
-        if resume and same:
-            return directory
-        if not force:
-            if same:
-                raise UserError(
-                    f"{directory} holds an unfinished run of this configuration; add --resume to resume it, "
-                    "or --force to start again"
-                )
-            raise UserError(
-                f"{directory} holds an unfinished run of another configuration, data or version "
-                f"({str(identity)[:12]}, this one is {run.identity[:12]}); add --force to start again, or use another "
-                "--out"
-            )
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True)
-    content = {"identity": run.identity, **run.stamped}
-    (directory / IDENTITY_FILE).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    return directory
+    checkpoint = directory / CHECKPOINT_FILE
+    if not checkpoint.exists() or not _is_resumed(directory, run, resume=resume, force=force):
+        shutil.rmtree(directory, ignore_errors=True)
+    try:
+        content = {"identity": run.identity, **run.stamped}
+        write_text_atomically(directory / IDENTITY_FILE, json.dumps(content, indent=1, sort_keys=True) + "\n")
+        yield directory
+    except BaseException:
+        if not checkpoint.exists():
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+    shutil.rmtree(directory)
+
+
+def _is_resumed(directory: Path, run: TrainingRun, *, resume: bool, force: bool) -> bool:
+    """Whether the epochs of an earlier run are taken over; false where they are to be removed."""
+    identity = _identity_of(directory)
+    if identity == run.identity:
+        return resume or not force
+    if not force:
+        raise UserError(
+            f"{directory} holds an unfinished run of another configuration, data or version "
+            f"({str(identity)[:12]}, this one is {run.identity[:12]}); add --force to start again, or use another "
+            "--out"
+        )
+    return False
 
 
 def _identity_of(directory: Path) -> str | None:

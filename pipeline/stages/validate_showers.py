@@ -50,7 +50,7 @@ def validate_showers(
     UserError
         If `out` exists and `force` is false, or a reference file is missing.
     """
-    out = check_free(out, force=force)
+    out = check_free(out, force=force, folder=True)
     data = None if data is None else Path(data)
     if data is not None and not data.is_dir():
         raise UserError(f"{data} is not a directory; --data takes the folder of the reference files")
@@ -61,15 +61,15 @@ def validate_showers(
     inputs = {name: provenance.sha256_file(data / name) for name in there}
     stamped = provenance.stamp("validate showers", quick=quick, inputs=inputs)
     began = time.perf_counter()
-    outcomes = checks.run_checks(data, quick, jobs)
-    rows = [row.to_json() for outcome in outcomes for row in outcome.rows]
-    verdicts = Counter(row["verdict"] for row in rows)
-    counts = {verdict: verdicts[verdict] for verdict in ("agrees", "bounded", "differs")}
-    facts = {"with_data": data is not None, "quick": quick, "counts": counts}
-    with atomic_output(out, force=force) as temporary:
+    with atomic_output(out, force=force, folder=True) as temporary:
+        outcomes = checks.run_checks(data, quick, jobs)
+        rows = [row.to_json() for outcome in outcomes for row in outcome.rows]
+        verdicts = Counter(row["verdict"] for row in rows)
+        counts = {verdict: verdicts[verdict] for verdict in ("agrees", "bounded", "differs")}
+        facts = {"with_data": data is not None, "quick": quick, "counts": counts}
         temporary.mkdir()
         _write(outcomes, rows, facts, temporary)
-    provenance.write_sidecar(out / "validation.json", stamped, wall_s=round(time.perf_counter() - began, 1))
+        provenance.write_sidecar(temporary / "validation.json", stamped, wall_s=round(time.perf_counter() - began, 1))
     for row in rows:
         if row["verdict"] == "differs":
             log.warning("%s: %s differs from its reference", row["name"], row["quantity"])

@@ -19,7 +19,7 @@ from pipeline.config.merge import first_problem
 from pipeline.documents import read_json
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import atomic_output
-from pipeline.provenance import sha256_file
+from pipeline.provenance import sha256_file, write_sidecar
 from pipeline.tiles.layout import Channel
 from pipeline.tiles.shards import Shard
 from pipeline.tiles.splits import SPLITS
@@ -296,6 +296,7 @@ def write_manifest(
             "provenance": facts,
         }
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+        write_sidecar(temporary, content["provenance"])
     return Manifest.load(out, shards_outside=shards_outside)
 
 

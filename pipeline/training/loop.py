@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.config import NetworkConfig
+from pipeline.errors import Terminated
 from pipeline.logs import get_logger
 from pipeline.tasks.spec import Monitor
+from pipeline.training import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-CHECKPOINT_FILE = "last.ckpt"
 LOG_FILE = "train_log.csv"
 
 
@@ -82,7 +84,7 @@ def fit(
                 enable_checkpointing=False,
                 enable_model_summary=False,
             )
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), _interruptible():
                 trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
     return progress
 
@@ -94,6 +96,19 @@ def _progress_bar() -> list["Callback"]:
     from lightning.pytorch.callbacks import RichProgressBar
 
     return [RichProgressBar(console_kwargs={"stderr": True})]
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C through, which lightning turns into the end of the program."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end, Terminated):
+            raise
+        signal.signal(signal.SIGINT, handler)  # which lightning switched off
+        raise KeyboardInterrupt from end
 
 
 @contextlib.contextmanager

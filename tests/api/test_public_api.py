@@ -239,7 +239,7 @@ def test_an_event_of_ctapipe(folder, energy):
         ("run.dl1.h5", {"read_noise_e": 3.0}, lightpool.UserError, "read_noise_e is for frames, and tiny_energy is"),
         ("run.dl1.h5", {"out": "x.fits"}, lightpool.UserError, "cannot be written as x.fits; end the name in .h5"),
         ("run.dl1.h5", {"out": "run.dl1.h5"}, lightpool.UserError, "run.dl1.h5 exists; .* set overwrite=True"),
-        ("nowhere.h5", {}, lightpool.UserError, "cannot read nowhere.h5"),
+        ("nowhere.h5", {}, lightpool.UserError, "nowhere.h5 does not exist"),
     ],
 )
 def test_what_a_model_of_camera_images_refuses(folder, energy, monkeypatch, data, kwargs, error, message):

@@ -70,7 +70,7 @@ def calibration_files(rng, write_fits):
     bias = 400 + rng.normal(0, 2, (3, *shape))
     dark = 400 + 50 + rng.normal(0, 2, (3, *shape))
     flat = 400 + 20_000 * response + rng.normal(0, 50, (3, *shape))
-    science = 400 + 2 * 50 + 1000 * response + rng.normal(0, 5, shape)
+    science = 400 + rng.poisson(2 * 50 + 1000 * response) + rng.normal(0, 5, shape)
     groups = {
         kind: tuple(
             str(write_fits(f"{kind}{n}.fits", pixels=np.rint(image).astype(np.uint16), EXPTIME=exposure, GAIN=1.0))

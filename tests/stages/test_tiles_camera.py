@@ -109,6 +109,7 @@ def test_truth_that_is_missing_is_counted(tmp_path, caplog):
         file["/simulation/event/subarray/shower"][:] = rows
     (status,) = make_tiles([path], parse_config(CONFIG), tmp_path / "out")
     warnings = [
+        "run 1 gives no pointing of telescope 1: angles to the pointing are NaN",
         "5 of 60 tiles have no true energy",
         "60 of 60 tiles have no offset from the pointing, for the pointing of their run or their true direction is not "
         "known",

@@ -140,7 +140,8 @@ def test_resuming_gives_the_same_weights(epoch, step, energy_bundle, tiles, tmp_
         pull_plug(patch, epoch, step)
         with pytest.raises(PulledPlugError):
             train(config(), "energy", [tiles["energy"]], out)
-    assert (out.with_name("energy.ckpt") / "last.ckpt").exists() == (epoch > 0)
+    # Before the end of the first epoch, nothing is left.
+    assert out.with_name("energy.ckpt").exists() == (epoch > 0)
     train(config(), "energy", [tiles["energy"]], out, resume=True)
     for name in ("weights.safetensors", "model.onnx", "train_log.csv"):
         assert sha256_file(out / name) == sha256_file(energy_bundle / name), name
@@ -204,10 +205,16 @@ def unfinished(tiles, out, monkeypatch, cfg=None) -> None:
             train(cfg or config(), "energy", [tiles["energy"]], out)
 
 
-def test_unfinished_run_in_the_way(tiles, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("resume", "force", "epochs"), [(False, False, 2), (True, True, 2), (False, True, 3)])
+def test_an_unfinished_run_is_resumed_unless_forced(
+    resume, force, epochs, energy_bundle, tiles, tmp_path, monkeypatch, caplog
+):
     unfinished(tiles, tmp_path / "energy", monkeypatch)
-    with pytest.raises(UserError, match=r"unfinished run of this configuration; add --resume .* or --force"):
-        train(config(), "energy", [tiles["energy"]], tmp_path / "energy")
+    with caplog.at_level("INFO", logger="lightpool"):
+        train(config(), "energy", [tiles["energy"]], tmp_path / "energy", resume=resume, force=force)
+    assert sum("epoch" in text and "of 3:" in text for text in caplog.messages) == epochs
+    assert weights_of(tmp_path / "energy") == weights_of(energy_bundle)
+    assert not (tmp_path / "energy.ckpt").exists()
 
 
 def test_checkpoint_of_another_configuration(tiles, tmp_path, monkeypatch):

@@ -170,8 +170,9 @@ class DL1File:
     # ---- keys of images ----------------------------------------------------------------------------------------------
     @cached_property
     def _keys(self) -> ImageKeys:
+        events = self.events  # first, as the table that the others follow: its duplicates are the ones to name
         showers = self._showers if self.has_truth else None
-        return ImageKeys(self._file, self.path, self.events, showers, self._event_types)
+        return ImageKeys(self._file, self.path, events, showers, self._event_types)
 
     def check(self, tel_ids: Collection[int] | None = None) -> list[str]:
         """Compare the keys of all images, or of those of some telescopes, with the triggers and the showers.

@@ -35,7 +35,7 @@ IN_MEMORY = Path("the image")
 
 # A mask beside changed pixels is theirs still if most of what it calls bright is bright.
 _BRIGHT = DQ.SATURATED | DQ.HOT | DQ.COSMIC_RAY | DQ.TRAIL | DQ.BLEED
-_MIN_BRIGHT_PIXELS = 10
+_MIN_BRIGHT_PIXELS = 3
 
 
 def read_frame(path: str | Path, cfg: SkyIngestConfig | None = None) -> Frame:
@@ -93,7 +93,7 @@ def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path, r
     )
     if as_ingested and given is not None:
         return replace(frame, err=given)
-    return checked_uncertainty(frame, given)
+    return checked_uncertainty(frame, given, strict=cards.LEVEL.keyword in searched.header)
 
 
 # ---- as lightpool has ingested it ------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def _flagged(pixels: np.ndarray, saturation: float | None) -> np.ndarray:
 
 def _mask_that_fits(mask: np.ndarray, pixels: np.ndarray, measured: BoxNoise, remarks: Remarks) -> np.ndarray:
     """A mask beside changed pixels, unless what it calls bright is not: then they were flipped, shifted or cut."""
-    bright = pixels[has(mask, _BRIGHT) & np.isfinite(pixels)]
+    bright = pixels[has(mask, _BRIGHT) & ~has(mask, DQ.RESTORED) & np.isfinite(pixels)]
     if bright.size < _MIN_BRIGHT_PIXELS or not len(measured):
         return mask
     limit = np.median(measured.level) + 3 * np.median(measured.spread)

@@ -17,7 +17,7 @@ MODEL_FACTOR = 1.5
 LEVEL_SIGMA = 3.0
 # A gain is not believed if the noise is more than this times that of all the light that the pixels can hold, with
 # pixels of which the sensitivity varies by this share ...
-_MAX_EXCESS = 1.5
+_MAX_EXCESS = 1.4
 _SENSITIVITY_RMS = 0.01
 # ... or, for pixels that are no raw counts, less than that of the level by this: averages of nine frames, rates.
 _MAX_DEFICIT = 3.0

@@ -16,12 +16,15 @@ from pipeline.sky.remarks import Remarks
 
 # An uncertainty that came with the frame is not believed if the noise of the pixels is larger by the first, or smaller
 # by the second: it may include more than noise (flat field, background).
-_MAX_NOISE, _MIN_NOISE = 1.5, 2.0
+_MORE, _LESS = 1.5, 2.0
+_STRICT = 1.25
 # Pixels with less noise than this share of the model may be electrons per second: no average is of a hundred frames.
 _RATE_SHARE = 0.1
 
 
-def checked_uncertainty(frame: Frame, given: np.ndarray | None = None, source: str = "of the file") -> Frame:
+def checked_uncertainty(
+    frame: Frame, given: np.ndarray | None = None, source: str = "of the file", *, strict: bool = False
+) -> Frame:
     """A frame with an uncertainty that its pixels do not contradict.
 
     Parameters
@@ -33,6 +36,8 @@ def checked_uncertainty(frame: Frame, given: np.ndarray | None = None, source: s
         noise that is correlated between neighbours counts as a whole. Else, and without one, it is modelled.
     source : str
         What `given` is, for the warning: "of the file", "after calibration".
+    strict : bool
+        Allow a factor of 1.25 only: for a plane that lightpool wrote beside pixels that another program has changed.
 
     Returns
     -------
@@ -44,7 +49,7 @@ def checked_uncertainty(frame: Frame, given: np.ndarray | None = None, source: s
     measured = box_noise(frame.sci[part], frame.dq[part] != 0)
     zero_known = frame.zero_known
     if given is not None:
-        contradiction = _contradicts_plane(given[part], measured)
+        contradiction = _contradicts_plane(given[part], measured, (_STRICT, _STRICT) if strict else (_MORE, _LESS))
         if contradiction is None:
             return replace(frame, err=given)
         remarks.warn(f"the uncertainty {source} is not believed: {contradiction}; another takes its place")
@@ -62,12 +67,12 @@ def checked_uncertainty(frame: Frame, given: np.ndarray | None = None, source: s
     )
 
 
-def _contradicts_plane(given: np.ndarray, measured: BoxNoise) -> str | None:
+def _contradicts_plane(given: np.ndarray, measured: BoxNoise, factors: tuple[float, float]) -> str | None:
     if not len(measured):
         return None
     expected = measured.medians_of(given)
-    too_small = np.quantile(measured.pixel / expected, 0.25) > _MAX_NOISE
-    too_large = np.median(measured.coarse / expected) * _MIN_NOISE < 1
+    too_small = np.quantile(measured.pixel / expected, 0.25) > factors[0]
+    too_large = np.median(measured.coarse / expected) * factors[1] < 1
     if not (too_small or too_large):
         return None
     noise = np.median(measured.pixel if too_small else measured.coarse)

@@ -1,0 +1,37 @@
+"""Signals that ask the program to end."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from pipeline.errors import Terminated
+
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+@contextmanager
+def ending_by_signals() -> Iterator[None]:
+    """Raise `Terminated` inside the block when the process is asked to end, so that it removes what is half made.
+
+    Without, SIGTERM (batch systems, `kill`, Snakemake) and SIGHUP (a closed terminal) end the process at once. A signal
+    that is ignored, as by `nohup`, stays so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    chosen = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    for number in chosen:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in chosen:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    for other in _ENDING:  # the removal of what is half made is not interrupted
+        signal.signal(other, signal.SIG_IGN)
+    raise Terminated(128 + number)
