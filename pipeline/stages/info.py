@@ -235,7 +235,7 @@ _CARDS = ("OBJECT", "DATE-OBS", "EXPTIME", "FILTER", "TELESCOP", "INSTRUME")
 
 
 def _fits(path: Path) -> Description:
-    from pipeline.sky.frames import open_fits, science_hdus
+    from pipeline.sky.frames import open_fits
     from pipeline.sky.headers import Cards
 
     rows = []
@@ -252,18 +252,28 @@ def _fits(path: Path) -> Description:
             found = next((text for hdu in hdus if (text := Cards(hdu.header).text(card))), None)
             if found is not None:
                 rows.append((card, found))
-        rows.append(("science image", _science(hdus, path, science_hdus)))
+        rows += _frame_rows(hdus, path)
     return "FITS", rows
 
 
-def _science(hdus: Any, path: Path, science_hdus: Callable[..., list[int]]) -> str:
-    """Which HDU would be read as the frame, or why none would."""
+def _frame_rows(hdus: Any, path: Path) -> list[Row]:
+    """Which HDUs would be read as the frame and what belongs to it, or why none would; and what is odd."""
     from pipeline.config import SkyIngestConfig
+    from pipeline.sky.frames import planes_of, remark_on_file, science_hdus
+    from pipeline.sky.remarks import Remarks
 
+    cfg, remarks = SkyIngestConfig(), Remarks()
     try:
-        return ", ".join(f"HDU {number}" for number in science_hdus(hdus, SkyIngestConfig(), path))
+        chosen = science_hdus(hdus, cfg, path)
     except InputFileError as error:
-        return f"none: {error}"
+        return [("science image", f"none: {error}")]
+    rows = [("science image", ", ".join(f"HDU {number}" for number in chosen))]
+    for number in chosen[:_MAX_ROWS]:
+        planes = [f"HDU {other} ({kind})" for other, kind in planes_of(hdus, number, cfg, path)]
+        if planes:
+            rows.append((f"with HDU {number}", ", ".join(planes)))
+    remark_on_file(hdus, chosen, remarks)
+    return rows + [("warning", text) for text in remarks.warnings] + [("note", text) for text in remarks.notes]
 
 
 # ---- lightpool's own -------------------------------------------------------------------------------------------------
