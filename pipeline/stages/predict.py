@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config
-from pipeline.errors import InputFileError, UserError
+from pipeline.errors import InputFileError, OutputError, UserError
 from pipeline.files import check_free, is_directory, reserved, source_name, write_text_atomically
 from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
@@ -133,6 +133,8 @@ def _predict_one(job: "_Job", settings: "_Settings", models: "_Models", sink: Re
             raise job.problem
         work = _predict_frame if job.wing == "sky" else _predict_events
         return status | work(job, settings, models, sink)
+    except OutputError:
+        raise  # no fault of this input, and the next ones would meet it, too
     except UserError as error:
         return status | {"status": "failed", "reason": str(error)}
 

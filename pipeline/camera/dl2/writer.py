@@ -64,7 +64,7 @@ class DL2Writer:
         self.outputs = tuple(outputs)
         self.provenance = dict(provenance)
         self.n_events = self.n_images = 0
-        self._rows_path = self.path.with_name(self.path.name + ".rows.part")
+        self._rows_path = self.path.with_name(self.path.name + ".rows.h5")
         self._ids: dict[int, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
         self._weights: dict[int, list[np.ndarray]] = defaultdict(list)
 
@@ -154,9 +154,10 @@ class DL2Writer:
 
     # ---- the second pass ---------------------------------------------------------------------------------------------
     def _finish(self) -> None:
-        import h5py
+        from pipeline.output.hdf5 import new_hdf5
+        from pipeline.output.whole import check_whole
 
-        with open_file(self.source) as source, h5py.File(self.path, "w") as out:
+        with open_file(self.source) as source, new_hdf5(self.path, rdcc_nbytes=0) as out:
             predicted = {
                 tel_id: tuple(np.concatenate(parts) for parts in zip(*self._ids[tel_id], strict=True))
                 for tel_id in sorted(self._ids)
@@ -167,6 +168,7 @@ class DL2Writer:
             for output in self.outputs:
                 self._combine(output, selection, tel_ids)
             self._rows.close()
+            check_whole(self._rows_path)
             with hdf5_errors(self.source):
                 copy_attributes(source, out)
             self._write_predictions(out, selection)
