@@ -106,18 +106,16 @@ def test_truth_that_is_missing_is_counted(tmp_path, caplog):
     with h5py.File(path, "r+") as file:
         del file["/configuration/telescope/pointing"]
         rows = file["/simulation/event/subarray/shower"][:]
-        rows["true_energy"][:5] = 0
-        rows["true_shower_primary_id"][:3] = 32767
+        rows["true_energy"][:4] = np.nan, 0, -1, np.inf
+        rows["true_shower_primary_id"][4] = 32767
         file["/simulation/event/subarray/shower"][:] = rows
     (status,) = make_tiles([path], parse_config(CONFIG), tmp_path / "out")
-    warnings = [
-        "run 1 gives no pointing of telescope 1: angles to the pointing are NaN",
-        "5 of 60 tiles have no true energy",
-        "60 of 60 tiles have no offset from the pointing, for the pointing of their run or their true direction is not "
-        "known",
-        "3 of 60 tiles have an unknown particle",
-    ]
-    assert status["warnings"] == warnings
+    lost = "no true energy, or an unknown particle"
+    assert (status["n_images"], status["n_tiles"], status["rejected"]) == (60, 55, {lost: 5})
+    warnings = status["warnings"]
+    assert warnings[-1] == f"5 of 60 images are left out: {lost}"
+    assert "pointing" in warnings[0]
+    assert len(warnings) == 2
     with Shard(tmp_path / "out" / "run.tiles.h5") as shard:
         assert shard.attributes["provenance"]["warnings"] == warnings
     sidecar = json.loads((tmp_path / "out" / "run.tiles.h5.provenance.json").read_text())
