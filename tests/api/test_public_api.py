@@ -148,6 +148,22 @@ def test_one_image_needs_no_batch_axis(energy):
     assert repr(result).startswith("<ImagePredictions by tiny_energy: 1 image, 0 valid>")
 
 
+def test_an_event_of_ctapipe_that_is_no_shower(folder, energy):
+    from ctapipe.containers import EventType
+    from ctapipe.io import EventSource
+
+    with EventSource(folder / "run.dl1.h5", focal_length_choice="EQUIVALENT") as source:
+        event = next(iter(source))
+        event.trigger.event_type = EventType.FLATFIELD
+        table = energy.predict(event, subarray=source.subarray).table
+        assert set(table["reason"]) == {"event type flat field"}
+        assert not table["valid"].any()
+        event.trigger.event_type = EventType.SUBARRAY
+        event.trigger.tel[1].event_type = EventType.PEDESTAL
+        (reason,) = energy.predict(event, subarray=source.subarray, tel_id=1).table["reason"]
+    assert reason == "event type pedestal"
+
+
 def test_no_images_give_an_empty_table(energy):
     result = energy.predict((np.zeros((0, 256)), np.zeros((0, 256)), toy_camera()))
     assert len(result.table) == 0

@@ -18,6 +18,7 @@ from pipeline.camera.predictions import CameraModel, column_prefix, distinct, pr
 from pipeline.camera.tiling import camera_tile_chunk
 from pipeline.config import Config, parse_config
 from pipeline.errors import UserError
+from pipeline.inputs.base import Range
 from pipeline.sky.cards import warnings_in
 from pipeline.sky.frames import read_frame
 from pipeline.sky.ingest import ingest_frame
@@ -277,6 +278,26 @@ def test_a_product_of_an_ingested_frame_is_no_changed_frame(folder, tmp_path):
     again = read_frame(tmp_path / "out.fits")
     assert (again.unit, again.gain_e_per_adu) == ("electron", None)
     assert not any("are not those that lightpool ingested" in text for text in again.warnings)
+
+
+def test_a_frame_unlike_those_of_training_is_named_everywhere(folder, tmp_path, caplog):
+    """On the screen, in the record, in the status, in the header and beside the product."""
+    low = Range(name="dynamic_range", words="", unit="", low=-3.0, high=-2.0, n_frames=50)
+    bundle = sky_bundle(tmp_path / "dim", ranges=(low,))
+    [status], [record] = records([folder / "frame.fits"], [bundle], out=tmp_path / "o.fits")
+    text = record["warnings"][0]
+    assert text.startswith("unlike the frames that the model was trained on: log10 of the brightest pixels over the no")
+    assert status["warnings"] == [text]
+    assert record["dynamic_range"] > 0
+    assert record["n_kept"] == 0  # nothing but noise
+    assert f"frame.fits: {text}" in [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    header = fits.getheader(tmp_path / "o.fits")
+    assert header["LPNWARN"] == 1
+    assert "unlike the frames" in str(header["HISTORY"])
+    assert json.loads((tmp_path / "o.fits.provenance.json").read_text())["warnings"] == [text]
+    refusing = parse_config({"threads": 1, "predict": {"outside_range": "refuse"}})
+    [status], _ = records([folder / "frame.fits"], [bundle], cfg=refusing)
+    assert (status["status"], "unlike the frames" in status["reason"]) == ("failed", True)
 
 
 def test_table_of_images_and_frames(folder):

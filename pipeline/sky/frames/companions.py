@@ -41,6 +41,11 @@ def companions(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Pa
     return sorted(found, key=lambda n: order.index(name_of(hdus[n])) if name_of(hdus[n]) in NAMES else len(order))
 
 
+def planes_of(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path) -> list[tuple[int, Kind]]:
+    """Masks, uncertainties and weights that belong to a science HDU: number and kind, in order of preference."""
+    return [(n, kind_of(hdus[n])) for n in companions(hdus, number, cfg, path, ("mask", *UNCERTAINTIES, *_WEIGHTS))]
+
+
 def belonging(hdus: "fits.HDUList", number: int, science: Sequence[int]) -> list[int]:
     """All images of a file that belong to one of its science HDUs.
 

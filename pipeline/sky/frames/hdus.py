@@ -96,7 +96,9 @@ def _opened(stream: BinaryIO, layout: Layout, options: dict[str, Any]) -> Iterat
             hdus = stack.enter_context(fits.open(stream, **options))
             if len(hdus) != len(layout.parts):  # also reads all headers
                 raise ValueError(f"HDU {len(hdus)} is not readable")
-            for hdu, part in zip(hdus, layout.parts, strict=True):
+            for number, (hdu, part) in enumerate(zip(hdus, layout.parts, strict=True)):
+                if not hasattr(hdu, "filebytes"):  # a placeholder of astropy's
+                    raise ValueError(f"HDU {number} is corrupt")
                 if not options.get("disable_image_compression"):  # that is for copying: cards stay as they are
                     _read_as_text(hdu.header, part.odd_cards)
                 if part.odd_cards or part.unprintable:
