@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline import provenance
 from pipeline.config import Config
-from pipeline.errors import InputFileError, UserError
+from pipeline.errors import InputFileError, OutputError, UserError
 from pipeline.files import atomic_output, write_text_atomically
 from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
@@ -91,6 +91,8 @@ def _status_of(cfg: Config, force: bool, planned: tuple[Path, Kind | InputFileEr
     status: dict[str, Any] = {"file": str(path), "status": "ok"}
     try:
         return status | _ingest_one(path, kind, target, cfg, force)
+    except OutputError:
+        raise  # no fault of this input, and the next ones would meet it, too
     except UserError as error:
         return status | failed(path, error)
 
@@ -110,13 +112,22 @@ def _ingest_one(path: Path, kind: Kind | InputFileError, target: Path, cfg: Conf
 def _simtel(path: Path, target: Path, cfg: Config, force: bool) -> dict[str, Any]:
     from pipeline.camera.simtel import ingest_simtel
 
-    return ingest_simtel(path, target, cfg.ingest.camera, force=force)
+    return _said(path, ingest_simtel(path, target, cfg.ingest.camera, force=force))
+
+
+def _said(path: Path, made: dict[str, Any]) -> dict[str, Any]:
+    """Warnings and notes of a file on the screen."""
+    for text in made.get("warnings", ()):
+        log.warning("%s: %s", path.name, text)
+    for text in made["notes"]:
+        log.info("%s: %s", path.name, text)
+    return made
 
 
 def _lstchain(path: Path, target: Path, cfg: Config, force: bool) -> dict[str, Any]:
     from pipeline.camera.lstchain import convert
 
-    return convert(path, target, force=force)
+    return _said(path, convert(path, target, force=force))
 
 
 def _dl1(path: Path, target: Path, cfg: Config, force: bool) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def checked_uncertainty(
     return replace(
         frame,
         err=err,
+        err_modelled=True,
         zero_known=zero_known and believed,
         notes=tuple(remarks.notes),
         warnings=tuple(remarks.warnings),
