@@ -43,6 +43,8 @@ _SIGMA_TO_FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 _BACKGROUND_SIGMA = 4.0
 # Noise this many pixels apart counts as independent.
 _FAR_PX = 6
+# Fewer pixels do not give a correlation to 0.06, or a pattern to 0.1.
+_MIN_PIXELS = 1600
 # Share of the brightest pixels that does not count for the dynamic range.
 _BRIGHTEST = 1e-4
 
@@ -398,7 +400,7 @@ def _variance_of_difference(windows: list[_Window], step: tuple[int, int]) -> fl
         difference = (window.raw[one] - window.raw[other])[both]
         parts.append(difference - difference.mean() if difference.size else difference)
     difference = np.concatenate(parts)
-    if difference.size < 100:
+    if difference.size < _MIN_PIXELS:
         return 0.0
     spread = 1.4826 * np.median(np.abs(difference))
     kept = difference[np.abs(difference) <= 3 * spread]
@@ -412,7 +414,7 @@ def _colour_pattern(windows: list[_Window]) -> float | None:
         for column in (0, 1):
             phase = (slice(row, None, 2), slice(column, None, 2))
             values = np.concatenate([window.snr[phase][window.valid[phase]] for window in windows])
-            if values.size < 100:
+            if values.size < _MIN_PIXELS / 4:
                 return None
             kept = values[np.abs(values - np.median(values)) < _BACKGROUND_SIGMA]
             means.append(float(kept.mean()))
