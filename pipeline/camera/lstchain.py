@@ -27,9 +27,6 @@ from pipeline.camera.merged_runs import Run, split_runs
 from pipeline.errors import InputFileError
 from pipeline.files import atomic_output, check_free
 from pipeline.hdf5 import dataset, hdf5_errors, open_hdf5, read_columns
-from pipeline.logs import get_logger
-
-log = get_logger(__name__)
 
 #: Tables of lstchain's layout.
 IMAGES = "dl1/event/telescope/image/LST_LSTCam"
@@ -77,8 +74,6 @@ def convert(path: str | Path, out: str | Path, force: bool = False) -> dict[str,
         stamped = provenance.stamp(
             "ingest", input=path.name, input_sha256=provenance.sha256_file(path), warnings=source.warnings
         )
-        for warning in source.warnings:
-            log.warning("%s: %s", path.name, warning)
         with atomic_output(out, force=force) as temporary:
             counts = source.write(temporary, stamped)
             facts = {name: value for name, value in counts.items() if name != "warnings"}

@@ -108,15 +108,15 @@ def _corsika(path: Path) -> Description:
 def _dl1(path: Path) -> Description:
     from pipeline.camera.dl1 import DL1File
 
-    file = DL1File(path)
-    rows = [("runs", ", ".join(map(str, file.obs_ids[:_MAX_ROWS])))]
-    rows += _telescope_rows(file.telescopes, {tel_id: file.n_images_of(tel_id) for tel_id in file.tel_ids})
-    rows.append(("images", f"{file.n_images} of {file.n_events} events"))
-    rows += _event_rows(file)
-    rows += _prediction_rows(path)
-    rows.append(("truth", "yes" if file.has_truth else "no"))
-    rows.append(("made by", json.loads(file.provenance).get("software", "ctapipe")))
-    return f"ctapipe DL1, data model {file.data_model_version}", rows
+    with DL1File(path) as file:
+        rows = [("runs", ", ".join(map(str, file.obs_ids[:_MAX_ROWS])))]
+        rows += _telescope_rows(file.telescopes, {tel_id: file.n_images_of(tel_id) for tel_id in file.tel_ids})
+        rows.append(("images", f"{file.n_images} of {file.n_events} events"))
+        rows += _event_rows(file)
+        rows += _prediction_rows(path)
+        rows.append(("truth", "yes" if file.has_truth else "no"))
+        rows.append(("made by", json.loads(file.provenance).get("software", "ctapipe")))
+        return f"ctapipe DL1, data model {file.data_model_version}", rows
 
 
 def _event_rows(file: "DL1File") -> list[Row]:

@@ -3,11 +3,15 @@ import json
 import h5py
 import numpy as np
 import pytest
+from tiny_bundles import camera_bundle
 
 from pipeline.camera.dl1 import DL1File
 from pipeline.camera.lstchain import convert
+from pipeline.config import Config
 from pipeline.errors import InputFileError
 from pipeline.stages.info import describe_file
+from pipeline.stages.ingest import ingest
+from pipeline.stages.predict import predict
 
 N_PIXELS, N_EVENTS = 37, 12
 _LAYOUT = "configuration/instrument/subarray/layout"
@@ -284,13 +288,12 @@ def test_merged_runs_keep_their_own_settings(tmp_path):
         assert len(loader.read_telescope_events(simulated=True)) == 24
 
 
-def test_simulations_of_one_run_number(tmp_path, caplog):
+def test_simulations_of_one_run_number(tmp_path):
     """Gammas and protons with the same ids: each image keeps its own shower."""
     path = merged(tmp_path, {}, {"mc_energy": 9000.0, "mc_type": 0}, {"obs_id": 12})
     counts = convert(path, tmp_path / "out.dl1.h5")
     text = "2 simulations are merged under the run number 7; all but the first are written as run 13"
     assert counts["warnings"] == [text]
-    assert f"merged.h5: {text}" in caplog.text
     assert counts["n_events"] == 36
     found = truths(tmp_path / "out.dl1.h5")
     assert {run: (energy, kind) for run, (energy, _, kind) in found.items()} == {
@@ -302,6 +305,26 @@ def test_simulations_of_one_run_number(tmp_path, caplog):
         assert json.loads(file.provenance)["warnings"] == [text]
     sidecar = json.loads((tmp_path / "out.dl1.h5.provenance.json").read_text())
     assert sidecar["warnings"] == [text]
+
+
+def test_warnings_reach_the_screen_and_every_product(tmp_path, caplog):
+    """Ingest and predict say once what was assumed, in the log, the status, the product and its sidecar."""
+    path = merged(tmp_path, {}, {"mc_energy": 9000.0})
+    text = "2 simulations are merged under the run number 7; all but the first are written as run 8"
+    (status,) = ingest([path], Config(), tmp_path / "ingested")
+    assert status["warnings"] == [text]
+    assert caplog.text.count(f"merged.h5: {text}") == 1
+    caplog.clear()
+    with DL1File(tmp_path / "ingested" / "merged.dl1.h5") as file:
+        identity = file.telescopes[1].identity
+    bundle = camera_bundle(tmp_path / "bundle", "energy", identity)
+    for source in (path, tmp_path / "ingested" / "merged.dl1.h5"):
+        out = tmp_path / source.stem / "out.dl2.h5"
+        (status,) = predict(Config(), [source], [bundle], out)
+        assert status["warnings"] == [text]
+        assert caplog.text.count(f"{source.name}: {text}") == 1
+        assert json.loads(out.with_name("out.dl2.h5.provenance.json").read_text())["warnings"] == [text]
+        caplog.clear()
 
 
 def test_pointings_of_one_run_number(tmp_path):
@@ -370,6 +393,8 @@ def test_missing_times(tmp_path):
     assert convert(path, tmp_path / "out.dl1.h5")["warnings"] == [text]
     with EventSource(tmp_path / "out.dl1.h5", focal_length_choice="EQUIVALENT") as source:
         assert len(list(source)) == 11
+        (block,) = source.observation_blocks.values()
+        assert block.actual_start_time.unix == pytest.approx(1.6e9, abs=1)  # not 1970
 
 
 def test_truth_without_the_settings_of_the_simulation(tmp_path):

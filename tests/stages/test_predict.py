@@ -19,6 +19,7 @@ from pipeline.camera.tiling import camera_tile_chunk
 from pipeline.config import Config, parse_config
 from pipeline.errors import UserError
 from pipeline.inputs.base import Range
+from pipeline.sky.cards import warnings_in
 from pipeline.stages.predict import predict
 
 HEAD_OF_RECORD = ["file", "obs_id", "event_id", "tel_id", "event_type", "camera", "valid"]
@@ -247,6 +248,23 @@ def test_frame_out_is_the_frame_in_where_the_model_changes_nothing(folder, tmp_p
     (record,) = found
     assert record["median_err_after"] == pytest.approx(record["median_err_before"] / 2, rel=0.02)
     assert (record["height_px"], record["width_px"], record["n_restored"]) == (90, 110, 0)
+
+
+def test_warnings_about_a_frame_reach_record_status_product_and_sidecar(folder, tmp_path, caplog):
+    pixels = fits.getdata(folder / "frame.fits") - 200
+    header = fits.Header({"BUNIT": "electron", "RDNOISE": 5.0, "EXPTIME": "60,0"})
+    fits.PrimaryHDU(pixels, header).writeto(tmp_path / "flat.fits")
+    with caplog.at_level("WARNING"):
+        (status,), (record,) = records([tmp_path / "flat.fits"], [folder / "denoise"], out=tmp_path / "out.fits")
+    assert record["median_err_before"] == pytest.approx(15, rel=0.03)
+    (text,) = record["warnings"]
+    assert "the sky was subtracted, or the gain is wrong" in text
+    assert status["warnings"] == [text]
+    assert [entry.getMessage() for entry in caplog.records] == [f"flat.fits: {text}"]
+    assert json.loads((tmp_path / "out.fits.provenance.json").read_text())["warnings"] == [text]
+    with fits.open(tmp_path / "out.fits") as hdus:
+        assert hdus[0].header["LPNWARN"] == 1
+        assert warnings_in(hdus[0].header["HISTORY"]) == [text]
 
 
 def test_a_frame_unlike_those_of_training_is_named_everywhere(folder, tmp_path, caplog):

@@ -211,6 +211,32 @@ def test_predictions_times_and_provenance_are_there(page):
     assert "ab" * 32 in text
 
 
+def test_equal_warnings_are_one_row_with_the_number_of_files(run_dir, tmp_path):
+    assert "Warnings" not in text_of(report(run_dir, tmp_path / "none.html").read_text())
+    texts = {
+        "ingested/a.fits": ["the gain 26 of GAIN is not believed", EVIL],
+        "ingested/b.fits": ["the gain 1.5e-3 of GAIN is not believed"],
+        "ingested/c.fits": ["the gain 300 of GAIN is not believed"],
+        "ingested/d.fits": ["the gain 301 of GAIN is not believed"],
+        "predictions/sky/a.fits": ["the gain 26 of GAIN is not believed"],  # the same file again
+        "predictions/camera/run.dl2.h5": ["the pointing is not known"],
+        "predictions/camera/old.dl2.h5": "no list",
+    }
+    for name, warnings in texts.items():
+        path = run_dir / f"{name}.provenance.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        source = name.rsplit("/", 1)[1].replace("dl2.h5", "simtel.gz")
+        path.write_text(json.dumps({"product": name, "stage": "ingest", "input": source, "warnings": warnings}))
+    page = report(run_dir, tmp_path / "report.html").read_text()
+    text = text_of(page)
+    assert "the gain 26 of GAIN is not believed 4 a.fits, b.fits, c.fits and 1 more" in text
+    assert "the pointing is not known 1 run.simtel.gz" in text
+    assert text.count("of GAIN is not believed") == 1
+    assert "<script>alert" not in page
+    assert page.index('id="warnings"') < page.index('id="summary"')
+    assert 'href="#warnings"' in page
+
+
 def test_bins_and_counts_are_tables(page):
     text = text_of(page)
     assert "In bands of true energy" in text
