@@ -114,6 +114,8 @@ def source_pixels(frame: Frame) -> np.ndarray:
     is a source.
     """
     psf = _point_spread([_Window.of(frame, part) for part in _sampled(frame.sci[frame.exposed].shape)])
+    # Half of what the neighbours of the sharpest star have, one in the centre of its pixel.
+    least_lit = _LIT if psf is None else min(_LIT, float(np.exp(-0.5 / psf.minor_px**2)))
     mask = np.zeros(frame.shape, bool)
     exposed = mask[frame.exposed]
     height = exposed.shape[0]
@@ -122,7 +124,7 @@ def source_pixels(frame: Frame) -> np.ndarray:
         first, last = max(top - 2 * _REACH, 0), min(top + _WINDOW_PX + 2 * _REACH, height)
         window = _Window.of(frame, (slice(first, last), slice(None)))
         y, x, lit = _peaks(window.snr, _SOURCE_SNR)
-        like_source = lit > _LIT
+        like_source = lit > least_lit
         if psf is not None:
             like_source &= _not_sharper(window, y, x, psf)
         _mark(exposed[first:last], y[like_source], x[like_source], window.snr, psf)
