@@ -9,6 +9,7 @@ import numpy as np
 
 from lightpool._inputs import check_output, is_a, kind_of_object
 from pipeline.errors import UserError
+from pipeline.logs import get_logger
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pipeline.camera import predictions
     from pipeline.camera.dl1 import ImageChunk
     from pipeline.camera.geometry import Camera
+
+log = get_logger(__name__)
 
 TAKES = "a simtel, DL1 or lstchain file, (image, peak_time, camera), or a ctapipe ArrayEventContainer with its subarray"
 _SHOWN_ROWS = 5
@@ -185,9 +188,11 @@ def _of_file(
         raise UserError(f"{path} is a FITS file, and {model.name} is a model for camera images: it takes {TAKES}")
     check_output(out, "camera", path, overwrite)
     chunks: list[predictions.ImagePredictions] = []
-    predict_events(
+    status = predict_events(
         path, kind, [model], Config(), chunks.append, event=event_id, telescope=tel_id, out=out, force=overwrite
     )
+    for text in status.get("warnings", ()):
+        log.warning("%s: %s", path.name, text)
     return chunks
 
 

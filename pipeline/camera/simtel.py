@@ -100,8 +100,6 @@ def ingest_simtel(path: str | Path, out: str | Path, cfg: CameraIngestConfig, fo
         finally:
             raw.unlink(missing_ok=True)
         provenance.write_sidecar(temporary, stamped, **counts)
-    for text in (*findings.warnings, *findings.notes):
-        log.warning("%s: %s", path.name, text)
     return counts | ({"warnings": findings.warnings} if findings.warnings else {})
 
 

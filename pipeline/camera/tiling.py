@@ -31,6 +31,9 @@ REJECTION_REASONS = (
     "more leakage than leakage_max",
 )
 
+#: Why an image of a simulated file makes no tile: nothing can be learnt from it.
+WITHOUT_TRUTH = "no true energy, or an unknown particle"
+
 _MAX_TILE_PE = 60_000  # float16 ends at 65,504
 # Shares of pixels without a usable number from which an image is rejected: of all pixels of the camera, of the cleaned
 # pixels and their neighbours (only numbers that no camera measures, for dead pixels are normal), of the cleaned pixels.
@@ -99,20 +102,6 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
         for spec in specs_of("camera"):
             batch.targets |= get_targets(spec.name).of_truth(batch)
     return CameraTiles(batch, dict(Counter(reason[~keep])), reason)
-
-
-def missing_truth(batch: TileBatch) -> dict[str, int]:
-    """Tiles without the truth that training needs: what they lack, in words -> their number."""
-    events = batch.events
-    if "true_energy_tev" not in events:
-        return {}
-    return {
-        "no true energy": int(np.count_nonzero(~(events["true_energy_tev"] > 0))),
-        "no offset from the pointing, for the pointing of their run or their true direction is not known": int(
-            np.count_nonzero(~np.isfinite(events["true_offset_deg"]))
-        ),
-        "an unknown particle": int(np.count_nonzero(events["true_primary_id"] == UNKNOWN_CLASS)),
-    }
 
 
 def column_types(*, truth: bool) -> dict[str, str]:
@@ -223,7 +212,19 @@ def tile_file(file: DL1File, recipe: ImageRecipe, identity: str) -> Iterator[tup
                 for text, count in tiles.rejected.items():
                     rejected[text] = rejected.get(text, 0) + count
         order = np.argsort(np.concatenate([place for _, place in parts]), kind="stable")
-        yield TileBatch.concatenate([batch for batch, _ in parts]).select(order), rejected
+        batch = TileBatch.concatenate([batch for batch, _ in parts]).select(order)
+        known = _has_truth(batch)
+        if n_unknown := int(np.count_nonzero(~known)):
+            batch, rejected[WITHOUT_TRUTH] = batch.select(known), n_unknown
+        yield batch, rejected
+
+
+def _has_truth(batch: TileBatch) -> np.ndarray:
+    """Tiles of observations, and those of simulations whose energy and particle are known."""
+    if "true_energy_tev" not in batch.events:
+        return np.ones(len(batch), bool)
+    energy_tev = batch.events["true_energy_tev"]
+    return (energy_tev > 0) & np.isfinite(energy_tev) & (batch.events["true_primary_id"] != UNKNOWN_CLASS)
 
 
 def _rows_by_shower(file: DL1File, tel_ids: list[int]) -> dict[str, np.ndarray]:

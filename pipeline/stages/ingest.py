@@ -112,13 +112,22 @@ def _ingest_one(path: Path, kind: Kind | InputFileError, target: Path, cfg: Conf
 def _simtel(path: Path, target: Path, cfg: Config, force: bool) -> dict[str, Any]:
     from pipeline.camera.simtel import ingest_simtel
 
-    return ingest_simtel(path, target, cfg.ingest.camera, force=force)
+    return _said(path, ingest_simtel(path, target, cfg.ingest.camera, force=force))
+
+
+def _said(path: Path, made: dict[str, Any]) -> dict[str, Any]:
+    """Warnings and notes of a file on the screen."""
+    for text in made.get("warnings", ()):
+        log.warning("%s: %s", path.name, text)
+    for text in made["notes"]:
+        log.info("%s: %s", path.name, text)
+    return made
 
 
 def _lstchain(path: Path, target: Path, cfg: Config, force: bool) -> dict[str, Any]:
     from pipeline.camera.lstchain import convert
 
-    return convert(path, target, force=force)
+    return _said(path, convert(path, target, force=force))
 
 
 def _dl1(path: Path, target: Path, cfg: Config, force: bool) -> dict[str, Any]:

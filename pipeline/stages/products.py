@@ -3,6 +3,7 @@
 `pipeline.stages.predict` applies this to many files, `lightpool` to one.
 """
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,17 +15,15 @@ from pipeline import provenance
 from pipeline.config import Config, sections_of
 from pipeline.files import atomic_output
 from pipeline.filetypes import Kind
-from pipeline.logs import get_logger
 from pipeline.stages.events import as_dl1
 
 if TYPE_CHECKING:
     from astropy.io import fits
 
     from pipeline.bundle.card import Card
+    from pipeline.camera.dl1 import DL1File
     from pipeline.camera.predictions import CameraModel, ImagePredictions
     from pipeline.sky.frames import FrameProduct
-
-log = get_logger(__name__)
 
 #: Sections of the configuration that decide predictions from each wing's files.
 READS_CAMERA = ("predict.batch_size", "ingest.camera")
@@ -83,9 +82,9 @@ def predict_events(
     with ExitStack() as stack:
         dl1_path = stack.enter_context(as_dl1(path, kind, cfg))
         file = stack.enter_context(DL1File(dl1_path, cfg.ingest.camera.event_types))
-        warnings = file.check(None if telescope is None else [telescope]) if event is None else []
-        for text in warnings:
-            log.warning("%s: %s", path.name, text)
+        warnings = _warnings_of(file)
+        if event is None:
+            warnings += file.check(None if telescope is None else [telescope])
         product = None
         if out is not None:
             product = stack.enter_context(_dl2_product(path, dl1_path, models, cfg, out, force, warnings, started))
@@ -111,6 +110,15 @@ def predict_events(
     if product is not None:
         result["output"] = str(out)
     return result
+
+
+def _warnings_of(file: "DL1File") -> list[str]:
+    """What the events' own provenance warns of: a file that was cut when it was converted, for example."""
+    try:
+        found = json.loads(file.provenance).get("warnings", [])
+    except (ValueError, AttributeError):
+        return []
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
 
 class _DL2Product:

@@ -80,9 +80,9 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
     from pipeline.camera.dl1 import DL1File
     from pipeline.camera.tiling import (
         CHANNELS,
+        WITHOUT_TRUTH,
         chosen_camera,
         column_types,
-        missing_truth,
         shard_attributes,
         target_types,
         tile_file,
@@ -93,7 +93,6 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
     started = time.monotonic()
     recipe = ImageRecipe.of(cfg.tiles.camera)
     rejected: Counter[str] = Counter()
-    missing: Counter[str] = Counter()
     with DL1File(path, cfg.ingest.camera.event_types) as file:
         warnings = file.check() + (file.unknown_pointings() if file.has_truth else [])
         identity = chosen_camera(file, cfg.tiles.camera.camera)
@@ -120,12 +119,11 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
                     batch.split = _splits(file.source, file.obs_ids, batch.events, cfg)
                     writer.append(batch)
                     rejected.update(left_out)
-                    missing.update(missing_truth(batch))
                 n_images, n_tiles = file.n_images, writer.n_tiles
-                of_tiles = [f"{count} of {n_tiles} tiles have {what}" for what, count in missing.items() if count]
-                if of_tiles:
-                    writer.add_warnings(of_tiles)
-                    warnings += of_tiles
+                if n_lost := rejected.get(WITHOUT_TRUTH):
+                    left_out_too = [f"{n_lost} of {n_images} images are left out: {WITHOUT_TRUTH}"]
+                    writer.add_warnings(left_out_too)
+                    warnings += left_out_too
             if other:
                 rejected["other camera"] = other
             if n_images != n_tiles + rejected.total():

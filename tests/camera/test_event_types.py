@@ -35,7 +35,8 @@ def test_names_and_numbers_are_ctapipes():
     ("array_type", "telescope_type", "expected"),
     [
         (32, 32, 32), (32, UNKNOWN, 32), (0, 32, 0), (2, 0, 0), (UNKNOWN, 32, 32), (-1, 0, 0),
-        (UNKNOWN, UNKNOWN, UNKNOWN), (32, 0, 0), (32, 2, 2), (32, 15, 15), (32, 16, 32), (32, -1, 32), (16, 32, 16), (33, 17, 33),
+        (UNKNOWN, UNKNOWN, UNKNOWN), (32, 0, 0), (32, 2, 2), (32, 15, 15), (32, 16, 32), (32, -1, 32), (16, 32, 16),
+        (33, 17, 33),
     ],
 )  # fmt: skip
 def test_the_array_decides_unless_a_camera_says_calibration(array_type, telescope_type, expected):

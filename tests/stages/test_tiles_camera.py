@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -8,6 +9,7 @@ from pipeline.camera.dl1 import DL1Writer, EventChunk, SimulationRun, Subarray
 from pipeline.camera.geometry import Camera
 from pipeline.config import parse_config
 from pipeline.errors import UserError
+from pipeline.stages.manifest import make_manifest
 from pipeline.stages.tiles import make_tiles
 from pipeline.tiles import SPLITS
 from pipeline.tiles.shards import Shard
@@ -104,18 +106,16 @@ def test_truth_that_is_missing_is_counted(tmp_path, caplog):
     with h5py.File(path, "r+") as file:
         del file["/configuration/telescope/pointing"]
         rows = file["/simulation/event/subarray/shower"][:]
-        rows["true_energy"][:5] = 0
-        rows["true_shower_primary_id"][:3] = 32767
+        rows["true_energy"][:4] = np.nan, 0, -1, np.inf
+        rows["true_shower_primary_id"][4] = 32767
         file["/simulation/event/subarray/shower"][:] = rows
     (status,) = make_tiles([path], parse_config(CONFIG), tmp_path / "out")
-    warnings = [
-        "run 1 gives no pointing of telescope 1: angles to the pointing are NaN",
-        "5 of 60 tiles have no true energy",
-        "60 of 60 tiles have no offset from the pointing, for the pointing of their run or their true direction is not "
-        "known",
-        "3 of 60 tiles have an unknown particle",
-    ]
-    assert status["warnings"] == warnings
+    lost = "no true energy, or an unknown particle"
+    assert (status["n_images"], status["n_tiles"], status["rejected"]) == (60, 55, {lost: 5})
+    warnings = status["warnings"]
+    assert warnings[-1] == f"5 of 60 images are left out: {lost}"
+    assert "pointing" in warnings[0]
+    assert len(warnings) == 2
     with Shard(tmp_path / "out" / "run.tiles.h5") as shard:
         assert shard.attributes["provenance"]["warnings"] == warnings
     sidecar = json.loads((tmp_path / "out" / "run.tiles.h5.provenance.json").read_text())
@@ -155,3 +155,17 @@ def test_outputs_in_the_way(tmp_path):
     make_tiles([path], parse_config(CONFIG), tmp_path, force=True)
     with pytest.raises(UserError, match="2 inputs are named 'run'"):
         make_tiles([path, tmp_path / "sub" / "run.h5"], parse_config(CONFIG), tmp_path / "new")
+
+
+def test_runs_of_one_number_are_told_apart_by_their_files(tmp_path):
+    cfg = parse_config(CONFIG)
+    shards = {}
+    for name, folder, seed in (("a", "one", 1), ("b", "one", 2), ("a", "two", 2)):
+        path = tmp_path / folder / f"{name}.dl1.h5"
+        path.parent.mkdir(exist_ok=True)
+        (status,) = make_tiles([write_run(path, seed=seed)], cfg, tmp_path / folder / "tiles")
+        shards[folder, name] = Path(status["output"])
+    both = make_manifest([shards["one", "a"], shards["one", "b"]], cfg, tmp_path / "manifest.json")
+    assert sum(entry.n_tiles for entry in both.shards) == 120
+    with pytest.raises(UserError, match="both of a source named a, and both hold run 1, event 100000, telescope 1"):
+        make_manifest([shards["one", "a"], shards["two", "a"]], cfg, tmp_path / "other.json")

@@ -125,10 +125,10 @@ class DL1Writer:
             # Within an event only the order of telescopes was changed.
             for tel_id in np.unique(chunk.tel_id).tolist():
                 self._append_telescope(chunk, tel_id, np.flatnonzero(chunk.tel_id == tel_id))
-        self._time_range_s = (
-            min(self._time_range_s[0], float(np.min(heads["time_s"]))),
-            max(self._time_range_s[1], float(np.max(heads["time_s"]))),
-        )
+        known_s = heads["time_s"][heads["time_s"] > 0]  # 0 and NaN are unknown times
+        if len(known_s):
+            first_s, last_s = self._time_range_s
+            self._time_range_s = min(first_s, float(known_s.min())), max(last_s, float(known_s.max()))
         self.n_events += len(starts)
         self.n_images += len(order)
 
@@ -210,9 +210,10 @@ class DL1Writer:
 
     def _append_truth(self, chunks: Sequence[EventChunk], event_id: np.ndarray, first: np.ndarray) -> None:
         def column(name: str, unknown: np.ndarray) -> np.ndarray:
-            if any(name not in chunk.truth for chunk in chunks):
-                return unknown
-            return np.concatenate([chunk.truth[name] for chunk in chunks])
+            # What one chunk does not know does not cost the others what they know.
+            ends = np.cumsum([0, *map(len, chunks)])
+            parts = zip(chunks, ends[:-1], ends[1:], strict=True)
+            return np.concatenate([chunk.truth.get(name, unknown[start:stop]) for chunk, start, stop in parts])
 
         nan = np.full(len(event_id), math.nan)
         values = self._ids(event_id, event_id)
@@ -390,7 +391,9 @@ class DL1Writer:
 
     def _write_observation(self) -> None:
         simulated = self._simulation is not None
-        time_range_s = self._time_range_s if self._last_event is not None else None
+        time_range_s = None
+        if self._last_event is not None:
+            time_range_s = self._time_range_s if math.isfinite(self._time_range_s[0]) else (0.0, 0.0)
         scheduling = run_tables.scheduling_row(self._obs_id, simulated=simulated)
         observation = run_tables.observation_row(self._obs_id, self._pointing, time_range_s, simulated=simulated)
         self._write(schema.SCHEDULING_BLOCK, schema.SCHEDULING_COLUMNS, [scheduling])
