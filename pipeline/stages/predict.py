@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -209,7 +210,7 @@ class _Models:
 
 def _is_file(out: Path) -> bool:
     """Whether --out names a file, not a directory: by its ending where there is neither yet."""
-    if out.exists():
+    if os.path.exists(out):
         return not is_directory(out)
     return any(suffix.lower() in _DATA_SUFFIXES for suffix in out.suffixes[-2:])
 
@@ -224,11 +225,11 @@ def _plan(files: Sequence[Path], out: Path | None, *, force: bool) -> list[_Job]
         except InputFileError as error:
             jobs.append(_Job(path, None, None, error))
     taken = Counter(job.out for job in jobs if job.out is not None)
-    sources = {path.resolve() for path in map(Path, files)}
+    sources = {os.path.realpath(path) for path in files}
     for target, times in taken.items():
         if times > 1:
             raise UserError(f"{times} inputs would be written to {target}; rename them, or predict them one by one")
-        if target.resolve() in sources:
+        if os.path.realpath(target) in sources:
             raise UserError(f"{target} is an input; predictions are written to a file of their own: give another --out")
         check_free(target, force=force)
     return jobs
