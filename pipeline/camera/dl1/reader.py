@@ -300,7 +300,8 @@ class DL1File:
                 for run in np.unique(self.events.obs_id[np.isnan(alt)]).tolist():
                     by_run.setdefault(run, []).append(tel_id)
         return [
-            f"run {run} gives no pointing of telescope {', '.join(map(str, tel_ids))}: angles to the pointing are NaN"
+            f"run {run} gives no pointing, or several, of telescope {', '.join(map(str, tel_ids))}: "
+            "angles to the pointing are NaN"
             for run, tel_ids in by_run.items()
         ]
 
