@@ -27,7 +27,7 @@ from pipeline.camera.geometry import Camera
 from pipeline.camera.hillas import image_parameters
 from pipeline.camera.merged_runs import Run, split_runs
 from pipeline.config import CameraIngestConfig
-from pipeline.errors import InputFileError
+from pipeline.errors import InputFileError, UserError
 from pipeline.files import atomic_output, check_free
 from pipeline.hdf5 import dataset, hdf5_errors, open_hdf5, read_columns
 
@@ -39,6 +39,8 @@ _THROWN = "simulation/thrown_event_distribution"
 _CHUNK = 512
 _MAX_UNIX_S = 4.1e9  # the year 2100; later ones are no times
 _FAR_ROWS = 32  # rows further apart are read separately
+# What numbers and text of a damaged file make numpy raise; what HDF5 raises is taken care of where the file is opened.
+_FAULTS = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError, MemoryError)
 _ID_COLUMNS = ("obs_id", "event_id", "tel_id")
 # Column, unit wanted, and the unit where the file gives none.
 _TRUTH = {
@@ -73,7 +75,7 @@ def convert(path: str | Path, out: str | Path, force: bool = False) -> dict[str,
     """
     path, out = Path(path), check_free(out, force=force)
     with open_hdf5(path) as file:
-        source = _Source(file, path)
+        source = _read(file, path)
         stamped = provenance.stamp(
             "ingest", input=path.name, input_sha256=provenance.sha256_file(path), warnings=source.warnings
         )
@@ -84,6 +86,17 @@ def convert(path: str | Path, out: str | Path, force: bool = False) -> dict[str,
     if source.warnings:
         counts["warnings"] = source.warnings
     return counts
+
+
+def _read(file: h5py.File, path: Path) -> "_Source":
+    """All of a file but its images."""
+    try:
+        return _Source(file, path)
+    except UserError:
+        raise
+    except _FAULTS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputFileError(f"{path} is damaged, or no lstchain DL1: {reason}; copy or make it again") from error
 
 
 class _Source:
@@ -111,6 +124,7 @@ class _Source:
             self.warnings.append(
                 f"{n_unknown} of {len(self._time_s)} images have no trigger_time; 1970-01-01 is written as theirs"
             )
+        self._subarray = self._read_subarray()
         self._settings = self._read_settings() if self._simulated else {}
         self._thrown = self._read_thrown() if self._simulated else {}
 
@@ -119,7 +133,8 @@ class _Source:
         ids = read_columns(self._file, IMAGES, dict.fromkeys(_ID_COLUMNS, "integer"))
         if not len(ids["obs_id"]):
             raise InputFileError(f"{self._path} holds no images")
-        others = read_columns(self._file, PARAMETERS, dict.fromkeys(("event_id", "tel_id"), "integer"))
+        names = [name for name in _ID_COLUMNS if self._has(name)]
+        others = read_columns(self._file, PARAMETERS, dict.fromkeys(names, "integer"))
         if any(not np.array_equal(ids[name], other) for name, other in others.items()):
             raise InputFileError(f"{self._path}: its images and its parameters are not of the same events")
         if max(int(column.max()) for column in ids.values()) > np.iinfo(np.int64).max:
@@ -217,7 +232,7 @@ class _Source:
         largest = max(run.obs_id for run in self._runs)
         with DL1Writer(
             target,
-            self._subarray(),
+            self._subarray,
             **self._start_of(first),
             provenance=stamped,
             obs_id_type="i4" if largest <= np.iinfo(np.int32).max else "i8",
@@ -282,15 +297,16 @@ class _Source:
             data = np.concatenate([self._images[piece[0] : piece[-1] + 1][piece - piece[0]] for piece in pieces])
         return data[np.argsort(order, kind="stable")]
 
-    def _subarray(self) -> Subarray:
+    def _read_subarray(self) -> Subarray:
         from astropy.coordinates import EarthLocation
 
         layout = self._file[schema.LAYOUT].attrs
         name = text(layout.get("SUBARRAY", "unknown"))
         keys = [f"reference_itrs_{axis}" for axis in "xyz"]
-        if not all(key in layout for key in keys):  # simulations omit it
+        place_m = [float(layout.get(key, math.nan)) for key in keys]
+        if not all(map(math.isfinite, place_m)):  # simulations omit it
             return Subarray(name, self._telescopes, self._positions_m)
-        place = EarthLocation.from_geocentric(*(float(layout[key]) for key in keys), unit="m").geodetic
+        place = EarthLocation.from_geocentric(*place_m, unit="m").geodetic
         return Subarray(
             name, self._telescopes, self._positions_m, place.height.to_value("m"), place.lon.deg, place.lat.deg
         )

@@ -75,18 +75,17 @@ def _clipped(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for box in np.flatnonzero(n_valid):
         kept = ordered[box, : n_valid[box]]
         for _ in range(_CLIP_ITERATIONS):
-            middle, reach = _median_of_sorted(kept), _CLIP_SIGMA * kept.std(dtype=np.float64)
+            middle, reach = _median_of_sorted(kept), _CLIP_SIGMA * kept.std()
             inside = kept[np.searchsorted(kept, middle - reach) : np.searchsorted(kept, middle + reach, side="right")]
             if inside.size == kept.size:
                 break
             kept = inside
-        level[box], noise[box] = _median_of_sorted(kept), kept.std(dtype=np.float64)
+        level[box], noise[box] = _median_of_sorted(kept), kept.std()
     return level, noise, n_valid
 
 
 def _median_of_sorted(values: np.ndarray) -> float:
-    # In float64, as the deviation is: the squares of damaged pixels of 1e38 are beyond float32.
-    return 0.5 * (float(values[(values.size - 1) // 2]) + float(values[values.size // 2]))
+    return 0.5 * (values[(values.size - 1) // 2] + values[values.size // 2])
 
 
 def _median_of_mesh(mesh: np.ndarray, enough: np.ndarray) -> float:

@@ -182,6 +182,7 @@ def replace(path, name, **columns):
     [
         (_IMAGES, {"image_mask": None}, r"image/LST_LSTCam lacks the column image_mask"),
         (_IMAGES, {"event_id": 5}, "are not of the same events"),
+        (_IMAGES, {"obs_id": 8}, "are not of the same events"),
         (_LAYOUT, {"camera_index": -1}, r"camera number -1 \(geometry_-1\) cannot be read"),
         (_PARAMETERS, {"alt_tel": None}, "parameters/LST_LSTCam lacks the column alt_tel"),
         (_LAYOUT, {"tel_id": 3}, "images of telescope 1, which the file does not describe"),
@@ -353,7 +354,7 @@ def test_large_numbers_are_kept(tmp_path):
     path, _ = write_lstchain(tmp_path / "in.h5", simulated=False)
     event_id = 2**40 + np.arange(N_EVENTS)
     replace(path, _IMAGES, obs_id=2**33 + 1, event_id=event_id)
-    replace(path, _PARAMETERS, event_id=event_id)
+    replace(path, _PARAMETERS, obs_id=2**33 + 1, event_id=event_id)
     convert(path, tmp_path / "out.dl1.h5")
     with DL1File(tmp_path / "out.dl1.h5") as file:
         assert file.obs_ids == [2**33 + 1]
@@ -397,6 +398,20 @@ def test_missing_times(tmp_path):
         assert len(list(source)) == 12
         (block,) = source.observation_blocks.values()
         assert block.actual_start_time.unix == pytest.approx(1.6e9, abs=1)  # not 1970
+
+
+def test_settings_that_are_no_numbers(tmp_path):
+    path, _ = write_lstchain(tmp_path / "in.h5", simulated=True)
+    with h5py.File(path, "r+") as file:
+        rows = file[_RUN][:]
+        del file[_RUN]
+        dtype = [(name, "S8" if name == "n_showers" else rows.dtype[name]) for name in rows.dtype.names]
+        text = np.zeros(len(rows), dtype)
+        for name in rows.dtype.names:
+            text[name] = b"many" if name == "n_showers" else rows[name]
+        file[_RUN] = text
+    with pytest.raises(InputFileError, match="is damaged, or no lstchain DL1: invalid literal for int"):
+        convert(path, tmp_path / "out.dl1.h5")
 
 
 def test_truth_without_the_settings_of_the_simulation(tmp_path):
