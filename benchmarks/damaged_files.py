@@ -4,9 +4,10 @@
 
 Makes a small good file of each kind, damages N copies of each (random bytes, blocks of zeros, truncation, swapped
 blocks, bytes too many; nodes, attributes, columns, cards and keys that are missing or absurd), and runs the commands
-that read this kind on each copy, in a forked child with limits of 10 s and 2 GB. Each run must end with exit 0 and
-the values of the good file, or with exit 2 and one line on stderr, and leave no temporary file. "other values" counts
-runs that ended with exit 0 and other numbers: damage inside the pixels of a file without checksums cannot be noticed.
+that read this kind on each copy, in a forked child with limits of 10 s of CPU time (90 s in all) and 2 GB. Each run
+must end with exit 0 and the values of the good file, or with exit 2 and one line on stderr, and leave no temporary
+file. "other values" counts runs that ended with exit 0 and other numbers: damage inside the pixels of a file without
+checksums cannot be noticed.
 With LIGHTPOOL_DATA set, a file of sim_telarray is damaged, too.
 """
 

@@ -188,10 +188,10 @@ def _of_file(
         raise UserError(f"{path} is a FITS file, and {model.name} is a model for camera images: it takes {TAKES}")
     check_output(out, "camera", path, overwrite)
     chunks: list[predictions.ImagePredictions] = []
-    result = predict_events(
+    status = predict_events(
         path, kind, [model], Config(), chunks.append, event=event_id, telescope=tel_id, out=out, force=overwrite
     )
-    for text in result.get("warnings", ()):
+    for text in status.get("warnings", ()):
         log.warning("%s: %s", path.name, text)
     return chunks
 

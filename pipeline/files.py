@@ -257,6 +257,7 @@ def _scratch(path: Path, wait_s: float) -> Iterator[Scratch]:
         yield _scratches[path]
         return
     deadline = time.monotonic() + wait_s
+    new_parents = [parent for parent in path.parents if not parent.exists()]
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -274,6 +275,9 @@ def _scratch(path: Path, wait_s: float) -> Iterator[Scratch]:
     finally:
         del _scratches[path]
         scratch.release()
+        for parent in new_parents:
+            with suppress(OSError):  # the product, or another one, is in it
+                parent.rmdir()
 
 
 def _commit(scratch: Scratch, path: Path) -> None:
@@ -285,15 +289,12 @@ def _commit(scratch: Scratch, path: Path) -> None:
         for entry in made:
             flush(entry)
             check_whole(entry)
-    except Exception as error:
-        reason = why_not_written(error, scratch.folder, is_lost=True)
-        raise OutputError(f"cannot write {path}: {reason}") from error
-    try:
         for entry in made:
             _replace(entry, path.with_name(entry.name), scratch)
         flush_entry(path.parent)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {_in_words(error)}") from error
+        reason = why_not_written(error, scratch.folder) or _in_words(error)
+        raise OutputError(f"cannot write {path}: {reason}") from error
 
 
 def _replace(new: Path, path: Path, scratch: Scratch) -> None:

@@ -61,7 +61,7 @@ def test_output_appears_when_whole(tmp_path):
 
 
 def test_a_failure_leaves_nothing(tmp_path):
-    target = tmp_path / "table.csv"
+    target = tmp_path / "new" / "folder" / "table.csv"
 
     def fail():
         with atomic_output(target) as temporary:
@@ -396,7 +396,7 @@ def test_a_file_that_lost_its_end_is_not_renamed(tmp_path, name):
         WRITERS[name](temporary)
         os.truncate(temporary, temporary.stat().st_size * 2 // 3)
 
-    with pytest.raises(OutputError, match=rf"cannot write .*{name}: the file is not whole after writing"):
+    with pytest.raises(OutputError, match=rf"cannot write .*{name}: it is not whole after writing"):
         _write(tmp_path / name, lose_a_third)
     assert list(tmp_path.iterdir()) == []
 
@@ -410,7 +410,7 @@ def test_a_hole_in_hdf5_is_seen(tmp_path):
             stream.seek(chunk.byte_offset)
             stream.write(bytes(chunk.size))
 
-    with pytest.raises(OutputError, match=r"cannot write .*x\.h5: the file is not whole after writing"):
+    with pytest.raises(OutputError, match=r"cannot write .*x\.h5: it is not whole after writing"):
         _write(tmp_path / "x.h5", lose_a_chunk)
 
 
@@ -423,7 +423,7 @@ FULL = [
     (OSError("[Errno 28] Can't write data (file write failed: errno = 28)"), "no space left on device"),
     (RuntimeError("problems (errno = 28, error message = 'No space left on device', buf = 0x1)"), "no space left"),
     (ValueError("Error while serializing: I/O error: No space left on device (os error 28)"), "no space left"),
-    (OSError("Not enough space on disk: requested 1, available 0."), "not enough space"),
+    (OSError("Not enough space on disk: requested 1, available 0."), "no space left on device"),
 ]
 
 

@@ -101,10 +101,8 @@ def _sky(folder: Path, bundles: dict[str, Path]) -> dict[str, Kind]:
         "fits.fz": Kind(folder / "f.fits.fz", commands, "fits"),
     }
     _run("ingest", folder / "f.fits", "--out", folder / "calibrated")
-    experiment = str(folder / "experiment.yaml")
     frame = (
         ["info", "FILE"],
-        ["tiles", "FILE", "--config", experiment, "--out", "OUT/tiles"],
         ["predict", "FILE", "--bundle", str(bundles["sky"]), "--out", "OUT/restored.fits"],
     )
     return kinds | {"frame": Kind(folder / "calibrated" / "f.fits", frame, "fits", checked=True)}

@@ -1,6 +1,7 @@
 """`card.json`: everything about a trained model that its use needs besides the network."""
 
 import hashlib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -11,6 +12,7 @@ from pipeline.documents import read_json
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import check_regular, is_directory
 from pipeline.inputs import Input, restore_input
+from pipeline.inputs.base import Range
 from pipeline.inputs.image import ImageRecipe
 
 FORMAT_NAME = "lightpool-bundle"
@@ -366,6 +368,19 @@ def _network_and_input(card: Card) -> list[str]:
         f"Tiles of {given.tile_shape[0]} x {given.tile_shape[1]} px, channels {channels}.",
         *(["Scalars joined to the image features: " + ", ".join(scalars) + "."] if scalars else []),
         *(["", "Cameras served:", "", *cameras] if cameras else []),
+        "",
+        *_ranges(given.preparation.ranges),
+    ]
+
+
+def _ranges(ranges: Sequence[Range]) -> list[str]:
+    if not ranges:
+        return []
+    n_frames = max(trained.n_frames for trained in ranges)
+    return [
+        f"Ranges of {n_frames} training frames (1st to 99th percentile); prediction names frames outside them:",
+        "",
+        *(f"- {trained}" for trained in ranges),
         "",
     ]
 

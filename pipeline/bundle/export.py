@@ -177,8 +177,15 @@ def create_network(name: str, kwargs: Mapping[str, Any], in_chans: int, num_outp
 
 
 def flops_of(card: Card) -> int:
-    """Operations of a camera network for one of its tiles, two per multiply-accumulate."""
+    """Operations of a camera network for one of its tiles, two per multiply-accumulate.
+
+    Raises
+    ------
+    UserError
+        If the card's network cannot be built.
+    """
     model = card.model
+    build_network(model)  # its errors are the user's
     scalars = {"n_scalars": model.n_scalars} if model.n_scalars else {}
     return describe(
         model.name, card.input.tile_shape[0], model.in_chans, model.num_outputs, **scalars, **model.kwargs

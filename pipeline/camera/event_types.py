@@ -60,5 +60,5 @@ def reasons_of_types(types: np.ndarray, wanted: Collection[str]) -> np.ndarray:
     """Why an image is left out for the type of its event, shape (n,); empty for the types `wanted`."""
     values, place = np.unique(types, return_inverse=True)
     names = [type_name(value) for value in values.tolist()]
-    texts = ["" if name in wanted else f"event type {name.replace('_', ' ')}" for name in names]
+    texts = ["" if name in wanted else f"event type {name.removeprefix('type_').replace('_', ' ')}" for name in names]
     return np.array(texts, object)[place]

@@ -8,6 +8,7 @@ have changed between versions. A merged file keeps its runs, each with its own s
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from pipeline.camera.dl1 import DL1Writer, EventChunk, ShowerDistribution, Simul
 from pipeline.camera.dl1.columns import quantity, text
 from pipeline.camera.dl1.coordinates import circular_median_rad, finite_median
 from pipeline.camera.dl1.instrument import read_subarray
+from pipeline.camera.event_types import SHOWER, UNKNOWN, reasons_of_types
 from pipeline.camera.geometry import Camera
 from pipeline.camera.hillas import image_parameters
 from pipeline.camera.merged_runs import Run, split_runs
+from pipeline.config import CameraIngestConfig
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import atomic_output, check_free
 from pipeline.hdf5 import dataset, hdf5_errors, open_hdf5, read_columns
@@ -39,7 +42,6 @@ _FAR_ROWS = 32  # rows further apart are read separately
 # What numbers and text of a damaged file make numpy raise; what HDF5 raises is taken care of where the file is opened.
 _FAULTS = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError, MemoryError)
 _ID_COLUMNS = ("obs_id", "event_id", "tel_id")
-_FIRST_SHOWER_TYPE = 16  # ctapipe's EventType: lower ones are flat fields, pedestals and other calibration
 # Column, unit wanted, and the unit where the file gives none.
 _TRUTH = {
     "true_energy_tev": ("mc_energy", "TeV", "TeV"),
@@ -58,7 +60,8 @@ WITHOUT_IMAGES = "image parameters without the images; make it again with r0_to_
 def convert(path: str | Path, out: str | Path, force: bool = False) -> dict[str, Any]:
     """Write the images of an lstchain DL1 file as ctapipe DL1 v7.1.0.
 
-    Calibration events are skipped and counted. The values that lstchain gave to unusable pixels are kept.
+    All events keep their type, so that flat fields and pedestals are counted and left out later. The values that
+    lstchain gave to unusable pixels are kept.
 
     Returns
     -------
@@ -111,7 +114,8 @@ class _Source:
         self._telescopes, self._positions_m = read_subarray(file, path)
         self._ids = self._read_ids()
         self._check_images()
-        self._event_type = self._integers("event_type", 32)
+        types = self._integers("event_type", SHOWER)
+        self._event_type = np.where(types == -1, UNKNOWN, types)  # -1 is not among the types of ctapipe
         self._time_s = self._times()
         self._alt_rad, self._az_rad = self._pointings()
         self._truth = self._read_truth()
@@ -223,10 +227,7 @@ class _Source:
 
     # ---- the product -------------------------------------------------------------------------------------------------
     def write(self, target: Path, stamped: Mapping[str, Any]) -> dict[str, Any]:
-        """Write all showers; the counts of `convert`."""
-        is_shower = self._event_type >= _FIRST_SHOWER_TYPE
-        if not is_shower.any():
-            raise InputFileError(f"{self._path} holds no showers: its {len(is_shower)} images are calibration events")
+        """Write all images with the types of their events; the counts of `convert`."""
         first, *others = self._runs
         largest = max(run.obs_id for run in self._runs)
         with DL1Writer(
@@ -236,16 +237,16 @@ class _Source:
             provenance=stamped,
             obs_id_type="i4" if largest <= np.iinfo(np.int32).max else "i8",
         ) as writer:
-            self._write_run(writer, first, is_shower)
+            self._write_run(writer, first)
             for run in others:
                 writer.start_run(**self._start_of(run))
-                self._write_run(writer, run, is_shower)
+                self._write_run(writer, run)
             if not self._simulated:
                 for tel_id in np.unique(self._ids["tel_id"]).tolist():
                     self._write_pointing(writer, tel_id)
             counts = {"n_events": writer.n_events, "n_images": writer.n_images}
-        n_calibration = int(np.count_nonzero(~is_shower))
-        notes = [f"{n_calibration} calibration events skipped"] if n_calibration else []
+        reasons = Counter(reasons_of_types(self._event_type, CameraIngestConfig().event_types).tolist())
+        notes = [f"{count} images are of no shower: {reason}" for reason, count in sorted(reasons.items()) if reason]
         return counts | {"n_telescopes": len(self._telescopes), "notes": [*notes, *self.notes]}
 
     def _start_of(self, run: Run) -> dict[str, Any]:
@@ -257,8 +258,8 @@ class _Source:
             "simulation": self._settings[run.obs_id] if self._simulated else None,
         }
 
-    def _write_run(self, writer: DL1Writer, run: Run, is_shower: np.ndarray) -> None:
-        for part in self._parts(run.rows[is_shower[run.rows]]):
+    def _write_run(self, writer: DL1Writer, run: Run) -> None:
+        for part in self._parts(run.rows):
             writer.append(self._chunk(part))
         if run.obs_id in self._thrown:
             writer.write_shower_distribution(self._thrown[run.obs_id])

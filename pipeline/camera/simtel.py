@@ -24,6 +24,7 @@ from pipeline.config import CameraIngestConfig
 from pipeline.errors import InputFileError
 from pipeline.files import atomic_output, check_free, check_regular
 from pipeline.logs import get_logger
+from pipeline.output.whole import check_whole
 
 if TYPE_CHECKING:
     from ctapipe.containers import ArrayEventContainer
@@ -82,6 +83,7 @@ def ingest_simtel(path: str | Path, out: str | Path, cfg: CameraIngestConfig, fo
         raw = temporary.with_name(temporary.name + ".raw.h5")
         try:
             counts = _process(path, raw, cfg, findings)
+            check_whole(raw)
             stamped = provenance.stamp(
                 "ingest",
                 config=cfg.model_dump(mode="json"),

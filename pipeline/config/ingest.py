@@ -17,7 +17,7 @@ class InputsConfig(Section):
 
 
 class SkyIngestConfig(Section):
-    """How a FITS frame is read. A value of None is taken from the header; if the header lacks it, a note says so."""
+    """How a FITS frame is read. A value of None is taken from the header, as far as the pixels do not contradict it."""
 
     science_hdu: str | int | None = Field(
         None,
@@ -32,8 +32,8 @@ class SkyIngestConfig(Section):
     read_noise_e: float | None = Field(None, ge=0, description="Read noise [electrons]. null: from the header.")
     saturation_adu: float | None = Field(
         None,
-        description="Level from which a pixel counts as saturated [ADU]. null: from the header, else the converter's "
-        "largest number if pixels are clipped there.",
+        description="Level from which a pixel counts as saturated [ADU]. null: from the header, else the value "
+        "at which pixels are clipped.",
     )
     bias_level_adu: float | None = Field(
         None,

@@ -1,7 +1,7 @@
 """Base class of all inputs: from raw tiles to the named arrays of a network."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -11,8 +11,10 @@ from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 
 
-class Range(NamedTuple):
-    """What the training data covered of a quantity, for `n_frames` of them."""
+class Range(BaseModel):
+    """What the training data covered of a quantity: from `low` to `high` in `n_frames` of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     words: str
@@ -20,6 +22,10 @@ class Range(NamedTuple):
     low: float
     high: float
     n_frames: int
+
+    def __str__(self) -> str:
+        """For readers."""
+        return f"{self.words}: {self.low:.3g} to {self.high:.3g} {self.unit}".rstrip()
 
 
 class Input(BaseModel):

@@ -42,7 +42,7 @@ QUANTITIES = (
     Quantity("noise_correlation_x", "noise correlation of neighbours along x", "", absolute=0.1, below=True),
     Quantity("noise_correlation_y", "noise correlation of neighbours along y", "", absolute=0.1, below=True),
     Quantity("noise_correlation_diagonal", "noise correlation of diagonal neighbours", "", absolute=0.1, below=True),
-    Quantity("colour_pattern", "background differences in a 2 x 2 mosaic", "noise", absolute=0.2),
+    Quantity("colour_pattern", "differences of the background within 2 x 2 pixels", "sigma", absolute=0.2),
     Quantity("source_density", "sources per 1,000 pixels", "", absolute=1.0, relative=1.0),
     Quantity("dynamic_range", "log10 of the brightest pixels over the noise", "", absolute=0.5),
 )
@@ -109,7 +109,16 @@ def _ranges(reader: TileReader) -> tuple[Range, ...]:
         values = [frame[quantity.name] for frame in frames if frame.get(quantity.name) is not None]
         if len(values) >= _MIN_FRAMES:
             low, high = (float(f"{value:.4g}") for value in np.percentile(values, _PERCENTILES))
-            found.append(Range(quantity.name, quantity.words, quantity.unit, low, high, len(values)))
+            found.append(
+                Range(
+                    name=quantity.name,
+                    words=quantity.words,
+                    unit=quantity.unit,
+                    low=low,
+                    high=high,
+                    n_frames=len(values),
+                )
+            )
     return tuple(found)
 
 

@@ -7,6 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.errors import UserError
+from pipeline.output.whole import NotWholeError
+
 try:
     import resource
 except ImportError:  # pragma: no cover (Windows)
@@ -16,13 +19,20 @@ except ImportError:  # pragma: no cover (Windows)
 OF_WRITING = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS))
 # HDF5 (`errno = 28`), Python (`[Errno 28]`) and Rust (`(os error 28)`) inside the text of another error.
 _ERRNO = re.compile(r"errno = (\d+)|\[Errno (\d+)\]|\(os error (\d+)\)")
-_NO_SPACE = re.compile(r"no space left|not enough space|quota exceeded|file too large", re.IGNORECASE)
+_IN_TEXT = {
+    "no space left": errno.ENOSPC,
+    "not enough space": errno.ENOSPC,
+    "quota exceeded": errno.EDQUOT,
+    "file too large": errno.EFBIG,
+}
 #: With less, a disk is full: what was written before the error is still there.
 _FULL_BYTES = 256 << 10
+# A write that was lost may have been a large one.
+_FULL_AFTER_A_LOSS_BYTES = 64 << 20
 _LIMIT_MARGIN_BYTES = 4096
 
 
-def why_not_written(error: BaseException, folder: Path, *, is_lost: bool = False) -> str | None:
+def why_not_written(error: BaseException, folder: Path) -> str | None:
     """The reason in words if an error is one of writing into `folder`, else None.
 
     Parameters
@@ -31,22 +41,19 @@ def why_not_written(error: BaseException, folder: Path, *, is_lost: bool = False
         With its causes.
     folder : path
         Where the product is made; what was written is still there.
-    is_lost : bool
-        Whether the new file is known not to be whole: then there is always an answer.
     """
     for cause in _causes(error):
         number = _number(cause)
         if number in OF_WRITING or (number is not None and _is_within(cause, folder)):
             return os.strerror(number).lower()
-        if isinstance(cause, OSError | RuntimeError) and (words := _NO_SPACE.search(str(cause))):
-            return words.group().lower()
+    if isinstance(error, UserError) and error.__cause__ is None:
+        return None  # said by lightpool itself
     if _reached_limit(folder):
         return os.strerror(errno.EFBIG).lower()
-    if _is_full(folder):
+    is_lost = isinstance(error, NotWholeError)
+    if _is_full(folder, _FULL_AFTER_A_LOSS_BYTES if is_lost else _FULL_BYTES):
         return os.strerror(errno.ENOSPC).lower()
-    if is_lost:
-        return f"the file is not whole after writing ({' '.join(str(error).split()) or type(error).__name__})"
-    return None
+    return str(error) if is_lost else None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -64,6 +71,9 @@ def _number(error: BaseException) -> int | None:
         number = int(next(filter(None, match.groups())))
         if number in OF_WRITING or (number == errno.EIO and "write failed" in str(error)):
             return number
+    if isinstance(error, OSError | RuntimeError):
+        text = str(error).lower()
+        return next((number for words, number in _IN_TEXT.items() if words in text), None)
     return None
 
 
@@ -73,9 +83,9 @@ def _is_within(error: BaseException, folder: Path) -> bool:
     return any(isinstance(name, str) and Path(name).is_relative_to(folder) for name in names)
 
 
-def _is_full(folder: Path) -> bool:
+def _is_full(folder: Path, n_bytes: int) -> bool:
     try:
-        return shutil.disk_usage(folder).free < _FULL_BYTES
+        return shutil.disk_usage(folder).free < n_bytes
     except OSError:
         return False
 

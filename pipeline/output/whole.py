@@ -41,20 +41,27 @@ def flush_entry(path: Path) -> None:
         os.close(handle)
 
 
+class NotWholeError(OSError):
+    """A file that was written without an error is not whole."""
+
+
 def check_whole(path: Path) -> None:
     """Open a new file, or all files of a new folder, and see that they end where their content says.
 
     Raises
     ------
-    Exception
-        Whatever a library says about a file that is not whole.
+    NotWholeError
+        If a library cannot read what was written, with its reason.
     """
     for entry in _with_content(path):
-        if entry.is_dir():
-            continue
         check = _CHECKS.get(entry.suffix.lower())
-        if check is not None:
+        if check is None or entry.is_dir():
+            continue
+        try:
             check(entry)
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise NotWholeError(f"it is not whole after writing ({reason})") from error
 
 
 def _with_content(path: Path) -> Iterator[Path]:

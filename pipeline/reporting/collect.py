@@ -5,20 +5,23 @@ predictions/WING/NAME/, validation/showers/, benchmarks/.
 """
 
 import csv
-import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.documents import read_json, read_yaml
+from pipeline.errors import InputFileError, UserError
+from pipeline.files import check_regular
 from pipeline.logs import get_logger
 from pipeline.tasks import specs_of, task_names
 
 LOG = get_logger(__name__)
 PARTS = ("config.yaml", "status", "tiles", "bundles", "evaluation", "predictions", "validation", "benchmarks")
 FIRST_EVENTS = 12
+_MAX_README = 100_000
 
 
 @dataclass(frozen=True)
@@ -171,34 +174,35 @@ def collect(folder: str | Path) -> Run:
 
 def _read_json(run: Run, path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        run.problems.append(f"{path.relative_to(run.folder)} cannot be read ({' '.join(str(error).split())})")
+        return read_json(path, "a JSON object")
+    except InputFileError as error:
+        run.problems.append(f"{path.relative_to(run.folder)} cannot be read ({_reason_of(run, error)})")
         return None
-    if not isinstance(content, dict):
-        run.problems.append(f"{path.relative_to(run.folder)} is not a JSON object")
-        return None
-    return content
+
+
+def _reason_of(run: Run, error: Exception) -> str:
+    """An error in one line, without the folder of the run, which the page names once."""
+    return " ".join(str(error).split()).replace(f"{run.folder}/", "")
 
 
 def _read_config(run: Run) -> dict[str, Any] | None:
-    import yaml
-
     path = run.folder / "config.yaml"
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        run.problems.append(f"config.yaml cannot be read ({' '.join(str(error).split())})")
+        return read_yaml(path)
+    except InputFileError as error:
+        run.problems.append(f"config.yaml cannot be read ({_reason_of(run, error)})")
         return None
-    return content if isinstance(content, dict) else None
 
 
 def _input_files(run: Run, path: Path) -> list[InputFile]:
     wing = path.stem.removeprefix("ingest_")
     entries = []
     for name, record in (_read_json(run, path) or {}).items():
+        if not isinstance(record, Mapping):
+            run.problems.append(f"{path.relative_to(run.folder)} says nothing of {name}: it is damaged")
+            continue
         counts = {key: value for key, value in record.items() if type(value) is int}
         entries.append(
             InputFile(
@@ -233,15 +237,22 @@ def _networks(run: Run) -> list[NetworkResult]:
                 heads=tuple(_heads(run, name, card)),
                 card=card,
                 bundle=bundle if bundle.is_dir() else None,
-                model_card=readme.read_text(errors="replace") if readme.is_file() else "",
+                model_card=_beginning(readme) if readme.is_file() else "",
             )
         )
     return sorted(results, key=lambda result: (_rank(result.heads[0].task if result.heads else ""), result.name))
 
 
+def _beginning(readme: Path) -> str:
+    """A model card's text, as far as a page can show it."""
+    with readme.open(errors="replace") as stream:
+        return stream.read(_MAX_README)
+
+
 def _heads(run: Run, network: str, card: dict[str, Any] | None) -> Iterator[HeadResult]:
     folder = run.folder / "evaluation" / network
-    trained = [str(head.get("task")) for head in (card or {}).get("heads", ())]
+    heads = (card or {}).get("heads", ())
+    trained = [str(head.get("task")) for head in heads if isinstance(head, Mapping)] if isinstance(heads, list) else []
     judged = sorted((path.parent.name for path in folder.glob("*/metrics.json")), key=_rank)
     for task in dict.fromkeys([*trained, *judged]):
         path = folder / task / "metrics.json"
@@ -260,8 +271,8 @@ def _collect_predictions(run: Run) -> None:
     for path in sorted(folder.rglob("*.dl2.h5")):
         try:
             run.camera_predictions.append(_camera_predictions(path))
-        except (OSError, KeyError, ValueError) as error:
-            run.problems.append(f"{path.relative_to(run.folder)} cannot be read ({' '.join(str(error).split())})")
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            run.problems.append(f"{path.relative_to(run.folder)} cannot be read ({_reason_of(run, error)})")
     for path in sorted(folder.rglob("status.json")):
         for name, record in (_read_json(run, path) or {}).items():
             if isinstance(record, Mapping):
@@ -285,15 +296,15 @@ def _predicted_file(name: str, wing: str, record: Mapping[str, Any]) -> Predicte
 
 def _camera_predictions(path: Path) -> CameraPredictions:
     """Valid images per quantity, and the first rows, of ctapipe's DL2 tables (any number of models and telescopes)."""
-    import h5py
-    import hdf5plugin  # noqa: F401 (decodes the tables' compression)
     import numpy as np
+
+    from pipeline.hdf5 import open_hdf5
 
     columns: dict[str, dict[tuple[int, int, int], float]] = {}
     units: dict[str, str] = {}
     rows: dict[tuple[int, int, int], None] = {}
     valid: dict[str, int] = {}
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         root = file["dl2/event/telescope"]
         tables = [table for kind in root.values() for model in kind.values() for table in model.values()]
         for table in tables:
@@ -337,11 +348,14 @@ def _times(run: Run) -> list[RuleTime]:
     jobs_of: dict[str, list[tuple[float, float | None]]] = {}
     for path in sorted(folder.rglob("*.tsv")):
         rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        with path.open(newline="") as stream:
-            for row in csv.DictReader(stream, delimiter="\t"):
-                seconds = _float(row.get("s"))
-                if seconds is not None:
-                    jobs_of.setdefault(rule, []).append((seconds, _float(row.get("max_rss"))))
+        try:
+            rows = list(csv.DictReader(check_regular(path).read_text().splitlines(), delimiter="\t"))
+        except (OSError, ValueError, csv.Error) as error:
+            run.problems.append(f"{path.relative_to(run.folder)} cannot be read ({_reason_of(run, error)})")
+            continue
+        for row in rows:
+            if (seconds := _float(row.get("s"))) is not None:
+                jobs_of.setdefault(rule, []).append((seconds, _float(row.get("max_rss"))))
     return [
         RuleTime(
             rule=rule,
@@ -356,6 +370,7 @@ def _times(run: Run) -> list[RuleTime]:
 
 def _float(text: str | None) -> float | None:
     try:
-        return float(text) if text else None
+        number = float(text) if text else math.nan
     except ValueError:  # Snakemake writes "NA" where a job was too short to be measured
         return None
+    return number if math.isfinite(number) else None

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from pipeline.camera.showers.validation.rows import table as validation_table
 from pipeline.reporting import words
 from pipeline.reporting.collect import HeadResult, NetworkResult, Run
 from pipeline.reporting.pictures import Picture, picture, restored_frames
+from pipeline.reporting.pieces import Pieces
 from pipeline.reporting.run_records import (
     camera_file,
     fingerprints,
@@ -38,41 +40,58 @@ def render(run: Run) -> str:
 
 
 def _content(run: Run) -> dict[str, Any]:
+    """What the template shows. The problems are last in the page's making: each piece may add one."""
+    pieces = Pieces(run.problems)
     config = run.config or {}
     name = str(config.get("name") or run.folder.resolve().name)
-    title = (config.get("report") or {}).get("title") or "lightpool report"
     judged = [head for head in run.heads if head.metrics]
     wings = {_wing(head.task) for head in judged}
     return {
-        "title": f"{title}: {name}" if name not in title else title,
+        "title": pieces.one("the title", lambda: _title(config, name), name),
         "name": name,
         "description": " ".join(str(config.get("description") or "").split()),
         "finished": max((time_text(s["made_at"]) for s in run.sidecars if s.get("made_at")), default=""),
         "groups": " or ".join(f"{_GROUPS[wing]}s" for wing in sorted(wings)) or "groups",
-        "warnings": warnings_by_text(run.sidecars),
-        "summary": [
-            {"id": _anchor(head), "title": _head_title(run, head), "rows": _summary_rows(head)} for head in judged
-        ],
+        "summary": pieces.each(
+            judged, lambda head: _summary(run, head), lambda head: f"the summary of {_anchor(head)}"
+        ),
+        "warnings": pieces.one("the warnings", lambda: warnings_by_text(run.sidecars), []),
         "missing": run.missing,
         "problems": run.problems,
-        "experiment": _experiment(config),
+        "experiment": pieces.one("the experiment", lambda: _experiment(config), []),
         "config_text": _yaml(run.config),
-        "datasets": [_dataset(wing, manifest) for wing, manifest in run.manifests.items()],
+        "datasets": pieces.each(run.manifests.items(), lambda entry: _dataset(*entry), lambda e: f"the {e[0]} tiles"),
         "inputs": run.inputs,
         "failed": run.failed_inputs,
         "used": [(e.name, e.wing, e.kind, _counts(e.counts)) for e in run.inputs if e.ok],
-        "networks": [_network(run, network) for network in run.networks],
-        "camera_files": [camera_file(f) for f in run.predicted if f.ok and f.wing != "sky"],
-        "valid_values": [(p.name, valid_values(p)) for p in run.camera_predictions],
-        "first_events": [first_events(p) for p in run.camera_predictions if p.first_rows][:3],
+        "networks": [_network(run, network, pieces) for network in run.networks],
         "sky_files": [f.name for f in run.predicted if f.ok and f.wing == "sky"],
         "prediction_failures": [(f.name, f.reason) for f in run.predicted if not f.ok],
-        "prediction_figures": restored_frames(run),
-        "validation": _shower_validation(run),
-        "times": [rule_time(entry) for entry in run.times],
-        "provenance": products_by_stage(run.sidecars),
-        "hashes": fingerprints(run),
-        "versions": versions(run),
+        "prediction_figures": pieces.one("the restored frames", lambda: restored_frames(run), []),
+        "validation": pieces.one("the validation of the showers", lambda: _shower_validation(run), None),
+        "times": pieces.each(run.times, rule_time, lambda entry: f"the time of {entry.rule}"),
+        "provenance": pieces.one("the provenance", lambda: products_by_stage(run.sidecars), []),
+        "hashes": pieces.one("the digests", lambda: fingerprints(run), []),
+        "versions": pieces.one("the versions", lambda: versions(run), ""),
+    } | _camera_predictions(run, pieces)
+
+
+def _title(config: Mapping[str, Any], name: str) -> str:
+    title = (config.get("report") or {}).get("title") or "lightpool report"
+    return f"{title}: {name}" if name not in title else title
+
+
+def _summary(run: Run, head: HeadResult) -> dict[str, Any]:
+    return {"id": _anchor(head), "title": _head_title(run, head), "rows": _summary_rows(head)}
+
+
+def _camera_predictions(run: Run, pieces: Pieces) -> dict[str, Any]:
+    predicted = [f for f in run.predicted if f.ok and f.wing != "sky"]
+    shown = [p for p in run.camera_predictions if p.first_rows]
+    return {
+        "camera_files": pieces.each(predicted, camera_file, lambda f: f"the predictions for {f.name}"),
+        "valid_values": [(p.name, valid_values(p)) for p in run.camera_predictions],
+        "first_events": [first_events(p) for p in shown][:3],
     }
 
 
@@ -215,13 +234,20 @@ def _summary_rows(head: HeadResult) -> list[dict[str, Any]]:
     return rows
 
 
-def _network(run: Run, network: NetworkResult) -> dict[str, Any]:
+def _network(run: Run, network: NetworkResult, pieces: Pieces) -> dict[str, Any]:
     return {
         "name": network.name,
-        "model": _model_text(network),
-        "heads": [_head(run, head) for head in network.heads],
-        "learning": _learning(network),
-        "model_card": _markdown(network.model_card),
+        "model": pieces.one(f"the card of {network.name}", lambda: _model_text(network), ""),
+        "heads": [
+            pieces.one(
+                f"the evaluation of {_anchor(head)}",
+                lambda head=head: _head(run, head),
+                _head(run, replace(head, metrics=None)),
+            )
+            for head in network.heads
+        ],
+        "learning": pieces.one(f"the learning curves of {network.name}", lambda: _learning(network), None),
+        "model_card": pieces.one(f"the card of {network.name}", lambda: _markdown(network.model_card), ""),
     }
 
 

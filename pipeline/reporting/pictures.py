@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
+from pipeline.files import check_regular
 from pipeline.reporting.collect import PredictedFile, Run
 
 if TYPE_CHECKING:
     from pipeline.figures.denoise import Cutout
 
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _SHOWN_SCALE = 0.625  # figures have 160 px per inch: shown at 100, with detail to spare for sharp screens
 _WIDE_PX = 480  # figures shown wider than this are scrolled on a phone instead of shrunk
 _SHOWN_FRAMES = 4
@@ -35,8 +37,16 @@ class Picture:
 
 
 def picture(source: Path | bytes, title: str, caption: str) -> Picture:
-    """A PNG file, or its content, as part of the page."""
-    content = source if isinstance(source, bytes) else source.read_bytes()
+    """A PNG file, or its content, as part of the page.
+
+    Raises
+    ------
+    ValueError
+        If it is no PNG, or cut.
+    """
+    content = source if isinstance(source, bytes) else check_regular(source).read_bytes()
+    if not (content.startswith(_PNG_START) and content.endswith(_PNG_END)):
+        raise ValueError(f"{title} is no PNG, or cut")
     # Width and height stand at a fixed place of a PNG's first chunk: the page does not jump while it is drawn.
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
     encoded = base64.b64encode(content).decode("ascii")

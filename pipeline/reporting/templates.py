@@ -20,4 +20,5 @@ def render_page(template: str, content: dict[str, Any]) -> str:
         loader=FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
     )
     style = Markup((folder / "style.css").read_text(encoding="utf-8"))
-    return environment.get_template(template).render(style=style, version=__version__, **content) + "\n"
+    page = environment.get_template(template).render(style=style, version=__version__, **content) + "\n"
+    return page.encode("utf-8", "replace").decode()  # the name of a file need not be UTF-8

@@ -9,10 +9,15 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel
+
+from pipeline.bundle.card import load_bundle_card
 from pipeline.config import load_config, parse_config, zoo_settings
+from pipeline.documents import read_json
 from pipeline.errors import InputFileError, UserError
+from pipeline.files import check_regular
 from pipeline.reporting import words
 from pipeline.reporting.pictures import Picture
 from pipeline.reporting.templates import render_page
@@ -22,6 +27,33 @@ FAILED_FILE = "failed.txt"
 BEST_FILE = "best.json"
 _FOREST = "forest"
 _NO_INTERVAL = 1  # a standard deviation needs two values
+
+
+class _Value(BaseModel):
+    """A metric or a difference, with its interval; None where it is not defined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class _Metric(_Value):
+    better: Literal["higher", "lower"]
+
+
+class _Data(BaseModel):
+    n: int
+    n_groups: int
+    manifests_sha256: list[str]
+
+
+class _Metrics(BaseModel):
+    """What the page reads of an evaluation."""
+
+    data: _Data
+    metrics: dict[str, _Metric]
+    baselines: dict[str, dict[str, _Value]]
+    differences: dict[str, dict[str, _Value]]
 
 
 @dataclass(frozen=True)
@@ -101,12 +133,12 @@ def collect_zoo(folder: str | Path) -> Zoo:
     for task in config["zoo"]["tasks"]:
         zoo.trainings[task], zoo.absent[task] = {}, {}
         best = folder / "zoo" / task / BEST_FILE
-        chosen = _read_json(best) if best.is_file() else []
+        chosen = _labels(best)
         for entry in entries:
             label = entry["label"]
             # Folders of earlier best networks may remain after the experiment was edited.
             repeats = config["zoo"]["seeds"] if label in chosen else 1
-            trainings = _trainings(folder / "zoo" / task / label, repeats)
+            trainings = _trainings(task, folder / "zoo" / task / label, repeats)
             if isinstance(trainings, str):
                 zoo.absent[task][label] = trainings
                 continue
@@ -122,26 +154,46 @@ def collect_zoo(folder: str | Path) -> Zoo:
     return zoo
 
 
-def _trainings(folder: Path, repeats: int) -> list[Training] | str:
+def _labels(path: Path) -> list[Any]:
+    """Labels of the best networks; none where they are not known, or their file is damaged."""
+    try:
+        content = json.loads(check_regular(path).read_text()) if path.exists() else []
+    except (OSError, ValueError, RecursionError):
+        return []
+    return content if isinstance(content, list) else []
+
+
+def _trainings(task: str, folder: Path, repeats: int) -> list[Training] | str:
     """The first `repeats` trainings of an entry as far as they are done, or why the first one is not."""
     failed = folder / "run_0" / "bundle" / FAILED_FILE
     if failed.is_file():
-        return failed.read_text().strip().removeprefix("error: ")
+        return failed.read_text(errors="replace").strip().removeprefix("error: ")
     trainings = []
     for run in (folder / f"run_{repeat}" for repeat in range(repeats)):
         card, metrics = run / "bundle" / "card.json", next(run.glob("evaluation/*/metrics.json"), run / "evaluation")
         if card.is_file() and metrics.is_file():
-            trainings.append(Training(_read_json(card), _read_json(metrics)))
+            trainings.append(_training(task, card.parent, metrics))
         elif run.name == "run_0":
             break
     return trainings or "not trained and evaluated yet"
 
 
-def _read_json(path: Path) -> Any:
+def _training(task: str, bundle: Path, metrics: Path) -> Training:
+    file = bundle / "card.json"
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:  # of an incomplete copy
-        raise InputFileError(f"{path} is not valid JSON ({error}); remove its folder and run the workflow") from error
+        card = load_bundle_card(bundle).model_dump(mode="json")
+        file = metrics
+        content = read_json(metrics, "the metrics of an evaluation")
+        checked = _Metrics.model_validate(content)
+        for name in get_spec(task).headline:
+            for block in (checked.metrics, checked.baselines[_FOREST], checked.differences[_FOREST]):
+                block[name]
+    except (KeyError, ValueError) as error:  # of an incomplete copy: a key that is missing; all else
+        reason = f"{' '.join(str(error).split()):.300}"
+        raise InputFileError(
+            f"{file} is not valid JSON of a training ({reason}); remove its folder and run the workflow"
+        ) from error
+    return Training(card, content)
 
 
 def _differing(task: str, trainings: Mapping[str, list[Training]]) -> list[str]:

@@ -12,17 +12,11 @@ from pipeline.errors import InputFileError, UserError
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DQ, flag
 from pipeline.sky.frames import Frame
-from pipeline.sky.masters import (
-    Master,
-    Recipe,
-    Target,
-    build,
-    choose,
-    exposure_s,
-    rms_of_neighbours,
-    sample,
-    subtracted_before,
-)
+from pipeline.sky.frames.uncertainty import checked_uncertainty
+from pipeline.sky.headers import Cards, find_section
+from pipeline.sky.master_choice import Target, choose
+from pipeline.sky.masters import Master, Recipe, build, exposure_s, rms_of_neighbours, sample, subtracted_before
+from pipeline.sky.remarks import Remarks
 
 # A background this many times the pixel noise below zero: more was subtracted than the frame holds.
 _FAR_BELOW_SIGMA = 5.0
@@ -83,6 +77,8 @@ class _Work:
     added_variance : ndarray or float
         Of the masters [adu^2].
     bad : ndarray of bool, shape (H, W)
+    err : ndarray of float32, shape (H, W)
+        Of what was read out, in the frame's unit.
     subtracted : float
         Level of what was subtracted.
     """
@@ -94,6 +90,7 @@ class _Work:
     offset: float
     zero_known: bool
     bad: np.ndarray
+    err: np.ndarray
     bias: Recipe | None = None
     response: np.ndarray | None = None
     added_variance: np.ndarray | float = 0.0
@@ -107,7 +104,7 @@ class _Work:
         target = Target.of(frame.path, frame.science_hdu, frame.shape, frame.section, gain, cfg)
         pixels = frame.to_stored(frame.sci)
         bad = np.zeros(frame.shape, bool)
-        return cls(frame, cfg, target, pixels, frame.bias_level, frame.zero_known, bad)
+        return cls(frame, cfg, target, pixels, frame.bias_level, frame.zero_known, bad, frame.err)
 
     def master(self, kind: str) -> Master:
         """Chosen for the frame, combined and checked."""
@@ -148,7 +145,7 @@ class _Work:
         frame = self.frame
         factor, response = np.float32(frame.factor), np.float32(1) if self.response is None else self.response
         sci = (self.pixels - np.float32(self.offset)) * factor
-        err = np.sqrt(np.square(frame.err) + self.added_variance * factor**2) / response
+        err = np.sqrt(np.square(self.err) + self.added_variance * factor**2) / response
         lost = ~(np.isfinite(sci) & np.isfinite(err)) & np.isfinite(frame.sci) & np.isfinite(frame.err)
         sci[lost], err[lost] = frame.sci[lost], frame.err[lost]
         dq = frame.dq.copy()
@@ -170,8 +167,8 @@ class _Work:
 
 # ---- the steps -------------------------------------------------------------------------------------------------------
 def _subtract_bias(work: _Work) -> None:
-    recipe = work.recipe("bias")
-    bias = build(recipe)
+    work.bias = work.recipe("bias")  # what darks and flats are freed of, whatever the frame's own state
+    bias = build(work.bias)
     done = subtracted_before(work.target.headers)
     if done is not None and not bias.subtracted_before and abs(bias.level) > max(rms_of_neighbours(bias.pixels), 1.0):
         work.warnings.append(
@@ -181,20 +178,36 @@ def _subtract_bias(work: _Work) -> None:
         return
     work.warnings += bias.warnings
     work.bad |= bias.bad
-    work.bias = recipe
     work.pixels = work.pixels - bias.pixels
     work.offset, work.zero_known, work.subtracted = 0.0, True, bias.level
-    work.added_variance = work.added_variance + _noise_adu(bias) ** 2
+    work.added_variance = work.added_variance + bias.noise**2
     work.check_above_zero("bias", bias.level)
     _check_overscan(work)
+    _model_again(work)
     work.notes.append(f"bias subtracted: median of {bias.n_files}")
+
+
+def _model_again(work: _Work) -> None:
+    """The uncertainty, if it was modelled: now that zero means no light, photon statistics give it.
+
+    It is that of the frame with its dark, whose photons make noise though their mean is subtracted.
+    """
+    frame = work.frame
+    if not frame.err_modelled:
+        return
+    part = frame.exposed
+    sci = work.pixels * np.float32(frame.factor)
+    level, noise = robust_background(sci[part], frame.dq[part] != 0, work.cfg.background_box_px)
+    if noise > 0:
+        modelled = checked_uncertainty(replace(frame, sci=sci, level=level, noise=noise, zero_known=True))
+        work.err = modelled.err
+        work.notes += [f"with the bias subtracted, {note}" for note in modelled.notes if note not in frame.notes]
+        work.warnings += [text for text in modelled.warnings if text not in frame.warnings]
+        work.zero_known = modelled.zero_known
 
 
 def _check_overscan(work: _Work) -> None:
     """The overscan holds nothing but bias, so that nothing may be left of it."""
-    from pipeline.sky.headers import Cards, find_section
-    from pipeline.sky.remarks import Remarks
-
     overscan = find_section(Cards(*work.target.headers), ("BIASSEC",), work.frame.shape, Remarks())
     if overscan is None or work.frame.section is None:
         return
@@ -227,7 +240,7 @@ def _subtract_dark(work: _Work) -> None:
                 f"the dark is exposed for {dark.exposure_s:g} s and the frame for {seconds:g} s: scaled by "
                 f"{ratio:.3g}, its noise and hot pixels may not fit; take darks of a similar exposure"
             )
-    noise = scale * _noise_adu(dark)
+    noise = scale * dark.noise
     work.pixels = work.pixels - np.float32(scale) * dark.pixels
     work.subtracted += scale * dark.level
     work.added_variance = work.added_variance + noise**2
@@ -253,26 +266,22 @@ def _divide_by_flat(work: _Work) -> None:
     response = np.ones(work.frame.shape, np.float32)
     response[part] = flat.pixels[part]
     light = work.pixels - np.float32(work.offset)
-    before = _structure(light, work.frame, work.cfg)
-    after = _structure(light / response, work.frame, work.cfg)
+    before, after = _structure(light, work.frame), _structure(light / response, work.frame)
     if after > _MAX_GROWTH * before + _MIN_STRUCTURE:
         work.warnings.append(
             f"the background varies by {after:.1%} of its level after dividing by the flat, and by {before:.1%} before "
             "it: the flat does not fit this frame (another filter, turned, or with another bias)"
         )
-    if flat.noise is not None:
+    if flat.noise is None:
+        work.notes.append("the noise of the flat is not known and not included in the uncertainty")
+    else:
         work.added_variance = work.added_variance + np.square(light * np.float32(flat.noise))
     work.pixels = light / response + np.float32(work.offset)
     work.response = response
     work.notes.append(f"divided by the flat: median of {flat.n_files}")
 
 
-def _noise_adu(master: Master) -> float:
-    """One sigma of a pixel of a master; of a single file from its neighbouring pixels, where its pattern counts too."""
-    return master.noise if master.noise is not None else rms_of_neighbours(master.pixels)
-
-
-def _structure(light: np.ndarray, frame: Frame, cfg: SkyIngestConfig) -> float:
+def _structure(light: np.ndarray, frame: Frame) -> float:
     """Robust spread of the background over the frame, relative to its level; 0 where the noise hides it."""
     part = frame.exposed
     light, excluded = light[part], frame.dq[part] != 0

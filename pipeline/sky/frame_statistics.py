@@ -27,7 +27,7 @@ _BOX_PX = 64
 # Half the side of the cut-out around a peak [px]: FWHM up to 9 px.
 _REACH = 10
 # Peaks: counted as sources, and bright enough for their shape to be that of the PSF, in units of the noise.
-_SOURCE_SNR, _SHAPE_SNR = 5.0, 20.0
+_SOURCE_SNR, _SHAPE_SNR, _FAINT_SHAPE_SNR = 5.0, 20.0, 8.0
 # Least light of the neighbours on the left and right, above and below, relative to the peak: a hot pixel has none, a
 # star of FWHM 1.2 px has 0.35.
 _LIT = 0.15
@@ -43,6 +43,8 @@ _SIGMA_TO_FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 _BACKGROUND_SIGMA = 4.0
 # Noise this many pixels apart counts as independent.
 _FAR_PX = 6
+# Fewer pixels do not give a correlation to 0.06, or a pattern to 0.1.
+_MIN_PIXELS = 1600
 # Share of the brightest pixels that does not count for the dynamic range.
 _BRIGHTEST = 1e-4
 
@@ -112,6 +114,8 @@ def source_pixels(frame: Frame) -> np.ndarray:
     is a source.
     """
     psf = _point_spread([_Window.of(frame, part) for part in _sampled(frame.sci[frame.exposed].shape)])
+    # Half of what the neighbours of the sharpest star have, one in the centre of its pixel.
+    least_lit = _LIT if psf is None else min(_LIT, float(np.exp(-0.5 / psf.minor_px**2)))
     mask = np.zeros(frame.shape, bool)
     exposed = mask[frame.exposed]
     height = exposed.shape[0]
@@ -120,7 +124,7 @@ def source_pixels(frame: Frame) -> np.ndarray:
         first, last = max(top - 2 * _REACH, 0), min(top + _WINDOW_PX + 2 * _REACH, height)
         window = _Window.of(frame, (slice(first, last), slice(None)))
         y, x, lit = _peaks(window.snr, _SOURCE_SNR)
-        like_source = lit > _LIT
+        like_source = lit > least_lit
         if psf is not None:
             like_source &= _not_sharper(window, y, x, psf)
         _mark(exposed[first:last], y[like_source], x[like_source], window.snr, psf)
@@ -135,17 +139,20 @@ class _Window(NamedTuple):
     snr : ndarray of float32
         Signal above the local background in units of the frame's noise; 0 where not valid.
     valid : ndarray of bool
+    raw : ndarray of float32
+        Signal above the frame's level in the same unit.
     """
 
     snr: np.ndarray
     valid: np.ndarray
+    raw: np.ndarray
 
     @classmethod
     def of(cls, frame: Frame, part: tuple[slice, slice]) -> "_Window":
         sci, dq = frame.sci[frame.exposed][part], frame.dq[frame.exposed][part]
         valid = np.isfinite(sci) & ~has(dq, UNTRUSTED | LOST)
         raw = np.where(valid, (sci - np.float32(frame.level)) / np.float32(frame.noise), np.float32(0))
-        return cls(np.where(valid, raw - _local_background(raw), np.float32(0)), valid)
+        return cls(np.where(valid, raw - _local_background(raw), np.float32(0)), valid, raw)
 
 
 def _sampled(shape: tuple[int, int]) -> list[tuple[slice, slice]]:
@@ -303,8 +310,12 @@ class _PointSpread(NamedTuple):
 
 
 def _point_spread(windows: list[_Window]) -> _PointSpread | None:
-    """The shape that the stars of a frame have in common; None where there are too few."""
-    stamps = np.concatenate([_bright_stamps(window) for window in windows])
+    """The shape that the stars of a frame have in common; fainter ones count where there are too few bright ones."""
+    return _common_shape(windows, _SHAPE_SNR) or _common_shape(windows, _FAINT_SHAPE_SNR)
+
+
+def _common_shape(windows: list[_Window], threshold: float) -> _PointSpread | None:
+    stamps = np.concatenate([_bright_stamps(window, threshold) for window in windows])
     if len(stamps) > _MAX_SHAPES:
         stamps = stamps[np.argsort(-stamps[:, _REACH, _REACH], kind="stable")[:_MAX_SHAPES]]
     if len(stamps) < _MIN_STARS:
@@ -329,9 +340,9 @@ def _point_spread(windows: list[_Window]) -> _PointSpread | None:
     return _PointSpread(float(np.exp(size)), (float(e1), float(e2)))
 
 
-def _bright_stamps(window: _Window) -> np.ndarray:
+def _bright_stamps(window: _Window, threshold: float) -> np.ndarray:
     """Cut-outs of bright peaks that are the brightest within 3 px and have only valid pixels within 5 px."""
-    y, x, lit = _peaks(window.snr, _SHAPE_SNR)
+    y, x, lit = _peaks(window.snr, threshold)
     height, width = window.snr.shape
     inside = (lit > _LIT) & (np.minimum(y, x) >= _REACH) & (y < height - _REACH) & (x < width - _REACH)
     y, x = y[inside], x[inside]
@@ -345,7 +356,7 @@ def _bright_stamps(window: _Window) -> np.ndarray:
 # ---- sources -------------------------------------------------------------------------------------------------------
 _STAMPS_AT_ONCE = 20_000
 # A source may be this much narrower than the PSF along its minor axis: noise, and stars between pixels.
-_NARROWER = 0.75
+_NARROWER = 0.7
 
 
 def _not_sharper(window: _Window, y: np.ndarray, x: np.ndarray, psf: _PointSpread) -> np.ndarray:
@@ -387,9 +398,11 @@ def _variance_of_difference(windows: list[_Window], step: tuple[int, int]) -> fl
         other = (slice(0, height - step[0]), slice(0, width - step[1]))
         usable = window.valid & (np.abs(window.snr) < _BACKGROUND_SIGMA)
         both = usable[one] & usable[other]
-        parts.append((window.snr[one] - window.snr[other])[both])
+        # Not of what is above the local background, which has steps; the mean of the differences takes a gradient out.
+        difference = (window.raw[one] - window.raw[other])[both]
+        parts.append(difference - difference.mean() if difference.size else difference)
     difference = np.concatenate(parts)
-    if difference.size < 100:
+    if difference.size < _MIN_PIXELS:
         return 0.0
     spread = 1.4826 * np.median(np.abs(difference))
     kept = difference[np.abs(difference) <= 3 * spread]
@@ -403,7 +416,7 @@ def _colour_pattern(windows: list[_Window]) -> float | None:
         for column in (0, 1):
             phase = (slice(row, None, 2), slice(column, None, 2))
             values = np.concatenate([window.snr[phase][window.valid[phase]] for window in windows])
-            if values.size < 100:
+            if values.size < _MIN_PIXELS / 4:
                 return None
             kept = values[np.abs(values - np.median(values)) < _BACKGROUND_SIGMA]
             means.append(float(kept.mean()))

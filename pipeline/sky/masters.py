@@ -1,4 +1,4 @@
-"""Master frames: which image of a bias, dark or flat file belongs to a frame, their combination, and its checks.
+"""Master frames: bias, dark and flat files, checked and combined.
 
 Every file is brought to what it stands for before the files of a kind are combined by their median: a bias to ADU, a
 dark to ADU per second (where a bias is configured, so that it can be scaled), a flat to a relative response of median 1
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,36 +19,15 @@ from pipeline.config import SkyIngestConfig
 from pipeline.errors import UserError
 from pipeline.sky import cards, headers
 from pipeline.sky.dq import LOST, UNTRUSTED, has
-from pipeline.sky.frames import open_fits, science_hdus
+from pipeline.sky.frames import open_fits
+from pipeline.sky.frames.companions import companions, is_ours
 from pipeline.sky.frames.hdus import bits_of, pixels_of
+from pipeline.sky.frames.planes import image_shape, kind_of, name_of
+from pipeline.sky.master_choice import Choice, Kind, headers_of
 from pipeline.sky.remarks import Remarks
 
 if TYPE_CHECKING:
     from astropy.io import fits
-
-Kind = Literal["bias", "dark", "flat"]
-
-# Extensions that describe another image and are no image of their own.
-_COMPANIONS = frozenset(
-    (
-        "ERR", "ERROR", "SIGMA", "VAR", "VARIANCE", "IVAR", "UNCERT", "WHT", "WEIGHT", "WMAP", "CONFIDENCE",
-        "DQ", "MASK", "FLAGS", "LPDQ",
-    )
-)  # fmt: skip
-_CHIP_CARDS = ("CCDNAME", "CHIPID", "CCDCHIP", "CCDNUM", "CCDID", "ESO DET CHIP1 ID", "ESO DET CHIP ID")
-# Cards that must agree between a frame and its masters, with what they describe.
-_READOUT_CARDS = {
-    "CCDSUM": "binning",
-    "XBINNING": "binning",
-    "YBINNING": "binning",
-    "ESO DET WIN1 BINX": "binning",
-    "ESO DET WIN1 BINY": "binning",
-    "DETSEC": "window",
-    "CCDSEC": "window",
-}
-_FILTER_CARDS = ("FILTER", "FILTER1", "FILTER2", "FILTNAM", "INSFLNAM", "ESO INS FILT1 NAME")
-# Largest difference of two gains that is rounding.
-_SAME_GAIN = 0.02
 
 #: A pixel of a flat with less than this share of the median light is dead or in the shade: its response is not known.
 MIN_RESPONSE = 0.05
@@ -69,15 +48,10 @@ _FULL_SHARE = 0.01
 _SAME_LEVEL = 0.2
 # Pixels that a level is measured from, at most.
 _SAMPLE = 1_000_000
+# A flat of a higher level after its bias is counts, not relative.
+_RAW_FLAT_ADU = 100.0
 # Pixels of all files of a kind that are combined at a time.
 _STRIP = 20_000_000
-
-
-class Choice(NamedTuple):
-    """One image of a file."""
-
-    path: str
-    hdu: int
 
 
 @dataclass(frozen=True)
@@ -117,7 +91,8 @@ class Master:
     level : float
         Median over the exposed part.
     noise : float, optional
-        One sigma of a pixel of the master, in the unit of `pixels`, from the scatter of its files; None for one file.
+        One sigma of a pixel, in the unit of `pixels`: from the scatter of the files; of one file, as it gives it, from
+        its neighbouring pixels (bias, dark) or its photons (flat). None where it is not known.
     exposure_s : float, optional
         Median over the files; of darks only.
     subtracted_before : bool
@@ -135,176 +110,8 @@ class Master:
     warnings: tuple[str, ...] = ()
 
 
-# ---- which image of a file -------------------------------------------------------------------------------------------
-@dataclass(frozen=True, eq=False)
-class Target:
-    """The frame that masters are chosen for.
-
-    Attributes
-    ----------
-    headers : tuple of Header
-        Its own, then the primary one.
-    position, n_images : int
-        Its place among the science images of its file, and their number.
-    """
-
-    path: Path
-    shape: tuple[int, int]
-    headers: "tuple[fits.Header, ...]"
-    position: int
-    n_images: int
-    section: headers.Section | None
-    gain_e_per_adu: float | None
-
-    @classmethod
-    def of(
-        cls,
-        path: Path,
-        hdu: int,
-        shape: tuple[int, int],
-        section: headers.Section | None,
-        gain_e_per_adu: float | None,
-        cfg: SkyIngestConfig,
-    ) -> "Target":
-        """From the headers of the frame's file."""
-        with open_fits(path) as hdus:
-            numbers = science_hdus(hdus, cfg, path)
-            own = _headers(hdus, hdu)
-        position = numbers.index(hdu) if hdu in numbers else 0
-        return cls(path, shape, own, position, len(numbers), section, gain_e_per_adu)
-
-    @property
-    def name(self) -> str:
-        """The image, for messages."""
-        named = _extension(self.headers[0])
-        return f"{self.path.name}[{named[0]},{named[1]}]" if named else self.path.name
-
-
-def choose(kind: Kind, paths: Sequence[str], target: Target) -> tuple[tuple[Choice, ...], list[str]]:
-    """The image of each file that belongs to the frame, and warnings.
-
-    In a file of several images: that of the same chip (CCDNAME, CHIPID ...), else of the same EXTNAME and EXTVER, else
-    the one in the same place where both files have equally many.
-
-    Raises
-    ------
-    UserError
-        If a file is missing, no image or no single one belongs to the frame, or its shape, binning or window differ.
-    """
-    choices, texts = [], []
-    for path in paths:
-        if not Path(path).is_file():
-            raise UserError(f"the calibration frame {path} does not exist; correct ingest.sky.{kind}")
-        with open_fits(path) as hdus:
-            number = _matching(hdus, path, kind, target)
-            found = _headers(hdus, number)
-            _check_readout(kind, path, hdus[number].shape, found, target)
-            texts += _differences(kind, path, found, target)
-        choices.append(Choice(str(path), number))
-    return tuple(choices), texts
-
-
-def _headers(hdus: "fits.HDUList", number: int) -> "tuple[fits.Header, ...]":
-    own = hdus[number].header.copy()
-    return (own,) if number == 0 else (own, hdus[0].header.copy())
-
-
-def _extension(header: "fits.Header") -> tuple[str, int] | None:
-    name = str(header.get("EXTNAME", "")).strip().upper()
-    return (name, int(header.get("EXTVER", 1))) if name else None
-
-
-def _value(found: "Sequence[fits.Header]", card: str) -> str | None:
-    """A card as text, from the image's header or the primary one."""
-    for header in found:
-        if str(header.get(card, "")).strip():
-            return str(header[card]).strip()
-    return None
-
-
-def _matching(hdus: "fits.HDUList", path: str, kind: Kind, target: Target) -> int:
-    images = [
-        n
-        for n, hdu in enumerate(hdus)
-        if hdu.is_image and len(hdu.shape) == 2 and hdu.name.upper() not in _COMPANIONS and min(hdu.shape) > 0
-    ]
-    if not images:
-        raise UserError(f"the {kind} {path} has no image with two axes; correct ingest.sky.{kind}")
-    chip = next(((card, value) for card in _CHIP_CARDS if (value := _value(target.headers, card))), None)
-    chips = {n: _value(_headers(hdus, n), chip[0]) for n in images} if chip else {}
-    if chip and all(chips.values()):
-        same = [n for n in images if chips[n] == chip[1]]
-        if not same:
-            have = ", ".join(dict.fromkeys(map(str, chips.values())))
-            raise UserError(
-                f"the {kind} {path} is of another chip: {chip[0]} is {have}, and {chip[1]} in {target.name}; "
-                f"correct ingest.sky.{kind}"
-            )
-        if len(same) == 1 and (len(images) > 1 or target.n_images == 1):
-            return same[0]
-        images = same
-    wanted = _extension(target.headers[0])
-    named = [n for n in images if wanted is not None and _extension(hdus[n].header) == wanted]
-    if len(named) == 1:
-        return named[0]
-    if len(images) == 1 == target.n_images:
-        return images[0]
-    if len(images) == target.n_images:
-        return images[target.position]
-    raise UserError(
-        f"the {kind} {path} holds {len(images)} image{'s' * (len(images) > 1)}, and none of them is marked as that of "
-        f"{target.name}, one of {target.n_images}; ingest.sky.{kind} needs files with one image per chip, of the same "
-        "EXTNAME and EXTVER"
-    )
-
-
-def _check_readout(
-    kind: Kind, path: str, shape: tuple[int, ...], found: "Sequence[fits.Header]", target: Target
-) -> None:
-    """Refuse a master of another shape, binning or window."""
-    if shape != target.shape:
-        advice = ""
-        exposed = target.section and tuple(s.stop - s.start for s in target.section.slices)
-        if exposed == shape:
-            advice = " (it is trimmed, and the frame still has its overscan)"
-        raise UserError(
-            f"the {kind} {path} has the shape {shape}, the frame {target.shape}{advice}; ingest.sky.{kind} needs the "
-            "same camera, binning and window"
-        )
-    for card, what in _READOUT_CARDS.items():
-        ours, theirs = _value(target.headers, card), _value(found, card)
-        if ours and theirs and "".join(ours.split()) != "".join(theirs.split()) and _number(ours) != _number(theirs):
-            raise UserError(
-                f"the {kind} {path} was read out with another {what}: {card} is {theirs}, and {ours} in {target.name}; "
-                f"correct ingest.sky.{kind}"
-            )
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _differences(kind: Kind, path: str, found: "Sequence[fits.Header]", target: Target) -> list[str]:
-    """Warnings: another filter, another gain."""
-    name, texts = Path(path).name, []
-    for card in _FILTER_CARDS if kind == "flat" else ():
-        ours, theirs = _value(target.headers, card), _value(found, card)
-        if ours and theirs and ours.lower() != theirs.lower():
-            texts.append(f"the flat {name} was taken through another filter: {card} is {theirs}, the frame's {ours}")
-    ours, theirs = (headers.find_gain(headers.Cards(*own), Remarks()) for own in (target.headers, found))
-    if kind != "flat" and ours and theirs and abs(ours.value / theirs.value - 1) > _SAME_GAIN:
-        texts.append(
-            f"the {kind} {name} has a gain of {theirs.value:g} electron/adu ({theirs.card}), the frame one of "
-            f"{ours.value:g}: its level does not fit the frame"
-        )
-    return texts
-
-
 # ---- combination -----------------------------------------------------------------------------------------------------
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)  # bias, dark and flat of one chip
 def build(recipe: Recipe) -> Master:
     """Read, check and combine the files of one kind.
 
@@ -316,33 +123,53 @@ def build(recipe: Recipe) -> Master:
     bias = build(recipe.bias) if recipe.bias else None
     part = recipe.section.slices if recipe.section else (slice(None), slice(None))
     texts: list[str] = []
-    images, exposures, before = [], [], []
-    for choice in recipe.images:
-        image, found = _read(choice, recipe)
-        before.append(subtracted_before(found) is not None)
-        _check_valid(image[part], recipe.kind, choice.path, texts)
-        if bias is not None:
-            image = _less_bias(image, found, bias, recipe.kind, choice.path, part, texts)
-        if recipe.kind == "dark":
-            exposures.append(exposure_s(found, f"the dark {choice.path}"))
-            image = image / np.float32(exposures[-1]) if bias is not None else image
-        if recipe.kind == "flat":
-            image = _relative(image, choice.path, part, texts)
-        images.append(image)
-    if recipe.kind == "dark" and bias is None and max(exposures) > 1.01 * min(exposures):
+    images = [_prepared(choice, recipe, bias, part, texts) for choice in recipe.images]
+    exposures = [image.exposure_s for image in images if image.exposure_s is not None]
+    if bias is None and exposures and max(exposures) > 1.01 * min(exposures):
         raise UserError(
             f"the darks are exposed for {min(exposures):g} to {max(exposures):g} s; configure ingest.sky.bias too, so "
             "that they can be scaled"
         )
+    pixels = [image.pixels for image in images]
     if recipe.kind != "flat":
-        texts += _odd_levels(images, recipe, part)
-    master = _finished(recipe, _median(images), texts, part)
+        texts += _odd_levels(pixels, recipe, part)
+    master = _finished(recipe, _median(pixels), texts, part)
     return replace(
         master,
-        noise=_noise_of_median(images, part),
+        noise=_noise_of_median(pixels, part) if len(images) > 1 else images[0].noise,
         exposure_s=float(np.median(exposures)) if exposures else None,
-        subtracted_before=all(before),
+        subtracted_before=all(image.subtracted_before for image in images),
     )
+
+
+class _Image(NamedTuple):
+    """One file, brought to what its kind stands for; `noise` is one sigma of a pixel, where it is known."""
+
+    pixels: np.ndarray
+    noise: float | None
+    exposure_s: float | None
+    subtracted_before: bool
+
+
+def _prepared(
+    choice: Choice, recipe: Recipe, bias: Master | None, part: tuple[slice, slice], texts: list[str]
+) -> _Image:
+    pixels, found, noise = _read(choice, recipe, texts)
+    _check_valid(pixels[part], recipe.kind, choice.path, texts)
+    if bias is not None:
+        pixels = _less_bias(pixels, found, bias, recipe.kind, choice.path, part, texts)
+    scale, seconds = 1.0, None
+    if recipe.kind == "dark":
+        seconds = exposure_s(found, f"the dark {choice.path}")
+        scale = seconds if bias is not None else 1.0
+    if recipe.kind == "flat":
+        scale = _light_of(pixels[part], choice.path, texts)
+        if noise is None and recipe.gain_e_per_adu is not None and bias is not None and scale > _RAW_FLAT_ADU:
+            noise = float(np.sqrt(scale / recipe.gain_e_per_adu))
+    elif noise is None:  # an upper limit: its fixed pattern counts, too
+        noise = rms_of_neighbours(pixels[part])
+    before = subtracted_before(found) is not None
+    return _Image(pixels / np.float32(scale), noise and noise / scale, seconds, before)
 
 
 def _odd_levels(images: Sequence[np.ndarray], recipe: Recipe, part: tuple[slice, slice]) -> list[str]:
@@ -384,13 +211,19 @@ def _finished(recipe: Recipe, pixels: np.ndarray, texts: list[str], part: tuple[
     )
 
 
-def _read(choice: Choice, recipe: Recipe) -> "tuple[np.ndarray, tuple[fits.Header, ...]]":
-    """Pixels in ADU (a flat: in its own unit), NaN where they have no value or the file's mask excludes them."""
+def _read(
+    choice: Choice, recipe: Recipe, texts: list[str]
+) -> "tuple[np.ndarray, tuple[fits.Header, ...], float | None]":
+    """Pixels in ADU (a flat without a bias: in its own unit), headers, and the noise that the file gives.
+
+    Pixels without a value, or that the file's mask excludes, are NaN.
+    """
     with open_fits(choice.path, do_not_scale_image_data=True, memmap=True) as hdus:
-        hdu = hdus[choice.hdu]
-        pixels, _ = pixels_of(hdu)
-        found = _headers(hdus, choice.hdu)
-        pixels[_masked(hdus, choice.hdu)] = np.nan
+        pixels, _ = pixels_of(hdus[choice.hdu])
+        found = headers_of(hdus, choice.hdu)
+        masked = _masked(hdus, choice, texts)
+        noise = _given_noise(hdus, choice)
+    pixels = np.where(masked, np.float32(np.nan), pixels)
     unit = headers.unit_of(headers.Cards(*found))
     if unit == "electron" and (recipe.kind != "flat" or recipe.bias):
         if recipe.gain_e_per_adu is None:
@@ -398,22 +231,42 @@ def _read(choice: Choice, recipe: Recipe) -> "tuple[np.ndarray, tuple[fits.Heade
                 f"the {recipe.kind} {choice.path} is in electrons, the frame in ADU, and the gain is not known; set "
                 "ingest.sky.gain_e_per_adu"
             )
-        pixels /= np.float32(recipe.gain_e_per_adu)
-    elif unit not in ("adu", "electron") and recipe.kind != "flat":
+        gain = np.float32(recipe.gain_e_per_adu)
+        return pixels / gain, found, noise and noise / float(gain)
+    if unit not in ("adu", "electron") and recipe.kind != "flat":
         raise UserError(
             f"the {recipe.kind} {choice.path} is in {unit}; ingest.sky.{recipe.kind} needs ADU or electrons"
         )
-    return pixels, found
+    return pixels, found, noise
 
 
-def _masked(hdus: "fits.HDUList", number: int) -> np.ndarray:
-    """What lightpool's own DQ extension of a master excludes."""
-    image = hdus[number]
-    for hdu in hdus:
-        ours = hdu.is_image and cards.OUR_BITS.keyword in hdu.header
-        if ours and hdu.ver == image.ver and hdu.shape == image.shape:
-            return has(bits_of(hdu).astype(np.uint16), UNTRUSTED | LOST)
-    return np.zeros(image.shape, bool)
+def _masked(hdus: "fits.HDUList", choice: Choice, texts: list[str]) -> np.ndarray:
+    """What the masks of a file exclude: lightpool's bits, and whatever another one does not call 0."""
+    shape = image_shape(hdus[choice.hdu])
+    excluded = np.zeros(shape, bool)
+    for number in companions(hdus, choice.hdu, SkyIngestConfig(), Path(choice.path), ("mask",)):
+        if image_shape(hdus[number]) != shape:
+            continue
+        bits = bits_of(hdus[number])
+        own = has(bits.astype(np.uint16), UNTRUSTED | LOST) if is_ours(hdus[number]) else bits != 0
+        if not is_ours(hdus[number]) and np.count_nonzero(own) > (1 - _MIN_VALID) * own.size:
+            texts.append(
+                f"the mask {name_of(hdus[number])} of {Path(choice.path).name} is not used: it excludes most pixels"
+            )
+            continue
+        excluded |= own
+    return excluded
+
+
+def _given_noise(hdus: "fits.HDUList", choice: Choice) -> float | None:
+    """Median of the uncertainty that comes with an image, in its unit."""
+    for number in companions(hdus, choice.hdu, SkyIngestConfig(), Path(choice.path), ("sigma", "variance")):
+        values = sample(pixels_of(hdus[number])[0])
+        values = values[np.isfinite(values) & (values > 0)]
+        if values.size:
+            middle = float(np.median(values))
+            return middle if kind_of(hdus[number]) == "sigma" else float(np.sqrt(middle))
+    return None
 
 
 def _check_valid(exposed: np.ndarray, kind: Kind, path: str, texts: list[str]) -> None:
@@ -471,20 +324,19 @@ def subtracted_before(found: "Sequence[fits.Header]") -> str | None:
     return headers.bias_subtracted(headers.Cards(*found), Remarks())
 
 
-def _relative(image: np.ndarray, path: str, part: tuple[slice, slice], texts: list[str]) -> np.ndarray:
-    """A flat divided by its median over the exposed pixels that have light."""
-    values = sample(image[part])
+def _light_of(exposed: np.ndarray, path: str, texts: list[str]) -> float:
+    """Level of a flat: the median of the exposed pixels that have light."""
+    values = sample(exposed)
     values = values[np.isfinite(values)]
     lit = values[values > max(MIN_RESPONSE * np.quantile(values, _BRIGHT), 0)]
     level = float(np.median(lit)) if lit.size else float(np.median(values))
-    noise = rms_of_neighbours(image[part])
+    noise = rms_of_neighbours(exposed)
     if not level > 0 or noise > _MAX_FLAT_NOISE * level:
         raise UserError(
             f"the flat {path} holds no light: its median is {level:.4g} (bias subtracted, if there is one), its pixel "
             f"noise {noise:.3g}; give another in ingest.sky.flat"
         )
-    top = float(values.max())
-    for value, limit in ((level, 0.5), (top, _FULL_SHARE)):
+    for value, limit in ((level, 0.5), (float(values.max()), _FULL_SHARE)):
         share = np.count_nonzero(values == value) / values.size
         if share > limit:
             texts.append(
@@ -492,7 +344,7 @@ def _relative(image: np.ndarray, path: str, part: tuple[slice, slice], texts: li
                 "it corrects nothing: it is saturated, or stands in for a flat"
             )
             break
-    return image / np.float32(level)
+    return level
 
 
 def exposure_s(found: "Sequence[fits.Header]", what: str, kind: type[UserError] = UserError) -> float:
@@ -547,14 +399,12 @@ def _median(images: Sequence[np.ndarray]) -> np.ndarray:
     return result
 
 
-def _noise_of_median(images: Sequence[np.ndarray], part: tuple[slice, slice]) -> float | None:
+def _noise_of_median(images: Sequence[np.ndarray], part: tuple[slice, slice]) -> float:
     """One sigma of a pixel of the median, from the differences of successive files, which share all but the noise.
 
     The variance of the median of many normal values is pi / 2 that of their mean; of two files the median is the mean.
     """
     n = len(images)
-    if n == 1:
-        return None
     parts = [sample(image[part]) for image in images]
     difference = np.concatenate([np.ravel(a - b) for a, b in itertools.pairwise(parts)])
     difference = difference[np.isfinite(difference)]

@@ -30,7 +30,8 @@ def describe_file(path: str | Path) -> list[str]:
     path = Path(path)
     kind = file_kind(path)
     title, rows = _DESCRIBERS[kind](path)
-    size = sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size
+    files = [path] if not path.is_dir() else [file for file in path.rglob("*") if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
     return [f"{path.name}: {title}, {_bytes(size)}", *format_table(rows, "<<", indent="  ")]
 
 
@@ -55,6 +56,7 @@ def _simtel(path: Path) -> Description:
     started = time.monotonic()
     try:
         with EventIOFile(str(path)) as file:
+            item = None
             for item in file:
                 kind = item.header.type
                 counts[kind] += 1
@@ -66,13 +68,15 @@ def _simtel(path: Path) -> Description:
                 if time.monotonic() - started > _MAX_SECONDS:
                     end = " at least (not read to its end)"
                     break
+            if not end and (item is None or not _is_whole(path, file, item)):
+                end = " up to where it is damaged (the file is cut)"
     except Exception as error:  # eventio, zlib and zstandard each have their own for a damaged file
         end = f" up to where it is damaged ({type(error).__name__}{f': {error}' if str(error) else ''})"
     rows = [("telescopes", f"{count} x {text}") for text, count in cameras.most_common(_MAX_ROWS)]
     if _RUN_HEADER in headers:
         rows.insert(0, ("run", str(headers[_RUN_HEADER]["run"])))
         n_telescopes, n_described = int(headers[_RUN_HEADER]["n_telescopes"]), counts[_CAMERA_SETTINGS]
-        if n_described < n_telescopes and not end:
+        if n_described < n_telescopes and " at least" not in end:
             end = f" up to where it is damaged (only {n_described} of {n_telescopes} telescopes are described)"
     if _MC_RUN_HEADER in headers:
         rows += _simulation_rows(headers[_MC_RUN_HEADER])
@@ -84,6 +88,15 @@ def _simtel(path: Path) -> Description:
         )
     )
     return "simtel (sim_telarray)", rows
+
+
+def _is_whole(path: Path, file: Any, item: Any) -> bool:
+    """Whether the last object of an eventio file is there to its end: eventio does not look, it steps over the data."""
+    from eventio.base import is_gzip, is_zstd
+
+    is_compressed = is_gzip(str(path)) or is_zstd(str(path))
+    reached = file.tell() if is_compressed else path.stat().st_size
+    return reached >= item.header.content_address + item.header.content_size
 
 
 def _simulation_rows(header: dict[str, Any]) -> list[Row]:
@@ -108,15 +121,23 @@ def _corsika(path: Path) -> Description:
 def _dl1(path: Path) -> Description:
     from pipeline.camera.dl1 import DL1File
 
-    file = DL1File(path)
-    rows = [("runs", ", ".join(map(str, file.obs_ids[:_MAX_ROWS])))]
-    rows += _telescope_rows(file.telescopes, {tel_id: file.n_images_of(tel_id) for tel_id in file.tel_ids})
-    rows.append(("images", f"{file.n_images} of {file.n_events} events"))
-    rows += _event_rows(file)
-    rows += _prediction_rows(path)
-    rows.append(("truth", "yes" if file.has_truth else "no"))
-    rows.append(("made by", json.loads(file.provenance).get("software", "ctapipe")))
-    return f"ctapipe DL1, data model {file.data_model_version}", rows
+    with DL1File(path) as file:
+        rows = [("runs", ", ".join(map(str, file.obs_ids[:_MAX_ROWS])))]
+        rows += _telescope_rows(file.telescopes, {tel_id: file.n_images_of(tel_id) for tel_id in file.tel_ids})
+        rows.append(("images", f"{file.n_images} of {file.n_events} events"))
+        rows += _event_rows(file)
+        rows += _prediction_rows(path)
+        rows.append(("truth", "yes" if file.has_truth else "no"))
+        rows.append(("made by", _software(file.provenance)))
+        return f"ctapipe DL1, data model {file.data_model_version}", rows
+
+
+def _software(provenance: str) -> str:
+    """What made a DL1 file, by the provenance that lightpool writes into its own."""
+    try:
+        return str(json.loads(provenance).get("software", "ctapipe"))
+    except (ValueError, AttributeError, RecursionError):
+        return "unknown: its provenance is damaged"
 
 
 def _event_rows(file: "DL1File") -> list[Row]:
@@ -214,7 +235,7 @@ _CARDS = ("OBJECT", "DATE-OBS", "EXPTIME", "FILTER", "TELESCOP", "INSTRUME")
 
 
 def _fits(path: Path) -> Description:
-    from pipeline.sky.frames import open_fits, science_hdus
+    from pipeline.sky.frames import open_fits
     from pipeline.sky.headers import Cards
 
     rows = []
@@ -231,25 +252,36 @@ def _fits(path: Path) -> Description:
             found = next((text for hdu in hdus if (text := Cards(hdu.header).text(card))), None)
             if found is not None:
                 rows.append((card, found))
-        rows.append(("science image", _science(hdus, path, science_hdus)))
+        rows += _frame_rows(hdus, path)
     return "FITS", rows
 
 
-def _science(hdus: Any, path: Path, science_hdus: Callable[..., list[int]]) -> str:
-    """Which HDU would be read as the frame, or why none would."""
+def _frame_rows(hdus: Any, path: Path) -> list[Row]:
+    """Which HDUs would be read as the frame and what belongs to it, or why none would; and what is odd."""
     from pipeline.config import SkyIngestConfig
+    from pipeline.sky.frames import planes_of, remark_on_file, science_hdus
+    from pipeline.sky.remarks import Remarks
 
+    cfg, remarks = SkyIngestConfig(), Remarks()
     try:
-        return ", ".join(f"HDU {number}" for number in science_hdus(hdus, SkyIngestConfig(), path))
+        chosen = science_hdus(hdus, cfg, path)
     except InputFileError as error:
-        return f"none: {error}"
+        return [("science image", f"none: {error}")]
+    rows = [("science image", ", ".join(f"HDU {number}" for number in chosen))]
+    for number in chosen[:_MAX_ROWS]:
+        planes = [f"HDU {other} ({kind})" for other, kind in planes_of(hdus, number, cfg, path)]
+        if planes:
+            rows.append((f"with HDU {number}", ", ".join(planes)))
+    remark_on_file(hdus, chosen, remarks)
+    return rows + [("warning", text) for text in remarks.warnings] + [("note", text) for text in remarks.notes]
 
 
 # ---- lightpool's own -------------------------------------------------------------------------------------------------
 def _tiles(path: Path) -> Description:
     from pipeline.tiles.shards import Shard
 
-    shard = Shard(path)
+    with Shard(path) as shard:
+        pass  # what is shown was read when it was opened
     channels = ", ".join(f"{c.name} [{c.unit or '-'}]" for c in shard.channels)
     height, width = shard.tile_shape
     rows = [
@@ -265,7 +297,7 @@ def _tiles(path: Path) -> Description:
 def _manifest(path: Path) -> Description:
     from pipeline.tiles.manifest import Manifest
 
-    manifest = Manifest.load(path)
+    manifest = Manifest.load(path, shards_outside=True)  # none of them is opened
     height, width = manifest.tile_shape
     rows = [
         ("shards", str(len(manifest.shards))),
@@ -274,12 +306,14 @@ def _manifest(path: Path) -> Description:
     for split, classes in manifest.counts.items():
         parts = ", ".join(f"{name} {count}" for name, count in classes.items() if name != "all")
         rows.append((split, f"{sum(classes.values())}" + (f" ({parts})" if parts else "")))
-    rows += [("warning", text) for text in manifest.provenance.get("warnings", ())]
+    texts = manifest.provenance.get("warnings")
+    rows += [("warning", str(text)) for text in texts] if isinstance(texts, list) else []
     return f"manifest of tiles ({manifest.wing})", rows
 
 
 def _bundle(path: Path) -> Description:
     from pipeline.bundle.card import load_bundle_card
+    from pipeline.bundle.files import check_bundle
 
     card = load_bundle_card(path)
     height, width = card.input.tile_shape
@@ -289,18 +323,25 @@ def _bundle(path: Path) -> Description:
     ]
     rows += [(head.task, ", ".join(f"{c.name} [{c.unit or '-'}]" for c in head.columns)) for head in card.heads]
     rows += [("camera", f"{camera.name} ({camera.identity})") for camera in card.cameras]
+    rows += [("trained range", str(trained)) for trained in card.input.preparation.ranges]
     rows.append(("trained on", f"{card.training.n_images:,} images, {card.training.epochs} epochs"))
     rows += [("validation", f"{name} {value:.4g}") for name, value in card.validation.items() if value is not None]
     rows += [("limit", text) for text in card.limits]
     rows.append(("sha256", card.bundle_sha256))
+    try:
+        check_bundle(path, card)
+    except InputFileError as error:
+        rows.append(("damaged", str(error)))
     return f"model bundle {card.name}", rows
 
 
 def _hdf5(path: Path) -> Description:
     import h5py
 
+    from pipeline.hdf5 import open_hdf5
+
     rows: list[Row] = []
-    with h5py.File(path) as file:
+    with open_hdf5(path) as file:
 
         def note(name: str, item: Any) -> bool | None:
             if isinstance(item, h5py.Dataset):

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline import provenance
 from pipeline.config import Config
-from pipeline.errors import InputFileError, UserError
+from pipeline.errors import InputFileError, OutputError, UserError
 from pipeline.files import atomic_output, write_text_atomically
 from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
@@ -91,6 +91,8 @@ def _status_of(cfg: Config, force: bool, planned: tuple[Path, Kind | InputFileEr
     status: dict[str, Any] = {"file": str(path), "status": "ok"}
     try:
         return status | _ingest_one(path, kind, target, cfg, force)
+    except OutputError:
+        raise  # no fault of this input, and the next ones would meet it, too
     except UserError as error:
         return status | failed(path, error)
 

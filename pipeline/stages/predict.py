@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config
-from pipeline.errors import InputFileError, UserError
+from pipeline.errors import InputFileError, OutputError, UserError
 from pipeline.files import check_free, is_directory, reserved, source_name, write_text_atomically
 from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
@@ -117,7 +117,10 @@ def _log_status(status: Mapping[str, Any]) -> None:
         log.error("%s", status["reason"])
     elif "output" in status:
         name, out = Path(status["file"]).name, status["output"]
-        log.info("%s: %d of %d images predicted, written to %s", name, status["n_valid"], status["n_images"], out)
+        left_out = ", ".join(f"{count} left out: {reason}" for reason, count in status["left_out"].items())
+        reasons = f" ({left_out})" if left_out else ""
+        n_valid, n_images = status["n_valid"], status["n_images"]
+        log.info("%s: %d of %d images predicted%s, written to %s", name, n_valid, n_images, reasons, out)
     for text in status.get("warnings", ()):
         log.warning("%s: %s", Path(status["file"]).name, text)
 
@@ -130,6 +133,8 @@ def _predict_one(job: "_Job", settings: "_Settings", models: "_Models", sink: Re
             raise job.problem
         work = _predict_frame if job.wing == "sky" else _predict_events
         return status | work(job, settings, models, sink)
+    except OutputError:
+        raise  # no fault of this input, and the next ones would meet it, too
     except UserError as error:
         return status | {"status": "failed", "reason": str(error)}
 
@@ -376,7 +381,7 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
     how = cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range
     for predictor in models.sky:
         if not predictor.ranges:
-            log.debug("%s does not say what its training frames were like: no frame is compared", predictor.card.name)
+            log.info("%s does not say what its training frames were like: none is compared", predictor.card.name)
         for frame in frames:
             result = restore_frame(frame, predictor, *how)
             warnings |= dict.fromkeys(result.warnings)

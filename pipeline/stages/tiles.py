@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline import provenance
 from pipeline.config import Config, sections_of
-from pipeline.errors import InputFileError, UserError
+from pipeline.errors import InputFileError, OutputError, UserError
 from pipeline.files import atomic_output
 from pipeline.filetypes import file_kind
 from pipeline.logs import get_logger
@@ -67,6 +67,8 @@ def make_tiles(
                 raise InputFileError(
                     f"{path} is {kind}, not DL1 or a calibrated frame; run lightpool ingest on it first"
                 )
+        except OutputError:
+            raise  # no fault of this input, and the next ones would meet it, too
         except UserError as error:
             statuses[path] = failed(path, error)
     statuses |= _tile_frames(frames, targets, out, cfg, force=force)
@@ -164,6 +166,8 @@ def _tile_frames(
     if cfg.tiles.sky.target == "noise2noise":
         try:
             made = tile_pairs(frames, out, cfg, force=force)
+        except OutputError:
+            raise  # no fault of this input, and the next ones would meet it, too
         except UserError as error:
             return {path: {"kind": "sky"} | failed(path, error) for path in frames}
         return {path: {"kind": "sky", "output": str(shard)} for path, shard in zip(frames, made, strict=True)}
@@ -172,6 +176,8 @@ def _tile_frames(
         status = {"kind": "sky", "output": str(targets[path])}
         try:
             statuses[path] = status | tile_frame(path, targets[path], cfg, force=force)
+        except OutputError:
+            raise  # no fault of this input, and the next ones would meet it, too
         except UserError as error:
             statuses[path] = {"kind": "sky"} | failed(path, error)
     return statuses

@@ -320,6 +320,7 @@ def _read_shards(
                 }
             )
             events.append(shard.read_columns([*shard.columns, "split"]))
+    _check_distinct(paths, entries, events)
     common = {
         "wing": first.wing,
         "channels": [{"name": channel.name, "unit": channel.unit} for channel in first.channels],
@@ -327,6 +328,30 @@ def _read_shards(
         "attributes": shared_attributes(first),
     }
     return common, entries, events
+
+
+def _check_distinct(
+    paths: Sequence[Path], entries: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, np.ndarray]]
+) -> None:
+    """Refuse shards of equally named sources that hold the same image: one would be taken for the other.
+
+    Runs of one number are told apart by the names of their files, by which their showers are split, too.
+    """
+    key = ("obs_id", "event_id", "tel_id")
+    held: dict[str, list[tuple[Path, np.ndarray]]] = {}
+    for path, entry, columns in zip(paths, entries, events, strict=True):
+        if not set(key) <= columns.keys():
+            continue
+        ids = np.stack([columns[name].astype(np.int64) for name in key], axis=1)
+        for other, others in held.setdefault(entry["source"], []):
+            both, times = np.unique(np.concatenate([ids, others]), axis=0, return_counts=True)
+            if (times > 1).any():
+                run, event, telescope = both[np.argmax(times > 1)].tolist()
+                raise UserError(
+                    f"{other} and {path} are both of a source named {entry['source']}, and both hold run {run}, event "
+                    f"{event}, telescope {telescope}; leave one out, or rename the file that it was made from"
+                )
+        held[entry["source"]].append((path, ids))
 
 
 def _with_truth(

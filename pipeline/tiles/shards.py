@@ -6,6 +6,7 @@ Tiles are stored and read in chunks of 64: h5py's single-tile and fancy indexing
 each tile.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import numpy as np
 
 from pipeline.errors import InputFileError
 from pipeline.hdf5 import hdf5_errors, open_file
+from pipeline.output.hdf5 import new_hdf5
 from pipeline.tiles.layout import (
     CHUNK_TILES,
     FORMAT_NAME,
@@ -161,7 +163,9 @@ class ShardWriter:
         targets: Mapping[str, tuple[tuple[int, ...], Any]] | None = None,
         masks: bool = False,
     ) -> None:
-        self._file = h5py.File(path, "w")
+        self._open = contextlib.ExitStack()
+        self._file = self._open.enter_context(new_hdf5(path))
+        self._datasets: dict[str, h5py.Dataset] = {}
         self._tile_shape = tuple(tile_shape)
         self._offsets: list[int] = [0]
         self._last_group: int | None = None
@@ -186,7 +190,7 @@ class ShardWriter:
             self._create(f"targets/{name}", tuple(shape), target_dtype, CHUNK_TILES)
 
     def _create(self, name: str, shape: tuple[int, ...], dtype: Any, chunk: int) -> None:
-        self._file.create_dataset(
+        self._datasets[name] = self._file.create_dataset(
             name,
             shape=(0, *shape),
             maxshape=(None, *shape),
@@ -225,7 +229,7 @@ class ShardWriter:
             extended["masks"] = batch.masks
         end = self.n_tiles + len(batch)
         for name, array in extended.items():
-            dataset = self._file[name]
+            dataset = self._datasets[name]
             dataset.resize(end, axis=0)
             dataset[self.n_tiles : end] = array
         self.n_tiles = end
@@ -269,8 +273,8 @@ class ShardWriter:
         if not self._file:
             return
         offsets = [*self._offsets, self.n_tiles] if self.n_tiles else [0]
-        self._file.create_dataset("groups", data=np.array(offsets, dtype=np.int64))
-        self._file.close()
+        with self._open:
+            self._file.create_dataset("groups", data=np.array(offsets, dtype=np.int64))
 
     def __enter__(self) -> Self:
         return self
@@ -278,7 +282,10 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+        else:
+            self._open.__exit__(kind, error, trace)
 
 
 class Shard:

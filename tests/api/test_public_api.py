@@ -148,6 +148,22 @@ def test_one_image_needs_no_batch_axis(energy):
     assert repr(result).startswith("<ImagePredictions by tiny_energy: 1 image, 0 valid>")
 
 
+def test_an_event_of_ctapipe_that_is_no_shower(folder, energy):
+    from ctapipe.containers import EventType
+    from ctapipe.io import EventSource
+
+    with EventSource(folder / "run.dl1.h5", focal_length_choice="EQUIVALENT") as source:
+        event = next(iter(source))
+        event.trigger.event_type = EventType.FLATFIELD
+        table = energy.predict(event, subarray=source.subarray).table
+        assert set(table["reason"]) == {"event type flat field"}
+        assert not table["valid"].any()
+        event.trigger.event_type = EventType.SUBARRAY
+        event.trigger.tel[1].event_type = EventType.PEDESTAL
+        (reason,) = energy.predict(event, subarray=source.subarray, tel_id=1).table["reason"]
+    assert reason == "event type pedestal"
+
+
 def test_no_images_give_an_empty_table(energy):
     result = energy.predict((np.zeros((0, 256)), np.zeros((0, 256)), toy_camera()))
     assert len(result.table) == 0
@@ -280,6 +296,15 @@ def test_an_array_is_in_adu_and_comes_back_as_an_array(denoise, frame):
     assert "gain 2 electron/adu from the configuration" in bare.notes
     np.testing.assert_allclose(bare.data, frame.data, rtol=1e-5)  # the tiny model believes every pixel
     assert denoise.predict(frame.data * u.count).data.unit == u.count
+
+
+def test_warnings_about_an_image_in_memory(denoise, frame, tmp_path, caplog):
+    result = denoise.predict(frame.data / 60_000, gain_e_per_adu=2.0, out=tmp_path / "out.fits")
+    (text,) = result.warnings
+    assert "the gain 2 of the configuration is doubtful, because it would make the noise" in text
+    assert caplog.messages == [f"an image: {text}"]
+    assert fits.getheader(tmp_path / "out.fits")["LPNWARN"] == 1
+    assert denoise.predict(frame).warnings == ()
 
 
 def test_integers_and_views_are_images_too(denoise, frame):

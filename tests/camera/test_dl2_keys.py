@@ -174,7 +174,9 @@ def predict(source, out, rng, share=0.8):
     import tables
 
     with tables.open_file(source) as file:
+        triggers = {tuple(row) for row in file.root.dl1.event.telescope.trigger[:][list(KEYS)].tolist()}
         images = [table[:] for table in file.get_node("/dl1/event/telescope/images")]
+    images = [rows[[tuple(row) in triggers for row in rows[list(KEYS)].tolist()]] for rows in images]
     with DL2Writer(out, source, OUTPUTS, provenance={}) as writer:
         for rows in images:
             rows = rng.permutation(rows[rng.random(len(rows)) < share])
@@ -226,8 +228,7 @@ def close(got, expected):
 def test_values_stand_under_their_keys(made):
     _, _, writer, before, after = made
     images = after["/dl2/event/telescope/energy/net_e", "net_e_tel_energy"]
-    assert len(images) == writer.n_images - writer.n_without_trigger
-    assert writer.n_without_trigger > 0
+    assert len(images) == writer.n_images
     carried = [key for key in before if key in after]
     assert {group for group, _ in carried} >= {
         "/dl1/event/telescope/parameters", "/simulation/event/telescope/impact", "/simulation/event/subarray/shower",
@@ -283,7 +284,7 @@ def test_event_source_reads_each_value_under_its_key(made):
                 }
                 for name, value in values.items():
                     assert close(value, after[tables[name]][*key, tel_id]), (name, key, tel_id)
-    assert (n_events, n_images) == (writer.n_events, writer.n_images - writer.n_without_trigger)
+    assert (n_events, n_images) == (writer.n_events, writer.n_images)
 
 
 def test_table_loader_reads_each_value_under_its_key(made):
@@ -302,7 +303,7 @@ def test_table_loader_reads_each_value_under_its_key(made):
     with TableLoader(out, focal_length_choice="EQUIVALENT") as loader:
         chunks = [chunk.data for chunk in loader.read_telescope_events_chunked(7, **everything)]
         events = loader.read_subarray_events(dl2=True, simulated=True, observation_info=True)
-    assert sum(map(len, chunks)) == writer.n_images - writer.n_without_trigger
+    assert sum(map(len, chunks)) == writer.n_images
     assert len(events) == writer.n_events
     for table in [*chunks, events]:
         assert set(table.colnames) >= {"Other_alt", "net_e_energy", "true_energy"}
@@ -386,6 +387,14 @@ def test_an_image_given_twice_is_refused(merged, tmp_path):
     writer = DL2Writer(tmp_path / "out.h5", merged, OUTPUTS, provenance={}).__enter__()
     writer.append(1, np.array([3, 3]), np.array([100, 100]), np.ones(2), values)
     with pytest.raises(InputFileError, match=r"run 3, event 100 stands more than once in .*/images/tel_001"):
+        writer.__exit__(None, None, None)
+
+
+def test_an_image_without_trigger_is_a_fault(merged, tmp_path):
+    values = {"net_g": {"gammaness": np.ones(1)}}
+    writer = DL2Writer(tmp_path / "out.h5", merged, OUTPUTS[1:], provenance={}).__enter__()
+    writer.append(1, np.array([3]), np.array([900]), np.ones(1), values)
+    with pytest.raises(ValueError, match="1 predicted images of telescope 1 have no trigger in"):
         writer.__exit__(None, None, None)
 
 

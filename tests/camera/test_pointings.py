@@ -99,12 +99,9 @@ def test_events_before_the_first_report_take_it(path):
 
 
 def test_each_telescope_has_its_own_pointing(path):
-    set_columns(
-        path, f"{FIXED}/tel_001", telescope_pointing_altitude=np.radians(69), telescope_pointing_azimuth=np.radians(170)
-    )
-    set_columns(
-        path, f"{FIXED}/tel_002", telescope_pointing_altitude=np.radians(71), telescope_pointing_azimuth=np.radians(170)
-    )
+    for tel_id, alt_deg in ((1, 69), (2, 71)):
+        direction = {"telescope_pointing_altitude": np.radians(alt_deg), "telescope_pointing_azimuth": np.radians(170)}
+        set_columns(path, f"{FIXED}/tel_{tel_id:03d}", **direction)
     assert read(path, 1) == pytest.approx(np.zeros(12), abs=1e-4)
     assert read(path, 2) == pytest.approx(np.full(12, 2.0), abs=1e-4)
     with DL1File(path) as file:
@@ -112,7 +109,7 @@ def test_each_telescope_has_its_own_pointing(path):
 
 
 @pytest.mark.parametrize("how", ["no table", "NaN per run", "NaN reports", "another run"])
-def test_an_unknown_pointing_is_told(path, how):
+def test_without_a_pointing_offsets_are_nan(path, how):
     if how == "no table":
         with h5py.File(path, "r+") as file:
             del file["/configuration/telescope"]
@@ -127,7 +124,8 @@ def test_an_unknown_pointing_is_told(path, how):
     assert np.isnan(read(path)).all()
     with DL1File(path) as file:
         assert file.pointing is None
-        assert file.unknown_pointings() == ["run 7 gives no pointing of telescope 1, 2: angles to the pointing are NaN"]
+        expected = "run 7 gives no pointing of telescope 1, 2: angles to the pointing are NaN"
+        assert file.unknown_pointings() == [expected]
 
 
 def test_two_pointings_of_one_run_are_refused(path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic_tiles import camera_batch, sky_batch, write_tiles
 
-from pipeline.config import HILLAS_SCALARS, CameraTilesConfig
+from pipeline.config import HILLAS_SCALARS, CameraTilesConfig, SplitsConfig
 from pipeline.errors import UserError
 from pipeline.inputs import get_input, input_kinds, restore_input
 from pipeline.inputs.frame import FrameInput, SkyPixels
@@ -32,6 +32,27 @@ def scalars_of(image_input: ImageInput, events: dict[str, np.ndarray]) -> np.nda
     n = len(next(iter(events.values())))
     tiles = TileBatch(images=np.zeros((n, 3, 4, 4), np.float16), events=dict(events), group=np.arange(n))
     return image_input.arrays(tiles)["scalars"]
+
+
+def test_ranges_are_those_of_the_frames_that_are_trained_on(tmp_path):
+    """1st and 99th percentile; a frame of another split, or without a value, does not count."""
+    widths = [2.0, 2.5, 3.0, 3.5, 4.0, 9.0, None]
+    manifests = []
+    for number, fwhm_px in enumerate(widths):
+        train = 0.0 if fwhm_px == 9.0 else 1.0
+        shares = SplitsConfig(train=train, validation=1.0 - train, test=0.0)
+        statistics = {"fwhm_px": fwhm_px, "source_density": float(number), "ellipticity": None}
+        manifests.append(
+            write_tiles(tmp_path, sky_batch(4), f"f{number}", shares=shares, frame={"statistics": statistics})
+        )
+    fitted = FrameInput.fit(TileReader(manifests, "train"))
+    assert [trained.name for trained in fitted.ranges] == ["fwhm_px", "source_density"]
+    fwhm, density = fitted.ranges
+    assert (fwhm.low, fwhm.high, fwhm.unit, fwhm.n_frames) == (pytest.approx(2.02), pytest.approx(3.98), "px", 5)
+    assert density.n_frames == 6
+    assert str(fwhm) == "FWHM of the stars: 2.02 to 3.98 px"
+    assert restore_input(json.loads(fitted.model_dump_json())) == fitted
+    assert FrameInput.fit(TileReader(manifests[:4], "train")).ranges == ()  # too few to tell
 
 
 def test_scalars_are_standardised_by_the_training_split(tmp_path):

@@ -9,18 +9,11 @@ from pipeline.errors import InputFileError, UserError
 from pipeline.sky.dq import DQ, has
 from pipeline.sky.frames import read_frame
 from pipeline.sky.ingest import ingest_frame
-from pipeline.sky.masters import build
 
 SHAPE = (96, 96)
 RESPONSE = 1 - 0.3 * np.square(np.indices(SHAPE) - 47.5).sum(axis=0) / 2 / 48**2
 LIGHT = float(np.median(RESPONSE))  # what a flat is divided by
 BIAS, DARK_PER_S, SKY, FLAT = 1000.0, 0.5, 800.0, 20_000.0
-
-
-@pytest.fixture(autouse=True)
-def _forget_masters():
-    """Files of one name are other files in the next test."""
-    build.cache_clear()
 
 
 @pytest.fixture
@@ -81,7 +74,8 @@ def test_good_masters_give_the_sky_and_its_noise_without_a_warning(night, calibr
     assert np.median(centre) == pytest.approx(LIGHT * SKY, rel=0.01)
     assert np.median(corner) == pytest.approx(np.median(centre), rel=0.015)
     # What was read, and the pixels of the single bias, dark and flat: their noise is in the result too.
-    assert np.median(frame.err[40:56, 40:56]) > centre.std() * 0.9
+    assert np.median(frame.err[40:56, 40:56]) == pytest.approx(centre.std(), rel=0.1)
+    assert np.median(frame.err[:16, :16]) == pytest.approx(corner.std(), rel=0.15)
     assert not has(frame.dq, DQ.BAD).any()
 
 
@@ -180,6 +174,12 @@ def test_a_flat_through_another_filter_is_named(night, calibrated):
     assert warnings == ["frame.fits: the flat flat.fits was taken through another filter: FILTER is B, the frame's R"]
 
 
+def test_a_file_that_calls_itself_something_else_is_named(night, calibrated):
+    files = night(cards={"flat": {"IMAGETYP": "Bias Frame"}, "bias": {"IMAGETYP": "zero"}, "dark": {"OBSTYPE": "DARK"}})
+    _, warnings = calibrated(files, "bias", "dark", "flat")
+    assert warnings == ["frame.fits: the flat flat.fits calls itself Bias Frame (IMAGETYP): is it in the right list?"]
+
+
 def test_a_bias_above_the_frame_is_refused(night, calibrated):
     with pytest.raises(InputFileError, match=r"less the bias \([0-9.]+ ADU\) its background is -1.*ingest\.sky\.bias"):
         calibrated(night(bias=lambda pixels: pixels + 2000), "bias")
@@ -190,6 +190,9 @@ def test_a_bias_is_not_subtracted_twice_from_the_frame(night, calibrated):
     frame, warnings = calibrated(files, "bias")
     assert any("the bias frames are not used: the card BIASCOR" in text for text in warnings)
     assert frame.level == pytest.approx(0.85 * SKY + 50, rel=0.1)
+    frame, _ = calibrated(files, "bias", "dark", "flat")  # dark and flat are raw: they still have theirs
+    assert np.median(frame.sci[40:56, 40:56]) == pytest.approx(LIGHT * SKY, rel=0.01)
+    assert np.median(frame.sci[:16, :16]) == pytest.approx(LIGHT * SKY, rel=0.015)
 
 
 def test_saturation_is_what_is_left_of_it(night, calibrated):
@@ -269,6 +272,25 @@ def test_masters_in_electrons_are_brought_to_adu(night, calibrated):
     assert np.median(frame.sci[40:56, 40:56]) == pytest.approx(2 * SKY, rel=0.01)
     with pytest.raises(UserError, match=r"the dark .* is in electron/s; ingest\.sky\.dark needs ADU or electrons"):
         calibrated(night(cards={"dark": {"BUNIT": "electron/s"}}), "dark")
+
+
+@pytest.mark.parametrize(("name", "utype"), [("ERR", None), ("UNCERT", "StdDevUncertainty")])
+def test_the_uncertainty_of_a_master_is_in_that_of_the_frame(night, calibrated, name, utype):
+    files = night()
+    without, _ = calibrated(files, "bias")
+    with fits.open(files["bias"]) as hdus:
+        uncertainty = fits.ImageHDU(np.full(SHAPE, 40.0, np.float32), name=name)
+        if utype:
+            uncertainty.header["UTYPE"] = utype
+        mask = fits.ImageHDU(np.zeros(SHAPE, np.uint8), name="MASK")
+        mask.data[8, 9] = 1
+        fits.HDUList([fits.PrimaryHDU(hdus[0].data, hdus[0].header), uncertainty, mask]).writeto(
+            files["bias"], overwrite=True
+        )
+    frame, _ = calibrated(files, "bias")
+    expected = np.sqrt(np.median(without.err) ** 2 - 5**2 + 40**2)  # it replaces the noise that was measured, 5 ADU
+    assert np.median(frame.err) == pytest.approx(expected, rel=0.02)
+    assert np.argwhere(has(frame.dq, DQ.BAD)).tolist() == [[8, 9]]
 
 
 def test_a_file_unlike_the_others_is_named(night, calibrated, tmp_path):

@@ -129,16 +129,16 @@ def test_what_stands_behind_the_last_hdu_is_not_unpacked(opener, pixels, put, tm
         stream.write(file_of(fits.PrimaryHDU(pixels)))
         for _ in range(64):
             stream.write(bytes(1 << 20))
-    monkeypatch.setattr(layout, "MAX_UNPACKED_BYTES", 100_000)
+    monkeypatch.setattr(layout, "_UNPACKED_BYTES", 100_000)
+    monkeypatch.setattr(layout, "_UNPACKED_RATIO", 1)
     np.testing.assert_array_equal(read_frame(path).sci, pixels)
 
 
 def test_an_unpacked_size_that_is_declared_has_a_limit(pixels, put, monkeypatch):
     content = file_of(fits.PrimaryHDU(pixels))
-    monkeypatch.setattr(layout, "MAX_UNPACKED_BYTES", 5000)
-    with pytest.raises(
-        InputFileError, match=r"unpacks to 1.*e-05 GB or more, and at most 5e-06 GB .* \(gunzip, bunzip2\)"
-    ):
+    monkeypatch.setattr(layout, "_UNPACKED_BYTES", 5000)
+    set_card(content, "NAXIS1", "65000000")
+    with pytest.raises(InputFileError, match=r"unpacks to 8,320 MB or more, and of .* no more than 0 MB .* \(gunzip"):
         read_frame(put(gzip.compress(content), "frame.fits.gz"))
 
 

@@ -307,13 +307,14 @@ def test_kinds_of_uncertainty(tmp_path, rng, name, value, cards):
     assert np.median(frame.err) == pytest.approx(20, rel=1e-3)
 
 
-@pytest.mark.parametrize(("unit", "sigma"), [("electron", 80), ("adu", 40)])
-def test_uncertainty_in_another_unit(tmp_path, rng, unit, sigma):
-    hdus = [fits.PrimaryHDU(rng.normal(9000, 40, SHAPE).astype(np.float32)), fits.ImageHDU(np.full(SHAPE, sigma, "f4"))]
+@pytest.mark.parametrize(("unit", "value"), [("electron", 80), ("adu", 40), ("", 40)])
+def test_uncertainty_in_another_unit(tmp_path, rng, unit, value):
+    """The image in ADU, with a noise of 40, and 2 electrons per ADU."""
+    hdus = [fits.PrimaryHDU(rng.normal(9000, 40, SHAPE).astype(np.float32)), fits.ImageHDU(np.full(SHAPE, value, "f4"))]
     hdus[0].header.update(BUNIT="adu", GAIN=2.0)
     hdus[1].header.update(EXTNAME="ERR", BUNIT=unit)
     fits.HDUList(hdus).writeto(tmp_path / "frame.fits")
-    frame = read_frame(tmp_path / "frame.fits", SkyIngestConfig(bias_level_adu=0))
+    frame = read_frame(tmp_path / "frame.fits", SkyIngestConfig(bias_level_adu=6000))
     assert frame.unit == "electron"
     assert np.median(frame.err) == pytest.approx(80, rel=1e-3)
 

@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -7,6 +9,7 @@ from scipy.ndimage import shift as displace
 from pipeline.config import parse_config
 from pipeline.errors import InputFileError, TooFewEventsError, UserError
 from pipeline.sky.dq import DQ
+from pipeline.sky.frame_statistics import measure
 from pipeline.sky.frames import read_frame
 from pipeline.sky.pairs import tile_pairs
 from pipeline.sky.photometry import detect_stars
@@ -57,6 +60,7 @@ def test_one_frame_is_in_one_split_and_group(ingested, sky_config, tmp_path):
         assert shard.source == "sky_run_0001"
         assert [channel.name for channel in shard.channels] == ["sci", "err"]
         assert shard.attributes["unit"] == "electron"
+        assert shard.attributes["frame"]["statistics"] == asdict(measure(read_frame(ingested)))
         assert len(shard.attributes["stars"]["x"]) == len(read_truth(truth_path(ingested)).stars["x"])
 
 

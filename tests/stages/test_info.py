@@ -2,9 +2,12 @@
 
 import gzip
 import json
+import shutil
 
+import h5py
 import numpy as np
 import pytest
+import zstandard
 from astropy.io import fits
 from synthetic_tiles import camera_batch, write_tiles
 from tiny_bundles import camera_bundle
@@ -133,3 +136,43 @@ def test_real_files(data_dir):
     for path in (data_dir / "camera" / "dl1").iterdir():
         assert "lstchain DL1" in _text(path)
     assert "up to where it is damaged" in _text(data_dir / "camera" / "bad" / "pe_test_camorganv2.simtel.gz")
+
+
+def test_a_cut_simtel_file_is_named_so(data_dir, tmp_path):
+    whole = (data_dir / "camera" / "simtel" / "st_v036b_gamma_run7_za40_South_lsts_700.simtel.zst").read_bytes()
+    plain = zstandard.ZstdDecompressor().stream_reader(whole).read()
+    for content in (whole, plain, gzip.compress(plain, 1)):
+        path = tmp_path / "run.simtel"
+        path.write_bytes(content)
+        assert "4 triggered of 20 from 20 showers, 0 calibration\n" in _text(path) + "\n"
+        for share in (0.3, 0.9, 0.999):
+            path.write_bytes(content[: int(share * len(content))])
+            assert "0 calibration up to where it is damaged (the file is cut)" in _text(path)
+
+
+def test_damaged_weights_of_a_bundle_are_named(folder, tmp_path):
+    copy = shutil.copytree(folder / "energy", tmp_path / "energy")
+    with open(copy / "model.onnx", "ab") as stream:
+        stream.write(b"x")
+    assert "damaged" not in _text(folder / "energy")
+    assert "are not those that its card was written for" in _text(copy)
+    (copy / "gone").symlink_to("nowhere")
+    (copy / "model.onnx").unlink()
+    assert "it has no model.onnx" in _text(copy)
+
+
+def test_a_manifest_is_described_wherever_its_shards_are(tmp_path):
+    manifest = write_tiles(tmp_path, camera_batch(40), "camera")
+    content = json.loads(manifest.path.read_text())
+    content["shards"][0]["path"] = str(tmp_path / content["shards"][0]["path"])
+    content["provenance"]["warnings"] = {"no": "list"}
+    manifest.path.write_text(json.dumps(content))
+    assert "manifest of tiles (camera)" in _text(manifest.path)
+
+
+def test_a_damaged_provenance_does_not_hide_the_rest(folder, tmp_path):
+    path = tmp_path / "run.dl1.h5"
+    shutil.copy(folder / "run.dl1.h5", path)
+    with h5py.File(path, "a") as file:
+        file.attrs["LIGHTPOOL PROVENANCE"] = "[1"
+    assert "unknown: its provenance is damaged" in _text(path)

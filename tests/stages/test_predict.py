@@ -18,6 +18,10 @@ from pipeline.camera.predictions import CameraModel, column_prefix, distinct, pr
 from pipeline.camera.tiling import camera_tile_chunk
 from pipeline.config import Config, parse_config
 from pipeline.errors import UserError
+from pipeline.inputs.base import Range
+from pipeline.sky.cards import warnings_in
+from pipeline.sky.frames import read_frame
+from pipeline.sky.ingest import ingest_frame
 from pipeline.stages.predict import predict
 
 HEAD_OF_RECORD = ["file", "obs_id", "event_id", "tel_id", "event_type", "camera", "valid"]
@@ -246,6 +250,54 @@ def test_frame_out_is_the_frame_in_where_the_model_changes_nothing(folder, tmp_p
     (record,) = found
     assert record["median_err_after"] == pytest.approx(record["median_err_before"] / 2, rel=0.02)
     assert (record["height_px"], record["width_px"], record["n_restored"]) == (90, 110, 0)
+
+
+def test_warnings_about_a_frame_reach_record_status_product_and_sidecar(folder, tmp_path, caplog):
+    pixels = fits.getdata(folder / "frame.fits") - 200
+    header = fits.Header({"BUNIT": "electron", "RDNOISE": 5.0, "EXPTIME": "60,0"})
+    fits.PrimaryHDU(pixels, header).writeto(tmp_path / "flat.fits")
+    with caplog.at_level("WARNING"):
+        (status,), (record,) = records([tmp_path / "flat.fits"], [folder / "denoise"], out=tmp_path / "out.fits")
+    assert record["median_err_before"] == pytest.approx(15, rel=0.03)
+    (text,) = record["warnings"]
+    assert "the sky was subtracted, or the gain is wrong" in text
+    assert status["warnings"] == [text]
+    assert [entry.getMessage() for entry in caplog.records] == [f"flat.fits: {text}"]
+    assert json.loads((tmp_path / "out.fits.provenance.json").read_text())["warnings"] == [text]
+    with fits.open(tmp_path / "out.fits") as hdus:
+        assert hdus[0].header["LPNWARN"] == 1
+        assert warnings_in(hdus[0].header["HISTORY"]) == [text]
+
+
+def test_a_product_of_an_ingested_frame_is_no_changed_frame(folder, tmp_path):
+    pixels = np.round(np.random.default_rng(0).normal(1100, 15, (90, 110))).astype(np.uint16)
+    header = fits.Header({"GAIN": 1.0, "RDNOISE": 5.0, "BIASLVL": 900.0})
+    fits.PrimaryHDU(pixels, header).writeto(tmp_path / "raw.fits")
+    ingest_frame(tmp_path / "raw.fits", tmp_path / "ingested.fits", CFG.ingest.sky)
+    predict(CFG, [tmp_path / "ingested.fits"], [folder / "denoise"], tmp_path / "out.fits")
+    again = read_frame(tmp_path / "out.fits")
+    assert (again.unit, again.gain_e_per_adu) == ("electron", None)
+    assert not any("are not those that lightpool ingested" in text for text in again.warnings)
+
+
+def test_a_frame_unlike_those_of_training_is_named_everywhere(folder, tmp_path, caplog):
+    """On the screen, in the record, in the status, in the header and beside the product."""
+    low = Range(name="dynamic_range", words="", unit="", low=-3.0, high=-2.0, n_frames=50)
+    bundle = sky_bundle(tmp_path / "dim", ranges=(low,))
+    [status], [record] = records([folder / "frame.fits"], [bundle], out=tmp_path / "o.fits")
+    text = record["warnings"][0]
+    assert text.startswith("unlike the frames that the model was trained on: log10 of the brightest pixels over the no")
+    assert status["warnings"] == [text]
+    assert record["dynamic_range"] > 0
+    assert record["n_kept"] == 0  # nothing but noise
+    assert f"frame.fits: {text}" in [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    header = fits.getheader(tmp_path / "o.fits")
+    assert header["LPNWARN"] == 1
+    assert "unlike the frames" in str(header["HISTORY"])
+    assert json.loads((tmp_path / "o.fits.provenance.json").read_text())["warnings"] == [text]
+    refusing = parse_config({"threads": 1, "predict": {"outside_range": "refuse"}})
+    [status], _ = records([folder / "frame.fits"], [bundle], cfg=refusing)
+    assert (status["status"], "unlike the frames" in status["reason"]) == ("failed", True)
 
 
 def test_table_of_images_and_frames(folder):

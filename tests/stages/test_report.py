@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.reporting import words
 from pipeline.reporting.collect import collect
+from pipeline.reporting.page import render
 from pipeline.stages.report import report
 
 EVIL = "<script>alert(1)</script>.fits"
@@ -211,6 +213,32 @@ def test_predictions_times_and_provenance_are_there(page):
     assert "ab" * 32 in text
 
 
+def test_equal_warnings_are_one_row_with_the_number_of_files(run_dir, tmp_path):
+    assert "Warnings" not in text_of(report(run_dir, tmp_path / "none.html").read_text())
+    texts = {
+        "ingested/a.fits": ["the gain 26 of GAIN is not believed", EVIL],
+        "ingested/b.fits": ["the gain 1.5e-3 of GAIN is not believed"],
+        "ingested/c.fits": ["the gain 300 of GAIN is not believed"],
+        "ingested/d.fits": ["the gain 301 of GAIN is not believed"],
+        "predictions/sky/a.fits": ["the gain 26 of GAIN is not believed"],  # the same file again
+        "predictions/camera/run.dl2.h5": ["the pointing is not known"],
+        "predictions/camera/old.dl2.h5": "no list",
+    }
+    for name, warnings in texts.items():
+        path = run_dir / f"{name}.provenance.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        source = name.rsplit("/", 1)[1].replace("dl2.h5", "simtel.gz")
+        path.write_text(json.dumps({"product": name, "stage": "ingest", "input": source, "warnings": warnings}))
+    page = report(run_dir, tmp_path / "report.html").read_text()
+    text = text_of(page)
+    assert "the gain 26 of GAIN is not believed 4 a.fits, b.fits, c.fits and 1 more" in text
+    assert "the pointing is not known 1 run.simtel.gz" in text
+    assert text.count("of GAIN is not believed") == 1
+    assert "<script>alert" not in page
+    assert page.index('id="warnings"') < page.index('id="summary"')
+    assert 'href="#warnings"' in page
+
+
 def test_bins_and_counts_are_tables(page):
     text = text_of(page)
     assert "In bands of true energy" in text
@@ -262,6 +290,67 @@ def test_damaged_parts_are_named(run_dir, tmp_path):
     assert "config.yaml cannot be read" in text
     assert "status/ingest_sky.json is not a JSON object" in text
     assert "This head was not evaluated" in text
+
+
+def _places(content, path=()):
+    yield path
+    if isinstance(content, dict | list):
+        for key in content if isinstance(content, dict) else range(len(content)):
+            yield from _places(content[key], (*path, key))
+
+
+def test_whatever_stands_in_a_json_file_the_page_is_made(run_dir, tmp_path, monkeypatch):
+    """A value of every file, at every fourth place in turn, is of another type: all else is shown."""
+    monkeypatch.setattr("pipeline.reporting.page.restored_frames", lambda run: [])
+    files = sorted(path for path in run_dir.rglob("*.json") if path.stat().st_size)
+    assert len(files) == 9
+    odd = [None, -1, "text", [], {}, [[]], True, 1e308, {"a": None}]
+    n_named = 0
+    for number, path in enumerate(files):
+        text = path.read_text()
+        content = json.loads(text)
+        for step, place in enumerate(list(_places(content))[number % 4 :: 4]):
+            changed = json.loads(text)
+            value = odd[(number + step) % len(odd)]
+            if place:
+                owner = changed
+                for key in place[:-1]:
+                    owner = owner[key]
+                owner[place[-1]] = value
+            else:
+                changed = value
+            path.write_text(json.dumps(changed))
+            page = render(collect(run_dir))
+            assert "</html>" in page, (path.name, place, value)
+            n_named += "damaged" in page or "cannot be read" in page
+        path.write_text(text)
+    assert n_named > 12
+
+
+def test_odd_figures_tables_and_names_are_left_out(run_dir, tmp_path):
+    figure = run_dir / "evaluation/gammaness/gammaness/roc.png"
+    figure.write_bytes(figure.read_bytes()[:1000])
+    (run_dir / "bundles/gammaness/learning_curves.png").write_bytes(b"no picture")
+    (run_dir / "benchmarks/train.tsv").write_bytes(b"s\tmax_rss\nnan\t\xff\n")
+    os.mkfifo(run_dir / "status/ingest_camera.json")
+    os.mkfifo(run_dir / "benchmarks/pipe.tsv")
+    (run_dir / "bundles" / os.fsdecode(b"caf\xe9.provenance.json")).write_text("{")
+    (run_dir / "predictions/camera/gamma_test/status.json").write_text('{"a": {"status": "ok", "n_images": "many"}}')
+    with h5py.File(run_dir / "predictions/camera/gamma_test/gamma_test.dl2.h5", "a") as file:
+        del file["dl2/event/telescope/energy/lp_energy/tel_001"]
+        file["dl2/event/telescope/energy/lp_energy/tel_001"] = "no table"
+    text = text_of(report(run_dir, tmp_path / "report.html").read_text())
+    for part in (
+        "the evaluation of gammaness-gammaness cannot be shown: damaged (ValueError: ROC curve is no PNG, or cut)",
+        "the learning curves of gammaness cannot be shown: damaged",
+        "benchmarks/train.tsv cannot be read",
+        "benchmarks/pipe.tsv cannot be read (benchmarks/pipe.tsv is a pipe",
+        "status/ingest_camera.json cannot be read",
+        "caf?.provenance.json cannot be read",
+        "the predictions for a cannot be shown: damaged",
+        "gamma_test.dl2.h5 cannot be read",
+    ):
+        assert part in text
 
 
 def test_what_is_no_run_is_refused(tmp_path):

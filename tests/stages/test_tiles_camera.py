@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -8,6 +9,7 @@ from pipeline.camera.dl1 import DL1Writer, EventChunk, SimulationRun, Subarray
 from pipeline.camera.geometry import Camera
 from pipeline.config import parse_config
 from pipeline.errors import UserError
+from pipeline.stages.manifest import make_manifest
 from pipeline.stages.tiles import make_tiles
 from pipeline.tiles import SPLITS
 from pipeline.tiles.shards import Shard
@@ -153,3 +155,17 @@ def test_outputs_in_the_way(tmp_path):
     make_tiles([path], parse_config(CONFIG), tmp_path, force=True)
     with pytest.raises(UserError, match="2 inputs are named 'run'"):
         make_tiles([path, tmp_path / "sub" / "run.h5"], parse_config(CONFIG), tmp_path / "new")
+
+
+def test_runs_of_one_number_are_told_apart_by_their_files(tmp_path):
+    cfg = parse_config(CONFIG)
+    shards = {}
+    for name, folder, seed in (("a", "one", 1), ("b", "one", 2), ("a", "two", 2)):
+        path = tmp_path / folder / f"{name}.dl1.h5"
+        path.parent.mkdir(exist_ok=True)
+        (status,) = make_tiles([write_run(path, seed=seed)], cfg, tmp_path / folder / "tiles")
+        shards[folder, name] = Path(status["output"])
+    both = make_manifest([shards["one", "a"], shards["one", "b"]], cfg, tmp_path / "manifest.json")
+    assert sum(entry.n_tiles for entry in both.shards) == 120
+    with pytest.raises(UserError, match="both of a source named a, and both hold run 1, event 100000, telescope 1"):
+        make_manifest([shards["one", "a"], shards["two", "a"]], cfg, tmp_path / "other.json")

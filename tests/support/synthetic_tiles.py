@@ -107,8 +107,9 @@ def write_tiles(
     *,
     shares: SplitsConfig = SHARES,
     equalised: dict[str, int] | None = None,
+    frame: dict | None = None,
 ) -> Manifest:
-    """One shard and its manifest; the number of channels says which wing it is."""
+    """One shard and its manifest; the number of channels says which wing it is. `frame` describes a sky frame."""
     camera = batch.images.shape[1] == len(CAMERA_CHANNELS)
     size_px = batch.images.shape[-1]
     attributes = (
@@ -122,6 +123,7 @@ def write_tiles(
             "unit": "electron",
             "target": "noise2noise" if "clean_err" in batch.targets else "truth",
             "recipe": {"version": 1, "size_px": size_px, "stride_px": size_px},
+            **({"frame": frame} if frame else {}),
         }
     )
     batch.split = split_of(name, batch.group, shares)

@@ -18,6 +18,7 @@ from pipeline.bundle.card import (
     TrainingSection,
     bundle_sha256,
 )
+from pipeline.inputs.base import Range
 from pipeline.inputs.frame import FrameInput
 from pipeline.inputs.image import ImageInput, ImageRecipe, ScalarStatistics
 from pipeline.tasks import get_spec
@@ -96,7 +97,7 @@ def camera_bundle(
     )
 
 
-def sky_bundle(folder: Path, *, name: str = "tiny_denoise") -> Path:
+def sky_bundle(folder: Path, *, name: str = "tiny_denoise", ranges: tuple[Range, ...] = ()) -> Path:
     """A model that believes every pixel, halves its uncertainty, and sees no defect."""
     constants = np.array([0.0, 0.0, 2 * np.log(0.5), -9.0], np.float32).reshape(1, 4, 1, 1)
     nodes = [
@@ -127,7 +128,7 @@ def sky_bundle(folder: Path, *, name: str = "tiny_denoise") -> Path:
             tile_shape=(TILE_PX, TILE_PX),
             recipe={"version": 1, "size_px": TILE_PX, "stride_px": TILE_PX},
             unit="electron",
-            preparation=FrameInput(),
+            preparation=FrameInput(ranges=ranges),
             size_multiple=4,
         ),
     )

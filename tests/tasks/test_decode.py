@@ -117,6 +117,14 @@ def test_flags_say_what_was_restored_and_what_is_uncertain():
     assert found.dtype == np.uint16
 
 
+def test_a_pixel_that_keeps_its_value_is_uncertain_and_not_restored():
+    """Of a defect that the network found, one that was known before, and a sound pixel, all to be kept."""
+    dq = np.array([[0, DQ.COSMIC_RAY, 0]], np.uint16)
+    planes = {"defect_probability": np.array([[0.9, 0.9, 0.1]]), "restored_err": np.full((1, 3), 0.5)}
+    kept = np.array([[True, False, True]])
+    assert get_decoder("denoise").flags(planes, dq, 1.0, kept).tolist() == [[DQ.LOW_CONFIDENCE, DQ.RESTORED, 0]]
+
+
 def test_most_tasks_flag_nothing():
     dq = np.array([[0, DQ.MISSING]], np.uint16)
     assert get_decoder("energy").flags({}, dq, noise=1.0).tolist() == [[0, 0]]

@@ -105,7 +105,7 @@ class EventTables:
         )
         self._telescope_types = self._types_in(schema.TEL_TRIGGER) if self._telescope_ids is not None else None
         self._column_of, self._mask = self._read_mask()
-        for group in (schema.PARAMETERS, schema.TRUE_IMPACT):
+        for group in (schema.PARAMETERS, schema.TRUE_IMPACT, schema.TRUE_PARAMETERS):
             for tel_id in telescopes_in(file, group):
                 telescope_ids(file, path, telescope_table(group, tel_id), tel_id)
 

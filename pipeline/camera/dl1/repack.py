@@ -7,6 +7,8 @@ import h5py
 import hdf5plugin  # noqa: F401  (registers the blosc filter)
 import numpy as np
 
+from pipeline.output.hdf5 import new_hdf5
+
 
 def repack(source: str | Path, target: str | Path, root_attributes: Mapping[str, str | None]) -> None:
     """Copy `source` to `target` without the times of creation that PyTables writes into the headers of its tables.
@@ -19,7 +21,7 @@ def repack(source: str | Path, target: str | Path, root_attributes: Mapping[str,
     root_attributes : mapping
         Attributes of the root group to replace, or to leave out where the value is None.
     """
-    with h5py.File(source, "r") as old, h5py.File(target, "w") as new:
+    with h5py.File(source, "r") as old, new_hdf5(target) as new:
 
         def copy(name: str, node: h5py.Group | h5py.Dataset) -> None:
             if isinstance(node, h5py.Dataset):

@@ -31,7 +31,7 @@ class OfTelescope:
 
 @dataclass(frozen=True)
 class Selection:
-    """Events and images of a DL2 file; an image is there if it was predicted and its telescope triggered.
+    """Events and images of a DL2 file: those that were predicted.
 
     Attributes
     ----------
@@ -45,8 +45,6 @@ class Selection:
         Place of the event, and telescope, of each of these rows.
     telescopes : dict
         Telescope -> its images.
-    n_without_trigger : int
-        Number of predicted images that are not there.
     """
 
     trigger_rows: np.ndarray
@@ -56,7 +54,6 @@ class Selection:
     image_event: np.ndarray
     image_tel_id: np.ndarray
     telescopes: dict[int, OfTelescope]
-    n_without_trigger: int
 
     @property
     def n_events(self) -> int:
@@ -77,43 +74,37 @@ def select(source: Any, predicted: Mapping[int, Ids]) -> Selection:
     ------
     InputFileError
         If an event, an image or a trigger of a telescope stands in the source twice.
+    ValueError
+        If an image has no trigger: the reader of images tells which have.
     """
     events, triggers = index_of(source, TRIGGER), index_of(source, TEL_TRIGGER, with_telescope=True)
     for tel_id, (obs_id, event_id) in predicted.items():
         table = f"/dl1/event/telescope/images/tel_{tel_id:03d}"
         unique_index({"obs_id": obs_id, "event_id": event_id}, Path(source.filename), table)
     trigger_row, tel_trigger_row = {}, {}
-    n_without_trigger = 0
-    for tel_id, (obs_id, event_id) in predicted.items():
-        row, has_event = events.find(obs_id, event_id)
-        tel_row, has_trigger = triggers.find(obs_id, event_id, np.full(len(event_id), tel_id))
-        is_there = has_event & has_trigger
-        n_without_trigger += int(np.count_nonzero(~is_there))
-        trigger_row[tel_id] = np.where(is_there, row, -1)
-        tel_trigger_row[tel_id] = tel_row
-    everything = np.concatenate([np.empty(0, np.int64), *trigger_row.values()])
-    trigger_rows = np.unique(everything[everything >= 0])
-
-    telescopes, image_event, image_row, image_tel_id = {}, [], [], []
-    for tel_id, row in trigger_row.items():
-        rows = np.flatnonzero(row >= 0)
-        event = np.searchsorted(trigger_rows, row[rows])
+    for tel_id, ids in predicted.items():
+        trigger_row[tel_id], has_event = events.find(*ids)
+        tel_trigger_row[tel_id], has_trigger = triggers.find(*ids, np.full(len(ids[0]), tel_id))
+        if n := np.count_nonzero(~(has_event & has_trigger)):
+            raise ValueError(f"{n} predicted images of telescope {tel_id} have no trigger in {source.filename}")
+    none = np.empty(0, np.int64)
+    trigger_rows = np.unique(np.concatenate([none, *trigger_row.values()]))
+    event_of = {tel_id: np.searchsorted(trigger_rows, row) for tel_id, row in trigger_row.items()}
+    telescopes = {}
+    for tel_id, event in event_of.items():
         order = np.argsort(event, kind="stable")
-        telescopes[tel_id] = OfTelescope(rows[order], event[order])
-        image_event.append(event)
-        image_row.append(tel_trigger_row[tel_id][rows])
-        image_tel_id.append(np.full(len(rows), tel_id))
-    none = [np.empty(0, np.int64)]
-    event, tel_row = np.concatenate(none + image_event), np.concatenate(none + image_row)
-    order = np.lexsort((tel_row, event))
+        telescopes[tel_id] = OfTelescope(order, event[order])
+    image_event = np.concatenate([none, *event_of.values()])
+    image_row = np.concatenate([none, *tel_trigger_row.values()])
+    image_tel_id = np.concatenate([none, *(np.full(len(event), tel_id) for tel_id, event in event_of.items())])
+    order = np.lexsort((image_row, image_event))
     ids = keys_of(source, TRIGGER)
     return Selection(
         trigger_rows=trigger_rows,
         obs_id=ids["obs_id"][trigger_rows],
         event_id=ids["event_id"][trigger_rows],
-        tel_trigger_rows=tel_row[order],
-        image_event=event[order],
-        image_tel_id=np.concatenate(none + image_tel_id)[order],
+        tel_trigger_rows=image_row[order],
+        image_event=image_event[order],
+        image_tel_id=image_tel_id[order],
         telescopes=telescopes,
-        n_without_trigger=n_without_trigger,
     )

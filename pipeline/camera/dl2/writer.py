@@ -22,12 +22,9 @@ from pipeline.camera.dl2.layout import (
     telescope_rows,
 )
 from pipeline.camera.dl2.selection import Selection, select
-from pipeline.camera.dl2.tables import copy_attributes, create_table, make_groups, take_rows
+from pipeline.camera.dl2.tables import copy_attributes, create_table, make_groups, take_rows, take_whole
 from pipeline.errors import InputFileError
 from pipeline.hdf5 import dataset, hdf5_errors, open_file, open_hdf5, read_columns
-from pipeline.logs import get_logger
-
-log = get_logger(__name__)
 
 _BLOCK_EVENTS = 16_384
 
@@ -48,10 +45,8 @@ class DL2Writer:
 
     Attributes
     ----------
-    n_images, n_without_trigger : int
-        Images appended, and how many of them are not in the file because their telescope did not trigger.
-    n_events : int
-        Events in the file.
+    n_images, n_events : int
+        Images appended, and events to which they belong.
 
     Notes
     -----
@@ -68,8 +63,8 @@ class DL2Writer:
         self.path, self.source = Path(path), Path(source)
         self.outputs = tuple(outputs)
         self.provenance = dict(provenance)
-        self.n_events = self.n_images = self.n_without_trigger = 0
-        self._rows_path = self.path.with_name(self.path.name + ".rows.part")
+        self.n_events = self.n_images = 0
+        self._rows_path = self.path.with_name(self.path.name + ".rows.h5")
         self._ids: dict[int, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
         self._weights: dict[int, list[np.ndarray]] = defaultdict(list)
 
@@ -129,7 +124,7 @@ class DL2Writer:
         weight: np.ndarray,
         values: Mapping[str, Mapping[str, np.ndarray]],
     ) -> None:
-        """Add images of one telescope, in any order.
+        """Add images of one telescope, in any order; each must have its trigger in the source.
 
         Parameters
         ----------
@@ -159,25 +154,21 @@ class DL2Writer:
 
     # ---- the second pass ---------------------------------------------------------------------------------------------
     def _finish(self) -> None:
-        import h5py
+        from pipeline.output.hdf5 import new_hdf5
+        from pipeline.output.whole import check_whole
 
-        with open_file(self.source) as source, h5py.File(self.path, "w") as out:
+        with open_file(self.source) as source, new_hdf5(self.path, rdcc_nbytes=0) as out:
             predicted = {
                 tel_id: tuple(np.concatenate(parts) for parts in zip(*self._ids[tel_id], strict=True))
                 for tel_id in sorted(self._ids)
             }
             selection = select(source, predicted)
-            self.n_events, self.n_without_trigger = selection.n_events, selection.n_without_trigger
-            if self.n_without_trigger:
-                log.warning(
-                    "%s: %d images are not in the DL2 file: their telescopes did not trigger",
-                    self.source.name,
-                    self.n_without_trigger,
-                )
+            self.n_events = selection.n_events
             tel_ids = read_columns(source, contents.LAYOUT, {"tel_id": "integer"})["tel_id"]
             for output in self.outputs:
                 self._combine(output, selection, tel_ids)
             self._rows.close()
+            check_whole(self._rows_path)
             with hdf5_errors(self.source):
                 copy_attributes(source, out)
             self._write_predictions(out, selection)
@@ -268,9 +259,7 @@ def _take_over(source: Any, out: Any, selection: Selection, tel_ids: np.ndarray)
     """Everything but pixels: what belongs to the file as it is, what belongs to events and images by their keys."""
     held = contents.contents_of(source)
     for path in held.of_file:
-        make_groups(source, out, path.rpartition("/")[0])
-        with hdf5_errors(source.filename):
-            source.copy(source[path], out, name=path)
+        take_whole(source[path], out, path)
     column = np.searchsorted(tel_ids, selection.image_tel_id, sorter=np.argsort(tel_ids))
     column = np.argsort(tel_ids)[column]
 

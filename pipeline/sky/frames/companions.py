@@ -41,6 +41,11 @@ def companions(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Pa
     return sorted(found, key=lambda n: order.index(name_of(hdus[n])) if name_of(hdus[n]) in NAMES else len(order))
 
 
+def planes_of(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path) -> list[tuple[int, Kind]]:
+    """Masks, uncertainties and weights that belong to a science HDU: number and kind, in order of preference."""
+    return [(n, kind_of(hdus[n])) for n in companions(hdus, number, cfg, path, ("mask", *UNCERTAINTIES, *_WEIGHTS))]
+
+
 def belonging(hdus: "fits.HDUList", number: int, science: Sequence[int]) -> list[int]:
     """All images of a file that belong to one of its science HDUs.
 
@@ -182,7 +187,9 @@ def file_uncertainty(hdus: "fits.HDUList", frame: Frame, cfg: SkyIngestConfig, r
         if plane.kind in _WEIGHTS:
             sigma = _of_the_measured_size(sigma, plane, frame, remarks)
         remarks.note(f"uncertainty from {plane.label}")
-        return np.nan_to_num(sigma, nan=float(np.nanmedian(sigma))).astype(np.float32)
+        if useless.any():
+            sigma[useless] = np.median(sigma[~useless])
+        return sigma.astype(np.float32, copy=False)
     return None
 
 
@@ -247,7 +254,7 @@ def _unit_of_sigma(unit: str, kind: Kind) -> str:
 
 def _of_the_measured_size(sigma: np.ndarray, plane: _Plane, frame: Frame, remarks: Remarks) -> np.ndarray:
     """Weights may be ratios only, or exposure times: their noise is then that of the sky."""
-    ratio = frame.noise / float(np.nanmedian(sigma))
+    ratio = frame.noise / float(np.nanmedian(sigma.ravel()[:: max(1, sigma.size // 1_000_000)]))
     if plane.kind == "weight" and 1 / _MAX_RATIO < ratio < _MAX_RATIO:
         return sigma
     remarks.note(

@@ -8,6 +8,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import numpy as np
+
 if TYPE_CHECKING:
     from astropy.io import fits
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 ENDINGS = tuple(base + packing for base in (".fits", ".fit", ".fts") for packing in ("", ".gz", ".bz2", ".fz"))
 # Lossless for floats; RICE is not.
 _TILE_COMPRESSION = "GZIP_2"
+# How a gzip stream starts, and where its time stands [RFC 1952, sect. 2.3].
+_GZIP, _GZIP_TIME = (0x1F, 0x8B), np.arange(4, 8)
 
 
 def write_hdus(hdus: "fits.HDUList", path: Path, name: str, ours: Collection[int], checksums: Collection[int]) -> None:
@@ -41,6 +45,8 @@ def write_hdus(hdus: "fits.HDUList", path: Path, name: str, ours: Collection[int
     if ending not in (".gz", ".bz2"):
         with open(path, "wb") as stream:
             hdus.writeto(stream, output_verify="ignore")
+        if ending == ".fz":
+            _clear_times(path)
         return
     with tempfile.TemporaryFile(dir=path.parent) as plain:
         hdus.writeto(_Unnamed(plain), output_verify="ignore")
@@ -75,3 +81,29 @@ def _tile_compressed(hdus: "fits.HDUList", ours: Collection[int]) -> "fits.HDULi
             result.append(fits.PrimaryHDU())
         result.append(fits.CompImageHDU(hdu.data, hdu.header, compression_type=_TILE_COMPRESSION, quantize_level=0))
     return result
+
+
+def _clear_times(path: Path) -> None:
+    """Set the time in each gzip stream of a tile to 0, which is "none": equal runs give equal bytes.
+
+    astropy has no argument for it. The first column of a compressed image holds number and place of each tile's bytes
+    in the heap behind the table.
+    """
+    from astropy.io import fits
+
+    with fits.open(path, disable_image_compression=True) as hdus:
+        tables = [
+            (hdu.fileinfo()["datLoc"], hdu.header) for hdu in hdus if hdu.header.get("ZCMPTYPE") == _TILE_COMPRESSION
+        ]
+    content = np.memmap(path, np.uint8, mode="r+")
+    for start, header in tables:
+        width, n_rows = header["NAXIS1"], header["NAXIS2"]
+        number = np.dtype(">i8" if header["TFORM1"].startswith("1Q") else ">i4")
+        rows = content[start : start + width * n_rows].reshape(n_rows, width)
+        places = (
+            np.ascontiguousarray(rows[:, number.itemsize : 2 * number.itemsize]).view(number).ravel().astype(np.int64)
+        )
+        streams = start + header.get("THEAP", width * n_rows) + places
+        is_gzip = (content[streams] == _GZIP[0]) & (content[streams + 1] == _GZIP[1])
+        content[streams[is_gzip, None] + _GZIP_TIME] = 0
+    content.flush()

@@ -38,6 +38,8 @@ class Frame:
         Level from which a pixel counts as saturated, in `stored_unit`, bias included.
     level, noise : float
         Median level and rms of the background, in `unit`.
+    err_modelled : bool
+        Whether `err` is a model, and did not come with the file.
     gain_contradicted : bool
         Whether the header has a gain that the pixels contradict, or that cannot be read: `unit` is then the stored one.
     section : Section, optional
@@ -66,6 +68,7 @@ class Frame:
     bias_level: float = 0.0
     zero_known: bool = False
     saturation: float | None = None
+    err_modelled: bool = False
     gain_contradicted: bool = False
     section: headers.Section | None = None
     notes: tuple[str, ...] = ()

@@ -21,13 +21,14 @@ from typing import IO, BinaryIO
 from pipeline.errors import InputFileError
 from pipeline.files import check_regular
 
-_BLOCK, _CARD = 2880, 80
+_BLOCK, _CARD, _RECORD = 2880, 80, 28800
 #: Longest header; those of the largest mosaics have some 200 kB.
 _MAX_HEADER_BYTES = 8_000_000
-_MAX_HDUS = 5000
+_MAX_HDUS = 2000
 _MAX_COLUMNS = 999  # by the standard
-#: A packed file is refused if it holds more than this; its owner may unpack it.
-MAX_UNPACKED_BYTES = 4_000_000_000
+# A packed file is unpacked to this size, or to this many times its own if that is more, and not beyond: noise does not
+# compress better than some ten times. Whoever has more can unpack it beforehand.
+_UNPACKED_BYTES, _UNPACKED_RATIO = 512_000_000, 50
 _CHUNK = 1 << 20
 _OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 _BITPIX = (8, 16, 32, 64, -32, -64)
@@ -153,6 +154,7 @@ class _Packed:
     def __init__(self, packed: IO[bytes], target: BinaryIO, path: Path) -> None:
         self._packed, self._target, self.path = packed, target, path
         self._size = 0
+        self._limit = max(_UNPACKED_BYTES, _UNPACKED_RATIO * path.stat().st_size)
 
     def read(self, start: int, n: int) -> bytes:
         self.reach(start + n)
@@ -160,10 +162,10 @@ class _Packed:
         return self._target.read(n)
 
     def reach(self, end: int) -> int:
-        if end > MAX_UNPACKED_BYTES:
+        if end > self._limit:
             raise InputFileError(
-                f"{self.path} unpacks to {end / 1e9:.3g} GB or more, and at most {MAX_UNPACKED_BYTES / 1e9:.3g} GB are "
-                "unpacked on the way; unpack it first (gunzip, bunzip2)"
+                f"{self.path} unpacks to {end / 1e6:,.0f} MB or more, and of a file of its size no more than "
+                f"{self._limit / 1e6:,.0f} MB are unpacked on the way; unpack it first (gunzip, bunzip2)"
             )
         self._target.seek(self._size)
         while self._size < end:
@@ -249,7 +251,13 @@ def _layout(source: "_Plain | _Packed") -> Layout:
         if source.reach(position) < position:
             without_fill = True
             break
-    return Layout(tuple(parts), without_fill, position, source.reach(position + 1) > position)
+    return Layout(tuple(parts), without_fill, position, _goes_on(source, position))
+
+
+def _goes_on(source: "_Plain | _Packed", end: int) -> bool:
+    """Whether more than fill stands behind the last HDU: tapes had records of ten blocks."""
+    rest = source.read(end, _RECORD)
+    return len(rest) == _RECORD or bool(rest.strip(b"\0 "))
 
 
 def _header(source: "_Plain | _Packed", start: int, number: int) -> tuple[dict[str, str], dict[str, str], bool, int]:
@@ -337,15 +345,16 @@ def _check_tiles(cards: Mapping[str, str], path: Path, number: int) -> None:
     if not axes or min(axes) < 1 or min(tiles) < 1:
         raise _damaged(path, number, f"a compressed image of {axes} pixels in tiles of {tiles}")
     n_tiles = math.prod(-(-length // tile) for length, tile in zip(axes, tiles, strict=True))
-    if n_tiles != int(cards["NAXIS2"]):
+    width, n_rows = (_integer(cards, f"NAXIS{axis}", path, number) for axis in (1, 2))
+    if n_tiles != n_rows:
         raise _damaged(
-            path, number, f"{axes} pixels in tiles of {tiles} are {n_tiles} tiles, and the file has {cards['NAXIS2']}"
+            path, number, f"{axes} pixels in tiles of {tiles} are {n_tiles} tiles, and the file has {n_rows}"
         )
     if _integer(cards, "ZBITPIX", path, number) not in _BITPIX:
         raise _damaged(path, number, f"ZBITPIX = {cards['ZBITPIX']}; allowed: {', '.join(map(str, _BITPIX))}")
     formats = [cards.get(f"TFORM{n}", "") for n in range(1, _integer(cards, "TFIELDS", path, number) + 1)]
-    if sum(map(_width, formats)) != int(cards["NAXIS1"]):
-        raise _damaged(path, number, f"columns of {', '.join(formats[:8])} do not fill rows of {cards['NAXIS1']} bytes")
+    if sum(map(_width, formats)) != width:
+        raise _damaged(path, number, f"columns of {', '.join(formats[:8])} do not fill rows of {width} bytes")
 
 
 def _width(column_format: str) -> int:

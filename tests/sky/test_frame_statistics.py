@@ -1,0 +1,311 @@
+"""FWHM, shape, noise and colour pattern of frames with known ones; and which pixels look like sources."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import parse_config
+from pipeline.errors import InputFileError
+from pipeline.inputs.base import Range
+from pipeline.inputs.frame import QUANTITIES, outside
+from pipeline.sky.background import robust_background
+from pipeline.sky.dq import DQ, DQ_DTYPE, has
+from pipeline.sky.frame_statistics import measure, source_pixels
+from pipeline.sky.frames import Frame, read_frame
+from pipeline.sky.ingest import ingest_frame
+from pipeline.sky.restore import restore_frame
+from pipeline.sky.training_range import compare
+from pipeline.sky.truth import read_truth, truth_path
+from pipeline.stages.simulate_sky import simulate_sky
+from pipeline.tasks import get_decoder, get_spec
+
+LEVEL, NOISE = 900.0, 30.0
+_FINE = (np.arange(3) - 1) / 3  # places within a pixel at which a star is sampled
+
+
+def frame_of(sci, dq=None, header=None) -> Frame:
+    level, noise = robust_background(sci)
+    dq = np.zeros(sci.shape, DQ_DTYPE) if dq is None else dq
+    err = np.full(sci.shape, noise, np.float32)
+    return Frame(Path("frame.fits"), 0, sci, err, dq, "electron", "electron", level, noise, header=header)
+
+
+def star_field(rng, fwhm_px, *, axis_ratio=1.0, angle=0.5, n_stars=40, shape=(300, 320), peak=3000.0):
+    """Gaussian stars that the pixels integrate; their places."""
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    major = fwhm_px / 2.3548 / np.sqrt(axis_ratio)
+    places = np.column_stack([rng.uniform(12, shape[1] - 12, n_stars), rng.uniform(12, shape[0] - 12, n_stars)])
+    sci = np.zeros(shape)
+    for cx, cy in places:
+        part = (slice(max(int(cy) - 30, 0), int(cy) + 31), slice(max(int(cx) - 30, 0), int(cx) + 31))
+        for dy in _FINE:
+            for dx in _FINE:
+                u, v = x[part] - cx + dx, y[part] - cy + dy
+                along, across = u * np.cos(angle) + v * np.sin(angle), v * np.cos(angle) - u * np.sin(angle)
+                radius2 = (along / major) ** 2 + (across / (axis_ratio * major)) ** 2
+                sci[part] += peak / len(_FINE) ** 2 * np.exp(-radius2 / 2)
+    sci = rng.poisson(sci + LEVEL - 25) + rng.normal(25, 5, shape)
+    return sci.astype(np.float32), places
+
+
+def with_single_hits(sci, rng, n=150):
+    """Hot pixels, hits of two pixels, and straight tracks: all sharper than any star."""
+    sci = sci.copy()
+    for number in range(n):
+        y, x = rng.integers(15, np.array(sci.shape) - 15)
+        for step in range((1, 2, 9)[number % 3]):
+            sci[y + (step if number % 2 else 0), x + step] += rng.uniform(500, 5000)
+    return sci
+
+
+# ---- the point-spread function ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("fwhm_px", [1.2, 1.6, 2.0, 3.0, 4.5, 6.0, 8.0])
+@pytest.mark.parametrize("hits", [False, True])
+def test_fwhm(rng, fwhm_px, hits):
+    sci, _ = star_field(rng, fwhm_px)
+    found = measure(frame_of(with_single_hits(sci, rng) if hits else sci))
+    as_pixels_see_it = np.hypot(fwhm_px, 2.3548 / np.sqrt(12))
+    assert found.fwhm_px == pytest.approx(as_pixels_see_it, rel=0.06)
+    assert found.ellipticity < 0.08
+
+
+@pytest.mark.parametrize(("axis_ratio", "angle"), [(0.7, 0.0), (0.5, 0.5), (0.5, 2.2), (0.35, 1.57)])
+def test_elongated_stars(rng, axis_ratio, angle):
+    sci, _ = star_field(rng, 3.5, axis_ratio=axis_ratio, angle=angle)
+    found = measure(frame_of(with_single_hits(sci, rng)))
+    assert found.ellipticity == pytest.approx(1 - axis_ratio, abs=0.08)
+    assert found.fwhm_px == pytest.approx(3.5, rel=0.1)
+
+
+def test_without_stars_there_is_no_fwhm(rng):
+    sci = rng.normal(LEVEL, NOISE, (200, 200)).astype(np.float32)
+    assert measure(frame_of(sci)).fwhm_px is None
+    assert measure(frame_of(with_single_hits(sci, rng))).fwhm_px is None  # whatever their number, hits are no stars
+
+
+def test_flagged_stars_are_not_measured(rng):
+    sci, places = star_field(rng, 3.0)
+    dq = np.zeros(sci.shape, DQ_DTYPE)
+    for x, y in np.rint(places).astype(int):
+        dq[y, x] = DQ.SATURATED
+    assert measure(frame_of(sci, dq)).fwhm_px is None
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 400), (21, 20), (60, 7)])
+def test_frames_too_small_to_measure(rng, shape):
+    found = measure(frame_of(rng.normal(LEVEL, NOISE, shape).astype(np.float32)))
+    assert found.fwhm_px is None
+    assert found.colour_pattern is None or np.prod(shape) >= 1600  # four times 400 pixels
+    assert all(value is None or np.isfinite(value) for value in asdict(found).values())
+    assert not source_pixels(frame_of(np.full(shape, LEVEL, np.float32) + rng.normal(0, 1, shape).astype("f4"))).all()
+
+
+def test_a_large_frame_is_sampled(rng):
+    sci, _ = star_field(rng, 2.2, n_stars=400, shape=(2400, 2300))
+    assert measure(frame_of(sci)).fwhm_px == pytest.approx(2.32, rel=0.03)
+
+
+# ---- the background --------------------------------------------------------------------------------------------------
+def test_independent_noise(rng):
+    found = measure(frame_of(star_field(rng, 3.0)[0]))
+    for name in ("noise_correlation_x", "noise_correlation_y", "noise_correlation_diagonal", "colour_pattern"):
+        assert abs(getattr(found, name)) < 0.04
+
+
+def test_correlated_noise(rng):
+    """The mean of two neighbours shares half of its variance with the next one."""
+    noise = rng.normal(0, NOISE, (301, 301)).astype(np.float32)
+    along_x = measure(frame_of((noise[1:, 1:] + noise[1:, :-1]) / 2 + 900))
+    assert along_x.noise_correlation_x == pytest.approx(0.5, abs=0.03)
+    assert along_x.noise_correlation_y == pytest.approx(0, abs=0.03)
+    both = measure(frame_of((noise[1:, 1:] + noise[1:, :-1] + noise[:-1, 1:] + noise[:-1, :-1]) / 4 + 900))
+    assert both.noise_correlation_y == pytest.approx(0.5, abs=0.03)
+    assert both.noise_correlation_diagonal == pytest.approx(0.25, abs=0.03)
+
+
+def bayer(sci):
+    """Light through red, green, green and blue filters."""
+    transmission = np.tile([[0.6, 1.0], [1.0, 0.8]], (sci.shape[0] // 2, sci.shape[1] // 2))
+    return (sci * transmission).astype(np.float32)
+
+
+def test_colour_pattern(rng):
+    sci, _ = star_field(rng, 3.0)
+    found = measure(frame_of(bayer(sci)))
+    assert found.colour_pattern > 1.0
+    rows = sci + np.where(np.arange(len(sci)) % 2, NOISE, 0)[:, None].astype(np.float32)
+    assert measure(frame_of(rows)).colour_pattern == pytest.approx(0.9, abs=0.15)  # read-out that differs by rows
+
+
+def test_a_gradient_is_no_pattern(rng):
+    sci, _ = star_field(rng, 3.0)
+    found = measure(frame_of(sci + np.linspace(0, 600, sci.shape[1], dtype=np.float32)))
+    assert found.colour_pattern < 0.05
+    assert abs(found.noise_correlation_x) < 0.06
+
+
+def test_crowding(rng):
+    sparse, crowded = (star_field(rng, 3.0, n_stars=n, peak=1000)[0] for n in (40, 1500))
+    assert measure(frame_of(sparse)).source_density == pytest.approx(40 / 96, rel=0.1)
+    assert measure(frame_of(crowded)).source_density > 4
+
+
+# ---- what looks like a source ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("fwhm_px", [1.2, 1.6, 3.0, 6.0])
+def test_stars_look_like_sources_and_hits_do_not(rng, fwhm_px):
+    sci, places = star_field(rng, fwhm_px)
+    hit = with_single_hits(sci, rng)
+    frame = frame_of(hit)
+    marked = source_pixels(frame)
+    x, y = np.rint(places).astype(int).T
+    assert marked[y, x].mean() > 0.95
+    y, x = np.indices(sci.shape)
+    away = np.all([np.hypot(x - cx, y - cy) > 3 * fwhm_px + 3 for cx, cy in places], axis=0)
+    hits = (hit != sci) & away
+    assert hits.sum() > 100
+    assert marked[hits].mean() < 0.1
+
+
+def test_sources_in_the_overscan_are_none(rng):
+    from pipeline.sky.headers import Section
+
+    sci, _ = star_field(rng, 3.0)
+    frame = replace(frame_of(sci), section=Section((0, 300), (100, 320)))
+    assert not source_pixels(frame)[:, :100].any()
+    assert source_pixels(frame)[:, 100:].any()
+
+
+# ---- against the range of training -----------------------------------------------------------------------------------
+def trained(name="fwhm_px", low=2.4, high=4.9, n_frames=60) -> Range:
+    return Range(name=name, words=name, unit="px", low=low, high=high, n_frames=n_frames)
+
+
+def test_what_is_outside():
+    assert outside({"fwhm_px": 3.0}, [trained()]) == {}
+    assert outside({"fwhm_px": 2.32}, [trained()]) == {}  # within the errors of measurement
+    assert outside({"fwhm_px": 1.6}, [trained()]) == {"fwhm_px": "FWHM of the stars 1.6 px (2.4 to 4.9)"}
+    assert outside({"fwhm_px": 7.0}, [trained()]) == {"fwhm_px": "FWHM of the stars 7 px (2.4 to 4.9)"}
+    assert outside({"fwhm_px": None}, [trained()]) == {}
+    assert outside({"fwhm_px": 1.6}, []) == {}
+    assert outside({"ellipticity": 0.0}, [trained("ellipticity", 0.05, 0.1)]) == {}  # rounder stars do no harm
+
+
+def test_few_frames_leave_a_wide_margin():
+    assert outside({"fwhm_px": 1.9}, [trained(low=2.4, high=4.9, n_frames=5)]) == {}
+    assert outside({"fwhm_px": 1.9}, [trained(low=2.4, high=4.9, n_frames=50)])
+
+
+def test_every_quantity_is_measured(rng):
+    assert [quantity.name for quantity in QUANTITIES] == list(asdict(measure(frame_of(star_field(rng, 3.0)[0]))))
+
+
+class Suspicious:
+    """A stand-in for a network that takes whatever is 10 sigma above the background for a defect."""
+
+    columns = get_spec("denoise").columns
+    size_multiple = 1
+    ranges = (trained(), trained("colour_pattern", 0.0, 0.03))
+
+    def predict(self, batch):
+        level, noise = (batch.events[name][:, None, None].astype(np.float32) for name in ("level", "noise"))
+        sci = batch.images[:, 0]
+        defect = ~(sci < level + 10 * noise)
+        return {
+            "restored": np.where(defect, level, sci + 1).astype(np.float32),
+            "restored_err": np.broadcast_to(noise / 2, sci.shape).astype(np.float32),
+            "defect_probability": defect.astype(np.float32),
+        }
+
+    def flags(self, planes, dq, noise, kept=None):
+        return get_decoder("denoise").flags(planes, dq, noise, kept)
+
+
+def test_sharp_stars_are_left_alone_and_named(rng):
+    sci, places = star_field(rng, 1.6)
+    frame = frame_of(with_single_hits(sci, rng))
+    result = restore_frame(frame, Suspicious())
+    x, y = np.rint(places).astype(int).T
+    kept = ~has(result.dq[y, x], DQ.RESTORED)
+    assert np.count_nonzero(~kept) <= 2
+    assert np.array_equal(result.sci[y, x][kept], frame.sci[y, x][kept])
+    assert np.array_equal(result.err[y, x][kept], frame.err[y, x][kept])
+    assert has(result.dq[y, x][kept], DQ.LOW_CONFIDENCE).mean() > 0.9
+    assert has(result.dq, DQ.RESTORED).sum() > 200  # the hits are still replaced
+    [warning] = result.warnings
+    assert "unlike the frames that the model was trained on: FWHM of the stars 1.7" in warning
+    assert f"{result.n_kept} pixels that look like sources keep their values" in warning
+
+
+def test_known_defects_are_replaced_in_sources_too(rng):
+    sci, places = star_field(rng, 1.6)
+    dq = np.zeros(sci.shape, DQ_DTYPE)
+    x, y = np.rint(places[0]).astype(int)
+    dq[y, x + 1] = DQ.HOT
+    assert has(restore_frame(frame_of(sci, dq), Suspicious()).dq[y, x + 1], DQ.RESTORED)
+
+
+def test_a_result_may_be_forced_or_refused(rng):
+    frame = frame_of(star_field(rng, 1.6)[0])
+    forced = restore_frame(frame, Suspicious(), outside_range="apply")
+    assert has(forced.dq, DQ.RESTORED).sum() > 100
+    assert forced.n_kept == 0
+    assert "its result is applied everywhere" in forced.warnings[0]
+    with pytest.raises(InputFileError, match=r"frame\.fits: unlike the frames .*FWHM of the stars 1\.7.*outside_range"):
+        restore_frame(frame, Suspicious(), outside_range="refuse")
+
+
+def test_a_frame_within_the_range_is_restored_as_without_it(rng):
+    frame = frame_of(star_field(rng, 3.0)[0])
+    unknown = Suspicious()
+    unknown.ranges = ()
+    one, two = restore_frame(frame, Suspicious()), restore_frame(frame, unknown)
+    assert one.warnings == two.warnings == ()
+    assert one.sci.tobytes() == two.sci.tobytes()
+    assert one.dq.tobytes() == two.dq.tobytes()
+    assert (one.statistics is None, two.statistics is None) == (False, True)
+
+
+def test_a_colour_mosaic_is_refused(rng):
+    sci = bayer(star_field(rng, 3.0)[0])
+    with pytest.raises(InputFileError, match=r"is a colour mosaic: its background differs by .* split it into its col"):
+        compare(frame_of(sci), Suspicious.ranges, "keep_sources")
+    with pytest.raises(InputFileError, match=r"is a colour mosaic \(BAYERPAT = RGGB\)"):
+        compare(frame_of(sci, header={"BAYERPAT": "RGGB"}), Suspicious.ranges, "refuse")
+    assert "differences of the background" in compare(frame_of(sci), Suspicious.ranges, "apply").warnings[0]
+
+
+def test_a_card_of_a_mosaic_is_named_though_the_sky_is_grey(rng):
+    sci = star_field(rng, 3.0)[0]
+    compared = compare(frame_of(sci, header={"BAYERPAT": "GBRG"}), Suspicious.ranges, "keep_sources")
+    assert "colour mosaic (BAYERPAT = GBRG)" in compared.warnings[0]
+    assert compared.kept.any()
+    assert compare(frame_of(sci, header={"BAYERPAT": "NONE"}), Suspicious.ranges, "keep_sources").warnings == ()
+
+
+# ---- simulated frames, with cosmic rays of every kind ----------------------------------------------------------------
+@pytest.fixture(scope="module")
+def simulated_frames(tmp_path_factory):
+    """Ingested frames and truths by the FWHM of their stars."""
+    folder, frames = tmp_path_factory.mktemp("frames"), {}
+    for fwhm_px in (1.6, 2.0, 3.0, 4.5):
+        cfg = parse_config({"sky": {"shape": [384, 384], "fwhm_px": [fwhm_px, fwhm_px]}, "seed": 7})
+        raw, out = folder / f"raw_{fwhm_px}.fits", folder / f"frame_{fwhm_px}.fits"
+        ingest_frame(simulate_sky(cfg, 1, raw), out, cfg.ingest.sky)
+        frames[fwhm_px] = read_frame(out), read_truth(truth_path(out))
+    return frames
+
+
+def test_stars_of_simulated_frames_are_told_from_cosmic_rays(simulated_frames):
+    for fwhm_px, (frame, truth) in simulated_frames.items():
+        found = measure(frame)
+        assert 1.02 * fwhm_px < found.fwhm_px < 1.3 * fwhm_px  # the pixel, and the wings of a Moffat profile
+        assert found.ellipticity < 0.1
+        x, y = (np.rint(truth.stars[name]).astype(int) for name in "xy")
+        inside = (x >= 5) & (y >= 5) & (x < 379) & (y < 379)
+        x, y = x[inside], y[inside]
+        seen = (truth.clean_e[y, x] - frame.level > 10 * frame.noise) & (truth.dq[y, x] == 0)
+        assert source_pixels(frame)[y, x][seen].mean() > 0.9
+        bare = has(truth.dq, DQ.COSMIC_RAY) & (truth.clean_e - frame.level < 3 * frame.noise)
+        assert source_pixels(frame)[bare].mean() < 0.4
