@@ -8,6 +8,7 @@ have changed between versions. A merged file keeps its runs, each with its own s
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from pipeline.camera.dl1 import DL1Writer, EventChunk, ShowerDistribution, Simul
 from pipeline.camera.dl1.columns import quantity, text
 from pipeline.camera.dl1.coordinates import circular_median_rad, finite_median
 from pipeline.camera.dl1.instrument import read_subarray
+from pipeline.camera.event_types import SHOWER, UNKNOWN, reasons_of_types
 from pipeline.camera.geometry import Camera
 from pipeline.camera.hillas import image_parameters
 from pipeline.camera.merged_runs import Run, split_runs
-from pipeline.errors import InputFileError
+from pipeline.config import CameraIngestConfig
+from pipeline.errors import InputFileError, UserError
 from pipeline.files import atomic_output, check_free
 from pipeline.hdf5 import dataset, hdf5_errors, open_hdf5, read_columns
 
@@ -36,8 +39,9 @@ _THROWN = "simulation/thrown_event_distribution"
 _CHUNK = 512
 _MAX_UNIX_S = 4.1e9  # the year 2100; later ones are no times
 _FAR_ROWS = 32  # rows further apart are read separately
+# What numbers and text of a damaged file make numpy raise; what HDF5 raises is taken care of where the file is opened.
+_FAULTS = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError, MemoryError)
 _ID_COLUMNS = ("obs_id", "event_id", "tel_id")
-_FIRST_SHOWER_TYPE = 16  # ctapipe's EventType: lower ones are flat fields, pedestals and other calibration
 # Column, unit wanted, and the unit where the file gives none.
 _TRUTH = {
     "true_energy_tev": ("mc_energy", "TeV", "TeV"),
@@ -56,7 +60,8 @@ WITHOUT_IMAGES = "image parameters without the images; make it again with r0_to_
 def convert(path: str | Path, out: str | Path, force: bool = False) -> dict[str, Any]:
     """Write the images of an lstchain DL1 file as ctapipe DL1 v7.1.0.
 
-    Calibration events are skipped and counted. The values that lstchain gave to unusable pixels are kept.
+    All events keep their type, so that flat fields and pedestals are counted and left out later. The values that
+    lstchain gave to unusable pixels are kept.
 
     Returns
     -------
@@ -70,7 +75,7 @@ def convert(path: str | Path, out: str | Path, force: bool = False) -> dict[str,
     """
     path, out = Path(path), check_free(out, force=force)
     with open_hdf5(path) as file:
-        source = _Source(file, path)
+        source = _read(file, path)
         stamped = provenance.stamp(
             "ingest", input=path.name, input_sha256=provenance.sha256_file(path), warnings=source.warnings
         )
@@ -81,6 +86,17 @@ def convert(path: str | Path, out: str | Path, force: bool = False) -> dict[str,
     if source.warnings:
         counts["warnings"] = source.warnings
     return counts
+
+
+def _read(file: h5py.File, path: Path) -> "_Source":
+    """All of a file but its images."""
+    try:
+        return _Source(file, path)
+    except UserError:
+        raise
+    except _FAULTS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputFileError(f"{path} is damaged, or no lstchain DL1: {reason}; copy or make it again") from error
 
 
 class _Source:
@@ -98,7 +114,8 @@ class _Source:
         self._telescopes, self._positions_m = read_subarray(file, path)
         self._ids = self._read_ids()
         self._check_images()
-        self._event_type = self._integers("event_type", 32)
+        types = self._integers("event_type", SHOWER)
+        self._event_type = np.where(types == -1, UNKNOWN, types)  # -1 is not among the types of ctapipe
         self._time_s = self._times()
         self._alt_rad, self._az_rad = self._pointings()
         self._truth = self._read_truth()
@@ -107,6 +124,7 @@ class _Source:
             self.warnings.append(
                 f"{n_unknown} of {len(self._time_s)} images have no trigger_time; 1970-01-01 is written as theirs"
             )
+        self._subarray = self._read_subarray()
         self._settings = self._read_settings() if self._simulated else {}
         self._thrown = self._read_thrown() if self._simulated else {}
 
@@ -115,7 +133,8 @@ class _Source:
         ids = read_columns(self._file, IMAGES, dict.fromkeys(_ID_COLUMNS, "integer"))
         if not len(ids["obs_id"]):
             raise InputFileError(f"{self._path} holds no images")
-        others = read_columns(self._file, PARAMETERS, dict.fromkeys(("event_id", "tel_id"), "integer"))
+        names = [name for name in _ID_COLUMNS if self._has(name)]
+        others = read_columns(self._file, PARAMETERS, dict.fromkeys(names, "integer"))
         if any(not np.array_equal(ids[name], other) for name, other in others.items()):
             raise InputFileError(f"{self._path}: its images and its parameters are not of the same events")
         if max(int(column.max()) for column in ids.values()) > np.iinfo(np.int64).max:
@@ -208,29 +227,26 @@ class _Source:
 
     # ---- the product -------------------------------------------------------------------------------------------------
     def write(self, target: Path, stamped: Mapping[str, Any]) -> dict[str, Any]:
-        """Write all showers; the counts of `convert`."""
-        is_shower = self._event_type >= _FIRST_SHOWER_TYPE
-        if not is_shower.any():
-            raise InputFileError(f"{self._path} holds no showers: its {len(is_shower)} images are calibration events")
+        """Write all images with the types of their events; the counts of `convert`."""
         first, *others = self._runs
         largest = max(run.obs_id for run in self._runs)
         with DL1Writer(
             target,
-            self._subarray(),
+            self._subarray,
             **self._start_of(first),
             provenance=stamped,
             obs_id_type="i4" if largest <= np.iinfo(np.int32).max else "i8",
         ) as writer:
-            self._write_run(writer, first, is_shower)
+            self._write_run(writer, first)
             for run in others:
                 writer.start_run(**self._start_of(run))
-                self._write_run(writer, run, is_shower)
+                self._write_run(writer, run)
             if not self._simulated:
                 for tel_id in np.unique(self._ids["tel_id"]).tolist():
                     self._write_pointing(writer, tel_id)
             counts = {"n_events": writer.n_events, "n_images": writer.n_images}
-        n_calibration = int(np.count_nonzero(~is_shower))
-        notes = [f"{n_calibration} calibration events skipped"] if n_calibration else []
+        reasons = Counter(reasons_of_types(self._event_type, CameraIngestConfig().event_types).tolist())
+        notes = [f"{count} images are of no shower: {reason}" for reason, count in sorted(reasons.items()) if reason]
         return counts | {"n_telescopes": len(self._telescopes), "notes": [*notes, *self.notes]}
 
     def _start_of(self, run: Run) -> dict[str, Any]:
@@ -242,8 +258,8 @@ class _Source:
             "simulation": self._settings[run.obs_id] if self._simulated else None,
         }
 
-    def _write_run(self, writer: DL1Writer, run: Run, is_shower: np.ndarray) -> None:
-        for part in self._parts(run.rows[is_shower[run.rows]]):
+    def _write_run(self, writer: DL1Writer, run: Run) -> None:
+        for part in self._parts(run.rows):
             writer.append(self._chunk(part))
         if run.obs_id in self._thrown:
             writer.write_shower_distribution(self._thrown[run.obs_id])
@@ -281,15 +297,16 @@ class _Source:
             data = np.concatenate([self._images[piece[0] : piece[-1] + 1][piece - piece[0]] for piece in pieces])
         return data[np.argsort(order, kind="stable")]
 
-    def _subarray(self) -> Subarray:
+    def _read_subarray(self) -> Subarray:
         from astropy.coordinates import EarthLocation
 
         layout = self._file[schema.LAYOUT].attrs
         name = text(layout.get("SUBARRAY", "unknown"))
         keys = [f"reference_itrs_{axis}" for axis in "xyz"]
-        if not all(key in layout for key in keys):  # simulations omit it
+        place_m = [float(layout.get(key, math.nan)) for key in keys]
+        if not all(map(math.isfinite, place_m)):  # simulations omit it
             return Subarray(name, self._telescopes, self._positions_m)
-        place = EarthLocation.from_geocentric(*(float(layout[key]) for key in keys), unit="m").geodetic
+        place = EarthLocation.from_geocentric(*place_m, unit="m").geodetic
         return Subarray(
             name, self._telescopes, self._positions_m, place.height.to_value("m"), place.lon.deg, place.lat.deg
         )

@@ -167,8 +167,8 @@ class _Work:
 
 # ---- the steps -------------------------------------------------------------------------------------------------------
 def _subtract_bias(work: _Work) -> None:
-    recipe = work.recipe("bias")
-    bias = build(recipe)
+    work.bias = work.recipe("bias")  # what darks and flats are freed of, whatever the frame's own state
+    bias = build(work.bias)
     done = subtracted_before(work.target.headers)
     if done is not None and not bias.subtracted_before and abs(bias.level) > max(rms_of_neighbours(bias.pixels), 1.0):
         work.warnings.append(
@@ -178,7 +178,6 @@ def _subtract_bias(work: _Work) -> None:
         return
     work.warnings += bias.warnings
     work.bad |= bias.bad
-    work.bias = recipe
     work.pixels = work.pixels - bias.pixels
     work.offset, work.zero_known, work.subtracted = 0.0, True, bias.level
     work.added_variance = work.added_variance + bias.noise**2

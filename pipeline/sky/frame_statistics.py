@@ -43,6 +43,8 @@ _SIGMA_TO_FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 _BACKGROUND_SIGMA = 4.0
 # Noise this many pixels apart counts as independent.
 _FAR_PX = 6
+# Fewer pixels do not give a correlation to 0.06, or a pattern to 0.1.
+_MIN_PIXELS = 1600
 # Share of the brightest pixels that does not count for the dynamic range.
 _BRIGHTEST = 1e-4
 
@@ -112,6 +114,8 @@ def source_pixels(frame: Frame) -> np.ndarray:
     is a source.
     """
     psf = _point_spread([_Window.of(frame, part) for part in _sampled(frame.sci[frame.exposed].shape)])
+    # Half of what the neighbours of the sharpest star have, one in the centre of its pixel.
+    least_lit = _LIT if psf is None else min(_LIT, float(np.exp(-0.5 / psf.minor_px**2)))
     mask = np.zeros(frame.shape, bool)
     exposed = mask[frame.exposed]
     height = exposed.shape[0]
@@ -120,7 +124,7 @@ def source_pixels(frame: Frame) -> np.ndarray:
         first, last = max(top - 2 * _REACH, 0), min(top + _WINDOW_PX + 2 * _REACH, height)
         window = _Window.of(frame, (slice(first, last), slice(None)))
         y, x, lit = _peaks(window.snr, _SOURCE_SNR)
-        like_source = lit > _LIT
+        like_source = lit > least_lit
         if psf is not None:
             like_source &= _not_sharper(window, y, x, psf)
         _mark(exposed[first:last], y[like_source], x[like_source], window.snr, psf)
@@ -398,7 +402,7 @@ def _variance_of_difference(windows: list[_Window], step: tuple[int, int]) -> fl
         difference = (window.raw[one] - window.raw[other])[both]
         parts.append(difference - difference.mean() if difference.size else difference)
     difference = np.concatenate(parts)
-    if difference.size < 100:
+    if difference.size < _MIN_PIXELS:
         return 0.0
     spread = 1.4826 * np.median(np.abs(difference))
     kept = difference[np.abs(difference) <= 3 * spread]
@@ -412,7 +416,7 @@ def _colour_pattern(windows: list[_Window]) -> float | None:
         for column in (0, 1):
             phase = (slice(row, None, 2), slice(column, None, 2))
             values = np.concatenate([window.snr[phase][window.valid[phase]] for window in windows])
-            if values.size < 100:
+            if values.size < _MIN_PIXELS / 4:
                 return None
             kept = values[np.abs(values - np.median(values)) < _BACKGROUND_SIGMA]
             means.append(float(kept.mean()))

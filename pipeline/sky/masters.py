@@ -111,7 +111,7 @@ class Master:
 
 
 # ---- combination -----------------------------------------------------------------------------------------------------
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)  # bias, dark and flat of one chip
 def build(recipe: Recipe) -> Master:
     """Read, check and combine the files of one kind.
 

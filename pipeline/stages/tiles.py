@@ -94,7 +94,7 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
     recipe = ImageRecipe.of(cfg.tiles.camera)
     rejected: Counter[str] = Counter()
     with DL1File(path, cfg.ingest.camera.event_types) as file:
-        warnings = file.check()
+        warnings = file.check() + (file.unknown_pointings() if file.has_truth else [])
         identity = chosen_camera(file, cfg.tiles.camera.camera)
         other = sum(file.n_images_of(t) for t in file.tel_ids if file.telescopes[t].identity != identity)
         stamped = provenance.stamp(

@@ -123,12 +123,15 @@ def test_simulated_file(tmp_path):
 def test_observed_file(tmp_path):
     path, image = write_lstchain(tmp_path / "obs.h5", simulated=False)
     counts = convert(path, tmp_path / "obs.dl1.h5")
-    assert counts["n_images"] == 11
-    assert counts["notes"] == ["1 calibration events skipped"]
+    assert counts["n_images"] == 12
+    assert counts["notes"] == ["1 images are of no shower: event type flat field"]
     with DL1File(tmp_path / "obs.dl1.h5") as file:
         assert not file.has_truth
         assert file.pointing == pytest.approx(np.degrees((1.2, 3.0 + 5.5e-4)), abs=1e-4)
-        np.testing.assert_array_equal(next(file.chunks()).image, np.delete(image, 3, axis=0))
+        chunk = next(file.chunks())
+    np.testing.assert_array_equal(chunk.image, image)
+    assert chunk.event_type.tolist() == [0 if place == 3 else 32 for place in range(12)]
+    assert chunk.left_out.tolist() == ["event type flat field" if place == 3 else "" for place in range(12)]
     with h5py.File(tmp_path / "obs.dl1.h5") as raw:
         drive = raw["/dl0/monitoring/telescope/pointing/tel_001"]
         assert drive["azimuth"] == pytest.approx(3.0 + 1e-4 * np.arange(12))
@@ -154,11 +157,11 @@ def test_ctapipe_reads_it(tmp_path, simulated):
     assert table["hillas_intensity"][0] == pytest.approx(image[0][image[0] > 10].sum())
     with EventSource(tmp_path / "out.dl1.h5") as source:
         events = list(source)
-    assert len(events) == (12 if simulated else 11)
+    assert len(events) == 12
     if not simulated:
         # The drive's position at the time of each event.
         azimuth = events[5].monitoring.tel[1].pointing.azimuth.to_value("rad")
-        assert azimuth == pytest.approx(3.0 + 6e-4, abs=1e-7)
+        assert azimuth == pytest.approx(3.0 + 5e-4, abs=1e-7)
 
 
 def replace(path, name, **columns):
@@ -179,9 +182,9 @@ def replace(path, name, **columns):
     [
         (_IMAGES, {"image_mask": None}, r"image/LST_LSTCam lacks the column image_mask"),
         (_IMAGES, {"event_id": 5}, "are not of the same events"),
+        (_IMAGES, {"obs_id": 8}, "are not of the same events"),
         (_LAYOUT, {"camera_index": -1}, r"camera number -1 \(geometry_-1\) cannot be read"),
         (_PARAMETERS, {"alt_tel": None}, "parameters/LST_LSTCam lacks the column alt_tel"),
-        (_PARAMETERS, {"event_type": 0}, "holds no showers: its 12 images are calibration events"),
         (_LAYOUT, {"tel_id": 3}, "images of telescope 1, which the file does not describe"),
     ],
 )
@@ -351,13 +354,13 @@ def test_large_numbers_are_kept(tmp_path):
     path, _ = write_lstchain(tmp_path / "in.h5", simulated=False)
     event_id = 2**40 + np.arange(N_EVENTS)
     replace(path, _IMAGES, obs_id=2**33 + 1, event_id=event_id)
-    replace(path, _PARAMETERS, event_id=event_id)
+    replace(path, _PARAMETERS, obs_id=2**33 + 1, event_id=event_id)
     convert(path, tmp_path / "out.dl1.h5")
     with DL1File(tmp_path / "out.dl1.h5") as file:
         assert file.obs_ids == [2**33 + 1]
         chunk = next(file.chunks())
-    assert chunk.obs_id.tolist() == [2**33 + 1] * 11
-    assert chunk.event_id.tolist() == np.delete(event_id, 3).tolist()
+    assert chunk.obs_id.tolist() == [2**33 + 1] * 12
+    assert chunk.event_id.tolist() == event_id.tolist()
 
 
 # ---- pointings and times ---------------------------------------------------------------------------------------------
@@ -392,9 +395,23 @@ def test_missing_times(tmp_path):
     text = "2 of 12 images have no trigger_time; 1970-01-01 is written as theirs"
     assert convert(path, tmp_path / "out.dl1.h5")["warnings"] == [text]
     with EventSource(tmp_path / "out.dl1.h5", focal_length_choice="EQUIVALENT") as source:
-        assert len(list(source)) == 11
+        assert len(list(source)) == 12
         (block,) = source.observation_blocks.values()
         assert block.actual_start_time.unix == pytest.approx(1.6e9, abs=1)  # not 1970
+
+
+def test_settings_that_are_no_numbers(tmp_path):
+    path, _ = write_lstchain(tmp_path / "in.h5", simulated=True)
+    with h5py.File(path, "r+") as file:
+        rows = file[_RUN][:]
+        del file[_RUN]
+        dtype = [(name, "S8" if name == "n_showers" else rows.dtype[name]) for name in rows.dtype.names]
+        text = np.zeros(len(rows), dtype)
+        for name in rows.dtype.names:
+            text[name] = b"many" if name == "n_showers" else rows[name]
+        file[_RUN] = text
+    with pytest.raises(InputFileError, match="is damaged, or no lstchain DL1: invalid literal for int"):
+        convert(path, tmp_path / "out.dl1.h5")
 
 
 def test_truth_without_the_settings_of_the_simulation(tmp_path):
@@ -424,3 +441,16 @@ def test_real_files(data_dir, tmp_path, name, simulated):
         assert found["hillas_length"] == pytest.approx(parameters["length"], rel=1e-4)
         assert found["hillas_width"] == pytest.approx(parameters["width"], rel=1e-4)
         assert found["leakage_intensity_width_1"] == pytest.approx(parameters["leakage_intensity_width_1"], rel=1e-5)
+
+
+def test_a_type_of_minus_one_is_unknown_and_used(tmp_path):
+    from ctapipe.io import EventSource
+
+    path, _ = write_lstchain(tmp_path / "in.h5", simulated=False)
+    replace(path, _PARAMETERS, event_type=-1)
+    convert(path, tmp_path / "out.dl1.h5")
+    with DL1File(tmp_path / "out.dl1.h5") as file:
+        assert file.event_types() == {"unknown": 12}
+        assert set(next(file.chunks()).left_out.tolist()) == {""}
+    with EventSource(tmp_path / "out.dl1.h5", focal_length_choice="EQUIVALENT") as source:
+        assert {event.trigger.event_type.name for event in source} == {"UNKNOWN"}

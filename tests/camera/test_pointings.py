@@ -76,6 +76,7 @@ def test_reports_that_are_not_finite_are_left_out(path):
     assert read(path) == pytest.approx(np.repeat([0, math.cos(math.radians(69))], 6), abs=1e-3)
     with DL1File(path) as file:
         assert file.pointing == pytest.approx((69.0, 170.5))
+        assert file.unknown_pointings() == []
 
 
 def test_two_runs_in_one_old_file_have_their_own_pointings(path):
@@ -123,6 +124,8 @@ def test_without_a_pointing_offsets_are_nan(path, how):
     assert np.isnan(read(path)).all()
     with DL1File(path) as file:
         assert file.pointing is None
+        expected = "run 7 gives no pointing of telescope 1, 2: angles to the pointing are NaN"
+        assert file.unknown_pointings() == [expected]
 
 
 def test_two_pointings_of_one_run_are_refused(path):

@@ -190,6 +190,9 @@ def test_a_bias_is_not_subtracted_twice_from_the_frame(night, calibrated):
     frame, warnings = calibrated(files, "bias")
     assert any("the bias frames are not used: the card BIASCOR" in text for text in warnings)
     assert frame.level == pytest.approx(0.85 * SKY + 50, rel=0.1)
+    frame, _ = calibrated(files, "bias", "dark", "flat")  # dark and flat are raw: they still have theirs
+    assert np.median(frame.sci[40:56, 40:56]) == pytest.approx(LIGHT * SKY, rel=0.01)
+    assert np.median(frame.sci[:16, :16]) == pytest.approx(LIGHT * SKY, rel=0.015)
 
 
 def test_saturation_is_what_is_left_of_it(night, calibrated):

@@ -97,6 +97,7 @@ def test_flagged_stars_are_not_measured(rng):
 def test_frames_too_small_to_measure(rng, shape):
     found = measure(frame_of(rng.normal(LEVEL, NOISE, shape).astype(np.float32)))
     assert found.fwhm_px is None
+    assert found.colour_pattern is None or np.prod(shape) >= 1600  # four times 400 pixels
     assert all(value is None or np.isfinite(value) for value in asdict(found).values())
     assert not source_pixels(frame_of(np.full(shape, LEVEL, np.float32) + rng.normal(0, 1, shape).astype("f4"))).all()
 

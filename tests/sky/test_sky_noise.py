@@ -159,6 +159,16 @@ def test_electrons_per_second(sky_e, electrons, write_fits):
     assert peak_snr(frame) == pytest.approx(PEAK_SNR, rel=0.05)
 
 
+def test_rates_without_a_unit_whose_sky_was_subtracted(electrons, write_fits):
+    pixels = ((electrons - SKY_E) / 0.25 / 600).astype(np.float32)
+    frame = read_frame(write_fits(pixels=pixels, EGAIN=0.25, EXPTIME=600.0))
+    assert frame.unit == "adu"
+    assert said(
+        frame, "less than that of any camera", "150 electron per adu, which the gain gives if the pixels are rates"
+    )
+    assert peak_snr(frame) == pytest.approx(PEAK_SNR, rel=0.03)
+
+
 def test_resampled_pixels_have_their_measured_noise(rng, write_fits):
     pixels = gaussian_filter(rng.normal(SKY_E, NOISE_E, (N, N)), 0.7).astype(np.float32)
     frame = read_frame(write_fits(pixels=pixels, BUNIT="electron", RDNOISE=5.0))

@@ -20,6 +20,8 @@ from pipeline.config import Config, parse_config
 from pipeline.errors import UserError
 from pipeline.inputs.base import Range
 from pipeline.sky.cards import warnings_in
+from pipeline.sky.frames import read_frame
+from pipeline.sky.ingest import ingest_frame
 from pipeline.stages.predict import predict
 
 HEAD_OF_RECORD = ["file", "obs_id", "event_id", "tel_id", "event_type", "camera", "valid"]
@@ -265,6 +267,17 @@ def test_warnings_about_a_frame_reach_record_status_product_and_sidecar(folder, 
     with fits.open(tmp_path / "out.fits") as hdus:
         assert hdus[0].header["LPNWARN"] == 1
         assert warnings_in(hdus[0].header["HISTORY"]) == [text]
+
+
+def test_a_product_of_an_ingested_frame_is_no_changed_frame(folder, tmp_path):
+    pixels = np.round(np.random.default_rng(0).normal(1100, 15, (90, 110))).astype(np.uint16)
+    header = fits.Header({"GAIN": 1.0, "RDNOISE": 5.0, "BIASLVL": 900.0})
+    fits.PrimaryHDU(pixels, header).writeto(tmp_path / "raw.fits")
+    ingest_frame(tmp_path / "raw.fits", tmp_path / "ingested.fits", CFG.ingest.sky)
+    predict(CFG, [tmp_path / "ingested.fits"], [folder / "denoise"], tmp_path / "out.fits")
+    again = read_frame(tmp_path / "out.fits")
+    assert (again.unit, again.gain_e_per_adu) == ("electron", None)
+    assert not any("are not those that lightpool ingested" in text for text in again.warnings)
 
 
 def test_a_frame_unlike_those_of_training_is_named_everywhere(folder, tmp_path, caplog):

@@ -291,6 +291,19 @@ class DL1File:
         truth["true_offset_deg"] = offset_deg(truth["true_alt_deg"], truth["true_az_deg"], alt0_deg, az0_deg)
         return truth
 
+    def unknown_pointings(self) -> list[str]:
+        """A sentence for each run in which a telescope with images has no pointing."""
+        by_run: dict[int, list[int]] = {}
+        with hdf5_errors(self.path):
+            for tel_id in self.tel_ids:
+                alt, _ = self._pointings.of(tel_id, self.events.obs_id, self.events.time_s)
+                for run in np.unique(self.events.obs_id[np.isnan(alt)]).tolist():
+                    by_run.setdefault(run, []).append(tel_id)
+        return [
+            f"run {run} gives no pointing of telescope {', '.join(map(str, tel_ids))}: angles to the pointing are NaN"
+            for run, tel_ids in by_run.items()
+        ]
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

@@ -22,7 +22,7 @@ from pipeline.camera.dl2.layout import (
     telescope_rows,
 )
 from pipeline.camera.dl2.selection import Selection, select
-from pipeline.camera.dl2.tables import copy_attributes, create_table, make_groups, take_rows
+from pipeline.camera.dl2.tables import copy_attributes, create_table, make_groups, take_rows, take_whole
 from pipeline.errors import InputFileError
 from pipeline.hdf5 import dataset, hdf5_errors, open_file, open_hdf5, read_columns
 
@@ -259,9 +259,7 @@ def _take_over(source: Any, out: Any, selection: Selection, tel_ids: np.ndarray)
     """Everything but pixels: what belongs to the file as it is, what belongs to events and images by their keys."""
     held = contents.contents_of(source)
     for path in held.of_file:
-        make_groups(source, out, path.rpartition("/")[0])
-        with hdf5_errors(source.filename):
-            source.copy(source[path], out, name=path)
+        take_whole(source[path], out, path)
     column = np.searchsorted(tel_ids, selection.image_tel_id, sorter=np.argsort(tel_ids))
     column = np.argsort(tel_ids)[column]
 

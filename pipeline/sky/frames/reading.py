@@ -93,7 +93,7 @@ def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path, r
     )
     if as_ingested and given is not None:
         return replace(frame, err=given)
-    return checked_uncertainty(frame, given, strict=cards.LEVEL.keyword in searched.header)
+    return checked_uncertainty(frame, given, strict=_is_changed(searched) and not _is_restored(searched))
 
 
 # ---- as lightpool has ingested it ------------------------------------------------------------------------------------
@@ -103,6 +103,16 @@ def _is_as_ingested(searched: Cards, pixels: np.ndarray) -> bool:
     if written is None or cards.LEVEL.keyword not in searched.header:
         return False
     return written.text == fingerprint(pixels) and None not in _background_cards(searched)
+
+
+def _is_changed(searched: Cards) -> bool:
+    """Whether a frame that is not as ingested was ingested once."""
+    return cards.LEVEL.keyword in searched.header
+
+
+def _is_restored(searched: Cards) -> bool:
+    """Whether lightpool itself has changed the pixels since, by a prediction."""
+    return cards.LEVEL_BEFORE.keyword in searched.header
 
 
 def _background_cards(searched: Cards) -> tuple[float | None, float | None]:
@@ -149,8 +159,10 @@ def _foreign(
     path: Path,
     remarks: Remarks,
 ) -> Frame:
-    changed = cards.LEVEL.keyword in searched.header
-    if changed:
+    changed = _is_changed(searched)
+    if changed and _is_restored(searched):
+        remarks.note("the pixels are restored ones; level, noise and saturation are measured again")
+    elif changed:
         remarks.warn(
             f"the pixels are not those that lightpool ingested ({cards.SUM.keyword} differs): its cards are not used; "
             "level, noise and saturation are measured again"

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.sky.background import BoxNoise, box_noise
 from pipeline.sky.frames.frame import Frame
 from pipeline.sky.frames.scale import LEAST_NOISE_E, LEVEL_SIGMA, MODEL_FACTOR
-from pipeline.sky.headers import find_exposure
+from pipeline.sky.headers import find_exposure, find_gain
 from pipeline.sky.remarks import Remarks
 
 # An uncertainty that came with the frame is not believed if the noise of the pixels is larger by the first, or smaller
@@ -114,20 +114,25 @@ def _effective_gain(frame: Frame) -> float | None:
 
 
 def _variance_without_gain(frame: Frame, remarks: Remarks) -> np.ndarray | None:
-    effective = _effective_gain(frame) if frame.gain_contradicted else None
+    effective, because = None, ""
+    if frame.gain_contradicted:
+        effective, because = _effective_gain(frame), "the noise of the background gives if zero means no light"
+    if frame.gain_contradicted and effective is None:
+        gain = None if frame.searched is None else find_gain(frame.searched, Remarks())
+        effective = None if gain is None or frame.noise * gain.value > LEAST_NOISE_E else _of_rates(frame, gain.value)
+        because = "the gain gives if the pixels are rates per second of exposure"
     if effective is None:
         remarks.note("uncertainty is the measured background noise alone: without a gain, photon noise is not known")
         return None
-    remarks.warn(
-        f"photon noise of sources is that of {effective:.3g} electron per {frame.unit}, which the noise of the "
-        "background gives if zero means no light"
-    )
+    remarks.warn(f"photon noise of sources is that of {effective:.3g} electron per {frame.unit}, which {because}")
     return _with_sources(frame, effective)
 
 
 def _variance_of_averages(frame: Frame, expected: float, remarks: Remarks) -> np.ndarray | None:
     """The pixels have less noise than electrons would have."""
-    effective = _effective_gain(frame) or _seconds_of_rates(frame, expected)
+    effective = _effective_gain(frame)
+    if effective is None and frame.noise < _RATE_SHARE * expected:
+        effective = _of_rates(frame, 1.0)
     remarks.warn(
         f"uncertainty is the measured background noise {frame.noise:.3g}, where photon statistics and read noise give "
         f"{expected:.3g}: the pixels are averaged, resampled or not counts, or their zero point is wrong; photon noise "
@@ -136,13 +141,13 @@ def _variance_of_averages(frame: Frame, expected: float, remarks: Remarks) -> np
     return None if effective is None else _with_sources(frame, max(effective, 1.0))
 
 
-def _seconds_of_rates(frame: Frame, expected: float) -> float | None:
-    """Exposure time, if the pixels can be electrons per second: as counts, they have at least half the read noise."""
+def _of_rates(frame: Frame, gain: float) -> float | None:
+    """Electrons per unit, if the pixels can be rates: over the exposure, they have at least half the read noise."""
     exposure = None if frame.searched is None else find_exposure(frame.searched, Remarks())
-    if exposure is None or exposure.value <= 1 or frame.noise > _RATE_SHARE * expected:
+    if exposure is None or exposure.value <= 1:
         return None
-    counted = frame.noise * exposure.value
-    return exposure.value if counted >= max(0.5 * (frame.read_noise_e or 0.0), LEAST_NOISE_E) else None
+    electrons = gain * exposure.value
+    return electrons if frame.noise * electrons >= max(0.5 * (frame.read_noise_e or 0.0), LEAST_NOISE_E) else None
 
 
 def _variance_above_sky(frame: Frame, expected: float, remarks: Remarks) -> np.ndarray:
