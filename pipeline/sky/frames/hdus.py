@@ -28,7 +28,7 @@ _THUMBNAIL = 0.25
 _DETECTOR_CARDS = ("CCDSEC", "DETSEC", "AMPSEC", "AMPNAME", "CCDNAME", "CCDNUM", "CHIPID", "IMAGEID")
 # Attribute of an HDUList of ours: how its file is built.
 _LAYOUT = "lightpool_layout"
-# Memory that a frame takes for each pixel from reading to writing, beside the stored number [measured at 8,000 x 8,000].
+# Memory that a frame takes for each pixel from reading to writing, beside the stored number (measured).
 _BYTES_PER_PIXEL = 40
 # No light is as bright in any unit; such numbers are fill values or damage, and their squares are beyond float32.
 _LARGEST = 1e30
@@ -84,9 +84,27 @@ def remark_on_file(hdus: "fits.HDUList", chosen: Sequence[int], remarks: Remarks
         odd = sorted({keyword for part in layout.parts for keyword in part.odd_cards})
         if odd:
             remarks.note(f"cards whose values are not standard FITS are read as text: {', '.join(odd[:8])}")
+    for number in chosen:
+        if _differs_from_its_sum(hdus[number]):
+            remarks.warn(
+                f"the pixels of HDU {number} are not those of its DATASUM: they are damaged, or a program has changed "
+                "them and left the sum as it was; fetch the file again"
+            )
     left_out = images_left_out(hdus, chosen)
     if left_out:
         remarks.warn(left_out)
+
+
+def _differs_from_its_sum(hdu: "fits.ImageHDU") -> bool:
+    # Compressed images carry sums of what they were before compression.
+    if not str(hdu.header.get("DATASUM", "")).strip().isdigit() or not hasattr(hdu, "verify_datasum"):
+        return False
+    from astropy.io import fits
+
+    if isinstance(hdu, fits.CompImageHDU) or hdu.fileinfo() is None:
+        return False
+    with _astropy_reads("its pixels cannot be read"):
+        return hdu.verify_datasum() == 0
 
 
 @contextmanager

@@ -154,7 +154,7 @@ class _Packed:
     def __init__(self, packed: IO[bytes], target: BinaryIO, path: Path) -> None:
         self._packed, self._target, self.path = packed, target, path
         self._size = 0
-        self._limit = max(_UNPACKED_BYTES, _UNPACKED_RATIO * path.stat().st_size)
+        self._limit = _unpacked_limit(path.stat().st_size)
 
     def read(self, start: int, n: int) -> bytes:
         self.reach(start + n)
@@ -163,10 +163,7 @@ class _Packed:
 
     def reach(self, end: int) -> int:
         if end > self._limit:
-            raise InputFileError(
-                f"{self.path} unpacks to {end / 1e6:,.0f} MB or more, and of a file of its size no more than "
-                f"{self._limit / 1e6:,.0f} MB are unpacked on the way; unpack it first (gunzip, bunzip2)"
-            )
+            raise _too_large(self.path, end, self._limit, "gunzip, bunzip2")
         self._target.seek(self._size)
         while self._size < end:
             try:
@@ -180,6 +177,17 @@ class _Packed:
             _write(self._target, chunk, self.path)
             self._size += len(chunk)
         return min(end, self._size)
+
+
+def _unpacked_limit(packed_bytes: int) -> int:
+    return max(_UNPACKED_BYTES, _UNPACKED_RATIO * packed_bytes)
+
+
+def _too_large(path: Path, n_bytes: int, limit: int, command: str) -> InputFileError:
+    return InputFileError(
+        f"{path} unpacks to {n_bytes / 1e6:,.0f} MB or more, and of its size no more than {limit / 1e6:,.0f} MB are "
+        f"unpacked on the way; unpack it first ({command})"
+    )
 
 
 @contextmanager
@@ -352,6 +360,10 @@ def _check_tiles(cards: Mapping[str, str], path: Path, number: int) -> None:
         )
     if _integer(cards, "ZBITPIX", path, number) not in _BITPIX:
         raise _damaged(path, number, f"ZBITPIX = {cards['ZBITPIX']}; allowed: {', '.join(map(str, _BITPIX))}")
+    unpacked = math.prod(axes) * abs(int(cards["ZBITPIX"])) // 8
+    limit = _unpacked_limit(_integer(cards, "PCOUNT", path, number, 0))
+    if unpacked > limit:
+        raise _too_large(path, unpacked, limit, "funpack")
     formats = [cards.get(f"TFORM{n}", "") for n in range(1, _integer(cards, "TFIELDS", path, number) + 1)]
     if sum(map(_width, formats)) != width:
         raise _damaged(path, number, f"columns of {', '.join(formats[:8])} do not fill rows of {width} bytes")
