@@ -292,7 +292,8 @@ def test_no_weight_is_missing_but_not_on_stars(tmp_path, field):
     ("name", "value", "cards"),
     [
         ("ERR", 20, {}), ("SIGMA", 20, {}), ("RMS", 20, {}), ("STD", 20, {}), ("ERROR", 20, {"BUNIT": "adu"}),
-        ("VAR", 400, {"BUNIT": "adu**2"}), ("STAT", 400, {}), ("IVAR", 1 / 400, {"BUNIT": "1 / adu2"}), ("INVVAR", 1 / 400, {}),
+        ("VAR", 400, {"BUNIT": "adu**2"}), ("STAT", 400, {}), ("IVAR", 1 / 400, {"BUNIT": "1 / adu2"}),
+        ("INVVAR", 1 / 400, {}),
         ("UNCERT", 20, {}), ("UNCERT", 20, {"UTYPE": "StdDevUncertainty"}),
         ("UNCERT", 400, {"UTYPE": "VarianceUncertainty", "BUNIT": "adu2"}),
         ("UNCERT", 1 / 400, {"UTYPE": "InverseVariance"}), ("NOISE MAP", 400, {"HDUCLAS2": "ERROR", "HDUCLAS3": "MSE"}),
