@@ -292,4 +292,6 @@ def test_pixels_that_do_not_fit_their_sum(pixels, tmp_path):
     content = bytearray((tmp_path / "frame.fits").read_bytes())
     content[4000] ^= 4
     (tmp_path / "frame.fits").write_bytes(content)
-    assert any("HDU 0 are not those of its DATASUM" in text for text in read_frame(tmp_path / "frame.fits").warnings)
+    assert any(
+        "the DATASUM of HDU 0 is not that of the data" in text for text in read_frame(tmp_path / "frame.fits").warnings
+    )

@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError
 from pipeline.sky import cards
+from pipeline.sky.frames.checksums import remark_on_sums
 from pipeline.sky.frames.layout import Layout, memory_limit, plain_streams
 from pipeline.sky.frames.planes import image_shape, is_marked_science, may_be_picture, name_of
 from pipeline.sky.remarks import Remarks
@@ -28,6 +29,7 @@ _THUMBNAIL = 0.25
 _DETECTOR_CARDS = ("CCDSEC", "DETSEC", "AMPSEC", "AMPNAME", "CCDNAME", "CCDNUM", "CHIPID", "IMAGEID")
 # Attribute of an HDUList of ours: how its file is built.
 _LAYOUT = "lightpool_layout"
+_STREAM = "lightpool_stream"  # and the file itself, unpacked
 # Memory that a frame takes for each pixel from reading to writing, beside the stored number (measured).
 _BYTES_PER_PIXEL = 40
 # No light is as bright in any unit; such numbers are fill values or damage, and their squares are beyond float32.
@@ -84,27 +86,10 @@ def remark_on_file(hdus: "fits.HDUList", chosen: Sequence[int], remarks: Remarks
         odd = sorted({keyword for part in layout.parts for keyword in part.odd_cards})
         if odd:
             remarks.note(f"cards whose values are not standard FITS are read as text: {', '.join(odd[:8])}")
-    for number in chosen:
-        if _differs_from_its_sum(hdus[number]):
-            remarks.warn(
-                f"the pixels of HDU {number} are not those of its DATASUM: they are damaged, or a program has changed "
-                "them and left the sum as it was; fetch the file again"
-            )
+        remark_on_sums(getattr(hdus, _STREAM), layout.parts, remarks)
     left_out = images_left_out(hdus, chosen)
     if left_out:
         remarks.warn(left_out)
-
-
-def _differs_from_its_sum(hdu: "fits.ImageHDU") -> bool:
-    # Compressed images carry sums of what they were before compression.
-    if not str(hdu.header.get("DATASUM", "")).strip().isdigit() or not hasattr(hdu, "verify_datasum"):
-        return False
-    from astropy.io import fits
-
-    if isinstance(hdu, fits.CompImageHDU) or hdu.fileinfo() is None:
-        return False
-    with _astropy_reads("its pixels cannot be read"):
-        return hdu.verify_datasum() == 0
 
 
 @contextmanager
@@ -127,6 +112,7 @@ def _opened(stream: BinaryIO, layout: Layout, options: dict[str, Any]) -> Iterat
                 if not all(isinstance(length, int) for length in getattr(hdu, "shape", ())):
                     raise ValueError(f"HDU {number} has axes of {hdu.shape} pixels")
         setattr(hdus, _LAYOUT, layout)
+        setattr(hdus, _STREAM, stream)
         yield hdus
 
 
