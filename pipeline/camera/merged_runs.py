@@ -14,6 +14,7 @@ from pipeline.camera.keys import KeyIndex, unique_index
 from pipeline.errors import InputFileError
 
 _MAX_DIRECTIONS = 100  # of one run number; simulations of a whole production have tens
+_MAX_SEGMENTS = 200  # of one run number: as many files may have been appended
 _SAME_DIRECTION_RAD = 5e-3  # 0.3 deg
 
 
@@ -86,7 +87,13 @@ def _shares(
     shares: list[np.ndarray] = []
     for part in _by_direction(rows, path, direction):
         here: list[np.ndarray] = []
-        for segment in _rising(part, ids, truth):
+        segments = _rising(part, ids, truth)
+        if len(segments) > _MAX_SEGMENTS:
+            raise InputFileError(
+                f"{path}: run {ids['obs_id'][part[0]]} has images with equal numbers, and its rows are in no order "
+                "that tells its simulations apart; convert the files of lstchain before they are merged"
+            )
+        for segment in segments:
             # Only the latest: files are appended one after the other.
             if here and _fits(here[-1], segment, ids, truth):
                 here[-1] = np.concatenate([here[-1], segment])
