@@ -156,11 +156,11 @@ def prepare(base: Path) -> int:
         if done.returncode:
             sys.exit(f"cannot prepare: {text}: {done.stderr}")
     import h5py
+    import hdf5plugin  # noqa: F401 (registers the filters of PyTables)
 
     with h5py.File(base / "shower_1.dl1.h5") as file:
-        images = file["dl1/event/telescope/images/tel_001"]
-        charge = [row["image"].sum() for row in images]
-        return int(images[charge.index(max(charge))]["event_id"])
+        images = file["dl1/event/telescope/images/tel_001"][:]
+    return int(images["event_id"][images["image"].sum(axis=1).argmax()])
 
 
 def digests(folder: Path) -> dict[str, str]:
