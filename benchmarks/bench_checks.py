@@ -1,9 +1,12 @@
 """What the checks of foreign files cost, in CPU seconds of one process.
 
-    python benchmarks/bench_checks.py [--images N] [--rows N ...] [--quick]
+    python benchmarks/bench_checks.py [--images N] [--rows N ...] [--side PIXELS] [--quick]
 
 Keys of events: in memory, for tables of some lengths, and in a DL1 file of N images (100,000 by default: 1.4 GB in the
 temporary folder) of one Large-Sized Telescope. To read all images is what `predict` and `tiles` do anyway.
+
+Sky frames: noise of the pixels, saturation and fingerprint of a frame of PIXELS x PIXELS (8,000 by default), beside
+reading it and the background that prediction needs.
 """
 
 import argparse
@@ -14,12 +17,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from astropy.io import fits
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.camera.dl1 import DL1File, DL1Writer, EventChunk, SimulationRun, Subarray
 from pipeline.camera.keys import KeyIndex
 from pipeline.camera.telescopes import get_telescope
+from pipeline.config import SkyIngestConfig
+from pipeline.sky.background import box_noise, robust_background
+from pipeline.sky.frames import fingerprint, read_frame
+from pipeline.sky.frames.scale import saturation_level
+from pipeline.sky.ingest import ingest_frame
+from pipeline.sky.remarks import Remarks
 
 _BLOCK = 500
 
@@ -108,18 +118,40 @@ def keys_of_a_file(path: Path, n_images: int) -> Iterator[Cost]:
     yield timed("the same and read all images", of, opened(lambda file: [len(chunk) for chunk in file.chunks()]))
 
 
+# ---- sky frames ------------------------------------------------------------------------------------------------------
+def sky_checks(folder: Path, side: int) -> Iterator[Cost]:
+    """Of a raw frame of 900 electrons per pixel (gain 2, bias 1000 ADU, read noise 5 electrons), and as ingested."""
+    raw, ingested, cfg = folder / "raw.fits", folder / "ingested.fits", SkyIngestConfig()
+    electrons = np.random.default_rng(0).normal(900, np.sqrt(925), (side, side))
+    hdu = fits.PrimaryHDU(np.round(electrons / 2 + 1000).astype(np.uint16))
+    hdu.header.update(GAIN=2.0, BIASLVL=1000.0, RDNOISE=5.0)
+    hdu.writeto(raw)
+    frame = read_frame(raw)
+    measured = box_noise(frame.sci)
+    of = f"{side} x {side} px"
+    yield timed("background", of, lambda: robust_background(frame.sci, frame.dq != 0))
+    yield timed("noise of boxes (twice per frame)", of, lambda: box_noise(frame.sci, frame.dq != 0))
+    yield timed("saturation", of, lambda: saturation_level(None, cfg, frame.sci, None, measured, Remarks()))
+    yield timed("fingerprint", of, lambda: fingerprint(frame.sci))
+    yield timed("read a raw frame, checks included", of, lambda: read_frame(raw))
+    yield timed("ingest it", of, lambda: ingest_frame(raw, ingested, cfg))
+    yield timed("read the ingested frame", of, lambda: read_frame(ingested))
+
+
 # ---- the table -------------------------------------------------------------------------------------------------------
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--side", type=int, default=8000)
     parser.add_argument("--quick", action="store_true", help="small tables only: does it run?")
     options = parser.parse_args()
-    rows, n_images = ([1000], 600) if options.quick else (options.rows, options.images)
+    rows, n_images, side = ([1000], 600, 512) if options.quick else (options.rows, options.images, options.side)
     costs = [cost for n_rows in rows for cost in keys_in_memory(n_rows)]
     with tempfile.TemporaryDirectory() as folder:
         costs += keys_of_a_file(write_file(Path(folder) / "run.dl1.h5", n_images), n_images)
+        costs += sky_checks(Path(folder), side)
     table = Table("check", "of", "CPU s")
     for cost in costs:
         table.add_row(cost.check, cost.of, f"{cost.cpu_s:.3f}")

@@ -19,6 +19,9 @@ TAKES = "a FITS file, a CCDData, or an image of shape (H, W) as a Quantity or an
 # The extension that carries each kind of uncertainty, and its unit as a power of the image's.
 _UNCERTAINTIES = {"std": ("ERR", 1), "var": ("VAR", 2), "ivar": ("IVAR", -2)}
 
+# Of a mask from memory nothing has to be guessed (ESO's cards for planes of quality).
+_TRUE_IS_BAD = {"HDUCLAS2": "QUALITY", "HDUCLAS3": "MASKZERO"}
+
 
 def hdus_of(data: Any, name: str) -> "tuple[fits.HDUList, fits.HDUList]":
     """HDUs of an image in memory.
@@ -60,7 +63,8 @@ def hdus_of(data: Any, name: str) -> "tuple[fits.HDUList, fits.HDUList]":
     mask = getattr(data, "mask", None)
     if mask is not None and np.any(mask):
         bits = np.broadcast_to(np.asarray(mask, bool), values.shape).astype(np.uint8)
-        companions.append(fits.ImageHDU(bits, name="MASK"))
+        says_true_is_bad = fits.Header(_TRUE_IS_BAD)
+        companions.append(fits.ImageHDU(bits, says_true_is_bad, name="MASK"))
     return fits.HDUList([image]), fits.HDUList([image, *companions])
 
 

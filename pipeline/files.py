@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.errors import InputFileError, OutputError, UserError
 from pipeline.output.reasons import why_not_written
 from pipeline.output.scratch import Scratch, name_limit, remove
+from pipeline.output.scratch import temporary_folder as temporary_folder
 from pipeline.output.whole import check_whole, flush, flush_entry
 
 # What a file name may end with, in any number and order, without it being part of the name of the run or frame.

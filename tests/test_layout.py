@@ -17,7 +17,18 @@ from pipeline.tasks import specs_of
 # What every stage uses, but no result depends on.
 _EVERYWHERE = tuple(
     f"pipeline.{name}"
-    for name in ("errors", "files", "output", "provenance", "config", "device", "logs", "plugins", "workers")
+    for name in (
+        "errors",
+        "files",
+        "numba_cache",
+        "output",
+        "provenance",
+        "config",
+        "device",
+        "logs",
+        "plugins",
+        "workers",
+    )
 )
 # What the configuration itself imports.
 _OF_THE_CONFIGURATION = {"pipeline.tasks", "pipeline.tasks.spec"}

@@ -38,8 +38,8 @@ class PredictConfig(Section):
     outside_range: Literal["keep_sources", "apply", "refuse"] = Field(
         "keep_sources",
         description="What is done with a sky frame unlike those of the model's training (sharper stars, correlated "
-        "noise ...), besides a warning. keep_sources: pixels that look like sources keep their values, and a colour "
-        "mosaic is refused. apply: the result is taken as it is. refuse: the frame is refused.",
+        "noise ...), besides a warning. keep_sources: pixels that look like sources keep their values, and a mosaic "
+        "of colours is restored colour by colour. apply: the result is taken as it is. refuse: the frame is refused.",
     )
     uses: dict[Literal["camera", "sky"], tuple[str, ...]] = Field(
         default_factory=dict,

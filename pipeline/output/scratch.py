@@ -11,6 +11,8 @@ import hashlib
 import os
 import platform
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import OutputError
@@ -61,8 +63,8 @@ class Scratch:
         If the folder cannot be made.
     """
 
-    def __init__(self, product: Path) -> None:
-        self.folder = scratch_of(product)
+    def __init__(self, product: Path, folder: Path | None = None) -> None:
+        self.folder = folder or scratch_of(product)
         self.path = self.folder / product.name
         self._lock = self._locked(product)
         self._remove_leftovers()
@@ -126,6 +128,27 @@ class Scratch:
         os.close(self._lock)
         with contextlib.suppress(OSError):  # the next writer may be in it already
             self.folder.rmdir()
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str = "lightpool-") -> Iterator[Path]:
+    """A folder for the block, below the system's temporary one; those of killed processes are removed first."""
+    parent = Path(tempfile.gettempdir())
+    for leftover in parent.glob(f"{prefix}*/work{_SUFFIX}"):
+        _remove_if_free(leftover.parent)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    scratch = Scratch(folder / "work", folder / f"work{_SUFFIX}")
+    try:
+        yield scratch.folder
+    finally:
+        scratch.release()
+        folder.rmdir()
+
+
+def _remove_if_free(folder: Path) -> None:
+    with contextlib.suppress(OSError, OutputError):  # it is in use, of another user, or removed just now
+        Scratch(folder / "work", folder / f"work{_SUFFIX}").release()
+        folder.rmdir()
 
 
 def remove(path: Path) -> None:

@@ -11,7 +11,8 @@ from pipeline.sky import cards
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, has
 from pipeline.sky.frame_statistics import FrameStatistics
 from pipeline.sky.frames import Frame, FrameProduct
-from pipeline.sky.training_range import Choice, compare
+from pipeline.sky.mosaic import phases_of
+from pipeline.sky.training_range import Choice, Comparison, compare
 from pipeline.tasks.spec import Column
 from pipeline.tiles.shards import TileBatch
 
@@ -101,9 +102,20 @@ def restore_frame(
     ValueError
         If `overlap_px` is negative or not smaller than `tile_px`.
     InputFileError
-        If the frame is unlike those of training and that is to be refused, or it is a colour mosaic.
+        If the frame is unlike those of training and that is to be refused.
+
+    Notes
+    -----
+    A mosaic of colours (a raw frame of a colour camera) is taken apart into its four kinds of pixels, each is restored
+    as a frame of its own, and they are put together again: no colour is mixed into another.
     """
     compared = compare(frame, predictor.ranges, outside_range)
+    if compared.is_mosaic:
+        phases = [
+            (place, restore_frame(phase, predictor, tile_px, overlap_px, outside_range))
+            for place, phase in phases_of(frame)
+        ]
+        return _interleaved(frame, phases, compared)
     kept = compared.kept
     written = {column.name: column for column in predictor.columns if column.hdu}
     whole = {"SCI": frame.sci.copy(), "ERR": frame.err.copy()}
@@ -128,6 +140,28 @@ def restore_frame(
         statistics=compared.statistics,
         n_kept=0 if kept is None else int(np.count_nonzero(kept)),
         warnings=(*frame.warnings, *compared.warnings),
+    )
+
+
+def _interleaved(
+    frame: Frame, phases: Sequence[tuple[tuple[slice, slice], FrameResult]], compared: Comparison
+) -> FrameResult:
+    """The results for the kinds of pixels of a mosaic, as one of the whole frame."""
+    sci, err, dq = frame.sci.copy(), frame.err.copy(), frame.dq.copy()
+    planes = {name: (np.full(frame.shape, np.nan, np.float32), unit) for name, (_, unit) in phases[0][1].planes.items()}
+    for place, result in phases:
+        sci[place], err[place], dq[place] = result.sci, result.err, result.dq
+        for name, (plane, _) in result.planes.items():
+            planes[name][0][place] = plane
+    of_phases = [text for _, result in phases for text in result.warnings]
+    return FrameResult(
+        sci,
+        err,
+        dq,
+        planes,
+        statistics=compared.statistics,
+        n_kept=sum(result.n_kept for _, result in phases),
+        warnings=tuple(dict.fromkeys((*frame.warnings, *compared.warnings, *of_phases))),
     )
 
 

@@ -36,35 +36,32 @@ class Comparison:
         Pixels that look like sources and must keep their value; None for a frame like those of training.
     warnings : tuple of str
         One at most, which names every quantity outside its range.
+    is_mosaic : bool
+        Whether neighbouring pixels are of different colours: each colour is then a frame of its own.
     """
 
     statistics: FrameStatistics | None = None
     kept: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
+    is_mosaic: bool = False
 
 
 def compare(frame: Frame, ranges: Sequence[Range], choice: Choice) -> Comparison:
     """Measure a frame and compare it with the ranges of a model's training.
 
     Without ranges, nothing is measured. In a frame outside them, pixels that look like sources are to be kept
-    (`keep_sources`), or not (`apply`).
+    (`keep_sources`), or not (`apply`). A mosaic of colours is to be taken apart, unless it is forced (`apply`).
 
     Raises
     ------
     InputFileError
-        If the frame is outside the ranges and `choice` is `refuse`, or it is a colour mosaic and not to be forced.
+        If the frame is outside the ranges and `choice` is `refuse`.
     """
     if not ranges:
         return Comparison()
     statistics = measure(frame)
     found = outside(asdict(statistics), ranges)
     card = _mosaic_card(frame.header or {})
-    if choice != "apply" and "colour_pattern" in found:
-        raise InputFileError(
-            f"{frame.path}: the frame is a colour mosaic{f' ({card})' if card else ''}: its background differs by "
-            f"{statistics.colour_pattern:.3g} times the noise within 2 x 2 pixels, and the model was trained on frames "
-            "of one colour; split it into its colours, or set predict.outside_range to apply"
-        )
     texts = list(found.values()) + ([f"colour mosaic ({card})"] if card else [])
     if not texts:
         return Comparison(statistics)
@@ -73,6 +70,9 @@ def compare(frame: Frame, ranges: Sequence[Range], choice: Choice) -> Comparison
         raise InputFileError(f"{frame.path}: {text}; see predict.outside_range")
     if choice == "apply":
         return Comparison(statistics, None, (f"{text}; its result is applied everywhere, check stars and defects",))
+    if "colour_pattern" in found:
+        text = f"{text}; each of its four kinds of pixels is taken for a frame of its own"
+        return Comparison(statistics, None, (text,), is_mosaic=True)
     kept = source_pixels(frame) & np.isfinite(frame.sci) & ~has(frame.dq, UNTRUSTED)
     return Comparison(
         statistics, kept, (f"{text}; {np.count_nonzero(kept)} pixels that look like sources keep their values",)

@@ -1,12 +1,11 @@
 """Event files of any accepted kind, read as DL1."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.config import Config
-from pipeline.files import source_name
+from pipeline.files import source_name, temporary_folder
 from pipeline.filetypes import Kind
 from pipeline.logs import get_logger
 
@@ -19,8 +18,8 @@ def as_dl1(path: Path, kind: Kind, cfg: Config) -> Iterator[Path]:
     if kind == "dl1":
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="lightpool-") as folder:
-        target = Path(folder) / f"{source_name(path)}.dl1.h5"
+    with temporary_folder() as folder:
+        target = folder / f"{source_name(path)}.dl1.h5"
         if kind == "lstchain":
             from pipeline.camera.lstchain import convert
 

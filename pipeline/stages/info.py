@@ -143,11 +143,13 @@ def _software(provenance: str) -> str:
 def _event_rows(file: "DL1File") -> list[Row]:
     """Types of events and pointings, or what is wrong with the keys of the tables that tell them."""
     try:
-        types = file.event_types()
+        types, n_untriggered = file.event_types(), file.n_untriggered
         pointings = {tel_id: pointing for tel_id in file.tel_ids if (pointing := file.pointing_of(tel_id)) is not None}
     except InputFileError as error:
         return [("refused", f"{error}".removeprefix(f"{file.path}: "))]
     rows = [("event types", ", ".join(f"{count} {name}" for name, count in types.items()) or "none")]
+    if n_untriggered:
+        rows.append(("no trigger", f"{n_untriggered} images or more: left out; the file is refused if they are many"))
     if not pointings:
         return [*rows, ("pointing", "unknown")]
     by_direction: dict[str, list[int]] = {}

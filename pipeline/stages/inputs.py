@@ -6,10 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.files import check_free, source_name
+from pipeline.files import check_free, is_directory, source_name
 from pipeline.logs import get_logger
 
 log = get_logger(__name__)
+
+
+# Endings of files: a name that has one of them, at its end or before a packing, is never a directory to be made.
+_DATA_SUFFIXES = frozenset(
+    (
+        *(".fits", ".fit", ".fts", ".fz", ".h5", ".hdf5", ".hdf", ".gz", ".bz2", ".xz", ".zip", ".zst"),
+        *(".csv", ".json", ".parquet", ".txt", ".xisf", ".tif", ".tiff", ".png", ".jpg"),
+    )
+)
+
+
+def names_file(out: Path) -> bool:
+    """Whether --out names a file, not a directory: by its ending where there is neither yet."""
+    if out.exists():
+        return not is_directory(out)
+    return any(suffix.lower() in _DATA_SUFFIXES for suffix in out.suffixes[-2:])
 
 
 def check_names(paths: Sequence[Path]) -> None:
@@ -35,8 +51,10 @@ def planned_outputs(paths: Sequence[Path], out: Path, suffix: str, *, force: boo
     Raises
     ------
     UserError
-        Before any work, if two products would have the same name, or one exists.
+        Before any work, if `out` is or names a file, two products would have the same name, or one exists.
     """
+    if names_file(out):
+        raise UserError(f"--out {out} names a file, and the products go into a directory; give another path")
     check_names(paths)
     return {path: check_free(out / (source_name(path) + suffix), force=force) for path in paths}
 

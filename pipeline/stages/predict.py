@@ -15,11 +15,12 @@ import numpy as np
 from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config
 from pipeline.errors import InputFileError, OutputError, UserError
-from pipeline.files import check_free, is_directory, reserved, source_name, write_text_atomically
+from pipeline.files import check_free, reserved, source_name, write_text_atomically
 from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
 from pipeline.records import RecordSink, record_sink
 from pipeline.stages import products
+from pipeline.stages.inputs import names_file
 from pipeline.workers import in_order
 
 if TYPE_CHECKING:
@@ -36,13 +37,6 @@ READS_CAMERA, READS_SKY = products.READS_CAMERA, products.READS_SKY
 WING: dict[Kind, str] = {"simtel": "camera", "dl1": "camera", "lstchain": "camera", "fits": "sky"}
 _SUFFIX = {"camera": ".dl2.h5", "sky": ".fits"}
 _DL2_ENDINGS = (".h5", ".hdf5", ".hdf")
-# Endings of files: a name that has one of them, here or before a packing (.fits.zst), is never a directory to be made.
-_DATA_SUFFIXES = frozenset(
-    (
-        *(".fits", ".fit", ".fts", ".fz", ".h5", ".hdf5", ".hdf", ".gz", ".bz2", ".xz", ".zip", ".zst"),
-        *(".csv", ".json", ".parquet", ".txt", ".xisf", ".tif", ".tiff", ".png", ".jpg"),
-    )
-)
 
 
 def predict(
@@ -107,7 +101,7 @@ def predict(
     for status in done:
         _log_status(status)
         statuses.append(status)
-    if out is not None and not _is_file(out):
+    if out is not None and not names_file(out):
         _write_status(out, statuses)
     return statuses
 
@@ -207,13 +201,6 @@ class _Models:
         return ", ".join(f"{name} (for {what})" for name, what in names)
 
 
-def _is_file(out: Path) -> bool:
-    """Whether --out names a file, not a directory: by its ending where there is neither yet."""
-    if out.exists():
-        return not is_directory(out)
-    return any(suffix.lower() in _DATA_SUFFIXES for suffix in out.suffixes[-2:])
-
-
 def _plan(files: Sequence[Path], out: Path | None, *, force: bool) -> list[_Job]:
     """Look at every input and every place for an output before anything is computed."""
     jobs = []
@@ -262,7 +249,7 @@ def _product(path: Path, kind: Kind, out: Path | None, files: Sequence[Path]) ->
     if out is None:
         return None
     wing = WING[kind]
-    if not _is_file(out):
+    if not names_file(out):
         return out / f"{source_name(path)}{_SUFFIX[wing]}"
     if len(files) > 1:
         raise UserError(f"--out {out} is a file, but {len(files)} inputs need a directory; give another path")

@@ -10,7 +10,6 @@ from toy_events import write_toy_dl1
 
 from pipeline.camera.dl1 import DL1File
 from pipeline.camera.dl1.coordinates import high_resolution_time, mjd, wrapped_rad
-from pipeline.errors import InputFileError
 
 FIXED, LEGACY, MONITORED = (
     "/configuration/telescope/pointing", "/dl1/monitoring/telescope/pointing", "/dl0/monitoring/telescope/pointing"
@@ -31,13 +30,14 @@ def path(tmp_path):
     return path
 
 
-def report(path, times_s, az_deg, alt_deg=69.0, *, tel_ids=(1, 2), group=LEGACY):
+def report(path, times_s, az_deg, alt_deg=69.0, *, tel_ids=(1, 2), group=LEGACY, keep=False):
     """Put reports of the drives in the place of the pointings per run."""
     rows = np.zeros(len(times_s), [("time", "f8"), ("azimuth", "f8"), ("altitude", "f8")])
     rows["time"], rows["azimuth"] = [mjd(time) for time in times_s], np.radians(az_deg)
     rows["altitude"] = np.radians(alt_deg)
     with h5py.File(path, "r+") as file:
-        file.pop(FIXED, None)
+        if not keep:
+            file.pop(FIXED, None)
         for tel_id in tel_ids:
             table = file.create_dataset(f"{group}/tel_{tel_id:03d}", data=rows)
             table.attrs.update({"CTAFIELD_1_UNIT": b"rad", "CTAFIELD_2_UNIT": b"rad"})
@@ -124,20 +124,26 @@ def test_without_a_pointing_offsets_are_nan(path, how):
     assert np.isnan(read(path)).all()
     with DL1File(path) as file:
         assert file.pointing is None
-        expected = "run 7 gives no pointing of telescope 1, 2: angles to the pointing are NaN"
+        expected = "run 7 gives no pointing, or several, of telescope 1, 2: angles to the pointing are NaN"
         assert file.unknown_pointings() == [expected]
 
 
-def test_two_pointings_of_one_run_are_refused(path):
+def test_two_pointings_of_one_run(path):
+    """Parts of one observation that were merged: which of them holds is not known, unless the drive has reported."""
     with h5py.File(path, "r+") as file:
-        name = f"{FIXED}/tel_001"
-        rows, attributes = file[name][:], dict(file[name].attrs)
-        del file[name]
-        rows = np.concatenate([rows, rows, rows])
-        rows["telescope_pointing_azimuth"][1] += np.radians(1)
-        rows["telescope_pointing_azimuth"][2] = math.nan
-        file[name] = rows
-        file[name].attrs.update(attributes)
-    with pytest.raises(InputFileError, match=r"gives run 7 two pointings, \(altitude, azimuth\) = \(68\.7549, 171\.88"):
-        read(path)
-    assert len(read(path, 2)) == 12
+        for tel_id, shift_deg in ((1, 1.0), (2, 0.0)):
+            name = f"{FIXED}/tel_{tel_id:03d}"
+            rows, attributes = file[name][:], dict(file[name].attrs)
+            del file[name]
+            rows = np.concatenate([rows, rows, rows])
+            rows["telescope_pointing_azimuth"][1] += np.radians(shift_deg)
+            rows["telescope_pointing_azimuth"][2] = math.nan
+            file[name] = rows
+            file[name].attrs.update(attributes)
+    assert np.isnan(read(path, 1)).all()
+    assert np.isfinite(read(path, 2)).all()
+    with DL1File(path) as file:
+        (text,) = file.unknown_pointings()
+    assert text.startswith("run 7 gives no pointing, or several, of telescope 1: ")
+    report(path, [START_S], [170.0], tel_ids=(1,), group=MONITORED, keep=True)
+    assert read(path, 1) == pytest.approx(np.zeros(12), abs=1e-5)

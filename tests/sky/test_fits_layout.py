@@ -96,14 +96,23 @@ def test_absurd_headers_of_compressed_images(keyword, value, message, pixels, pu
         read_frame(put(content))
 
 
-def test_more_pixels_than_memory(pixels, put):
+def test_more_pixels_than_their_compressed_bytes_can_hold(pixels, put):
     content = file_of(fits.PrimaryHDU(), fits.CompImageHDU(pixels, compression_type="GZIP_1", tile_shape=(64, 65)))
     for keyword in ("ZNAXIS1", "ZNAXIS2", "ZTILE1", "ZTILE2"):
-        set_card(content, keyword, "9000000")
+        set_card(content, keyword, "90000")
     with pytest.raises(
-        InputFileError, match=r"declares 9000000 x 9000000 pixels, which need 1.3e\+06 GB of memory, and"
+        InputFileError, match=r"unpacks to 16,200 MB or more, and of its size no more than 512 MB .*funpack"
     ):
         read_frame(put(content))
+
+
+def test_more_pixels_than_memory(pixels, put, monkeypatch):
+    path = put(file_of(fits.PrimaryHDU(pixels)))
+    monkeypatch.setattr("pipeline.sky.frames.hdus.memory_limit", lambda: 100_000)
+    with pytest.raises(
+        InputFileError, match=r"HDU \(no name\) declares 64 x 65 pixels, which need 0.000175 GB of memory"
+    ):
+        read_frame(path)
 
 
 def test_a_header_without_end(put):
@@ -138,7 +147,9 @@ def test_an_unpacked_size_that_is_declared_has_a_limit(pixels, put, monkeypatch)
     content = file_of(fits.PrimaryHDU(pixels))
     monkeypatch.setattr(layout, "_UNPACKED_BYTES", 5000)
     set_card(content, "NAXIS1", "65000000")
-    with pytest.raises(InputFileError, match=r"unpacks to 8,320 MB or more, and of .* no more than 0 MB .* \(gunzip"):
+    with pytest.raises(
+        InputFileError, match=r"unpacks to 8,320 MB or more, and of its size no more than 0 MB .* \(gunzip"
+    ):
         read_frame(put(gzip.compress(content), "frame.fits.gz"))
 
 
@@ -273,3 +284,14 @@ def test_amplifiers_have_their_own_planes(tmp_path, rng):
 def test_axes_of_length_one(shape, pixels, tmp_path):
     fits.PrimaryHDU(pixels.reshape(shape)).writeto(tmp_path / "frame.fits")
     np.testing.assert_array_equal(read_frame(tmp_path / "frame.fits").sci, pixels)
+
+
+def test_pixels_that_do_not_fit_their_sum(pixels, tmp_path):
+    fits.PrimaryHDU(pixels).writeto(tmp_path / "frame.fits", checksum=True)
+    assert not any("DATASUM" in text for text in read_frame(tmp_path / "frame.fits").warnings)
+    content = bytearray((tmp_path / "frame.fits").read_bytes())
+    content[4000] ^= 4
+    (tmp_path / "frame.fits").write_bytes(content)
+    assert any(
+        "the DATASUM of HDU 0 is not that of the data" in text for text in read_frame(tmp_path / "frame.fits").warnings
+    )

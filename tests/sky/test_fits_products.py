@@ -11,7 +11,7 @@ from astropy.io import fits
 from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, VarianceUncertainty
 
 from pipeline.config import SkyIngestConfig
-from pipeline.sky.dq import DQ
+from pipeline.sky.dq import DQ, has
 from pipeline.sky.frames import read_frame, read_frames, write_products
 from pipeline.sky.frames.writing import printable
 from pipeline.sky.ingest import ingest_frame
@@ -183,3 +183,23 @@ def test_each_image_has_its_own_history(tmp_path, pixels):
         history = " ".join(fits.getheader(tmp_path / "out.fits", ("SCI", version))["HISTORY"])
         assert f"gain {gain}" in history
         assert f"gain {other}" not in history
+
+
+def test_images_of_one_extver_keep_their_own_uncertainty_and_mask(tmp_path, rng):
+    """im1 to im4 have no EXTVER: their planes stand behind them, so that each finds its own again."""
+    hdus = [fits.PrimaryHDU()]
+    for k in range(1, 5):
+        pixels = rng.poisson(400 * k, (80, 90)).astype(np.float32)
+        pixels[k, k] = np.nan
+        hdus.append(fits.ImageHDU(pixels, name=f"im{k}"))
+    hdus[0].header.update(GAIN=1.0, RDNOISE=5.0)
+    fits.HDUList(hdus).writeto(tmp_path / "amplifiers.fits", checksum=True)
+    ingest_frame(tmp_path / "amplifiers.fits", tmp_path / "out.fits", SkyIngestConfig())
+    frames = read_frames(tmp_path / "out.fits")
+    assert [frame.science_hdu for frame in frames] == [1, 4, 7, 10]
+    for k, frame in enumerate(frames, 1):
+        assert np.median(frame.err) == pytest.approx(np.sqrt(400 * k), rel=0.05)
+        assert np.flatnonzero(has(frame.dq, DQ.MISSING)).tolist() == [k * 90 + k]
+    with warnings.catch_warnings(), fits.open(tmp_path / "out.fits", checksum=True) as made:
+        warnings.simplefilter("error")
+        assert all("CHECKSUM" in hdu.header for hdu in made)

@@ -14,6 +14,7 @@ from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DQ, DQ_DTYPE, has
 from pipeline.sky.frame_statistics import measure, source_pixels
 from pipeline.sky.frames import Frame, read_frame
+from pipeline.sky.headers import Section
 from pipeline.sky.ingest import ingest_frame
 from pipeline.sky.restore import restore_frame
 from pipeline.sky.training_range import compare
@@ -267,13 +268,33 @@ def test_a_frame_within_the_range_is_restored_as_without_it(rng):
     assert (one.statistics is None, two.statistics is None) == (False, True)
 
 
-def test_a_colour_mosaic_is_refused(rng):
-    sci = bayer(star_field(rng, 3.0)[0])
-    with pytest.raises(InputFileError, match=r"is a colour mosaic: its background differs by .* split it into its col"):
-        compare(frame_of(sci), Suspicious.ranges, "keep_sources")
-    with pytest.raises(InputFileError, match=r"is a colour mosaic \(BAYERPAT = RGGB\)"):
-        compare(frame_of(sci, header={"BAYERPAT": "RGGB"}), Suspicious.ranges, "refuse")
-    assert "differences of the background" in compare(frame_of(sci), Suspicious.ranges, "apply").warnings[0]
+def test_a_colour_mosaic_is_restored_colour_by_colour(rng):
+    frame = frame_of(bayer(with_single_hits(star_field(rng, 6.0)[0], rng)))
+    result = restore_frame(frame, Suspicious())
+    assert "differences of the background" in result.warnings[0]
+    assert "each of its four kinds of pixels is taken for a frame of its own" in result.warnings[0]
+    for row in (0, 1):
+        for column in (0, 1):
+            phase = frame.sci[row::2, column::2]
+            alone = replace(frame_of(phase), err=frame.err[row::2, column::2])
+            expected = restore_frame(alone, Suspicious())
+            assert result.sci[row::2, column::2].tobytes() == expected.sci.tobytes()
+            assert result.err[row::2, column::2].tobytes() == expected.err.tobytes()
+            assert result.dq[row::2, column::2].tobytes() == expected.dq.tobytes()
+    with pytest.raises(InputFileError, match=r"unlike the frames .*colour mosaic \(BAYERPAT = RGGB\)"):
+        compare(frame_of(frame.sci, header={"BAYERPAT": "RGGB"}), Suspicious.ranges, "refuse")
+    assert "its result is applied everywhere" in compare(frame, Suspicious.ranges, "apply").warnings[0]
+
+
+def test_the_phases_of_a_mosaic_stay_within_the_exposed_section(rng):
+    frame = replace(frame_of(bayer(star_field(rng, 6.0)[0])), section=Section((3, 200), (1, 151)))
+    result = restore_frame(frame, Suspicious())
+    changed = result.sci != frame.sci
+    assert changed[3:200, 1:151].any()
+    assert not changed[:3].any()
+    assert not changed[200:].any()
+    assert not changed[:, :1].any()
+    assert not changed[:, 151:].any()
 
 
 def test_a_card_of_a_mosaic_is_named_though_the_sky_is_grey(rng):

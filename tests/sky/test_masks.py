@@ -292,7 +292,8 @@ def test_no_weight_is_missing_but_not_on_stars(tmp_path, field):
     ("name", "value", "cards"),
     [
         ("ERR", 20, {}), ("SIGMA", 20, {}), ("RMS", 20, {}), ("STD", 20, {}), ("ERROR", 20, {"BUNIT": "adu"}),
-        ("VAR", 400, {"BUNIT": "adu**2"}), ("STAT", 400, {}), ("IVAR", 1 / 400, {}), ("INVVAR", 1 / 400, {}),
+        ("VAR", 400, {"BUNIT": "adu**2"}), ("STAT", 400, {}), ("IVAR", 1 / 400, {"BUNIT": "1 / adu2"}),
+        ("INVVAR", 1 / 400, {}),
         ("UNCERT", 20, {}), ("UNCERT", 20, {"UTYPE": "StdDevUncertainty"}),
         ("UNCERT", 400, {"UTYPE": "VarianceUncertainty", "BUNIT": "adu2"}),
         ("UNCERT", 1 / 400, {"UTYPE": "InverseVariance"}), ("NOISE MAP", 400, {"HDUCLAS2": "ERROR", "HDUCLAS3": "MSE"}),
@@ -328,3 +329,19 @@ def test_relative_weights_are_scaled_to_the_noise(tmp_path, rng):
     frame = read_frame(tmp_path / "frame.fits")
     assert np.median(frame.err) == pytest.approx(20, rel=0.05)
     assert frame.err[5, 5] / frame.err[5, 60] == pytest.approx(2**0.5, rel=1e-4)
+
+
+# ---- real files ------------------------------------------------------------------------------------------------------
+def test_masks_of_real_files(data_dir):
+    """DECam's codes around a saturated star, whose core is not to be replaced; flags of HST's UVIS."""
+    cfg = SkyIngestConfig(mask_suffix=("_ooi_", "_ood_"), weight_suffix=("_ooi_", "_oow_"))
+    (path,) = (data_dir / "sky/legacypipe/testcase7").rglob("*_ooi_z_ls9.S11.fits")
+    frame = read_frame(path, cfg)
+    assert np.count_nonzero(has(frame.dq, DQ.SATURATED)) == 612
+    assert np.count_nonzero(has(frame.dq, DQ.BLEED)) == 682
+    assert np.count_nonzero(frame.dq) == 612 + 682
+    brightest = np.argsort(frame.sci, axis=None)[-20:]
+    assert not has(frame.dq.ravel()[brightest], UNTRUSTED).any()
+    first, second = read_frames(data_dir / "sky/hst_mef/sample_ipppssoot_flc.fits")
+    assert sorted(first.dq[first.dq > 0]) == [DQ.HOT, DQ.COSMIC_RAY]
+    assert not second.dq.any()  # uncertain flat field on 30 pixels

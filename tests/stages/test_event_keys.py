@@ -97,7 +97,10 @@ def test_an_event_without_image(folder, tmp_path, event, reason):
 
 
 def test_info_names_types_and_pointings(folder):
+    text = "\n".join(describe_file(folder / "run.dl1.h5"))
+    assert "no trigger   1 images or more: left out" in text
     text = "\n".join(describe_file(folder / "good.dl1.h5"))
+    assert "no trigger" not in text
     assert "event types  30 subarray" in text
     assert "altitude 68.75 deg, azimuth 171.89 deg" in text
 

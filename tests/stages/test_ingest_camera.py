@@ -83,6 +83,13 @@ def test_any_number_of_processes_gives_the_same(tmp_path, rng, caplog):
     assert made[1] == made[2]
 
 
+@pytest.mark.parametrize("name", ["out.fits", "out.dl1.h5", "out.fits.zst"])
+def test_the_name_of_a_file_is_no_directory(tmp_path, name):
+    with pytest.raises(UserError, match=rf"{name} names a file, and the products go into a directory"):
+        ingest([tmp_path / "in.fits"], Config(), tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
 def test_outputs_in_the_way(tmp_path):
     path = write_dl1(tmp_path / "run.dl1.h5")
     ingest([path], Config(), tmp_path / "out")

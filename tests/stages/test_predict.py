@@ -333,6 +333,25 @@ def test_a_bad_file_is_named_and_skipped(folder, tmp_path, caplog):
     assert "reason" in status["broken.h5"]
 
 
+@pytest.mark.parametrize("name", ["o.fts", "o.FIT", "o.fits.fz", "o.fits.bz2", "o.fits.gz"])
+def test_every_ending_of_fits_is_a_file(folder, tmp_path, name):
+    (status,) = predict(CFG, [folder / "frame.fits"], [folder / "denoise"], tmp_path / name)
+    assert status["output"] == str(tmp_path / name)
+    assert (tmp_path / name).is_file()
+
+
+@pytest.mark.parametrize("name", ["o.fits.zip", "o.fits.xz", "o.xisf", "o.tif", "o.h5"])
+def test_names_of_other_files_are_refused(folder, tmp_path, name):
+    with pytest.raises(UserError, match=rf"cannot be written as {name}; end the name in .fits or .fits.gz or"):
+        predict(CFG, [folder / "frame.fits"], [folder / "denoise"], tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_several_inputs_need_a_directory(folder, tmp_path):
+    with pytest.raises(UserError, match=r"o\.fits is a file, but 2 inputs need a directory"):
+        predict(CFG, [folder / "frame.fits", folder / "run.dl1.h5"], [folder / "denoise"], tmp_path / "o.fits")
+
+
 def test_files_side_by_side(folder, tmp_path):
     inputs = [folder / "run.dl1.h5", tmp_path / "missing.h5", folder / "frame.fits"]
     bundles = [folder / "energy", folder / "denoise"]

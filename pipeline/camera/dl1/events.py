@@ -145,6 +145,15 @@ class EventTables:
             problem[(problem == "") & ~marked] = NOT_IN_MASK
         return Triggers(row, problem, combined_types(array_type, own_type))
 
+    def n_triggers_of(self, tel_id: int) -> int:
+        """Number of events that a telescope triggered, as the table or the mask has it that has fewer."""
+        counts = [len(self.event_id)]
+        if self._telescope_ids is not None:
+            counts.append(int(np.count_nonzero(self._telescope_ids["tel_id"] == tel_id)))
+        if self._mask is not None and tel_id in self._column_of:
+            counts.append(int(self._mask[:, self._column_of[tel_id]].sum()))
+        return min(counts)
+
     def listed_ids(self, tel_id: int) -> dict[str, np.ndarray] | None:
         """obs_id and event_id of the images of a telescope as other tables list them, in the order of these tables.
 

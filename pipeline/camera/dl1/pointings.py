@@ -12,7 +12,6 @@ from pipeline.camera.dl1 import schema
 from pipeline.camera.dl1.columns import quantity
 from pipeline.camera.dl1.coordinates import circular_median_rad, finite_median, wrapped_rad
 from pipeline.camera.dl1.events import read_ids, read_times, telescope_table
-from pipeline.errors import InputFileError
 
 _REPORTED = (schema.LEGACY_POINTING, schema.MONITORED_POINTING)
 _TIME_TOLERANCE_S = 1e-3  # reports are written with the time of the first event that they hold for, as a float
@@ -32,7 +31,7 @@ class Pointings:
 
     A file has one row per run (since data model v5.1), or the reports of the drives over time. Of reports, the last
     one at or before an event holds for it, else the first: runs that were merged have their own, and nothing is
-    averaged over north. Reports that are not finite are left out.
+    averaged over north. Reports that are not finite are left out. Reports are also used for runs whose rows differ.
 
     Parameters
     ----------
@@ -52,11 +51,11 @@ class Pointings:
         for run in np.unique(obs_id).tolist() if fixed else ():
             here = obs_id == run
             alt[here], az[here] = fixed.get(run, (math.nan, math.nan))
-        reports = None if fixed else self._reports_of(tel_id)
-        if reports is not None and len(reports.time_s):
+        missing = np.isnan(alt)
+        if missing.any() and (reports := self._reports_of(tel_id)) is not None and len(reports.time_s):
             time = np.where(np.isfinite(time_s), time_s, -np.inf) + _TIME_TOLERANCE_S
             place = np.maximum(np.searchsorted(reports.time_s, time, side="right") - 1, 0)
-            alt, az = reports.alt_rad[place], reports.az_rad[place]
+            alt, az = np.where(missing, reports.alt_rad[place], alt), np.where(missing, reports.az_rad[place], az)
         return alt, az
 
     def typical(self, tel_id: int, obs_id: np.ndarray, time_s: np.ndarray) -> tuple[float, float] | None:
@@ -79,7 +78,10 @@ class Pointings:
         return None if math.isnan(sum(direction)) else (math.degrees(direction[0]), math.degrees(direction[1]))
 
     def _read_fixed(self, tel_id: int) -> dict[int, tuple[float, float]]:
-        """Altitude and azimuth [rad] by run; runs without a finite pointing are left out."""
+        """Altitude and azimuth [rad] by run, without runs that have no finite pointing, or several.
+
+        Parts of one observation that were merged have a row each, as the telescopes went on.
+        """
         name = telescope_table(schema.FIXED_POINTING, tel_id)
         if name not in self._file:
             return {}
@@ -88,15 +90,13 @@ class Pointings:
         az = quantity(table, "telescope_pointing_azimuth", "rad", self._path)
         runs = read_ids(self._file, name, ("obs_id",))["obs_id"]
         pointings: dict[int, tuple[float, float]] = {}
+        contradicted = set()
         for row in np.flatnonzero(np.isfinite(alt) & np.isfinite(az)).tolist():
             run, direction = int(runs[row]), (float(alt[row]), float(az[row]))
             known = pointings.setdefault(run, direction)
             if (np.abs(wrapped_rad(np.subtract(known, direction))) > _SAME_DIRECTION_RAD).any():
-                raise InputFileError(
-                    f"{self._path}: {name} gives run {run} two pointings, (altitude, azimuth) = {_degrees(known)} and "
-                    f"{_degrees(direction)}; merge each run once, or write the file again"
-                )
-        return pointings
+                contradicted.add(run)
+        return {run: direction for run, direction in pointings.items() if run not in contradicted}
 
     def _read_reports(self, tel_id: int) -> _Reports | None:
         for group in _REPORTED:
@@ -112,7 +112,3 @@ class Pointings:
                 order = np.argsort(reports.time_s[is_finite], kind="stable")
                 return _Reports(*(column[is_finite][order] for column in reports))
         return None
-
-
-def _degrees(direction: tuple[float, float]) -> str:
-    return f"({', '.join(f'{angle:.4f}' for angle in np.degrees(direction).tolist())}) deg"

@@ -167,6 +167,11 @@ class DL1File:
         """Number of array events of each type, by name."""
         return {type_name(number): count for number, count in self.events.counts_of_types().items()}
 
+    @property
+    def n_untriggered(self) -> int:
+        """Images that cannot have a trigger, by the numbers of rows alone; `check` finds them all."""
+        return sum(max(self.n_images_of(tel_id) - self.events.n_triggers_of(tel_id), 0) for tel_id in self.tel_ids)
+
     # ---- keys of images ----------------------------------------------------------------------------------------------
     @cached_property
     def _keys(self) -> ImageKeys:
@@ -300,7 +305,8 @@ class DL1File:
                 for run in np.unique(self.events.obs_id[np.isnan(alt)]).tolist():
                     by_run.setdefault(run, []).append(tel_id)
         return [
-            f"run {run} gives no pointing of telescope {', '.join(map(str, tel_ids))}: angles to the pointing are NaN"
+            f"run {run} gives no pointing, or several, of telescope {', '.join(map(str, tel_ids))}: "
+            "angles to the pointing are NaN"
             for run, tel_ids in by_run.items()
         ]
 

@@ -3,8 +3,8 @@
 ctapipe reads a DL2 file in two ways that must agree: `TableLoader` requires that all tables of a telescope have the
 same rows, and `HDF5EventSource` walks all tables in lock-step without looking at their ids. So one decision holds for
 the whole file: an image is in it when at least one model is for its camera, an event when at least one of its images
-is, and the trigger, shower and impact tables that come from the DL1 file are cut to exactly those rows. Where a model
-has no value, because it is for another camera or the image fails its cuts, ``is_valid`` is false and the value NaN.
+is, and every table that comes from the DL1 file has exactly those rows, found by their keys. Where a model has no
+value, because it is for another camera or the image fails its cuts, ``is_valid`` is false and the value NaN.
 
 Tables of predictions are made with PyTables (h5py's booleans are not PyTables' booleans, and ctapipe then selects the
 wrong telescopes); tables of the input are copied byte for byte with h5py (PyTables would unpickle ctapipe's enums in

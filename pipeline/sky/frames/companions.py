@@ -241,8 +241,10 @@ def _unit_factor(plane: _Plane, frame: Frame, remarks: Remarks) -> float | None:
 
 def _unit_of_sigma(unit: str, kind: Kind) -> str:
     """The unit of the square root of a variance: electron2, electron**2, (electron)^2 are electron."""
+    if kind != "sigma":
+        unit = unit.replace(" ", "")
     if kind == "inverse variance":
-        unit = unit.removeprefix("1/").strip()
+        unit = unit.removeprefix("1/")
         for power in ("^-2", "**-2", "**(-2)", "^(-2)", "-2"):
             unit = unit.removesuffix(power)
     if kind != "sigma":

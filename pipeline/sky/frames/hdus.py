@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError
 from pipeline.sky import cards
+from pipeline.sky.frames.checksums import remark_on_sums
 from pipeline.sky.frames.layout import Layout, memory_limit, plain_streams
 from pipeline.sky.frames.planes import image_shape, is_marked_science, may_be_picture, name_of
 from pipeline.sky.remarks import Remarks
@@ -28,7 +29,8 @@ _THUMBNAIL = 0.25
 _DETECTOR_CARDS = ("CCDSEC", "DETSEC", "AMPSEC", "AMPNAME", "CCDNAME", "CCDNUM", "CHIPID", "IMAGEID")
 # Attribute of an HDUList of ours: how its file is built.
 _LAYOUT = "lightpool_layout"
-# Memory that a frame takes for each pixel from reading to writing, beside the stored number [measured at 8,000 x 8,000].
+_STREAM = "lightpool_stream"  # and the file itself, unpacked
+# Memory that a frame takes for each pixel from reading to writing, beside the stored number (measured).
 _BYTES_PER_PIXEL = 40
 # No light is as bright in any unit; such numbers are fill values or damage, and their squares are beyond float32.
 _LARGEST = 1e30
@@ -84,6 +86,7 @@ def remark_on_file(hdus: "fits.HDUList", chosen: Sequence[int], remarks: Remarks
         odd = sorted({keyword for part in layout.parts for keyword in part.odd_cards})
         if odd:
             remarks.note(f"cards whose values are not standard FITS are read as text: {', '.join(odd[:8])}")
+        remark_on_sums(getattr(hdus, _STREAM), layout.parts, remarks)
     left_out = images_left_out(hdus, chosen)
     if left_out:
         remarks.warn(left_out)
@@ -109,6 +112,7 @@ def _opened(stream: BinaryIO, layout: Layout, options: dict[str, Any]) -> Iterat
                 if not all(isinstance(length, int) for length in getattr(hdu, "shape", ())):
                     raise ValueError(f"HDU {number} has axes of {hdu.shape} pixels")
         setattr(hdus, _LAYOUT, layout)
+        setattr(hdus, _STREAM, stream)
         yield hdus
 
 

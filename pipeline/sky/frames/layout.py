@@ -21,7 +21,7 @@ from typing import IO, BinaryIO
 from pipeline.errors import InputFileError
 from pipeline.files import check_regular
 
-_BLOCK, _CARD, _RECORD = 2880, 80, 28800
+BLOCK, _CARD, _RECORD = 2880, 80, 28800
 #: Longest header; those of the largest mosaics have some 200 kB.
 _MAX_HEADER_BYTES = 8_000_000
 _MAX_HDUS = 2000
@@ -35,6 +35,7 @@ _BITPIX = (8, 16, 32, 64, -32, -64)
 _COLUMN_BYTES = {"L": 1, "B": 1, "A": 1, "I": 2, "J": 4, "E": 4, "K": 8, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
 _STRUCTURAL = re.compile(
     rb"SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|TFIELDS|TFORM\d+|Z(?:IMAGE|BITPIX|NAXIS\d*|TILE\d+)"
+    rb"|CHECKSUM|DATASUM"
 )
 # A value as the standard has it: text in quotes, a logical, a number, a complex number, nothing.
 _VALUE = re.compile(
@@ -52,18 +53,24 @@ class Part:
 
     Attributes
     ----------
+    start : int
+        Where its header begins.
     data_start, data_bytes : int
         Where its data begin, and how many there are without the fill of their last block.
     odd_cards : mapping
         Keyword -> text of the values that the standard does not allow (text without quotes, decimal commas, NaN).
     unprintable : bool
         The header has bytes that no header may have.
+    sums : mapping
+        CHECKSUM and DATASUM, where the header has them.
     """
 
+    start: int
     data_start: int
     data_bytes: int
     odd_cards: Mapping[str, str]
     unprintable: bool
+    sums: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,7 @@ class _Packed:
     def __init__(self, packed: IO[bytes], target: BinaryIO, path: Path) -> None:
         self._packed, self._target, self.path = packed, target, path
         self._size = 0
-        self._limit = max(_UNPACKED_BYTES, _UNPACKED_RATIO * path.stat().st_size)
+        self._limit = _unpacked_limit(path.stat().st_size)
 
     def read(self, start: int, n: int) -> bytes:
         self.reach(start + n)
@@ -163,10 +170,7 @@ class _Packed:
 
     def reach(self, end: int) -> int:
         if end > self._limit:
-            raise InputFileError(
-                f"{self.path} unpacks to {end / 1e6:,.0f} MB or more, and of a file of its size no more than "
-                f"{self._limit / 1e6:,.0f} MB are unpacked on the way; unpack it first (gunzip, bunzip2)"
-            )
+            raise _too_large(self.path, end, self._limit, "gunzip, bunzip2")
         self._target.seek(self._size)
         while self._size < end:
             try:
@@ -180,6 +184,17 @@ class _Packed:
             _write(self._target, chunk, self.path)
             self._size += len(chunk)
         return min(end, self._size)
+
+
+def _unpacked_limit(packed_bytes: int) -> int:
+    return max(_UNPACKED_BYTES, _UNPACKED_RATIO * packed_bytes)
+
+
+def _too_large(path: Path, n_bytes: int, limit: int, command: str) -> InputFileError:
+    return InputFileError(
+        f"{path} unpacks to {n_bytes / 1e6:,.0f} MB or more, and of its size no more than {limit / 1e6:,.0f} MB are "
+        f"unpacked on the way; unpack it first ({command})"
+    )
 
 
 @contextmanager
@@ -246,8 +261,9 @@ def _layout(source: "_Plain | _Packed") -> Layout:
             raise _damaged(source.path, len(parts), f"TFIELDS = {n_columns}; allowed: 0 to {_MAX_COLUMNS}")
         if _yes(cards.get("ZIMAGE")):
             _check_tiles(cards, source.path, len(parts))
-        parts.append(Part(data_start, data_bytes, odd, unprintable))
-        position = data_start + -(-data_bytes // _BLOCK) * _BLOCK
+        sums = {name: cards[name] for name in ("CHECKSUM", "DATASUM") if name in cards}
+        parts.append(Part(position, data_start, data_bytes, odd, unprintable, sums))
+        position = data_start + -(-data_bytes // BLOCK) * BLOCK
         if source.reach(position) < position:
             without_fill = True
             break
@@ -265,14 +281,14 @@ def _header(source: "_Plain | _Packed", start: int, number: int) -> tuple[dict[s
     structural: dict[str, str] = {}
     odd: dict[str, str] = {}
     unprintable = False
-    for position in range(start, start + _MAX_HEADER_BYTES, _BLOCK):
-        block = source.read(position, _BLOCK)
-        if len(block) < _BLOCK:
+    for position in range(start, start + _MAX_HEADER_BYTES, BLOCK):
+        block = source.read(position, BLOCK)
+        if len(block) < BLOCK:
             raise InputFileError(f"{source.path} is truncated: the header of HDU {number} has no end; fetch it again")
-        for place in range(0, _BLOCK, _CARD):
+        for place in range(0, BLOCK, _CARD):
             card = block[place : place + _CARD]
             if card.rstrip() == b"END":
-                return structural, odd, unprintable, position + _BLOCK
+                return structural, odd, unprintable, position + BLOCK
             _take(card, structural, odd)
             unprintable |= _UNPRINTABLE.search(card) is not None or _CONTINUE.match(card) is not None
     raise InputFileError(
@@ -352,6 +368,10 @@ def _check_tiles(cards: Mapping[str, str], path: Path, number: int) -> None:
         )
     if _integer(cards, "ZBITPIX", path, number) not in _BITPIX:
         raise _damaged(path, number, f"ZBITPIX = {cards['ZBITPIX']}; allowed: {', '.join(map(str, _BITPIX))}")
+    unpacked = math.prod(axes) * abs(int(cards["ZBITPIX"])) // 8
+    limit = _unpacked_limit(_integer(cards, "PCOUNT", path, number, 0))
+    if unpacked > limit:
+        raise _too_large(path, unpacked, limit, "funpack")
     formats = [cards.get(f"TFORM{n}", "") for n in range(1, _integer(cards, "TFIELDS", path, number) + 1)]
     if sum(map(_width, formats)) != width:
         raise _damaged(path, number, f"columns of {', '.join(formats[:8])} do not fill rows of {width} bytes")

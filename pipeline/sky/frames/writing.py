@@ -99,19 +99,21 @@ def write_products(
     out = Path(out)
     by_number = {product.science_hdu: product for product in products}
     with _opened(source) as (raw, unpacked), atomic_output(out, force=force) as temporary:
-        hdus, ours = _with_products(raw, unpacked, by_number, history)
-        write_hdus(hdus, temporary, out.name, ours, _new_checksums(raw, ours))
+        hdus, origins = _with_products(raw, unpacked, by_number, history)
+        ours = [place for place, origin in enumerate(origins) if origin is None or hdus[place] is not raw[origin]]
+        write_hdus(hdus, temporary, out.name, ours, _new_checksums(raw, origins, ours))
     return out
 
 
-def _new_checksums(raw: "fits.HDUList", ours: Sequence[int]) -> list[int]:
-    """HDUs whose CHECKSUM is to be made new: changed ones that had one, added ones if any had.
+def _new_checksums(raw: "fits.HDUList", origins: Sequence[int | None], ours: Sequence[int]) -> list[int]:
+    """HDUs of the product whose CHECKSUM is to be made new: changed ones that had one, added ones if any had.
 
     astropy gives a primary header its EXTEND where that is missing, which no HDU tells.
     """
     had = {n for n, hdu in enumerate(raw) if "CHECKSUM" in hdu.header or "DATASUM" in hdu.header}
-    changed = {n for n in ours if n in had or (had and n >= len(raw))}
-    if 0 in had - changed and raw[0].verify_checksum() == 0 and raw[0].verify_datasum() != 0:
+    changed = {place for place in ours if origins[place] in had or (had and origins[place] is None)}
+    is_copied = 0 in had and 0 not in changed
+    if is_copied and raw[0].verify_checksum() == 0 and raw[0].verify_datasum() != 0:
         changed.add(0)
     return sorted(changed)
 
@@ -129,25 +131,38 @@ def _opened(source: "str | Path | fits.HDUList") -> Iterator[tuple["fits.HDUList
 
 def _with_products(
     raw: "fits.HDUList", unpacked: "fits.HDUList", products: dict[int, FrameProduct], history: Sequence[str]
-) -> tuple["fits.HDUList", list[int]]:
-    """The HDUs of a file, with those of the science images replaced and what they lack added; and which are changed."""
+) -> tuple["fits.HDUList", list[int | None]]:
+    """The HDUs of a file, with those of the science images replaced and what they lack added.
+
+    Returns
+    -------
+    hdus : HDUList
+    origins : list of int or None
+        For each of them its number in the file; None for what is added.
+    """
     from astropy.io import fits
 
-    result = fits.HDUList()
-    added: list[fits.ImageHDU] = []
+    hdus = list(raw)
     replaced = _replaced_companions(unpacked, products)
-    ours = {*products, *replaced}
-    for number, hdu in enumerate(raw):
-        if number in products:
-            result.append(_science_hdu(unpacked[number], number, products[number], history))
-        elif number in replaced:
-            result.append(replaced[number])
-        else:
-            result.append(hdu)
+    for number, hdu in replaced.items():
+        hdus[number] = hdu
     for number, product in products.items():
-        added += _added_companions(unpacked, number, product, replaced)
-    result.extend(added)
-    return result, sorted(ours.union(range(len(raw), len(result))))
+        hdus[number] = _science_hdu(unpacked[number], number, product, history)
+    # What is added comes last; or, where EXTVER does not say to which image it belongs, behind its image.
+    added: dict[int, list[fits.ImageHDU]] = {}
+    for number, product in products.items():
+        rivals = [other for other in products if unpacked[other].ver == unpacked[number].ver]
+        before = len(hdus) if len(rivals) == 1 else min((n for n in rivals if n > number), default=len(hdus))
+        added.setdefault(before, []).extend(_added_companions(unpacked, number, product, replaced))
+    result, origins = fits.HDUList(), []
+    for number in range(len(hdus) + 1):
+        for hdu in added.get(number, ()):
+            result.append(hdu)
+            origins.append(None)
+        if number < len(hdus):
+            result.append(hdus[number])
+            origins.append(number)
+    return result, origins
 
 
 def _science_hdu(hdu: "fits.ImageHDU", number: int, product: FrameProduct, history: Sequence[str]) -> "fits.ImageHDU":
