@@ -180,7 +180,7 @@ def test_a_full_disk_is_no_damage_of_the_input(small, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(DataWriter, "__call__", full)
-    with pytest.raises(OutputError, match="cannot write .*no space left on device"):
+    with pytest.raises(OutputError, match=r"cannot write .*no space left on device"):
         ingest_simtel(small[0], tmp_path / "out.dl1.h5", CFG)
     assert list(tmp_path.iterdir()) == []
 
