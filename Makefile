@@ -30,7 +30,7 @@ help:
 	@echo "make test    set up, then run the test suite (LIGHTPOOL_DATA=DIR adds the tests on real files)"
 	@echo "make lint    check style, spelling, import arrows and the workflow"
 	@echo "make bench   run the benchmarks (minutes; not part of the tests)"
-	@echo "make unlock  after a killed run: release the workflow's lock"
+	@echo "make unlock  release the lock of a killed run, if the next run cannot tell that it is dead"
 	@echo "make clean   remove the environment and caches; results are kept"
 
 setup: $(STAMP)

@@ -92,10 +92,7 @@ def check_regular(path: str | Path) -> Path:
 
 def is_directory(path: str | Path) -> bool:
     """Whether `path` is a directory; false, and no error, for a name that cannot be looked at."""
-    try:
-        return Path(path).is_dir()
-    except (OSError, ValueError):
-        return False
+    return os.path.isdir(path)  # which Path.is_dir does not do for a name that is too long
 
 
 #: What the name of a product is followed by in its provenance, which stands beside it.
@@ -132,6 +129,11 @@ def check_free(path: str | Path, *, force: bool = False, folder: bool = False) -
         kind = 0
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write {path}: {_in_words(error)}") from error
+    if not str(path).isascii() and not _is_utf8(path):
+        raise UserError(
+            f"cannot write {path}: the name is not UTF-8, which HDF5 needs; choose another name, or rename the input "
+            "that it comes from"
+        )
     if kind:
         _check_replaceable(path, kind, force=force, folder=folder)
     parent = path.absolute().parent
@@ -148,6 +150,14 @@ def check_free(path: str | Path, *, force: bool = False, folder: bool = False) -
             f"{limit}; use a shorter name"
         )
     return path
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _in_words(error: Exception) -> str:
@@ -176,8 +186,7 @@ def _check_replaceable(path: Path, kind: int, *, force: bool, folder: bool) -> N
 
 def _is_ours(folder: Path) -> bool:
     """Whether a directory is empty or a product: --force must not remove somebody's home."""
-    beside = folder.with_name(folder.name + SIDECAR_SUFFIX)
-    return beside.exists() or any(folder.glob(f"*{SIDECAR_SUFFIX}")) or not any(folder.iterdir())
+    return folder.with_name(folder.name + SIDECAR_SUFFIX).exists() or not any(folder.iterdir())
 
 
 @contextmanager

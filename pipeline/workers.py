@@ -112,6 +112,8 @@ def _break_off(_signal: int, _frame: FrameType | None) -> None:
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
     if not _working:
         os._exit(_TERMINATED)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent sends them as well: clean up without a break
+        signal.signal(number, signal.SIG_IGN)
     raise Terminated(_TERMINATED)
 
 

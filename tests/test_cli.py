@@ -4,8 +4,11 @@ import json
 import logging
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
+import warnings
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from pipeline import __version__, cli, text_tables
 from pipeline.bundle.card import README_FILE
 from pipeline.config import Config
 from pipeline.errors import InputFileError, UserError
+from pipeline.files import atomic_output
 from pipeline.logs import get_logger
 
 COMMANDS = [
@@ -432,3 +436,101 @@ def test_quiet_and_verbose(monkeypatch, capsys, option, logged):
     assert cli.main(["info", "x", *([option] if option else [])]) == 0
     assert capsys.readouterr().err.splitlines() == logged
     assert [logging.getLogger(name).level for name in ("", "lightpool")] == levels
+
+
+# ---- what reaches the screen -----------------------------------------------------------------------------------------
+@pytest.fixture
+def running(monkeypatch, capsys):
+    """Run `lightpool info` with this function in place of the stage; returns exit code, stdout and stderr."""
+
+    def run(stage, *options):
+        monkeypatch.setattr("pipeline.stages.info.describe_file", stage)
+        code = cli.main(["info", "x", *options])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_control_characters_do_not_reach_the_terminal(running):
+    name = "a\x1b[31m\n\udcff.h5"
+    shown = r"a\x1b[31m\n\xff.h5"
+
+    def describe(path):
+        get_logger("pipeline.stages.info").warning("%s: odd", name)
+        return [name]
+
+    def refuse(path):
+        raise InputFileError(f"{name} is damaged")
+
+    def fail(path):
+        raise RuntimeError(name)
+
+    assert running(describe) == (0, f"{shown}\n", f"warning: {shown}: odd\n")
+    assert running(refuse) == (2, "", "error: a\\x1b[31m \\xff.h5 is damaged\n")
+    code, _, error = running(fail)
+    assert code == 1
+    assert "\x1b" not in error
+
+
+@pytest.fixture
+def chatty():
+    """A library that logs by a handler of its own, logs by that of the program, and warns."""
+    logger = logging.getLogger("chatty")
+
+    def speak(path):
+        logger.addHandler(logging.StreamHandler())
+        logger.setLevel(logging.INFO)
+        logger.warning("of no interest")
+        logging.getLogger("silent").warning("of no interest")
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("of no interest", stacklevel=1)
+        get_logger("pipeline.stages.info").warning("of interest")
+        return []
+
+    yield speak
+    logger.handlers.clear()
+
+
+def test_libraries_are_heard_with_verbose_only(running, chatty):
+    assert running(chatty) == (0, "", "warning: of interest\n")
+    assert running(chatty, "-q") == (0, "", "")
+    code, _, error = running(chatty, "-v")
+    assert code == 0
+    assert error.count("of no interest") >= 4
+    assert logging.root.manager.disable == logging.NOTSET
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_the_program_and_removes_what_is_half_made(running, tmp_path, number, code):
+    def stage(path):
+        with atomic_output(tmp_path / "new" / "table.csv") as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+
+    assert running(stage) == (code, "", "terminated\n")
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_stays_so(running, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by nohup
+    try:
+        assert running(lambda path: os.kill(os.getpid(), signal.SIGHUP) or ["done"]) == (0, "done\n", "")
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_disk_under_the_output(folder):
+    code = f"""
+import sys
+from pipeline.cli import main
+sys.exit(main(["predict", {str(folder / "run.dl1.h5")!r}, "--bundle", {str(folder / "energy")!r}, "--json"]))
+"""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: cannot write the output: no space left on device\n")

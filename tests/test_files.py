@@ -336,7 +336,7 @@ def test_force_replaces_products_only(tmp_path):
     assert (home / "thesis.tex").exists()
 
 
-@pytest.mark.parametrize("name", ["x" * 239, "é" * 119 + "x", os.fsdecode(b"\xff" * 239)])
+@pytest.mark.parametrize("name", ["x" * 239, "é" * 119 + "x"])
 def test_names_may_be_as_long_as_the_file_system_takes(tmp_path, name):
     target = tmp_path / name
     with atomic_output(target) as temporary:
@@ -345,6 +345,12 @@ def test_names_may_be_as_long_as_the_file_system_takes(tmp_path, name):
     assert len(list(tmp_path.iterdir())) == 2
     with pytest.raises(UserError, match=r"its name and \.provenance\.json have 256 bytes, and the .* takes 255"):
         check_free(tmp_path / (name + "x"))
+
+
+def test_names_of_products_are_utf8(tmp_path):
+    with pytest.raises(UserError, match="the name is not UTF-8, which HDF5 needs; choose another name, or rename"):
+        check_free(tmp_path / os.fsdecode(b"\xff.h5"))
+    assert check_free(tmp_path / "größe.h5") == tmp_path / "größe.h5"
 
 
 # ---- bytes that did not arrive ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from pipeline.records import record_sink
-from pipeline.text_tables import Columns, format_table
+from pipeline.text_tables import Columns, format_table, printable
 
 ROWS = [("name", "n"), ("a_rather_long_name", "5"), ("b", "12345")]
 
@@ -72,3 +72,33 @@ def test_new_columns_start_with_new_headings():
     assert stream.getvalue().splitlines() == [
         "event_id  energy_tev", "       1     0.12346", "event_id  gammaness", "       2          -",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("größe 1\u00a0pc, 星", "größe 1\u00a0pc, 星"),
+        ("red\x1b[31m", r"red\x1b[31m"),
+        ("two\nlines\r\ttab", r"two\nlines\r\ttab"),
+        ("bell\x07 del\x7f csi\x9b", r"bell\x07 del\x7f csi\x9b"),
+        ("fits.\u202estif", r"fits.\u202estif"),  # turns the direction of writing
+        ("zero\u200bwidth", r"zero\u200bwidth"),
+        ("line\u2028", r"line\u2028"),
+        ("\udcff\udcfe.h5", r"\xff\xfe.h5"),
+    ],
+)
+def test_what_does_not_print_is_written_out(text, shown):
+    assert printable(text) == shown
+    assert format_table([(text, "x")], "<<") == [f"{shown}  x"]
+
+
+def test_ends_of_lines_may_be_kept():
+    assert printable("a\n\tb\x1b", keep="\n\t") == "a\n\tb\\x1b"
+
+
+def test_records_show_no_control_characters():
+    stream = io.StringIO()
+    sink = record_sink(stream, as_json=False)
+    sink.write({"file": "a\x1b[2Jb", "n\x07": 1, "reason": "no\x1bpe"})
+    sink.end_of_file()
+    assert stream.getvalue() == "     file  n\\x07  reason\na\\x1b[2Jb      1  no\\x1bpe\n"

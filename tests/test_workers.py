@@ -70,30 +70,57 @@ def work(folder, name):
 PARENT = """
 import functools, signal, sys
 import waiting
+from pipeline.cli.signals import ending_by_signals
 from pipeline.workers import in_order
 
 # A shell starts jobs in the background with Ctrl-C switched off.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-list(in_order(functools.partial, (waiting.work, sys.argv[1]), ["a", "b"], 2))
+with ending_by_signals():
+    list(in_order(functools.partial, (waiting.work, sys.argv[1]), ["a", "b"], 2))
 """
 
 
-def test_ctrl_c_ends_the_workers_and_removes_what_is_half_made(tmp_path):
+@pytest.fixture
+def parent(tmp_path):
+    """A process with two workers in the middle of their work; and the folder of their products."""
     (tmp_path / "waiting.py").write_text(WAITING)
     products = tmp_path / "products"
     products.mkdir()
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    parent = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(products)],
-        env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60
-    while len(list(products.iterdir())) < 2 and time.monotonic() < deadline:
+    while len(list(products.glob(".*.part/[ab]"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert len(list(products.iterdir())) == 2
-    parent.send_signal(signal.SIGINT)
+    assert len(list(products.glob(".*.part/[ab]"))) == 2
+    yield process, products
+    process.kill()
+
+
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "KeyboardInterrupt"), (signal.SIGTERM, "")])
+def test_a_signal_ends_the_workers_and_removes_what_is_half_made(parent, number, word):
+    process, products = parent
+    process.send_signal(number)
     # stderr closes when the last process that holds it has ended.
-    _, stderr = parent.communicate(timeout=20)
-    assert parent.returncode != 0
-    assert "KeyboardInterrupt" in stderr
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == (143 if number == signal.SIGTERM else -signal.SIGINT)
+    assert word in stderr
+    assert list(products.iterdir()) == []
+
+
+def test_a_signal_to_all_processes_does_the_same(parent):
+    process, products = parent
+    os.killpg(process.pid, signal.SIGTERM)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert "Traceback" not in stderr
+    assert list(products.iterdir()) == []
+
+
+def test_workers_end_with_a_parent_that_was_killed_and_clean_up(parent):
+    process, products = parent
+    process.kill()
+    process.communicate(timeout=20)
     assert list(products.iterdir()) == []

@@ -5,6 +5,7 @@ those of zoo/TASK/best.json. A training that failed has bundle/failed.txt.
 """
 
 import json
+import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,7 +123,7 @@ def collect_zoo(folder: str | Path) -> Zoo:
     """
     folder = Path(folder)
     path = folder / "config.yaml"
-    config = load_config(path).model_dump(mode="json") if path.is_file() else None
+    config = load_config(path).model_dump(mode="json") if os.path.isfile(path) else None
     if config is None or not config["zoo"]["entries"]:
         raise UserError(
             f"{folder} is not the folder of a comparison: it has no config.yaml with a section zoo; give results/NAME "

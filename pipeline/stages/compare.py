@@ -64,7 +64,7 @@ def compare(run_dir: str | Path, out: str | Path, *, force: bool = False) -> Pat
         pictures = {task: _picture(zoo, task, rows[task]) for task in rows if rows[task]}
         content = {"networks": rows, "forest": {task: forest_of(zoo, task) for task in rows if rows[task]}}
         temporary.with_suffix(".json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-        temporary.write_text(render_zoo(zoo, rows, pictures), encoding="utf-8")
+        temporary.write_text(render_zoo(zoo, rows, pictures), encoding="utf-8", errors="backslashreplace")
         provenance.write_sidecar(temporary, provenance.stamp("compare", run=zoo.folder.name))
     log.info("wrote %s", out)
     return out

@@ -14,6 +14,7 @@ from pipeline.filetypes import file_kind
 from pipeline.logs import get_logger
 from pipeline.stages.events import as_dl1
 from pipeline.tasks import get_decoder, get_spec
+from pipeline.text_tables import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -192,10 +193,11 @@ def _particle(truth: Mapping[str, Any]) -> str:
 
 
 def _which(file: Path, chunk: "ImageChunk", card: Card) -> str:
-    return (
+    words = (
         f"{Path(file).name}, event {int(chunk.event_id[0])}, telescope {chunk.tel_id} ({chunk.camera.name}); "
         f"{card.model.name} of {card.name}"
     )
+    return printable(words).replace("$", r"\$")  # between two of them, matplotlib expects a formula
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What stages with several inputs share: where products go, and how a bad input is reported."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ _DATA_SUFFIXES = frozenset(
 
 def names_file(out: Path) -> bool:
     """Whether --out names a file, not a directory: by its ending where there is neither yet."""
-    if out.exists():
+    if os.path.exists(out):
         return not is_directory(out)
     return any(suffix.lower() in _DATA_SUFFIXES for suffix in out.suffixes[-2:])
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -211,11 +212,11 @@ def _plan(files: Sequence[Path], out: Path | None, *, force: bool) -> list[_Job]
         except InputFileError as error:
             jobs.append(_Job(path, None, None, error))
     taken = Counter(job.out for job in jobs if job.out is not None)
-    sources = {path.resolve() for path in map(Path, files)}
+    sources = {os.path.realpath(path) for path in files}
     for target, times in taken.items():
         if times > 1:
             raise UserError(f"{times} inputs would be written to {target}; rename them, or predict them one by one")
-        if target.resolve() in sources:
+        if os.path.realpath(target) in sources:
             raise UserError(f"{target} is an input; predictions are written to a file of their own: give another --out")
         check_free(target, force=force)
     return jobs

@@ -36,7 +36,7 @@ def report(run_dir: str | Path, out: str | Path, force: bool = False) -> Path:
     out = check_free(out, force=force)
     with atomic_output(out, force=force) as temporary:
         run = collect(run_dir)
-        temporary.write_text(render(run), encoding="utf-8")
+        temporary.write_text(render(run), encoding="utf-8", errors="backslashreplace")
         provenance.write_sidecar(temporary, provenance.stamp("report", run=run.folder.name))
     LOG.info("wrote %s", out)
     return out

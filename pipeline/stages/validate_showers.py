@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import provenance
 from pipeline.errors import UserError
-from pipeline.files import atomic_output, check_free
+from pipeline.files import atomic_output, check_free, is_directory
 from pipeline.logs import get_logger
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def validate_showers(
     """
     out = check_free(out, force=force, folder=True)
     data = None if data is None else Path(data)
-    if data is not None and not data.is_dir():
+    if data is not None and not is_directory(data):
         raise UserError(f"{data} is not a directory; --data takes the folder of the reference files")
     # Numba, matplotlib and scikit-learn are imported from here on.
     from pipeline.camera.showers.validation import checks
@@ -69,7 +69,7 @@ def validate_showers(
         facts = {"with_data": data is not None, "quick": quick, "counts": counts}
         temporary.mkdir()
         _write(outcomes, rows, facts, temporary)
-        provenance.write_sidecar(temporary / "validation.json", stamped, wall_s=round(time.perf_counter() - began, 1))
+        provenance.write_sidecar(temporary, stamped, wall_s=round(time.perf_counter() - began, 1))
     for row in rows:
         if row["verdict"] == "differs":
             log.warning("%s: %s differs from its reference", row["name"], row["quantity"])

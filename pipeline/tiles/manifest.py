@@ -265,8 +265,8 @@ def write_manifest(
     twice = {str(path) for path in paths if paths.count(path) > 1}
     if twice:
         raise UserError(f"shards are named twice: {', '.join(sorted(twice))}")
-    folder = out.resolve().parent
-    relative = [os.path.relpath(path.resolve(), folder) for path in paths]
+    folder = Path(os.path.realpath(out)).parent
+    relative = [os.path.relpath(os.path.realpath(path), folder) for path in paths]
     if not shards_outside:
         for path in relative:
             _check_inside(out, path)

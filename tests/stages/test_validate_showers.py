@@ -65,7 +65,7 @@ def test_table_and_figures(outcomes, tmp_path):
     lines = (out / "validation.md").read_text().splitlines()
     assert len(lines) == 5
     assert lines[3].startswith("| light of protons [1/GeV] | 1.000 ± 0.050 | 1.300 ± 0.010 | +30.0 %, +5.9 sigma |")
-    assert (tmp_path / "validation" / "validation.json.provenance.json").is_file()
+    assert (tmp_path / "validation.provenance.json").is_file()
 
 
 def test_figures_without_references(monkeypatch, tmp_path):

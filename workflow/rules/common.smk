@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,8 +13,12 @@ from pipeline.bundle.card import list_bundles, resolve_bundle
 from pipeline.config import digest_of, load_config, zoo_config
 from pipeline.errors import UserError
 from pipeline.files import source_name
+from pipeline.output.runs import release_stale_lock
 from pipeline.plugins import plugin_files
 from pipeline.stages import evaluate, ingest, manifest, predict, simulate_showers, simulate_sky, tiles, train
+
+if workflow.is_main_process and release_stale_lock():
+    print("A run was killed here; its lock is removed", file=sys.stderr)
 
 CHECKOUT = Path(os.path.relpath(Path(workflow.main_snakefile).parent.parent))
 CONFIG_FILE = os.path.relpath(config.get("experiment", CHECKOUT / "configs/demo.yaml"))
