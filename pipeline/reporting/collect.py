@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.documents import read_json, read_yaml
 from pipeline.errors import InputFileError, UserError
-from pipeline.files import check_regular
+from pipeline.files import check_regular, is_directory
 from pipeline.logs import get_logger
 from pipeline.tasks import specs_of, task_names
 
@@ -149,7 +149,7 @@ def collect(folder: str | Path) -> Run:
         If `folder` is not a directory or holds none of a run's parts.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not is_directory(folder):
         raise UserError(f"{folder} is not a directory; give the folder of a run (results/NAME)")
     if not any((folder / part).exists() for part in PARTS):
         raise UserError(f"{folder} is not the folder of a run: it has none of {', '.join(PARTS)}; give results/NAME")

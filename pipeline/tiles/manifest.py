@@ -266,7 +266,7 @@ def write_manifest(
     if twice:
         raise UserError(f"shards are named twice: {', '.join(sorted(twice))}")
     folder = out.resolve().parent
-    relative = [os.path.relpath(path.resolve(), folder) for path in paths]
+    relative = [os.path.relpath(os.path.realpath(path), folder) for path in paths]
     if not shards_outside:
         for path in relative:
             _check_inside(out, path)
