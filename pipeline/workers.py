@@ -27,9 +27,10 @@ AHEAD = 3  # items per process in progress or finished and not yet used: enough 
 _TERMINATED = 143
 _CLEAN_UP_S = 10.0  # that a process has to remove what is half made when its parent was killed
 
-# State of a worker process: its worker, whether it is busy, and whether it shall stop.
+# State of a worker process: its worker, whether it is busy, whether it shall stop, and whether it was told to while it
+# was busy: a second signal must not break off the removal of what is half made.
 _worker: Callable[[Any], Any] | None = None
-_working = _stopping = False
+_working = _stopping = _ending = False
 _records: SimpleQueue[logging.LogRecord] = SimpleQueue()  # log records since its last result
 
 
@@ -105,16 +106,19 @@ def _start(lifeline: Connection, level: int, quiet: bool) -> None:
 
 
 def _break_off(_signal: int, _frame: FrameType | None) -> None:
-    if _stopping and _working:
+    global _ending
+    if _stopping and _working and not _ending:
+        _ending = True
         raise KeyboardInterrupt
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    global _ending
     if not _working:
         os._exit(_TERMINATED)
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent sends them as well: clean up without a break
-        signal.signal(number, signal.SIG_IGN)
-    raise Terminated(_TERMINATED)
+    if not _ending:
+        _ending = True
+        raise Terminated(_TERMINATED)
 
 
 def _end_with_parent(lifeline: Connection) -> None:

@@ -22,16 +22,18 @@ def ending_by_signals() -> Iterator[None]:
         yield
         return
     chosen = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    is_ending = False
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        nonlocal is_ending
+        if not is_ending:  # a second one does not break off the removal of what is half made
+            is_ending = True
+            raise Terminated(128 + number)
+
     for number in chosen:
-        signal.signal(number, _end)
+        signal.signal(number, end)
     try:
         yield
     finally:
         for number in chosen:
             signal.signal(number, signal.SIG_DFL)
-
-
-def _end(number: int, _frame: FrameType | None) -> None:
-    for other in _ENDING:  # the removal of what is half made is not interrupted
-        signal.signal(other, signal.SIG_IGN)
-    raise Terminated(128 + number)
