@@ -129,12 +129,14 @@ def _value(command: list[str], stdout: Path, out: Path) -> Any:
 def _hdf5(path: Path) -> dict[str, Any]:
     import h5py
 
+    """All arrays of a shard or DL1; of DL2 the predictions: what was carried along is as damaged as it was."""
     arrays: dict[str, Any] = {}
     with h5py.File(path) as file:
         file.visititems(
             lambda name, item: arrays.__setitem__(name, item[()]) if isinstance(item, h5py.Dataset) else None
         )
-    return arrays
+    predictions = {name: array for name, array in arrays.items() if name.startswith("dl2/")}
+    return predictions or arrays
 
 
 def _fits(path: Path) -> dict[str, Any]:
