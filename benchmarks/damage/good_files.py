@@ -124,7 +124,7 @@ def _camera(folder: Path, bundles: dict[str, Path]) -> dict[str, Kind]:
     convert = (["info", "FILE"], ["ingest", "FILE", "--out", "OUT/ingested"])
     return {
         "dl1": Kind(folder / "run.dl1.h5", events, "hdf5"),
-        "dl2": Kind(folder / "run.dl2.h5", (*events[:1], events[1], events[3]), "hdf5"),
+        "dl2": Kind(folder / "run.dl2.h5", events[:1], "hdf5"),
         "lstchain": Kind(folder / "lst.h5", convert, "hdf5"),
     }
 

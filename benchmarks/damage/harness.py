@@ -59,7 +59,7 @@ def _child(command: list[str], stdout: Path, stderr: Path) -> None:
     try:
         for number, path in ((1, stdout), (2, stderr)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        code = cli.main([*command, "-q"])
+        code = cli.main(command)
     finally:
         os._exit(code)
 
@@ -88,15 +88,20 @@ def _judge(command: list[str], status: int, stdout: Path, stderr: Path, folder: 
         place = [line.strip() for line in lines if "/pipeline/" in line or "/models/" in line]
         where = re.sub(r'File ".*?/(pipeline|models)/', r"\1/", place[-1]) if place else ""
         return Ending("traceback", f"{command[0]}: {lines[-1][:120] if lines else ''} [{where}]")
+    errors = [line for line in lines if line.startswith("error:")]
+    strays = [line for line in lines if "Warning:" in line or line.startswith("WARNING")]  # of libraries
     if code == 2:
         left = [path.name for path in (folder / "OUT").rglob("*") if ".part" in path.name]
         if left:
             return Ending("files left", f"{command[0]}: {left[0]}")
-        if len(lines) != 1 or not lines[0].startswith("error:"):
+        if len(errors) != 1 or strays or lines[-1] != errors[0]:
             return Ending("not one line", f"{command[0]}: {' | '.join(lines)[:300]}")
-        return Ending("refused", lines[0])
+        return Ending("refused", errors[0])
     if code == 0:
-        return Ending("done", "\n".join(lines), _value(command, stdout, folder / "OUT"))
+        if errors or strays:
+            return Ending("not one line", f"{command[0]}: {' | '.join(lines)[:300]}")
+        warned = [line for line in lines if line.startswith("warning:")]
+        return Ending("done", "\n".join(warned), _value(command, stdout, folder / "OUT"))
     return Ending("other exit", f"{command[0]}: exit {code}: {' | '.join(lines)[:200]}")
 
 
@@ -124,12 +129,14 @@ def _value(command: list[str], stdout: Path, out: Path) -> Any:
 def _hdf5(path: Path) -> dict[str, Any]:
     import h5py
 
+    """All arrays of a shard or DL1; of DL2 the predictions: what was carried along is as damaged as it was."""
     arrays: dict[str, Any] = {}
     with h5py.File(path) as file:
         file.visititems(
             lambda name, item: arrays.__setitem__(name, item[()]) if isinstance(item, h5py.Dataset) else None
         )
-    return arrays
+    predictions = {name: array for name, array in arrays.items() if name.startswith("dl2/")}
+    return predictions or arrays
 
 
 def _fits(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""CHECKSUM and DATASUM that do not fit are said: on the screen, and in what is made of the file."""
+"""What does not fit in a file, or was lost from it, is said: on the screen, and in what is made of the file."""
 
 import gzip
 
@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from pipeline.config import Config
 from pipeline.sky.frames import read_frame
+from pipeline.stages.ingest import ingest
 
 DATA = "the DATASUM of HDU 1 is not that of the data"
 HEADER = "the CHECKSUM of HDU 1 does not fit"
@@ -74,3 +76,21 @@ def test_a_compressed_image_is_checked_as_stored(tmp_path):
     path.write_bytes(content)
     (text,) = _sums(path)
     assert text.startswith(DATA)
+
+
+def test_an_extension_of_an_unknown_kind_is_named(path):
+    _change(path, b"XTENSION= 'IMAGE   '", b"XTENSION= 'IMAGF   '")
+    image = np.random.default_rng(1).normal(200, 15, (50, 61)).astype(np.float32)
+    fits.append(path, image, fits.Header({"EXTNAME": "SCI"}))
+    texts = read_frame(path).warnings
+    assert any(text.startswith("HDU 1 is of no kind that FITS knows (XTENSION = IMAGF)") for text in texts)
+
+
+@pytest.mark.parametrize("lost", ["ERR", "DQ"])
+def test_planes_that_an_ingested_file_has_lost_are_named(tmp_path, path, lost):
+    ingest([path], Config(), tmp_path / "out")
+    made = tmp_path / "out" / "frame.fits"
+    assert not any("cannot be read or was removed" in text for text in read_frame(made).warnings)
+    with fits.open(made, mode="update") as hdus:
+        del hdus[lost]
+    assert any(f"but its {lost} cannot be read or was removed" in text for text in read_frame(made).warnings)

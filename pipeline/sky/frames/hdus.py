@@ -30,6 +30,8 @@ _DETECTOR_CARDS = ("CCDSEC", "DETSEC", "AMPSEC", "AMPNAME", "CCDNAME", "CCDNUM",
 # Attribute of an HDUList of ours: how its file is built.
 _LAYOUT = "lightpool_layout"
 _STREAM = "lightpool_stream"  # and the file itself, unpacked
+#: Standard and registered kinds of extensions (FITS standard 4.0, sect. 7 and appendix F).
+_EXTENSIONS = ("IMAGE", "TABLE", "BINTABLE", "IUEIMAGE", "A3DTABLE", "FOREIGN", "DUMP")
 # Memory that a frame takes for each pixel from reading to writing, beside the stored number (measured).
 _BYTES_PER_PIXEL = 40
 # No light is as bright in any unit; such numbers are fill values or damage, and their squares are beyond float32.
@@ -86,6 +88,12 @@ def remark_on_file(hdus: "fits.HDUList", chosen: Sequence[int], remarks: Remarks
         odd = sorted({keyword for part in layout.parts for keyword in part.odd_cards})
         if odd:
             remarks.note(f"cards whose values are not standard FITS are read as text: {', '.join(odd[:8])}")
+        unknown = [n for n, part in enumerate(layout.parts) if n and part.kind not in _EXTENSIONS]
+        if unknown:
+            remarks.warn(
+                f"HDU {', '.join(map(str, unknown))} is of no kind that FITS knows (XTENSION = "
+                f"{layout.parts[unknown[0]].kind or 'nothing'}) and is not read; if it is an image, fetch it again"
+            )
         remark_on_sums(getattr(hdus, _STREAM), layout.parts, remarks)
     left_out = images_left_out(hdus, chosen)
     if left_out:

@@ -63,6 +63,8 @@ class Part:
         The header has bytes that no header may have.
     sums : mapping
         CHECKSUM and DATASUM, where the header has them.
+    kind : str
+        Value of XTENSION; empty for the primary HDU.
     """
 
     start: int
@@ -71,6 +73,7 @@ class Part:
     odd_cards: Mapping[str, str]
     unprintable: bool
     sums: Mapping[str, str]
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -262,7 +265,7 @@ def _layout(source: "_Plain | _Packed") -> Layout:
         if _yes(cards.get("ZIMAGE")):
             _check_tiles(cards, source.path, len(parts))
         sums = {name: cards[name] for name in ("CHECKSUM", "DATASUM") if name in cards}
-        parts.append(Part(position, data_start, data_bytes, odd, unprintable, sums))
+        parts.append(Part(position, data_start, data_bytes, odd, unprintable, sums, cards.get("XTENSION", "")))
         position = data_start + -(-data_bytes // BLOCK) * BLOCK
         if source.reach(position) < position:
             without_fill = True

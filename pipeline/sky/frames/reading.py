@@ -11,7 +11,7 @@ from pipeline.errors import InputFileError
 from pipeline.sky import cards, headers
 from pipeline.sky.background import BoxNoise, box_noise, quantised_noise, robust_background
 from pipeline.sky.dq import DQ, DQ_DTYPE, flag, has
-from pipeline.sky.frames.companions import file_mask, file_uncertainty
+from pipeline.sky.frames.companions import file_mask, file_uncertainty, is_ours
 from pipeline.sky.frames.fingerprint import fingerprint
 from pipeline.sky.frames.frame import Frame
 from pipeline.sky.frames.hdus import open_fits, pixels_of, remark_on_file, science_hdus
@@ -84,6 +84,8 @@ def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path, r
         frame = _foreign(searched, pixels, integer, mask, cfg, path, remarks)
     frame = replace(frame, path=path, science_hdu=number)
     given = file_uncertainty(hdus, frame, cfg, remarks)
+    if as_ingested:
+        _remark_on_lost_planes(hdus, given, remarks)
     frame = replace(
         frame,
         notes=tuple(remarks.notes),
@@ -94,6 +96,17 @@ def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path, r
     if as_ingested and given is not None:
         return replace(frame, err=given)
     return checked_uncertainty(frame, given, strict=_is_changed(searched) and not _is_restored(searched))
+
+
+def _remark_on_lost_planes(hdus: "fits.HDUList", given: np.ndarray | None, remarks: Remarks) -> None:
+    """Ingest writes ERR and DQ beside every image: where one is missing, something was lost."""
+    lost = ["ERR"] if given is None else []
+    lost += [] if any(is_ours(hdu) for hdu in hdus) else ["DQ"]
+    if lost:
+        remarks.warn(
+            f"lightpool has ingested this file, but its {' and '.join(lost)} cannot be read or was removed: "
+            "uncertainties and bad pixels are those of the image alone; ingest it again"
+        )
 
 
 # ---- as lightpool has ingested it ------------------------------------------------------------------------------------
