@@ -40,7 +40,7 @@ def new_hdf5(path: str | Path, **options: Any) -> Iterator[h5py.File]:
     file = h5py.File(path, "w", **options)
     try:
         yield file
-        _make_room(file)
+        make_room(file)
         file.flush()
     except BaseException:
         _forget(file)
@@ -52,13 +52,27 @@ def new_hdf5(path: str | Path, **options: Any) -> Iterator[h5py.File]:
     os.truncate(path, n_bytes)
 
 
-def _make_room(file: h5py.File) -> None:
-    """Have the system allocate what follows the end of the file: here it may refuse without harm."""
+def make_room(file: h5py.File, n_bytes: int = 0) -> None:
+    """Have the system allocate what follows the end of a new file: here it may refuse without harm.
+
+    Needed before what HDF5 does not survive when it fails: the last writes, and copies of whole datasets.
+
+    Parameters
+    ----------
+    file : h5py.File
+    n_bytes : int
+        To be written next, beside headers.
+
+    Raises
+    ------
+    OSError
+        If the disk is full, or a quota or a limit reached.
+    """
     if not hasattr(os, "posix_fallocate"):  # pragma: no cover (macOS)
         return
-    n_bytes = file.id.get_filesize()
+    end = file.id.get_filesize()
     try:
-        os.posix_fallocate(file.id.get_vfd_handle(), n_bytes, _LAST_WRITES_BYTES + n_bytes // _PART_OF_INDEX)
+        os.posix_fallocate(file.id.get_vfd_handle(), end, n_bytes + _LAST_WRITES_BYTES + end // _PART_OF_INDEX)
     except OSError as error:
         if error.errno not in _NO_PREALLOCATION:
             raise

@@ -48,9 +48,9 @@ def why_not_written(error: BaseException, folder: Path) -> str | None:
             return os.strerror(number).lower()
     if isinstance(error, UserError) and error.__cause__ is None:
         return None  # said by lightpool itself
-    if _reached_limit(folder):
-        return os.strerror(errno.EFBIG).lower()
     is_lost = isinstance(error, NotWholeError)
+    if _reached_limit(folder, is_lost):
+        return os.strerror(errno.EFBIG).lower()
     if _is_full(folder, _FULL_AFTER_A_LOSS_BYTES if is_lost else _FULL_BYTES):
         return os.strerror(errno.ENOSPC).lower()
     return str(error) if is_lost else None
@@ -90,9 +90,10 @@ def _is_full(folder: Path, n_bytes: int) -> bool:
         return False
 
 
-def _reached_limit(folder: Path) -> bool:
-    """Whether a file is as long as a file of this process may be (``ulimit -f``)."""
+def _reached_limit(folder: Path, is_lost: bool) -> bool:
+    """Whether a file is as long as a file of this process may be (``ulimit -f``), or one has lost what was beyond."""
     limit = resource.RLIM_INFINITY if resource is None else resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if limit == resource.RLIM_INFINITY:
         return False
-    return any(path.stat().st_size >= limit - _LIMIT_MARGIN_BYTES for path in folder.rglob("*") if path.is_file())
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return is_lost or any(path.stat().st_size >= limit - _LIMIT_MARGIN_BYTES for path in files)
