@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
+from pipeline import cli
 from pipeline.config import SplitsConfig, load_config, parse_config
 from pipeline.errors import InputFileError, UserError
 from pipeline.tiles import (
@@ -623,3 +624,19 @@ def test_a_shard_that_changed_since_is_refused(manifest):
         file["events/true_energy_tev"][0] = 5.0
     with pytest.raises(InputFileError, match=r"0\.tiles\.h5 is not the shard that"):
         TileReader([manifest], "all")
+
+
+def test_the_command_takes_shards_outside_only_if_asked_for(tmp_path, capsys):
+    shard = write_shard(tmp_path / "a.tiles.h5", [make_batch(9, np.random.default_rng(0))])
+    argv = ["manifest", str(shard), "--out", str(tmp_path / "elsewhere" / "m.json"), "-q"]
+    assert cli.main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith("put the manifest into a folder above its shards, or give --shards-outside")
+    assert cli.main([*argv, "--shards-outside"]) == 0
+    path = tmp_path / "elsewhere" / "m.json"
+    out = ["--bundle", str(tmp_path), "--out", str(tmp_path / "out"), "-q"]
+    assert cli.main(["evaluate", str(path), *out]) == 2
+    assert "which lies outside the manifest's folder" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(path), *out, "--shards-outside"]) == 2
+    assert "is not a bundle" in capsys.readouterr().err  # the manifest was accepted
