@@ -100,6 +100,7 @@ def is_directory(path: str | Path) -> bool:
 SIDECAR_SUFFIX = ".provenance.json"
 _WAIT_S = 30.0
 _POLL_S = 0.05
+_MAX_VANISHED = 10
 
 #: Products that this process is making: the folder of each.
 _scratches: dict[Path, Scratch] = {}
@@ -267,19 +268,8 @@ def _scratch(path: Path, wait_s: float) -> Iterator[Scratch]:
     if path in _scratches:
         yield _scratches[path]
         return
-    deadline = time.monotonic() + wait_s
     new_parents = [parent for parent in path.parents if not parent.exists()]
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = Scratch(path)
-            break
-        except OutputError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(_POLL_S)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {_in_words(error)}") from error
+    scratch = _new_scratch(path, time.monotonic() + wait_s)
     _scratches[path] = scratch
     try:
         yield scratch
@@ -289,6 +279,23 @@ def _scratch(path: Path, wait_s: float) -> Iterator[Scratch]:
         for parent in new_parents:
             with suppress(OSError):  # the product, or another one, is in it
                 parent.rmdir()
+
+
+def _new_scratch(path: Path, deadline: float) -> Scratch:
+    n_vanished = 0
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return Scratch(path)
+        except OutputError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_S)
+        except OSError as error:
+            # Another process that failed in the same new folder may just have removed it.
+            n_vanished += isinstance(error, FileNotFoundError)
+            if not 0 < n_vanished < _MAX_VANISHED:
+                raise OutputError(f"cannot write {path}: {_in_words(error)}") from error
 
 
 def _commit(scratch: Scratch, path: Path) -> None:

@@ -99,8 +99,7 @@ class Scratch:
                 )
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(lock), os.stat(self.folder / _LOCK)):
-                    os.ftruncate(lock, 0)
-                    os.pwrite(lock, f"{os.getpid()} {platform.node()}\n".encode(), 0)
+                    _sign(lock)
                     return lock
             os.close(lock)  # locked too late: its owner had removed it
 
@@ -123,9 +122,11 @@ class Scratch:
 
     def release(self) -> None:
         """Remove the folder with all that is in it, and let others make the product."""
-        self._remove_leftovers()
-        (self.folder / _LOCK).unlink(missing_ok=True)
-        os.close(self._lock)
+        try:
+            self._remove_leftovers()
+            (self.folder / _LOCK).unlink(missing_ok=True)
+        finally:
+            os.close(self._lock)
         with contextlib.suppress(OSError):  # the next writer may be in it already
             self.folder.rmdir()
 
@@ -157,6 +158,13 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _sign(lock: int) -> None:
+    """Say who holds the lock; on a full disk nobody does."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()} {platform.node()}\n".encode(), 0)
 
 
 def _owner(lock: int) -> str:
