@@ -127,7 +127,8 @@ class DL1File:
     @cached_property
     def n_events(self) -> int:
         """Number of array events."""
-        return len(self._file[schema.TRIGGER])
+        with hdf5_errors(self.path):
+            return len(dataset(self._file, schema.TRIGGER, ("obs_id", "event_id")))
 
     @cached_property
     def obs_ids(self) -> list[int]:
