@@ -176,14 +176,17 @@ def digests(folder: Path) -> dict[str, str]:
 
 # ---- kills -----------------------------------------------------------------------------------------------------------
 def kill_at_random(stage: Stage, base: Path, work: Path, event: int, moments: int, rng: random.Random) -> list[Outcome]:
-    whole = work / "whole"
-    whole.mkdir()
-    started = time.monotonic()
-    done = run(command(stage.arguments, base, whole, event))
-    wall_s = time.monotonic() - started
-    if done.returncode:
-        sys.exit(f"{stage.name} fails undisturbed: {done.stderr}")
-    expected = digests(whole)
+    wall_s = float("inf")  # the first run may compile
+    for _ in range(2):
+        whole = work / "whole"
+        whole.mkdir()
+        started = time.monotonic()
+        done = run(command(stage.arguments, base, whole, event))
+        wall_s = min(wall_s, time.monotonic() - started)
+        if done.returncode:
+            sys.exit(f"{stage.name} fails undisturbed: {done.stderr}")
+        expected = digests(whole)
+        shutil.rmtree(whole)
     outcomes = []
     for number in (signal.SIGKILL, signal.SIGTERM):
         outcome = Outcome(stage.name, number.name)
@@ -201,7 +204,6 @@ def kill_at_random(stage: Stage, base: Path, work: Path, event: int, moments: in
             )
             shutil.rmtree(out)
         outcomes.append(outcome)
-    shutil.rmtree(whole)
     return outcomes
 
 
@@ -318,12 +320,8 @@ def main() -> int:
                 *fill_disks(stage, base, work, event),
             ]:
                 outcomes.append(outcome)
-                print(
-                    outcome.line() if outcome.runs else f"{outcome.name:28s} {outcome.kind:9s} needs root", flush=True
-                )
-    examples = [example for outcome in outcomes for example in outcome.examples]
-    for example in examples:
-        print(example)
+                print(outcome.line() if outcome.runs else f"{outcome.name:28s} {outcome.kind:9s} needs root")
+                print("".join(f"    {example}\n" for example in outcome.examples), end="", flush=True)
     return 1 if any(what.isupper() or "EXIT" in what for outcome in outcomes for what in outcome.counts) else 0
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import InputFileError, OutputError, UserError
+from pipeline.output import ending
 from pipeline.output.reasons import why_not_written
 from pipeline.output.scratch import Scratch, name_limit, remove
 from pipeline.output.scratch import temporary_folder as temporary_folder
@@ -292,6 +293,8 @@ def _scratch(path: Path, wait_s: float) -> Iterator[Scratch]:
 
 def _commit(scratch: Scratch, path: Path) -> None:
     """Make sure that all is there, then rename; the product comes last."""
+    if (end := ending.asked()) is not None:
+        raise end  # it was lost on its way here
     made = sorted(scratch.made(), key=lambda entry: entry == scratch.path)
     if scratch.path not in made:
         raise FileNotFoundError(f"nothing was written to {scratch.path}")

@@ -1,6 +1,7 @@
 """Loggers: everything in the package `pipeline` logs as `lightpool`, the name that users know."""
 
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,13 +55,21 @@ def quieten_libraries(quiet: bool) -> None:
     logging.disable(logging.CRITICAL if quiet else logging.NOTSET)
 
 
+def _log_unraisable(error: "sys.UnraisableHookArgs") -> None:
+    """An error in the removal of an object: often one that a signal has left half made."""
+    exception = error.exc_value or error.exc_type
+    logging.getLogger("py.warnings").warning("%s in %r: %s", error.err_msg or "error ignored", error.object, exception)
+
+
 @contextmanager
 def warnings_as_messages() -> Iterator[None]:
-    """Log what Python warns of in the block; afterwards all is as it was."""
-    disabled = logging.root.manager.disable
+    """Log what Python warns of in the block, and errors that it cannot raise; afterwards all is as it was."""
+    disabled, usual = logging.root.manager.disable, sys.unraisablehook
     logging.captureWarnings(True)
+    sys.unraisablehook = _log_unraisable
     try:
         yield
     finally:
+        sys.unraisablehook = usual
         logging.captureWarnings(False)
         logging.disable(disabled)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import Terminated, UserError
 from pipeline.logs import ROOT, libraries_are_quiet, quieten_libraries
+from pipeline.output import ending
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,10 +28,9 @@ AHEAD = 3  # items per process in progress or finished and not yet used: enough 
 _TERMINATED = 143
 _CLEAN_UP_S = 10.0  # that a process has to remove what is half made when its parent was killed
 
-# State of a worker process: its worker, whether it is busy, whether it shall stop, and whether it was told to while it
-# was busy: a second signal must not break off the removal of what is half made.
+# State of a worker process: its worker, whether it is busy, and whether it shall stop.
 _worker: Callable[[Any], Any] | None = None
-_working = _stopping = _ending = False
+_working = _stopping = False
 _records: SimpleQueue[logging.LogRecord] = SimpleQueue()  # log records since its last result
 
 
@@ -106,19 +106,15 @@ def _start(lifeline: Connection, level: int, quiet: bool) -> None:
 
 
 def _break_off(_signal: int, _frame: FrameType | None) -> None:
-    global _ending
-    if _stopping and _working and not _ending:
-        _ending = True
-        raise KeyboardInterrupt
+    if _stopping and _working and (end := ending.ask(KeyboardInterrupt())):
+        raise end
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    global _ending
     if not _working:
         os._exit(_TERMINATED)
-    if not _ending:
-        _ending = True
-        raise Terminated(_TERMINATED)
+    if end := ending.ask(Terminated(_TERMINATED)):
+        raise end
 
 
 def _end_with_parent(lifeline: Connection) -> None:
@@ -148,7 +144,9 @@ def _work(
             _worker = make_worker(*arguments)
         result = _worker(item)
         return result, [_records.get() for _ in range(_records.qsize())]
-    except Terminated:  # what was half made is removed; the pool would give this process more work
-        os._exit(_TERMINATED)
+    except BaseException:
+        if isinstance(ending.asked(), Terminated):  # what was half made is removed; the pool would wait for more work
+            os._exit(_TERMINATED)
+        raise
     finally:
         _working = False

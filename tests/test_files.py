@@ -26,6 +26,7 @@ from pipeline.files import (
     is_directory,
     reserved,
     source_name,
+    temporary_folder,
     write_text_atomically,
 )
 from pipeline.provenance import write_sidecar
@@ -509,3 +510,133 @@ def test_a_limit_of_file_sizes_reached_in_hdf5(tmp_path, checkout):
     line = f"cannot write {tmp_path}/x.h5: file too large"
     assert done.stdout.splitlines() == [line, line, "[]"]
     assert done.returncode == 0, done.stderr
+
+
+LIMITED_SHARDS = """
+import pathlib, resource, sys
+sys.path.insert(0, sys.argv[2])
+import numpy as np
+from pipeline.camera.dl1.repack import repack
+from pipeline.errors import OutputError
+from pipeline.files import atomic_output
+from pipeline.output.hdf5 import make_room, new_hdf5
+from pipeline.tiles.layout import Channel
+from pipeline.tiles.shards import ShardWriter, TileBatch
+
+target, noise = pathlib.Path(sys.argv[1]), np.random.default_rng(0)
+
+def shard(path):
+    facts = dict(channels=[Channel("a", "")], tile_shape=(16, 16), source="s", wing="sky", attributes={})
+    with ShardWriter(path, **facts) as writer:
+        for start in range(0, 600, 100):
+            images = noise.normal(size=(100, 1, 16, 16)).astype("f2")
+            writer.append(TileBatch(images=images, events={}, group=np.arange(start, start + 100)))
+
+def copied(path):
+    with new_hdf5(path, rdcc_nbytes=0) as new, new_hdf5(target.with_name("source.h5")) as old:
+        data = old.create_dataset("x", data=noise.normal(size=(500, 200)), chunks=(10, 200), compression="gzip")
+        make_room(new, data.id.get_storage_size())
+        old.copy(data, new)
+
+def repacked(path):
+    source = target.with_name("source.h5")
+    with new_hdf5(source) as file:
+        file.create_dataset("x", data=noise.normal(size=(500, 20)), chunks=(10, 20), compression="gzip")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    repack(source, path, {})
+
+for write in (shard, copied, repacked):
+    for kilobytes in (1, 5, 20, 80, 200, 2000):
+        limit = kilobytes << 10
+        now = resource.RLIM_INFINITY if write is repacked else limit  # which needs a whole source
+        resource.setrlimit(resource.RLIMIT_FSIZE, (now, resource.RLIM_INFINITY))
+        try:
+            with atomic_output(target, force=True) as temporary:
+                write(temporary)
+            print("whole")
+        except OutputError as error:
+            print(str(error).replace(str(target), "x.h5"))
+"""
+
+
+def test_a_limit_reached_in_our_own_writers_ends_in_one_line(tmp_path, checkout):
+    """HDF5 would die of it at the end of the process."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED_SHARDS, str(tmp_path / "x.h5"), str(checkout)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines == 3 * [*(5 * ["cannot write x.h5: file too large"]), "whole"]
+    assert not list(tmp_path.glob(".*"))
+
+
+# ---- folders for temporary files, and runs of the workflow -----------------------------------------------------------
+TEMPORARY = """
+import sys, time
+from pipeline.files import temporary_folder
+
+with temporary_folder() as folder:
+    (folder / "big.h5").write_text("half")
+    print(folder.parent, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_temporary_folders_of_killed_processes_are_removed(tmp_path, checkout, monkeypatch):
+    def start():
+        process = subprocess.Popen(
+            [sys.executable, "-c", TEMPORARY],
+            env=os.environ | {"PYTHONPATH": str(checkout), "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        return process, Path(process.stdout.readline().strip())
+
+    killed, leftover = start()
+    killed.kill()
+    killed.communicate()
+    assert leftover.is_dir()
+    alive, in_use = start()
+    assert not leftover.exists()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with temporary_folder() as folder:
+        assert folder.is_dir()
+    alive.kill()
+    alive.communicate()
+    assert list(tmp_path.iterdir()) == [in_use]
+
+
+RUN = """
+import sys
+from pipeline.output.runs import release_stale_lock
+
+print(release_stale_lock(sys.argv[1]), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_lock_of_a_killed_workflow_is_removed_if_none_is_alive(tmp_path, checkout):
+    state = tmp_path / ".snakemake"
+
+    def start():
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, str(state)],
+            env=os.environ | {"PYTHONPATH": str(checkout)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        return process, process.stdout.readline().strip()
+
+    first, removed = start()
+    assert removed == "False"
+    (state / "locks").mkdir()
+    (state / "locks" / "0.input.lock").write_text("")
+    second, removed = start()
+    assert removed == "False"
+    assert (state / "locks" / "0.input.lock").exists()
+    for process in (first, second):
+        process.kill()
+        process.communicate()
+    third, removed = start()
+    assert removed == "True"
+    assert list((state / "locks").iterdir()) == []
+    third.kill()
+    third.communicate()

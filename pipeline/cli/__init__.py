@@ -14,6 +14,7 @@ from pipeline.cli import catalogues, data, networks  # noqa: F401
 from pipeline.cli.framework import app, logging_to_stderr
 from pipeline.cli.signals import ending_by_signals
 from pipeline.errors import Terminated, UserError
+from pipeline.output import ending
 from pipeline.output.reasons import OF_WRITING
 from pipeline.plugins import check_plugins
 from pipeline.text_tables import printable
@@ -40,29 +41,39 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _run(arguments)
             sys.stdout.flush()
         return code
-    except UserError as error:
-        return _complain(str(error))
-    except TyperException as error:
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else "lightpool"
-        return _complain(f"{error.format_message().rstrip('.')}; see '{path} --help'")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except Terminated as end:
-        print("terminated", file=sys.stderr)
-        return int(end.code or 0)
-    except BrokenPipeError:
-        _drop_stdout()
-        return 141
-    except OSError as error:
-        if error.errno not in OF_WRITING:
-            return _show_fault()
-        # Products are written by `pipeline.files`, which names them.
-        _drop_stdout()
-        return _complain(f"cannot write {error.filename or 'the output'}: {error.strerror.lower()}")
-    except Exception:
-        return _show_fault()
+    except BaseException as error:
+        # The exception of a signal may have become another one on its way.
+        return _report(ending.reached() or error)
+
+
+def _report(error: BaseException) -> int:
+    """Say how a command ended; the exit code."""
+    match error:
+        case UserError():
+            return _complain(str(error))
+        case TyperException():
+            context = getattr(error, "ctx", None)
+            path = context.command_path if context is not None else "lightpool"
+            return _complain(f"{error.format_message().rstrip('.')}; see '{path} --help'")
+        case KeyboardInterrupt():
+            print("interrupted", file=sys.stderr)
+            return 130
+        case Terminated():
+            print("terminated", file=sys.stderr)
+            return int(error.code or 0)
+        case BrokenPipeError():
+            _drop_stdout()
+            return 141
+        case OSError() if error.errno in OF_WRITING:
+            # Products are written by `pipeline.files`, which names them.
+            _drop_stdout()
+            return _complain(f"cannot write {error.filename or 'the output'}: {error.strerror.lower()}")
+        case Exception():
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                print(printable(line), file=sys.stderr)
+            return 1
+        case _:
+            raise error
 
 
 def _run(arguments: list[str]) -> int:
@@ -78,12 +89,6 @@ def _run(arguments: list[str]) -> int:
 def _complain(message: str) -> int:
     print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2
-
-
-def _show_fault() -> int:
-    for line in traceback.format_exc().splitlines():
-        print(printable(line), file=sys.stderr)
-    return 1
 
 
 def _drop_stdout() -> None:

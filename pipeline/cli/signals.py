@@ -7,33 +7,42 @@ from contextlib import contextmanager
 from types import FrameType
 
 from pipeline.errors import Terminated
+from pipeline.output import ending
 
-_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+_ENDING = {
+    getattr(signal, name): usual
+    for name, usual in (
+        ("SIGINT", signal.default_int_handler),
+        ("SIGTERM", signal.SIG_DFL),
+        ("SIGHUP", signal.SIG_DFL),
+    )
+    if hasattr(signal, name)
+}
 
 
 @contextmanager
 def ending_by_signals() -> Iterator[None]:
     """Raise `Terminated` inside the block when the process is asked to end, so that it removes what is half made.
 
-    Without, SIGTERM (batch systems, `kill`, Snakemake) and SIGHUP (a closed terminal) end the process at once. A signal
-    that is ignored, as by `nohup`, stays so.
+    Without, SIGTERM (batch systems, `kill`, Snakemake) and SIGHUP (a closed terminal) end the process at once. Ctrl-C
+    stays `KeyboardInterrupt`. A signal that is ignored, as by `nohup`, stays so.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    chosen = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
-    is_ending = False
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        nonlocal is_ending
-        if not is_ending:  # a second one does not break off the removal of what is half made
-            is_ending = True
-            raise Terminated(128 + number)
-
+    chosen = [number for number, usual in _ENDING.items() if signal.getsignal(number) is usual]
     for number in chosen:
-        signal.signal(number, end)
+        signal.signal(number, _end)
     try:
         yield
     finally:
         for number in chosen:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, _ENDING[number])
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    end = ending.ask(KeyboardInterrupt() if number == signal.SIGINT else Terminated(128 + number))
+    if end is not None:
+        raise end
+    if number == signal.SIGINT:  # once more: the user does not want to wait for the removal of what is half made
+        raise KeyboardInterrupt

@@ -163,31 +163,32 @@ class ShardWriter:
         targets: Mapping[str, tuple[tuple[int, ...], Any]] | None = None,
         masks: bool = False,
     ) -> None:
-        self._open = contextlib.ExitStack()
-        self._file = self._open.enter_context(new_hdf5(path))
         self._datasets: dict[str, h5py.Dataset] = {}
         self._tile_shape = tuple(tile_shape)
         self._offsets: list[int] = [0]
         self._last_group: int | None = None
         self._seen_groups: set[int] = set()
         self.n_tiles = 0
-        attrs = self._file.attrs
-        attrs["format"], attrs["format_version"] = FORMAT_NAME, FORMAT_VERSION
-        attrs["source"], attrs["wing"] = source, wing
-        attrs["channel_names"] = [channel.name for channel in channels]
-        attrs["channel_units"] = [channel.unit for channel in channels]
-        attrs["attributes"] = json.dumps(dict(attributes), sort_keys=True, default=str)
-        self._create("images", (len(channels), *self._tile_shape), dtype, CHUNK_TILES)
-        self._create("weights", (), np.float32, _COLUMN_CHUNK)
-        self._create("split", (), np.uint8, _COLUMN_CHUNK)
-        if masks:
-            self._create("masks", self._tile_shape, MASK_DTYPE, CHUNK_TILES)
-        self._file.create_group("events")
-        self._file.create_group("targets")
-        for name, column_dtype in (columns or {}).items():
-            self._create(f"events/{name}", (), column_dtype, _COLUMN_CHUNK)
-        for name, (shape, target_dtype) in (targets or {}).items():
-            self._create(f"targets/{name}", tuple(shape), target_dtype, CHUNK_TILES)
+        with contextlib.ExitStack() as stack:
+            self._file = stack.enter_context(new_hdf5(path))
+            attrs = self._file.attrs
+            attrs["format"], attrs["format_version"] = FORMAT_NAME, FORMAT_VERSION
+            attrs["source"], attrs["wing"] = source, wing
+            attrs["channel_names"] = [channel.name for channel in channels]
+            attrs["channel_units"] = [channel.unit for channel in channels]
+            attrs["attributes"] = json.dumps(dict(attributes), sort_keys=True, default=str)
+            self._create("images", (len(channels), *self._tile_shape), dtype, CHUNK_TILES)
+            self._create("weights", (), np.float32, _COLUMN_CHUNK)
+            self._create("split", (), np.uint8, _COLUMN_CHUNK)
+            if masks:
+                self._create("masks", self._tile_shape, MASK_DTYPE, CHUNK_TILES)
+            self._file.create_group("events")
+            self._file.create_group("targets")
+            for name, column_dtype in (columns or {}).items():
+                self._create(f"events/{name}", (), column_dtype, _COLUMN_CHUNK)
+            for name, (shape, target_dtype) in (targets or {}).items():
+                self._create(f"targets/{name}", tuple(shape), target_dtype, CHUNK_TILES)
+            self._open = stack.pop_all()
 
     def _create(self, name: str, shape: tuple[int, ...], dtype: Any, chunk: int) -> None:
         self._datasets[name] = self._file.create_dataset(
@@ -274,7 +275,8 @@ class ShardWriter:
             return
         offsets = [*self._offsets, self.n_tiles] if self.n_tiles else [0]
         with self._open:
-            self._file.create_dataset("groups", data=np.array(offsets, dtype=np.int64))
+            # Held, as the others: the errors of a dataset that nobody holds are lost.
+            self._datasets["groups"] = self._file.create_dataset("groups", data=np.array(offsets, dtype=np.int64))
 
     def __enter__(self) -> Self:
         return self
