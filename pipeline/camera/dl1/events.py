@@ -146,6 +146,11 @@ class EventTables:
             problem[(problem == "") & ~marked] = NOT_IN_MASK
         return Triggers(row, problem, combined_types(array_type, own_type))
 
+    @property
+    def lists_telescopes(self) -> bool:
+        """Whether the file says which telescopes triggered an event."""
+        return self._telescope_ids is not None or self._mask is not None
+
     def n_triggers_of(self, tel_id: int) -> int:
         """Number of events that a telescope triggered, as the table or the mask has it that has fewer."""
         counts = [len(self.event_id)]

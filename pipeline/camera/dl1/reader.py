@@ -208,7 +208,7 @@ class DL1File:
     def _lost_images(self, tel_ids: Collection[int] | None) -> list[str]:
         """A sentence about telescopes that have lost many of their images, or all."""
         lost = []
-        for tel_id in self.telescopes:
+        for tel_id in self.telescopes if self.events.lists_telescopes else ():
             n_triggers, n_images = self.events.n_triggers_of(tel_id), self.n_images_of(tel_id)
             if (tel_ids is None or tel_id in tel_ids) and n_images < (1 - _MOST_LOST) * n_triggers:
                 lost.append(f"telescope {tel_id} has {n_images} images for {n_triggers} triggers")
