@@ -137,7 +137,7 @@ def main() -> None:
             )
             table.add_row(label, *(str(counts[outcome] or "") for outcome in (*GOOD, *BAD)))
             found += [(label, *entry) for entry in wrong]
-            print(label, dict(counts), file=sys.stderr, flush=True)
+            print(label, dict(counts), *(entry for entry in wrong if entry[0] in BAD), sep="\n  ", file=sys.stderr)
         console.print(table)
         for entry in found:
             print(*(text.replace(str(folder), "") for text in entry), sep=" | ")

@@ -136,11 +136,15 @@ def _first_line(error: BaseException) -> str:
 def _check_nodes(file: h5py.File, path: Path) -> None:
     """Refuse what leaves the file, and datasets that are larger than its bytes can be. No data are read."""
     hard = []
-    for name, kind in _links(file):
+    for raw_name, kind in _links(file):
+        try:
+            name = raw_name.decode()
+        except UnicodeDecodeError as error:
+            raise InputFileError(f"{path} is damaged: a node is named {raw_name!r:.80}, which is no text") from error
         if kind == h5py.h5l.TYPE_HARD:
             hard.append(name)
         elif kind != h5py.h5l.TYPE_SOFT:
-            raise InputFileError(f"{path}: {_shown(name)} is a link to another file; {_COPY_IT}")
+            raise InputFileError(f"{path}: {name} is a link to another file; {_COPY_IT}")
     n_bytes = os.path.getsize(path)
     total = 0
     for name in hard:
@@ -192,10 +196,6 @@ def _checked_size(item: h5py.Dataset, path: Path, n_bytes: int) -> int:
             f"{where} is incomplete: only {stored:,} of its {expected:,} pieces were written; make the file again"
         )
     return size
-
-
-def _shown(name: bytes) -> str:
-    return name.decode("utf-8", "replace")
 
 
 # ---- taking parts of a file ------------------------------------------------------------------------------------------

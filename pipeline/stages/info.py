@@ -190,7 +190,7 @@ def _dl2(path: Path) -> Description:
 def _prediction_rows(path: Path) -> list[Row]:
     """One row for each reconstructor and what it gives, of the file's DL2."""
     from pipeline.camera.dl2.contents import DL2_OF_EVENTS, DL2_OF_TELESCOPES, contents_of
-    from pipeline.hdf5 import open_hdf5
+    from pipeline.hdf5 import dataset, open_hdf5
 
     rows = []
     with open_hdf5(path) as file:
@@ -199,7 +199,7 @@ def _prediction_rows(path: Path) -> list[Row]:
             if not group.startswith(f"{DL2_OF_TELESCOPES}/"):
                 continue
             kind, _, model = group.removeprefix(f"{DL2_OF_TELESCOPES}/").partition("/")
-            tables = [file[path] for path in paths.values()]
+            tables = [dataset(file, path, ("obs_id", "event_id")) for path in paths.values()]
             # Some quantities, such as impact distances, are given without saying which are valid.
             flag = f"{model}_tel_is_valid"
             flags = [table.fields(flag)[:].astype(bool) for table in tables if flag in table.dtype.names]
@@ -208,7 +208,7 @@ def _prediction_rows(path: Path) -> list[Row]:
         for path_of_table in contents.of_events:
             if path_of_table.startswith(f"{DL2_OF_EVENTS}/"):
                 kind, _, model = path_of_table.removeprefix(f"{DL2_OF_EVENTS}/").partition("/")
-                rows.append((kind, f"{model}: {len(file[path_of_table])} events, telescopes combined"))
+                rows.append((kind, f"{model}: {len(dataset(file, path_of_table))} events, telescopes combined"))
     return rows
 
 

@@ -312,3 +312,26 @@ def test_a_key_that_is_no_integer_is_refused(edited):
         DL1File(edited({TRIGGER: change})) as file,
     ):
         file.check()
+
+
+def test_lost_images_are_named(edited, good):
+    def half_of(rows):
+        return rows[::2]
+
+    with DL1File(edited({IMAGES: half_of})) as file:
+        n_images, n_triggers = file.n_images_of(1), file.events.n_triggers_of(1)
+        assert n_triggers == n_images * 2
+        text = f"the file has lost images: telescope 1 has {n_images} images for {n_triggers} triggers; make it again"
+        assert [warning[: len(text)] for warning in file.check()] == [text]
+        assert file.check([2]) == []
+    with DL1File(good) as file:
+        assert file.check() == []
+
+
+def test_a_telescope_without_its_table_of_images_is_named(good, tmp_path):
+    path = tmp_path / "run.dl1.h5"
+    path.write_bytes(good.read_bytes())
+    with h5py.File(path, "r+") as file:
+        del file[IMAGES]
+    with DL1File(path) as file:
+        assert "telescope 1 has 0 images for 40 triggers" in file.check()[0]

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import InputFileError
+from pipeline.hdf5 import attribute
 
 # Units seen in files, as factors to the one that is used here. Files have millimetres where metres are usual.
 FACTORS = {
@@ -26,9 +27,17 @@ def decoded(table: h5py.Dataset, name: str, data: np.ndarray) -> np.ndarray:
     """A float column as float32; fixed point is turned back, with its codes for NaN and infinities."""
     values = data[name]
     prefix = f"CTAFIELD_{table.dtype.names.index(name)}_"
-    scale = table.attrs.get(prefix + "TRANSFORM_SCALE")
-    if scale is None:
+    if values.dtype.kind not in "fiu":
+        raise InputFileError(f"{table.file.filename}: {table.name} has no numbers in {name}; make the file again")
+    if prefix + "TRANSFORM_SCALE" not in table.attrs:
         return values.astype(np.float32, copy=False)
+    scale = float(attribute(table, prefix + "TRANSFORM_SCALE", "number"))
+    offset = float(attribute(table, prefix + "TRANSFORM_OFFSET", "number", 0))
+    if values.dtype.kind == "f" or not math.isfinite(offset) or not (math.isfinite(scale) and scale):
+        raise InputFileError(
+            f"{table.file.filename}: {table.name} has {name} as {values.dtype}, scaled by {scale} from {offset}: "
+            "no fixed point can be that; make the file again"
+        )
     limits = np.iinfo(values.dtype)
     unsigned = values.dtype.kind == "u"
     codes = {
@@ -37,10 +46,9 @@ def decoded(table: h5py.Dataset, name: str, data: np.ndarray) -> np.ndarray:
         "POSINF_VALUE": (limits.max, math.inf),
         "NEGINF_VALUE": (limits.max - 2 if unsigned else limits.min, -math.inf),
     }
-    offset = table.attrs.get(prefix + "TRANSFORM_OFFSET", 0)
-    result = ((values.astype(np.float64) - float(offset)) / float(scale)).astype(np.float32)
+    result = ((values.astype(np.float64) - offset) / scale).astype(np.float32)
     for key, (default, meaning) in codes.items():
-        result[values == int(table.attrs.get(prefix + key, default))] = meaning
+        result[values == int(attribute(table, prefix + key, "number", default))] = meaning
     return result
 
 
@@ -71,4 +79,4 @@ def text(value: Any) -> str:
     """A string attribute or cell, which HDF5 may give as bytes or, where it is empty, as nothing."""
     if isinstance(value, h5py.Empty):
         return ""
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

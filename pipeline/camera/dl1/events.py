@@ -14,7 +14,7 @@ from pipeline.camera.dl1.coordinates import seconds_of_high_resolution, seconds_
 from pipeline.camera.event_types import UNKNOWN, combined_types
 from pipeline.camera.keys import described, unique_index
 from pipeline.errors import InputFileError
-from pipeline.hdf5 import read_columns
+from pipeline.hdf5 import dataset, read_columns
 
 EVENT, IMAGE = ("obs_id", "event_id"), ("obs_id", "event_id", "tel_id")
 _SIMTEL_ARRAY = 1  # detector_prog_id of sim_telarray
@@ -110,16 +110,17 @@ class EventTables:
                 telescope_ids(file, path, telescope_table(group, tel_id), tel_id)
 
     def _types_in(self, table: str) -> np.ndarray:
-        if "event_type" not in self._file[table].dtype.names:
-            return np.full(len(self._file[table]), UNKNOWN)
+        rows = dataset(self._file, table, EVENT)
+        if "event_type" not in rows.dtype.names:
+            return np.full(len(rows), UNKNOWN)
         return read_columns(self._file, table, {"event_type": "integer"})["event_type"].astype(np.int64)
 
     def _read_mask(self) -> tuple[dict[int, int], np.ndarray | None]:
         """Column of each telescope in ``tels_with_trigger``, and this mask."""
-        tel_ids = self._file[schema.LAYOUT].fields("tel_id")[:].tolist()
-        if "tels_with_trigger" not in self._file[schema.TRIGGER].dtype.names:
+        tel_ids = read_columns(self._file, schema.LAYOUT, {"tel_id": "integer"})["tel_id"].tolist()
+        if "tels_with_trigger" not in dataset(self._file, schema.TRIGGER, EVENT).dtype.names:
             return {}, None
-        mask = self._file[schema.TRIGGER].fields("tels_with_trigger")[:].astype(bool)
+        mask = read_columns(self._file, schema.TRIGGER, {"tels_with_trigger": "bool"})["tels_with_trigger"].astype(bool)
         if mask.shape[1:] != (len(tel_ids),):
             raise InputFileError(
                 f"{self._path}: tels_with_trigger has {mask.shape[1:]} columns, but the array has {len(tel_ids)} "
@@ -144,6 +145,11 @@ class EventTables:
             marked[has_event] = self._mask[row[has_event], self._column_of[tel_id]]
             problem[(problem == "") & ~marked] = NOT_IN_MASK
         return Triggers(row, problem, combined_types(array_type, own_type))
+
+    @property
+    def lists_telescopes(self) -> bool:
+        """Whether the file says which telescopes triggered an event."""
+        return self._telescope_ids is not None or self._mask is not None
 
     def n_triggers_of(self, tel_id: int) -> int:
         """Number of events that a telescope triggered, as the table or the mask has it that has fewer."""
@@ -173,7 +179,7 @@ class EventTables:
     @cached_property
     def time_s(self) -> np.ndarray:
         """Times of the array events, seconds since 1970-01-01 TAI."""
-        return read_times(self._file[schema.TRIGGER])
+        return read_times(dataset(self._file, schema.TRIGGER, ("time",)))
 
     def time_of(self, triggers: Triggers) -> np.ndarray:
         """Times of images; NaN without an event."""
@@ -190,8 +196,16 @@ class EventTables:
 
 def read_times(table: h5py.Dataset) -> np.ndarray:
     """Column ``time`` in seconds since 1970-01-01 TAI, of any data model."""
+    if "time" not in (table.dtype.names or ()) or table.dtype["time"].base.kind not in "iuf":
+        raise InputFileError(f"{table.file.filename}: {table.name} has no times; make the file again")
     time = table["time"]
     return seconds_of_high_resolution(time) if time.ndim == 2 else seconds_of_mjd(time)
+
+
+def _is_of_simtel(file: h5py.File) -> bool:
+    """Whether sim_telarray made all runs of a file."""
+    programs = read_columns(file, schema.SIMULATION_RUN, {"detector_prog_id": "integer"})["detector_prog_id"]
+    return bool((programs == _SIMTEL_ARRAY).all())
 
 
 class Showers:
@@ -199,17 +213,18 @@ class Showers:
 
     def __init__(self, file: h5py.File, path: Path) -> None:
         self._path = path
-        table = file[schema.SHOWER]
+        table = dataset(file, schema.SHOWER, (*EVENT, "true_shower_primary_id"))
         ids = read_ids(file, schema.SHOWER, EVENT)
         self._index = unique_index(ids, path, schema.SHOWER)
         self._columns = {
             schema.TRUTH_COLUMNS[name]: quantity(table, name, unit, path) for name, unit in _TRUTH_UNITS.items()
         }
-        self._primary_id = table["true_shower_primary_id"].astype(np.int64)
+        particles = read_columns(file, schema.SHOWER, {"true_shower_primary_id": "integer"})
+        self._primary_id = particles["true_shower_primary_id"].astype(np.int64)
         self._shower_id = ids["event_id"]
         if "shower_id" in table.dtype.names:
-            self._shower_id = table["shower_id"]
-        elif schema.SIMULATION_RUN in file and (file[schema.SIMULATION_RUN]["detector_prog_id"] == _SIMTEL_ARRAY).all():
+            self._shower_id = read_columns(file, schema.SHOWER, {"shower_id": "integer"})["shower_id"]
+        elif schema.SIMULATION_RUN in file and _is_of_simtel(file):
             self._shower_id = ids["event_id"] // schema.SIMTEL_USES
 
     def shower_id(self, obs_id: np.ndarray, event_id: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from pipeline.camera.dl1.events import EVENT, IMAGE, EventTables, Showers, teles
 from pipeline.camera.event_types import reasons_of_types
 from pipeline.camera.keys import described
 from pipeline.errors import InputFileError
+from pipeline.hdf5 import dataset
 
 _FAR_ROWS = 32  # rows further apart are read separately: HDF5 decompresses about as many together
 _MAX_UNTRIGGERED = 0.05  # share of the images; a file that lacks more triggers has lost a part of its tables
@@ -126,7 +127,7 @@ class ImageKeys:
         rows: dict[int, np.ndarray] = {}
         is_listed = dict.fromkeys(event_ids, False)
         for tel_id in tel_ids:
-            images = self._file[telescope_table(schema.IMAGES, tel_id)]
+            images = dataset(self._file, telescope_table(schema.IMAGES, tel_id), IMAGE)
             ids = self._events.listed_ids(tel_id)
             if ids is None or len(ids["event_id"]) != len(images):
                 return None

@@ -107,9 +107,16 @@ def _read_camera(file: h5py.File, path: Path, number: int, optics: h5py.Dataset,
         reflector_shape=text(row["reflector_shape"]),
         n_samples=int(readout.attrs.get("NSAMPLES", 0)),
         sampling_rate_ghz=float(readout.attrs["SAMPFREQ"]),
-        reference_pulse=np.array([readout[f"reference_pulse_shape_channel{i}"] for i in range(n_channels)]),
+        reference_pulse=np.array([_numbers(readout, f"reference_pulse_shape_channel{i}") for i in range(n_channels)]),
         reference_pulse_step_ns=float(readout.attrs["REFWIDTH"]),
     )
+
+
+def _numbers(table: h5py.Dataset, column: str) -> np.ndarray:
+    values = table[column]
+    if values.dtype.kind not in "fiu" or values.ndim != 1:
+        raise ValueError(f"{column} holds no numbers")
+    return values
 
 
 def _table(file: h5py.File, name: str, max_rows: int) -> h5py.Dataset:

@@ -12,6 +12,7 @@ from pipeline.camera.dl1 import schema
 from pipeline.camera.dl1.columns import quantity
 from pipeline.camera.dl1.coordinates import circular_median_rad, finite_median, wrapped_rad
 from pipeline.camera.dl1.events import read_ids, read_times, telescope_table
+from pipeline.hdf5 import dataset
 
 _REPORTED = (schema.LEGACY_POINTING, schema.MONITORED_POINTING)
 _TIME_TOLERANCE_S = 1e-3  # reports are written with the time of the first event that they hold for, as a float
@@ -85,7 +86,7 @@ class Pointings:
         name = telescope_table(schema.FIXED_POINTING, tel_id)
         if name not in self._file:
             return {}
-        table = self._file[name]
+        table = dataset(self._file, name)
         alt = quantity(table, "telescope_pointing_altitude", "rad", self._path)
         az = quantity(table, "telescope_pointing_azimuth", "rad", self._path)
         runs = read_ids(self._file, name, ("obs_id",))["obs_id"]
@@ -102,7 +103,7 @@ class Pointings:
         for group in _REPORTED:
             name = telescope_table(group, tel_id)
             if name in self._file:
-                table = self._file[name]
+                table = dataset(self._file, name)
                 reports = _Reports(
                     read_times(table),
                     quantity(table, "altitude", "rad", self._path),

@@ -33,6 +33,8 @@ from pipeline.hdf5 import dataset, hdf5_errors, open_file
 _LEVELS = "CTA PRODUCT DATA LEVELS"
 _VERSION = "CTA PRODUCT DATA MODEL VERSION"
 _LSTCHAIN_IMAGES = "/dl1/event/telescope/image"
+_MOST_LOST = 0.05  # share of triggers without an image that is not worth a word
+_SHOWN = 5  # telescopes in one sentence
 
 
 class DL1File:
@@ -127,7 +129,8 @@ class DL1File:
     @cached_property
     def n_events(self) -> int:
         """Number of array events."""
-        return len(self._file[schema.TRIGGER])
+        with hdf5_errors(self.path):
+            return len(dataset(self._file, schema.TRIGGER, ("obs_id", "event_id")))
 
     @cached_property
     def obs_ids(self) -> list[int]:
@@ -187,7 +190,7 @@ class DL1File:
         Returns
         -------
         list of str
-            One sentence for each kind of images that are left out.
+            One sentence for each kind of images that are left out, and one about images that the file has lost.
 
         Raises
         ------
@@ -200,7 +203,19 @@ class DL1File:
         if undescribed := sorted(set(self._tables_of_images) - set(self.telescopes)):
             numbers = ", ".join(map(str, undescribed))
             texts.append(f"images of telescope {numbers} are left out: the file does not describe this telescope")
-        return texts
+        return texts + self._lost_images(tel_ids)
+
+    def _lost_images(self, tel_ids: Collection[int] | None) -> list[str]:
+        """A sentence about telescopes that have lost many of their images, or all."""
+        lost = []
+        for tel_id in self.telescopes if self.events.lists_telescopes else ():
+            n_triggers, n_images = self.events.n_triggers_of(tel_id), self.n_images_of(tel_id)
+            if (tel_ids is None or tel_id in tel_ids) and n_images < (1 - _MOST_LOST) * n_triggers:
+                lost.append(f"telescope {tel_id} has {n_images} images for {n_triggers} triggers")
+        if not lost:
+            return []
+        more = f", and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
+        return [f"the file has lost images: {', '.join(lost[:_SHOWN])}{more}; make it again if they matter"]
 
     def index(self, tel_id: int) -> dict[str, np.ndarray]:
         """obs_id, event_id and shower_id of every image of a telescope; their keys are unique.
