@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import provenance
-from pipeline.config import Config
+from pipeline.config import Config, sections_of
 from pipeline.errors import InputFileError, OutputError, UserError
 from pipeline.files import atomic_output, write_text_atomically
-from pipeline.filetypes import Kind, file_kind
+from pipeline.filetypes import Kind
 from pipeline.logs import get_logger
-from pipeline.stages.inputs import check_names, failed, planned_outputs
+from pipeline.stages.inputs import check_names, failed, kind_of, one_command, planned_outputs
 from pipeline.workers import in_order
 
 log = get_logger(__name__)
@@ -67,27 +67,22 @@ def ingest(
     """
     out = Path(out)
     paths = [Path(path) for path in files]
-    kinds: dict[Path, Kind | InputFileError] = {path: _kind(path) for path in paths}
+    kinds: dict[Path, Kind | InputFileError] = {path: kind_of(path) for path in paths}
     frames = [path for path in paths if kinds[path] == "fits"]
     events = [path for path in paths if kinds[path] != "fits"]
     check_names(paths)
-    targets = planned_outputs(frames, out, ".fits", force=force) | planned_outputs(events, out, ".dl1.h5", force=force)
-    plan = ((path, kinds[path], targets[path]) for path in paths)
-    statuses = list(in_order(partial, (_status_of, cfg, force), plan, max(1, min(jobs, len(paths)))))
-    content = {Path(status["file"]).name: status for status in statuses}
-    write_text_atomically(out / "status.json", json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+    targets = planned_outputs(frames, out, ".fits") | planned_outputs(events, out, ".dl1.h5")
+    read = (*(READS_SKY if frames else ()), *(READS_CAMERA if events else ()))
+    with one_command("ingest", out, targets, sections_of(cfg, read), force=force) as replaces:
+        plan = ((path, kinds[path], targets[path], replaces(targets[path])) for path in paths)
+        statuses = list(in_order(partial, (_status_of, cfg), plan, max(1, min(jobs, len(paths)))))
+        content = {Path(status["file"]).name: status for status in statuses}
+        write_text_atomically(out / "status.json", json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
     return statuses
 
 
-def _kind(path: Path) -> Kind | InputFileError:
-    try:
-        return file_kind(path)
-    except InputFileError as error:
-        return error
-
-
-def _status_of(cfg: Config, force: bool, planned: tuple[Path, Kind | InputFileError, Path]) -> dict[str, Any]:
-    path, kind, target = planned
+def _status_of(cfg: Config, planned: tuple[Path, Kind | InputFileError, Path, bool]) -> dict[str, Any]:
+    path, kind, target, force = planned
     status: dict[str, Any] = {"file": str(path), "status": "ok"}
     try:
         return status | _ingest_one(path, kind, target, cfg, force)

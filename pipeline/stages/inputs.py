@@ -2,13 +2,16 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
-from pipeline.files import check_free, is_directory, source_name
+from pipeline.errors import InputFileError, UserError
+from pipeline.files import check_free, is_directory, source_name, unfinished
+from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
+from pipeline.provenance import sha256_json
 
 log = get_logger(__name__)
 
@@ -46,18 +49,61 @@ def check_names(paths: Sequence[Path]) -> None:
             )
 
 
-def planned_outputs(paths: Sequence[Path], out: Path, suffix: str, *, force: bool) -> dict[Path, Path]:
+def planned_outputs(paths: Sequence[Path], out: Path, suffix: str) -> dict[Path, Path]:
     """Where the product of each input goes.
 
     Raises
     ------
     UserError
-        Before any work, if `out` is or names a file, two products would have the same name, or one exists.
+        Before any work, if `out` is or names a file, or two products would have the same name.
     """
     if names_file(out):
         raise UserError(f"--out {out} names a file, and the products go into a directory; give another path")
     check_names(paths)
-    return {path: check_free(out / (source_name(path) + suffix), force=force) for path in paths}
+    return {path: out / (source_name(path) + suffix) for path in paths}
+
+
+@contextmanager
+def one_command(
+    stage: str, out: Path, targets: Mapping[Path, Path], config: Mapping[str, Any], *, force: bool
+) -> Iterator[Callable[[Path], bool]]:
+    """The work of a stage on several inputs; a stopped one is started again by the same command.
+
+    Parameters
+    ----------
+    stage : str
+    out : path
+        Directory of the products.
+    targets : mapping
+        Input -> product.
+    config : mapping
+        What decides the products.
+    force : bool
+        Replace products that exist.
+
+    Yields
+    ------
+    callable
+        Whether a product may be replaced: with `force`, or where the same command made it before it was stopped.
+
+    Raises
+    ------
+    UserError
+        Before any work, if a product exists that may not be replaced, or the same command is running.
+    """
+    identity = sha256_json({"stage": stage, "inputs": sorted(map(os.path.abspath, targets)), "config": config})
+    with unfinished(out, identity, targets.values()) as own:
+        for target in targets.values():
+            check_free(target, force=force or target in own)
+        yield lambda target: force or target in own
+
+
+def kind_of(path: Path) -> Kind | InputFileError:
+    """Type of an input, or why it has none: a bad one does not stop the others."""
+    try:
+        return file_kind(path)
+    except InputFileError as error:
+        return error
 
 
 def failed(path: Path, error: UserError) -> dict[str, Any]:
