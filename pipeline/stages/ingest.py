@@ -11,10 +11,10 @@ from typing import Any
 from pipeline import provenance
 from pipeline.config import Config
 from pipeline.errors import InputFileError, OutputError, UserError
-from pipeline.files import atomic_output, write_text_atomically
+from pipeline.files import atomic_output, source_name, write_text_atomically
 from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
-from pipeline.stages.inputs import check_names, failed, planned_outputs
+from pipeline.stages.inputs import check_names, failed, is_of_a_stopped_run, planned_outputs
 from pipeline.workers import in_order
 
 log = get_logger(__name__)
@@ -71,9 +71,11 @@ def ingest(
     frames = [path for path in paths if kinds[path] == "fits"]
     events = [path for path in paths if kinds[path] != "fits"]
     check_names(paths)
-    targets = planned_outputs(frames, out, ".fits", force=force) | planned_outputs(events, out, ".dl1.h5", force=force)
-    plan = ((path, kinds[path], targets[path]) for path in paths)
-    statuses = list(in_order(partial, (_status_of, cfg, force), plan, max(1, min(jobs, len(paths)))))
+    stopped = {target for path in paths if (target := _left_by_a_stopped_run(path, kinds[path], out, cfg)) is not None}
+    targets = planned_outputs(frames, out, _suffix("fits"), force=force, leftovers=stopped)
+    targets |= planned_outputs(events, out, _suffix("dl1"), force=force, leftovers=stopped)
+    plan = ((path, kinds[path], targets[path], force or targets[path] in stopped) for path in paths)
+    statuses = list(in_order(partial, (_status_of, cfg), plan, max(1, min(jobs, len(paths)))))
     content = {Path(status["file"]).name: status for status in statuses}
     write_text_atomically(out / "status.json", json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
     return statuses
@@ -86,8 +88,27 @@ def _kind(path: Path) -> Kind | InputFileError:
         return error
 
 
-def _status_of(cfg: Config, force: bool, planned: tuple[Path, Kind | InputFileError, Path]) -> dict[str, Any]:
-    path, kind, target = planned
+def _suffix(kind: Kind | InputFileError) -> str:
+    return ".fits" if kind == "fits" else ".dl1.h5"
+
+
+def _left_by_a_stopped_run(path: Path, kind: Kind | InputFileError, out: Path, cfg: Config) -> Path | None:
+    """The product of a file, if an equal run that did not end has left it."""
+    target = out / (source_name(path) + _suffix(kind))
+    if isinstance(kind, InputFileError) or not target.exists():
+        return None
+    section = {"simtel": cfg.ingest.camera, "fits": cfg.ingest.sky}.get(kind)
+    facts = provenance.stamp(
+        "ingest",
+        config=None if section is None else section.model_dump(mode="json"),
+        input=path.name,
+        input_sha256=provenance.sha256_file(path),
+    )
+    return target if is_of_a_stopped_run(target, facts) else None
+
+
+def _status_of(cfg: Config, planned: tuple[Path, Kind | InputFileError, Path, bool]) -> dict[str, Any]:
+    path, kind, target, force = planned
     status: dict[str, Any] = {"file": str(path), "status": "ok"}
     try:
         return status | _ingest_one(path, kind, target, cfg, force)

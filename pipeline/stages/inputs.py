@@ -1,11 +1,13 @@
 """What stages with several inputs share: where products go, and how a bad input is reported."""
 
+import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline import provenance
 from pipeline.errors import UserError
 from pipeline.files import check_free, is_directory, source_name
 from pipeline.logs import get_logger
@@ -46,8 +48,32 @@ def check_names(paths: Sequence[Path]) -> None:
             )
 
 
-def planned_outputs(paths: Sequence[Path], out: Path, suffix: str, *, force: bool) -> dict[Path, Path]:
-    """Where the product of each input goes.
+def is_of_a_stopped_run(product: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether a product is of a run that was stopped before it could write status.json, and may be made again.
+
+    Its folder's status.json does not know it, and it was made from the same input with the same settings: it would be
+    the same again.
+
+    Parameters
+    ----------
+    product : path
+    facts : mapping
+        What `provenance.stamp` says of it if it is made now.
+    """
+    if not product.exists():
+        return False
+    try:
+        statuses = json.loads((product.parent / "status.json").read_text(encoding="utf-8"))
+        known = {Path(str(status.get("output"))).name for status in statuses.values()}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        known = set()
+    return product.name not in known and provenance.is_made_by(product, facts)
+
+
+def planned_outputs(
+    paths: Sequence[Path], out: Path, suffix: str, *, force: bool, leftovers: Collection[Path] = ()
+) -> dict[Path, Path]:
+    """Where the product of each input goes; `leftovers` are products that may be replaced.
 
     Raises
     ------
@@ -57,7 +83,8 @@ def planned_outputs(paths: Sequence[Path], out: Path, suffix: str, *, force: boo
     if names_file(out):
         raise UserError(f"--out {out} names a file, and the products go into a directory; give another path")
     check_names(paths)
-    return {path: check_free(out / (source_name(path) + suffix), force=force) for path in paths}
+    targets = {path: out / (source_name(path) + suffix) for path in paths}
+    return {path: check_free(target, force=force or target in leftovers) for path, target in targets.items()}
 
 
 def failed(path: Path, error: UserError) -> dict[str, Any]:

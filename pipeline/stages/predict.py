@@ -7,21 +7,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from pipeline import provenance
 from pipeline.bundle.runtime import Predictor
-from pipeline.config import Config
+from pipeline.config import Config, sections_of
 from pipeline.errors import InputFileError, OutputError, UserError
 from pipeline.files import check_free, reserved, source_name, write_text_atomically
 from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
 from pipeline.records import RecordSink, record_sink
 from pipeline.stages import products
-from pipeline.stages.inputs import names_file
+from pipeline.stages.inputs import is_of_a_stopped_run, names_file
 from pipeline.workers import in_order
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def predict(
         log.warning("predict computes on the processor (onnxruntime); device %s is not used", cfg.device)
     settings = _Settings(cfg, tuple(bundles), event, telescope, force)
     models = settings.load_models()
-    todo = _plan(files, out, force=force)
+    todo = _plan(files, out, settings, models)
     sink = record_sink(stream if as_json or out is None else None, as_json=as_json)
     if min(jobs, len(todo)) > 1 and not sink.wanted:
         done = _side_by_side(todo, settings, min(jobs, len(todo)))
@@ -172,6 +173,7 @@ class _Job:
     kind: Kind | None
     out: Path | None
     problem: InputFileError | None = None
+    replaces: bool = False
 
     @property
     def wing(self) -> str:
@@ -202,7 +204,7 @@ class _Models:
         return ", ".join(f"{name} (for {what})" for name, what in names)
 
 
-def _plan(files: Sequence[Path], out: Path | None, *, force: bool) -> list[_Job]:
+def _plan(files: Sequence[Path], out: Path | None, settings: _Settings, models: _Models) -> list[_Job]:
     """Look at every input and every place for an output before anything is computed."""
     jobs = []
     for path in map(Path, files):
@@ -218,8 +220,32 @@ def _plan(files: Sequence[Path], out: Path | None, *, force: bool) -> list[_Job]
             raise UserError(f"{times} inputs would be written to {target}; rename them, or predict them one by one")
         if os.path.realpath(target) in sources:
             raise UserError(f"{target} is an input; predictions are written to a file of their own: give another --out")
-        check_free(target, force=force)
+    has_status = out is not None and not names_file(out)
+    for number, job in enumerate(jobs):
+        stopped = has_status and _is_of_a_stopped_run(job, settings, models)
+        jobs[number] = replace(job, replaces=settings.force or stopped)
+    for job in jobs:
+        if job.out is not None:
+            check_free(job.out, force=job.replaces)
     return jobs
+
+
+def _is_of_a_stopped_run(job: _Job, settings: _Settings, models: _Models) -> bool:
+    """Whether an equal run on several files, which did not end, has left the product of this one."""
+    if job.out is None or settings.selects or not job.out.exists():
+        return False
+    if job.wing == "sky":
+        bundles = {predictor.card.name: predictor.card.bundle_sha256 for predictor in models.sky}
+    else:
+        bundles = {model.name: model.predictor.card.bundle_sha256 for model in models.camera}
+    facts = provenance.stamp(
+        "predict",
+        config=sections_of(settings.cfg, READS_SKY if job.wing == "sky" else READS_CAMERA),
+        input=job.path.name,
+        input_sha256=provenance.sha256_file(job.path),
+        bundles=bundles,
+    )
+    return is_of_a_stopped_run(job.out, facts)
 
 
 def predictable_kind(path: Path) -> Kind:
@@ -297,7 +323,7 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
         event=settings.event,
         telescope=settings.telescope,
         out=job.out,
-        force=settings.force,
+        force=job.replaces,
     )
     sink.end_of_file()
     return result
@@ -351,7 +377,7 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
         raise UserError(f"only one bundle can be applied to a frame, got {names}; apply them one by one")
     if settings.selects:
         raise UserError(f"{job.path} is a FITS frame; --event and --telescope select camera images only")
-    with reserved(job.out, force=settings.force) if job.out is not None else nullcontext():
+    with reserved(job.out, force=job.replaces) if job.out is not None else nullcontext():
         return _restore_frames(job, settings, models, sink)
 
 
@@ -383,7 +409,7 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
         status["warnings"] = list(warnings)
     if job.out is not None:
         card = models.sky[0].card
-        products.write_frames(job.path, job.out, new_frames, card, cfg, started=started, force=settings.force)
+        products.write_frames(job.path, job.out, new_frames, card, cfg, started=started, force=job.replaces)
         status["output"] = str(job.out)
     return status
 
