@@ -1,14 +1,12 @@
 """Regular files in, complete files or none out: products are made in a folder of their own, and renamed when whole."""
 
 import errno
-import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import InputFileError, OutputError, UserError
 from pipeline.output import ending
@@ -211,56 +209,6 @@ def reserved(path: str | Path, *, force: bool = False, folder: bool = False) -> 
 
 
 @contextmanager
-def unfinished(folder: Path, identity: str, products: Iterable[Path]) -> Iterator[frozenset[Path]]:
-    """Remember, for a command that makes several products, that it is not finished yet.
-
-    Parameters
-    ----------
-    folder : path
-        Of the products; made if missing.
-    identity : str
-        Digest of the command: what it reads, and how.
-    products : iterable of path
-        What it makes.
-
-    Yields
-    ------
-    frozenset of path
-        Those that the same command made, if any, before it was stopped: it may replace them.
-
-    Raises
-    ------
-    OutputError
-        If the same command is running, or the folder cannot be written.
-    """
-    place = (folder / f"unfinished-{identity[:16]}").absolute()
-    new_parents = [parent for parent in place.parents if not parent.exists()]
-    scratch = _new_scratch(place, time.monotonic(), keep=True, named=f"the same products to {folder}")
-    products, journal = list(products), scratch.folder / "products.json"
-    earlier = _names_in(journal)
-    own = [product for product in products if product.name in earlier or not os.path.lexists(product)]
-    try:
-        journal.write_text(json.dumps([product.name for product in own]))
-        yield frozenset(product for product in own if product.name in earlier)
-    except BaseException:
-        # What is complete stays, and the next run must know whose it is.
-        if any(os.path.lexists(product) for product in own):
-            scratch.leave()
-        else:
-            scratch.release()
-            _remove_empty(new_parents)
-        raise
-    scratch.release()
-
-
-def _names_in(journal: Path) -> frozenset[str]:
-    try:
-        return frozenset(json.loads(journal.read_text()))
-    except (OSError, ValueError):  # there is none, or the process was killed while it was written
-        return frozenset()
-
-
-@contextmanager
 def atomic_output(
     path: str | Path, *, force: bool = False, folder: bool = False, wait_s: float = 0.0
 ) -> Iterator[Path]:
@@ -328,21 +276,17 @@ def _scratch(path: Path, wait_s: float) -> Iterator[Scratch]:
     finally:
         del _scratches[path]
         scratch.release()
-        _remove_empty(new_parents)
+        for parent in new_parents:
+            with suppress(OSError):  # the product, or another one, is in it
+                parent.rmdir()
 
 
-def _remove_empty(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        with suppress(OSError):  # the product, or another one, is in it
-            folder.rmdir()
-
-
-def _new_scratch(path: Path, deadline: float, **options: Any) -> Scratch:
+def _new_scratch(path: Path, deadline: float) -> Scratch:
     n_vanished = 0
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return Scratch(path, **options)
+            return Scratch(path)
         except OutputError:
             if time.monotonic() > deadline:
                 raise

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
-from pipeline.files import write_text_atomically
+from pipeline.files import SIDECAR_SUFFIX, write_text_atomically
 from pipeline.plugins import plugin_files
 
 _CHUNK_BYTES = 1 << 20
@@ -67,6 +67,22 @@ def stamp(
     return result | facts
 
 
+def sidecar_of(product: str | Path) -> Path:
+    """Where the provenance of a product stands."""
+    product = Path(product)
+    return product.with_name(product.name + SIDECAR_SUFFIX)
+
+
+def is_made_by(product: str | Path, stamped: Mapping[str, Any]) -> bool:
+    """Whether a product has a sidecar with all that `stamped` says: made again, it would be the same."""
+    try:
+        record = json.loads(sidecar_of(product).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    wanted = json.loads(json.dumps(stamped, default=str))
+    return isinstance(record, dict) and all(key in record and record[key] == wanted[key] for key in wanted)
+
+
 def package_versions(names: Iterable[str]) -> dict[str, str]:
     """Installed versions of the named distributions, without importing them; missing ones are omitted."""
     versions = {}
@@ -106,7 +122,7 @@ def write_sidecar(product: str | Path, stamped: Mapping[str, Any], **facts: Any)
         Further varying facts (wall time, peak memory ...).
     """
     product = Path(product)
-    target = product.with_name(product.name + ".provenance.json")
+    target = sidecar_of(product)
     record = dict(stamped) | {
         "product": product.name,
         "made_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -27,7 +27,6 @@ from pipeline.files import (
     reserved,
     source_name,
     temporary_folder,
-    unfinished,
     write_text_atomically,
 )
 from pipeline.provenance import write_sidecar
@@ -641,55 +640,3 @@ def test_the_lock_of_a_killed_workflow_is_removed_if_none_is_alive(tmp_path, che
     assert list((state / "locks").iterdir()) == []
     third.kill()
     third.communicate()
-
-
-# ---- commands that make several products -----------------------------------------------------------------------------
-def _stopped_after_the_first(folder, products):
-    with unfinished(folder, "command", products):
-        _write(products[0], lambda temporary: temporary.write_text("1"))
-        raise KeyboardInterrupt
-
-
-def test_a_stopped_command_may_replace_what_it_made(tmp_path):
-    folder = tmp_path / "new"
-    products = [folder / name for name in "abc"]
-    with pytest.raises(KeyboardInterrupt):
-        _stopped_after_the_first(folder, products)
-    with unfinished(folder, "other command", products) as own:
-        assert own == set()
-    with unfinished(folder, "command", products) as own:
-        assert own == set(products)
-        for product in products:
-            _write(product, lambda temporary: temporary.write_text("1"), force=product in own)
-    assert sorted(folder.iterdir()) == products
-    # Now all is complete, and nothing may be replaced.
-    with unfinished(folder, "command", products) as own:
-        assert own == set()
-    assert sorted(folder.iterdir()) == products
-
-
-def test_what_was_there_before_a_stopped_command_stays(tmp_path):
-    products = [tmp_path / name for name in "abc"]
-    products[2].write_text("of somebody")
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            _stopped_after_the_first(tmp_path, products)
-        products[0].unlink()
-    _write(products[0], lambda temporary: temporary.write_text("1"))
-    with unfinished(tmp_path, "command", products) as own:
-        assert products[2] not in own
-
-
-def test_a_command_that_made_nothing_leaves_nothing(tmp_path):
-    with pytest.raises(UserError, match="refused"), unfinished(tmp_path / "new", "command", [tmp_path / "new" / "a"]):
-        raise UserError("refused")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_same_command_runs_once(tmp_path):
-    with (
-        unfinished(tmp_path, "command", []),
-        pytest.raises(OutputError, match=r"another process .* is writing the same products to .*; wait for it"),
-        unfinished(tmp_path, "command", []),
-    ):
-        pass

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.errors import UserError
 from pipeline.inputs.base import Input
@@ -63,16 +63,22 @@ class ImageRecipe(BaseModel):
         Cuts on the cleaned image: charge [p.e.], pixels, largest share of the charge in the outermost ring.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     version: Literal[1]
-    size_px: int
+    size_px: int = Field(ge=1, le=8192)
     picture_pe: float
     boundary_pe: float
-    min_picture_neighbors: int
+    min_picture_neighbors: int = Field(ge=0)
     size_min_pe: float
     n_pixels_min: int
     leakage_max: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.boundary_pe > self.picture_pe:
+            raise ValueError(f"boundary_pe {self.boundary_pe} is above picture_pe {self.picture_pe}")
+        return self
 
     @classmethod
     def of(cls, tiles: "CameraTilesConfig") -> Self:
@@ -93,11 +99,11 @@ class ImageRecipe(BaseModel):
 class ScalarStatistics(BaseModel):
     """How one scalar is standardised: mean and standard deviation over the training split."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     mean: float
-    std: float
+    std: float = Field(gt=0)
 
 
 class ImageInput(Input):
@@ -119,8 +125,8 @@ class ImageInput(Input):
 
     kind: str = "image"
     version: Literal[1] = 1
-    charge_scale_pe: float = 3.0
-    time_scale_ns: float = 10.0
+    charge_scale_pe: float = Field(3.0, gt=0, allow_inf_nan=False)
+    time_scale_ns: float = Field(10.0, gt=0, allow_inf_nan=False)
     scalar_statistics: tuple[ScalarStatistics, ...] = ()
 
     @classmethod

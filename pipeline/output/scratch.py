@@ -49,16 +49,6 @@ def scratch_of(product: Path) -> Path:
 class Scratch:
     """The folder of one product, which this process alone may use until `release`.
 
-    Parameters
-    ----------
-    product : path
-    folder : path, optional
-        By default the one beside the product.
-    keep : bool
-        Keep what is in the folder.
-    named : str
-        What is made, in messages; by default the path of the product.
-
     Attributes
     ----------
     folder : path
@@ -73,12 +63,11 @@ class Scratch:
         If the folder cannot be made.
     """
 
-    def __init__(self, product: Path, folder: Path | None = None, *, keep: bool = False, named: str = "") -> None:
+    def __init__(self, product: Path, folder: Path | None = None) -> None:
         self.folder = folder or scratch_of(product)
         self.path = self.folder / product.name
-        self._lock = self._locked(named or str(product))
-        if not keep:
-            self._remove_leftovers()
+        self._lock = self._locked(product)
+        self._remove_leftovers()
 
     @property
     def aside(self) -> Path:
@@ -89,7 +78,7 @@ class Scratch:
         """What stands in the folder now."""
         return [entry for entry in self.folder.iterdir() if entry.name != _LOCK]
 
-    def _locked(self, named: str) -> int:
+    def _locked(self, product: Path) -> int:
         while True:
             self.folder.mkdir(exist_ok=True)
             try:
@@ -105,7 +94,7 @@ class Scratch:
                 owner = _owner(lock)
                 os.close(lock)
                 raise OutputError(
-                    f"another process{owner} is writing {named}; wait for it, or choose another name"
+                    f"another process{owner} is writing {product}; wait for it, or choose another name"
                     + (f". If there is none, remove {self.folder}" if fcntl is None else "")
                 )
             with contextlib.suppress(FileNotFoundError):
@@ -130,10 +119,6 @@ class Scratch:
     def _remove_leftovers(self) -> None:
         for entry in self.made():
             remove(entry)
-
-    def leave(self) -> None:
-        """Let others make the product, and keep what is in the folder for them."""
-        os.close(self._lock)
 
     def release(self) -> None:
         """Remove the folder with all that is in it, and let others make the product."""

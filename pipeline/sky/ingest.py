@@ -53,7 +53,13 @@ def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force:
     if cfg.bias or cfg.dark or cfg.flat:
         frames = [_calibrated(frame, cfg) for frame in frames]
     warnings = list(dict.fromkeys(text for frame in frames for text in frame.warnings))
-    stamped = provenance.stamp("ingest", config=cfg.model_dump(mode="json"), input=path.name, warnings=warnings)
+    stamped = provenance.stamp(
+        "ingest",
+        config=cfg.model_dump(mode="json"),
+        warnings=warnings,
+        input=path.name,
+        input_sha256=provenance.sha256_file(path),
+    )
     history = [f"lightpool {stamped['version']} ingest of {path.name}"]
     with atomic_output(out, force=force) as temporary:
         write_products(path, temporary, [_product(frame) for frame in frames], history)

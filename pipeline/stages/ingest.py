@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import provenance
-from pipeline.config import Config, sections_of
+from pipeline.config import Config
 from pipeline.errors import InputFileError, OutputError, UserError
-from pipeline.files import atomic_output, write_text_atomically
-from pipeline.filetypes import Kind
+from pipeline.files import atomic_output, source_name, write_text_atomically
+from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
-from pipeline.stages.inputs import check_names, failed, kind_of, one_command, planned_outputs
+from pipeline.stages.inputs import check_names, failed, is_of_a_stopped_run, planned_outputs
 from pipeline.workers import in_order
 
 log = get_logger(__name__)
@@ -67,18 +67,44 @@ def ingest(
     """
     out = Path(out)
     paths = [Path(path) for path in files]
-    kinds: dict[Path, Kind | InputFileError] = {path: kind_of(path) for path in paths}
+    kinds: dict[Path, Kind | InputFileError] = {path: _kind(path) for path in paths}
     frames = [path for path in paths if kinds[path] == "fits"]
     events = [path for path in paths if kinds[path] != "fits"]
     check_names(paths)
-    targets = planned_outputs(frames, out, ".fits") | planned_outputs(events, out, ".dl1.h5")
-    read = (*(READS_SKY if frames else ()), *(READS_CAMERA if events else ()))
-    with one_command("ingest", out, targets, sections_of(cfg, read), force=force) as replaces:
-        plan = ((path, kinds[path], targets[path], replaces(targets[path])) for path in paths)
-        statuses = list(in_order(partial, (_status_of, cfg), plan, max(1, min(jobs, len(paths)))))
-        content = {Path(status["file"]).name: status for status in statuses}
-        write_text_atomically(out / "status.json", json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+    stopped = {target for path in paths if (target := _left_by_a_stopped_run(path, kinds[path], out, cfg)) is not None}
+    targets = planned_outputs(frames, out, _suffix("fits"), force=force, leftovers=stopped)
+    targets |= planned_outputs(events, out, _suffix("dl1"), force=force, leftovers=stopped)
+    plan = ((path, kinds[path], targets[path], force or targets[path] in stopped) for path in paths)
+    statuses = list(in_order(partial, (_status_of, cfg), plan, max(1, min(jobs, len(paths)))))
+    content = {Path(status["file"]).name: status for status in statuses}
+    write_text_atomically(out / "status.json", json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
     return statuses
+
+
+def _kind(path: Path) -> Kind | InputFileError:
+    try:
+        return file_kind(path)
+    except InputFileError as error:
+        return error
+
+
+def _suffix(kind: Kind | InputFileError) -> str:
+    return ".fits" if kind == "fits" else ".dl1.h5"
+
+
+def _left_by_a_stopped_run(path: Path, kind: Kind | InputFileError, out: Path, cfg: Config) -> Path | None:
+    """The product of a file, if an equal run that did not end has left it."""
+    target = out / (source_name(path) + _suffix(kind))
+    if isinstance(kind, InputFileError) or not target.exists():
+        return None
+    section = {"simtel": cfg.ingest.camera, "fits": cfg.ingest.sky}.get(kind)
+    facts = provenance.stamp(
+        "ingest",
+        config=None if section is None else section.model_dump(mode="json"),
+        input=path.name,
+        input_sha256=provenance.sha256_file(path),
+    )
+    return target if is_of_a_stopped_run(target, facts) else None
 
 
 def _status_of(cfg: Config, planned: tuple[Path, Kind | InputFileError, Path, bool]) -> dict[str, Any]:

@@ -1,17 +1,16 @@
 """What stages with several inputs share: where products go, and how a bad input is reported."""
 
+import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InputFileError, UserError
-from pipeline.files import check_free, is_directory, source_name, unfinished
-from pipeline.filetypes import Kind, file_kind
+from pipeline import provenance
+from pipeline.errors import UserError
+from pipeline.files import check_free, is_directory, source_name
 from pipeline.logs import get_logger
-from pipeline.provenance import sha256_json
 
 log = get_logger(__name__)
 
@@ -49,61 +48,43 @@ def check_names(paths: Sequence[Path]) -> None:
             )
 
 
-def planned_outputs(paths: Sequence[Path], out: Path, suffix: str) -> dict[Path, Path]:
-    """Where the product of each input goes.
+def is_of_a_stopped_run(product: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether a product is of a run that was stopped before it could write status.json, and may be made again.
+
+    Its folder's status.json does not know it, and it was made from the same input with the same settings: it would be
+    the same again.
+
+    Parameters
+    ----------
+    product : path
+    facts : mapping
+        What `provenance.stamp` says of it if it is made now.
+    """
+    if not product.exists():
+        return False
+    try:
+        statuses = json.loads((product.parent / "status.json").read_text(encoding="utf-8"))
+        known = {Path(str(status.get("output"))).name for status in statuses.values()}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        known = set()
+    return product.name not in known and provenance.is_made_by(product, facts)
+
+
+def planned_outputs(
+    paths: Sequence[Path], out: Path, suffix: str, *, force: bool, leftovers: Collection[Path] = ()
+) -> dict[Path, Path]:
+    """Where the product of each input goes; `leftovers` are products that may be replaced.
 
     Raises
     ------
     UserError
-        Before any work, if `out` is or names a file, or two products would have the same name.
+        Before any work, if `out` is or names a file, two products would have the same name, or one exists.
     """
     if names_file(out):
         raise UserError(f"--out {out} names a file, and the products go into a directory; give another path")
     check_names(paths)
-    return {path: out / (source_name(path) + suffix) for path in paths}
-
-
-@contextmanager
-def one_command(
-    stage: str, out: Path, targets: Mapping[Path, Path], config: Mapping[str, Any], *, force: bool
-) -> Iterator[Callable[[Path], bool]]:
-    """The work of a stage on several inputs; a stopped one is started again by the same command.
-
-    Parameters
-    ----------
-    stage : str
-    out : path
-        Directory of the products.
-    targets : mapping
-        Input -> product.
-    config : mapping
-        What decides the products.
-    force : bool
-        Replace products that exist.
-
-    Yields
-    ------
-    callable
-        Whether a product may be replaced: with `force`, or where the same command made it before it was stopped.
-
-    Raises
-    ------
-    UserError
-        Before any work, if a product exists that may not be replaced, or the same command is running.
-    """
-    identity = sha256_json({"stage": stage, "inputs": sorted(map(os.path.abspath, targets)), "config": config})
-    with unfinished(out, identity, targets.values()) as own:
-        for target in targets.values():
-            check_free(target, force=force or target in own)
-        yield lambda target: force or target in own
-
-
-def kind_of(path: Path) -> Kind | InputFileError:
-    """Type of an input, or why it has none: a bad one does not stop the others."""
-    try:
-        return file_kind(path)
-    except InputFileError as error:
-        return error
+    targets = {path: out / (source_name(path) + suffix) for path in paths}
+    return {path: check_free(target, force=force or target in leftovers) for path, target in targets.items()}
 
 
 def failed(path: Path, error: UserError) -> dict[str, Any]:

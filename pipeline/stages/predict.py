@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from pipeline import provenance
 from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config, sections_of
 from pipeline.errors import InputFileError, OutputError, UserError
@@ -21,7 +22,7 @@ from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
 from pipeline.records import RecordSink, record_sink
 from pipeline.stages import products
-from pipeline.stages.inputs import names_file, one_command
+from pipeline.stages.inputs import is_of_a_stopped_run, names_file
 from pipeline.workers import in_order
 
 if TYPE_CHECKING:
@@ -90,37 +91,20 @@ def predict(
     """
     if cfg.device not in ("auto", "cpu"):
         log.warning("predict computes on the processor (onnxruntime); device %s is not used", cfg.device)
-    settings = _Settings(cfg, tuple(bundles), event, telescope)
+    settings = _Settings(cfg, tuple(bundles), event, telescope, force)
     models = settings.load_models()
-    todo = _plan(files, out)
+    todo = _plan(files, out, settings, models)
     sink = record_sink(stream if as_json or out is None else None, as_json=as_json)
-    if out is None or names_file(out):
-        for job in todo:
-            if job.out is not None:
-                check_free(job.out, force=force)
-        return _predict_all([replace(job, force=force) for job in todo], settings, models, sink, jobs)
-    targets = {job.path: job.out for job in todo if job.out is not None}
-    with one_command(
-        "predict", out, targets, settings.facts(models, {job.wing for job in todo}), force=force
-    ) as replaces:
-        todo = [replace(job, force=job.out is not None and replaces(job.out)) for job in todo]
-        statuses = _predict_all(todo, settings, models, sink, jobs)
-        _write_status(out, statuses)
-    return statuses
-
-
-def _predict_all(
-    todo: "Sequence[_Job]", settings: "_Settings", models: "_Models", sink: RecordSink, n_processes: int
-) -> list[dict[str, Any]]:
-    n_processes = min(n_processes, len(todo))
-    if n_processes > 1 and not sink.wanted:
-        done = in_order(_worker, (settings,), todo, n_processes)
+    if min(jobs, len(todo)) > 1 and not sink.wanted:
+        done = _side_by_side(todo, settings, min(jobs, len(todo)))
     else:
         done = (_predict_one(job, settings, models, sink) for job in todo)
     statuses = []
     for status in done:
         _log_status(status)
         statuses.append(status)
+    if out is not None and not names_file(out):
+        _write_status(out, statuses)
     return statuses
 
 
@@ -151,6 +135,11 @@ def _predict_one(job: "_Job", settings: "_Settings", models: "_Models", sink: Re
         return status | {"status": "failed", "reason": str(error)}
 
 
+def _side_by_side(todo: "Sequence[_Job]", settings: "_Settings", n_processes: int) -> Iterator[dict[str, Any]]:
+    """Statuses in the order of the files."""
+    return in_order(_worker, (settings,), todo, n_processes)
+
+
 def _worker(settings: "_Settings") -> Callable[["_Job"], dict[str, Any]]:
     """Predict files one by one; a process loads the models once."""
     models, nowhere = settings.load_models(), record_sink(None, as_json=False)
@@ -166,17 +155,7 @@ class _Settings:
     bundles: tuple[str | Path, ...]
     event: int | None
     telescope: int | None
-
-    def facts(self, models: "_Models", wings: Collection[str]) -> dict[str, Any]:
-        """What decides the products from files of these wings."""
-        read = (*(READS_CAMERA if "camera" in wings else ()), *(READS_SKY if "sky" in wings else ()))
-        cards = [predictor.card for predictor in (*(model.predictor for model in models.camera), *models.sky)]
-        return {
-            "config": sections_of(self.cfg, read),
-            "bundles": [card.bundle_sha256 for card in cards],
-            "event": self.event,
-            "telescope": self.telescope,
-        }
+    force: bool
 
     @property
     def selects(self) -> bool:
@@ -194,7 +173,7 @@ class _Job:
     kind: Kind | None
     out: Path | None
     problem: InputFileError | None = None
-    force: bool = False  # replace the product
+    replaces: bool = False
 
     @property
     def wing(self) -> str:
@@ -225,8 +204,8 @@ class _Models:
         return ", ".join(f"{name} (for {what})" for name, what in names)
 
 
-def _plan(files: Sequence[Path], out: Path | None) -> list[_Job]:
-    """Look at every input and where its product goes before anything is computed."""
+def _plan(files: Sequence[Path], out: Path | None, settings: _Settings, models: _Models) -> list[_Job]:
+    """Look at every input and every place for an output before anything is computed."""
     jobs = []
     for path in map(Path, files):
         try:
@@ -241,7 +220,32 @@ def _plan(files: Sequence[Path], out: Path | None) -> list[_Job]:
             raise UserError(f"{times} inputs would be written to {target}; rename them, or predict them one by one")
         if os.path.realpath(target) in sources:
             raise UserError(f"{target} is an input; predictions are written to a file of their own: give another --out")
+    has_status = out is not None and not names_file(out)
+    for number, job in enumerate(jobs):
+        stopped = has_status and _is_of_a_stopped_run(job, settings, models)
+        jobs[number] = replace(job, replaces=settings.force or stopped)
+    for job in jobs:
+        if job.out is not None:
+            check_free(job.out, force=job.replaces)
     return jobs
+
+
+def _is_of_a_stopped_run(job: _Job, settings: _Settings, models: _Models) -> bool:
+    """Whether an equal run on several files, which did not end, has left the product of this one."""
+    if job.out is None or settings.selects or not job.out.exists():
+        return False
+    if job.wing == "sky":
+        bundles = {predictor.card.name: predictor.card.bundle_sha256 for predictor in models.sky}
+    else:
+        bundles = {model.name: model.predictor.card.bundle_sha256 for model in models.camera}
+    facts = provenance.stamp(
+        "predict",
+        config=sections_of(settings.cfg, READS_SKY if job.wing == "sky" else READS_CAMERA),
+        input=job.path.name,
+        input_sha256=provenance.sha256_file(job.path),
+        bundles=bundles,
+    )
+    return is_of_a_stopped_run(job.out, facts)
 
 
 def predictable_kind(path: Path) -> Kind:
@@ -319,7 +323,7 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
         event=settings.event,
         telescope=settings.telescope,
         out=job.out,
-        force=job.force,
+        force=job.replaces,
     )
     sink.end_of_file()
     return result
@@ -373,7 +377,7 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
         raise UserError(f"only one bundle can be applied to a frame, got {names}; apply them one by one")
     if settings.selects:
         raise UserError(f"{job.path} is a FITS frame; --event and --telescope select camera images only")
-    with reserved(job.out, force=job.force) if job.out is not None else nullcontext():
+    with reserved(job.out, force=job.replaces) if job.out is not None else nullcontext():
         return _restore_frames(job, settings, models, sink)
 
 
@@ -405,7 +409,7 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
         status["warnings"] = list(warnings)
     if job.out is not None:
         card = models.sky[0].card
-        products.write_frames(job.path, job.out, new_frames, card, cfg, started=started, force=job.force)
+        products.write_frames(job.path, job.out, new_frames, card, cfg, started=started, force=job.replaces)
         status["output"] = str(job.out)
     return status
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from pipeline import provenance
 from pipeline.config import Config, sections_of
 from pipeline.errors import InputFileError, OutputError, UserError
 from pipeline.files import atomic_output
-from pipeline.filetypes import Kind
+from pipeline.filetypes import file_kind
 from pipeline.logs import get_logger
-from pipeline.stages.inputs import failed, kind_of, one_command, planned_outputs
+from pipeline.stages.inputs import failed, planned_outputs
 
 log = get_logger(__name__)
 
@@ -53,32 +53,16 @@ def make_tiles(
     """
     out = Path(out)
     paths = [Path(path) for path in files]
-    targets = planned_outputs(paths, out, ".tiles.h5")
-    kinds = {path: kind_of(path) for path in paths}
-    read = (*(READS_SKY if "fits" in kinds.values() else ()), *(READS_CAMERA if set(kinds.values()) - {"fits"} else ()))
-    with one_command("tiles", out, targets, sections_of(cfg, read), force=force) as replaces:
-        statuses = _tile_all(kinds, targets, out, cfg, replaces)
-    return [{"file": str(path), "status": "ok"} | statuses[path] for path in paths]
-
-
-def _tile_all(
-    kinds: Mapping[Path, Kind | InputFileError],
-    targets: dict[Path, Path],
-    out: Path,
-    cfg: Config,
-    replaces: Callable[[Path], bool],
-) -> dict[Path, dict[str, Any]]:
+    targets = planned_outputs(paths, out, ".tiles.h5", force=force)
     statuses: dict[Path, dict[str, Any]] = {}
     frames = []
-    for path, kind in kinds.items():
+    for path in paths:
         try:
-            if isinstance(kind, InputFileError):
-                raise kind
+            kind = file_kind(path)
             if kind == "fits":
                 frames.append(path)
             elif kind in ("dl1", "dl2"):
-                made = tile_events(path, targets[path], cfg, force=replaces(targets[path]))
-                statuses[path] = {"kind": "camera"} | made
+                statuses[path] = {"kind": "camera"} | tile_events(path, targets[path], cfg, force=force)
             else:
                 raise InputFileError(
                     f"{path} is {kind}, not DL1 or a calibrated frame; run lightpool ingest on it first"
@@ -87,7 +71,8 @@ def _tile_all(
             raise  # no fault of this input, and the next ones would meet it, too
         except UserError as error:
             statuses[path] = failed(path, error)
-    return statuses | _tile_frames(frames, targets, out, cfg, replaces)
+    statuses |= _tile_frames(frames, targets, out, cfg, force=force)
+    return [{"file": str(path), "status": "ok"} | statuses[path] for path in paths]
 
 
 def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> dict[str, Any]:
@@ -170,7 +155,7 @@ def _listed(rejected: Counter[str]) -> str:
 
 
 def _tile_frames(
-    frames: Sequence[Path], targets: dict[Path, Path], out: Path, cfg: Config, replaces: Callable[[Path], bool]
+    frames: Sequence[Path], targets: dict[Path, Path], out: Path, cfg: Config, *, force: bool
 ) -> dict[Path, dict[str, Any]]:
     """Tiles of calibrated frames, one by one, or together if they are each other's targets."""
     if not frames:
@@ -180,7 +165,7 @@ def _tile_frames(
 
     if cfg.tiles.sky.target == "noise2noise":
         try:
-            made = tile_pairs(frames, out, cfg, force=any(replaces(targets[path]) for path in frames))
+            made = tile_pairs(frames, out, cfg, force=force)
         except OutputError:
             raise  # no fault of this input, and the next ones would meet it, too
         except UserError as error:
@@ -190,7 +175,7 @@ def _tile_frames(
     for path in frames:
         status = {"kind": "sky", "output": str(targets[path])}
         try:
-            statuses[path] = status | tile_frame(path, targets[path], cfg, force=replaces(targets[path]))
+            statuses[path] = status | tile_frame(path, targets[path], cfg, force=force)
         except OutputError:
             raise  # no fault of this input, and the next ones would meet it, too
         except UserError as error:

@@ -1,0 +1,83 @@
+"""Products of a run on several files that was stopped before its end do not stand in the way of the next run."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from tiny_bundles import camera_bundle, sky_bundle
+from toy_events import write_toy_dl1
+
+from pipeline.camera.dl1 import DL1File
+from pipeline.config import parse_config
+from pipeline.errors import UserError
+from pipeline.stages.ingest import ingest
+from pipeline.stages.predict import predict
+
+CFG = parse_config({"threads": 1})
+OTHER = parse_config({"threads": 1, "ingest": {"sky": {"read_noise_e": 7.0}}, "predict": {"batch_size": 7}})
+
+
+@pytest.fixture
+def inputs(tmp_path, rng):
+    frame, events = tmp_path / "frame.fits", tmp_path / "run.dl1.h5"
+    fits.PrimaryHDU(rng.normal(900, 20, (64, 64)).astype(np.float32)).writeto(frame)
+    write_toy_dl1(events, n_events=4)
+    return [frame, events]
+
+
+@pytest.fixture
+def bundles(tmp_path, inputs):
+    with DL1File(inputs[1]) as file:
+        identity = file.telescopes[1].identity
+    return [sky_bundle(tmp_path / "denoise"), camera_bundle(tmp_path / "energy", "energy", identity)]
+
+
+@pytest.fixture(params=["ingest", "predict"])
+def stage(request, inputs, bundles):
+    def run(out, cfg=CFG, **options):
+        if request.param == "ingest":
+            return ingest(inputs, cfg, out, **options)
+        return predict(cfg, inputs, bundles, out, **options)
+
+    return run
+
+
+def bytes_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".fits", ".h5")}
+
+
+def test_a_stopped_run_is_made_again_without_force(stage, tmp_path):
+    out = tmp_path / "out"
+    stage(out)
+    made = bytes_of(out)
+    assert len(made) == 2
+    (out / "status.json").unlink()  # it comes last
+    assert [status["status"] for status in stage(out)] == ["ok", "ok"]
+    assert bytes_of(out) == made
+    assert len(json.loads((out / "status.json").read_text())) == 2
+
+
+def test_a_run_that_ended_is_not_replaced(stage, tmp_path):
+    stage(tmp_path / "out")
+    with pytest.raises(UserError, match=r"exists; choose another name or add --force"):
+        stage(tmp_path / "out")
+
+
+def test_other_settings_inputs_and_origins_are_not_replaced(stage, tmp_path, inputs):
+    out = tmp_path / "out"
+    stage(out)
+    (out / "status.json").unlink()
+    shutil.copytree(out, tmp_path / "aside")
+    with pytest.raises(UserError, match=r"frame\.fits exists; choose another name or add --force"):
+        stage(out, OTHER)
+    (out / "frame.fits.provenance.json").write_text("{")  # it could be anybody's
+    with pytest.raises(UserError, match=r"frame\.fits exists; choose another name or add --force"):
+        stage(out)
+    shutil.rmtree(out)
+    (tmp_path / "aside").rename(out)
+    with fits.open(inputs[0], "update") as hdus:
+        hdus[0].header["OBJECT"] = "another file of the same name"
+    with pytest.raises(UserError, match=r"frame\.fits exists; choose another name or add --force"):
+        stage(out)
