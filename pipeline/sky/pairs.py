@@ -22,7 +22,15 @@ from pipeline.sky.registration import (
     star_catalogue,
     static_hot_pixels,
 )
-from pipeline.sky.tiling import field_number, known_pixels, shard_attributes, shard_writer, tile_batch, tile_corners
+from pipeline.sky.tiling import (
+    field_number,
+    known_pixels,
+    shard_attributes,
+    shard_writer,
+    stamp_of,
+    tile_batch,
+    tile_corners,
+)
 from pipeline.tiles.shards import TileBatch
 from pipeline.tiles.splits import split_of
 
@@ -175,13 +183,7 @@ class _Field:
     def write(self, number: int, out: Path, force: bool) -> int:
         """Write the shard of one frame; an empty one where nothing fits. Returns the number of tiles."""
         frame, pairs = self.frame(number), self.partners(number)
-        stamped = provenance.stamp(
-            "tiles",
-            config={"tiles": self.sky.model_dump(mode="json"), "splits": self.cfg.tiles.splits.model_dump(mode="json")},
-            seed=self.cfg.seed,
-            input=self.paths[number].name,
-            field=[path.name for path in self.paths],
-        )
+        stamped = stamp_of(self.paths[number], self.cfg, field=[path.name for path in self.paths])
         attributes = shard_attributes(frame, self.sky) | {
             "target": "noise2noise",
             "registration": self._registration(number),

@@ -74,13 +74,7 @@ def tile_frame(path: str | Path, out: str | Path, cfg: Config, force: bool = Fal
         "stars": {name: [round(float(v), 4) for v in values] for name, values in truth.stars.items()},
         "truth": truth.parameters,
     }
-    stamped = provenance.stamp(
-        "tiles",
-        config={"tiles": sky.model_dump(mode="json"), "splits": cfg.tiles.splits.model_dump(mode="json")},
-        seed=cfg.seed,
-        input=path.name,
-        input_sha256=provenance.sha256_file(path),
-    )
+    stamped = stamp_of(path, cfg, input_sha256=provenance.sha256_file(path))
     attributes["provenance"] = stamped
     with atomic_output(out, force=force) as temporary:
         with shard_writer(temporary, sky, frame, source, attributes, partner=False) as writer:
@@ -88,6 +82,12 @@ def tile_frame(path: str | Path, out: str | Path, cfg: Config, force: bool = Fal
                 writer.append(row)
         provenance.write_sidecar(temporary, stamped)
     return {"n_tiles": writer.n_tiles, "split": _split_name(split)}
+
+
+def stamp_of(path: Path, cfg: Config, **facts: Any) -> dict[str, Any]:
+    """Provenance of the tiles of one frame that is equal for equal runs; `facts` say what else they are made of."""
+    config = {"tiles": cfg.tiles.sky.model_dump(mode="json"), "splits": cfg.tiles.splits.model_dump(mode="json")}
+    return provenance.stamp("tiles", config=config, seed=cfg.seed, input=path.name, **facts)
 
 
 def untile(batch: TileBatch) -> dict[str, np.ndarray]:

@@ -12,9 +12,9 @@ from pipeline import provenance
 from pipeline.config import Config
 from pipeline.errors import InputFileError, OutputError, UserError
 from pipeline.files import atomic_output, source_name, write_text_atomically
-from pipeline.filetypes import Kind, file_kind
+from pipeline.filetypes import Kind
 from pipeline.logs import get_logger
-from pipeline.stages.inputs import check_names, failed, is_of_a_stopped_run, planned_outputs
+from pipeline.stages.inputs import check_names, failed, is_of_a_stopped_run, kind_of, planned_outputs
 from pipeline.workers import in_order
 
 log = get_logger(__name__)
@@ -67,7 +67,7 @@ def ingest(
     """
     out = Path(out)
     paths = [Path(path) for path in files]
-    kinds: dict[Path, Kind | InputFileError] = {path: _kind(path) for path in paths}
+    kinds: dict[Path, Kind | InputFileError] = {path: kind_of(path) for path in paths}
     frames = [path for path in paths if kinds[path] == "fits"]
     events = [path for path in paths if kinds[path] != "fits"]
     check_names(paths)
@@ -79,13 +79,6 @@ def ingest(
     content = {Path(status["file"]).name: status for status in statuses}
     write_text_atomically(out / "status.json", json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
     return statuses
-
-
-def _kind(path: Path) -> Kind | InputFileError:
-    try:
-        return file_kind(path)
-    except InputFileError as error:
-        return error
 
 
 def _suffix(kind: Kind | InputFileError) -> str:

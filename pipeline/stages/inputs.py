@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import provenance
-from pipeline.errors import UserError
+from pipeline.errors import InputFileError, UserError
 from pipeline.files import check_free, is_directory, source_name
+from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
 
 log = get_logger(__name__)
@@ -85,6 +86,14 @@ def planned_outputs(
     check_names(paths)
     targets = {path: out / (source_name(path) + suffix) for path in paths}
     return {path: check_free(target, force=force or target in leftovers) for path, target in targets.items()}
+
+
+def kind_of(path: Path) -> Kind | InputFileError:
+    """Type of an input, or why it has none: a bad one does not stop the others."""
+    try:
+        return file_kind(path)
+    except InputFileError as error:
+        return error
 
 
 def failed(path: Path, error: UserError) -> dict[str, Any]:

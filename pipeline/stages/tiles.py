@@ -1,8 +1,9 @@
 """Stage `tiles`: ingested event files and frames to training tiles, one shard per input."""
 
+import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import numpy as np
 from pipeline import provenance
 from pipeline.config import Config, sections_of
 from pipeline.errors import InputFileError, OutputError, UserError
-from pipeline.files import atomic_output
+from pipeline.files import atomic_output, source_name
 from pipeline.filetypes import file_kind
 from pipeline.logs import get_logger
-from pipeline.stages.inputs import failed, planned_outputs
+from pipeline.stages.inputs import failed, kind_of, planned_outputs
 
 log = get_logger(__name__)
 
@@ -53,7 +54,8 @@ def make_tiles(
     """
     out = Path(out)
     paths = [Path(path) for path in files]
-    targets = planned_outputs(paths, out, ".tiles.h5", force=force)
+    stopped = _left_by_a_stopped_run({path: out / f"{source_name(path)}.tiles.h5" for path in paths}, cfg)
+    targets = planned_outputs(paths, out, ".tiles.h5", force=force, leftovers=stopped)
     statuses: dict[Path, dict[str, Any]] = {}
     frames = []
     for path in paths:
@@ -62,7 +64,8 @@ def make_tiles(
             if kind == "fits":
                 frames.append(path)
             elif kind in ("dl1", "dl2"):
-                statuses[path] = {"kind": "camera"} | tile_events(path, targets[path], cfg, force=force)
+                made = tile_events(path, targets[path], cfg, force=force or targets[path] in stopped)
+                statuses[path] = {"kind": "camera"} | made
             else:
                 raise InputFileError(
                     f"{path} is {kind}, not DL1 or a calibrated frame; run lightpool ingest on it first"
@@ -71,8 +74,34 @@ def make_tiles(
             raise  # no fault of this input, and the next ones would meet it, too
         except UserError as error:
             statuses[path] = failed(path, error)
-    statuses |= _tile_frames(frames, targets, out, cfg, force=force)
+    statuses |= _tile_frames(frames, targets, out, cfg, force=force or bool(stopped))
     return [{"file": str(path), "status": "ok"} | statuses[path] for path in paths]
+
+
+def _left_by_a_stopped_run(targets: Mapping[Path, Path], cfg: Config) -> set[Path]:
+    """Shards of an equal run that did not come to its end: another one of them is missing."""
+    there = {path: target for path, target in targets.items() if os.path.exists(target)}
+    if len(there) == len(targets):
+        return set()
+    kinds = {path: kind for path in targets if not isinstance(kind := kind_of(path), InputFileError)}
+    frames = [path for path, kind in kinds.items() if kind == "fits"]
+    return {
+        target
+        for path, target in there.items()
+        if path in kinds and provenance.is_made_by(target, _facts(path, frames, cfg))
+    }
+
+
+def _facts(path: Path, frames: Sequence[Path], cfg: Config) -> dict[str, Any]:
+    """What the provenance of a shard says if it is made now."""
+    if path not in frames:
+        config = sections_of(cfg, READS_CAMERA)
+        return provenance.stamp("tiles", config=config, input=path.name, input_sha256=provenance.sha256_file(path))
+    from pipeline.sky.tiling import stamp_of
+
+    if cfg.tiles.sky.target == "noise2noise":
+        return stamp_of(path, cfg, field=[frame.name for frame in frames])
+    return stamp_of(path, cfg, input_sha256=provenance.sha256_file(path))
 
 
 def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> dict[str, Any]:

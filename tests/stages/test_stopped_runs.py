@@ -14,6 +14,8 @@ from pipeline.config import parse_config
 from pipeline.errors import UserError
 from pipeline.stages.ingest import ingest
 from pipeline.stages.predict import predict
+from pipeline.stages.simulate_sky import simulate_sky
+from pipeline.stages.tiles import make_tiles
 
 CFG = parse_config({"threads": 1})
 OTHER = parse_config({"threads": 1, "ingest": {"sky": {"read_noise_e": 7.0}}, "predict": {"batch_size": 7}})
@@ -81,3 +83,31 @@ def test_other_settings_inputs_and_origins_are_not_replaced(stage, tmp_path, inp
         hdus[0].header["OBJECT"] = "another file of the same name"
     with pytest.raises(UserError, match=r"frame\.fits exists; choose another name or add --force"):
         stage(out)
+
+
+@pytest.mark.parametrize("target", ["truth", "noise2noise"])
+def test_stopped_tiles_are_made_again_without_force(tmp_path, target):
+    sky = {"runs": 2, "shape": [96, 96], "stars_per_frame": 12, "galaxies_per_frame": 3}
+    # Both frames are in one split, so that they can be each other's targets.
+    splits = {"train": 0.98, "validation": 0.01, "test": 0.01}
+    tiles = {"splits": splits, "sky": {"size": 32, "stride": 32, "target": target}}
+    cfg = parse_config({"threads": 1, "sky": sky, "tiles": tiles})
+    frames = []
+    for run in (1, 2):
+        raw = simulate_sky(cfg, 1 if target == "noise2noise" else run, tmp_path / f"raw_{run}.fits")
+        ingest([raw], cfg, tmp_path / f"ingested_{run}")
+        frames.append(tmp_path / f"ingested_{run}" / raw.name)
+    write_toy_dl1(tmp_path / "run.dl1.h5", n_events=4)
+    inputs, out = [*frames, tmp_path / "run.dl1.h5"], tmp_path / "tiles"
+    make_tiles(inputs, cfg, out)
+    made = bytes_of(out)
+    assert len(made) == 3
+    with pytest.raises(UserError, match=r"exists; choose another name or add --force"):
+        make_tiles(inputs, cfg, out)
+    for missing in made:
+        (out / missing).unlink()
+        assert [status["status"] for status in make_tiles(inputs, cfg, out)] == 3 * ["ok"]
+        assert bytes_of(out) == made
+    (out / "run.tiles.h5").unlink()
+    with pytest.raises(UserError, match=r"raw_1\.tiles\.h5 exists; choose another name or add --force"):
+        make_tiles(inputs, parse_config(cfg.model_dump(mode="json") | {"seed": 77}), out)
