@@ -16,6 +16,7 @@ from pipeline.sky.photometry import detect_stars
 from pipeline.sky.registration import place, star_catalogue, static_hot_pixels
 from pipeline.sky.tiling import tile_frame, tile_positions, untile
 from pipeline.sky.truth import read_truth, truth_path
+from pipeline.stages.tiles import make_tiles
 from pipeline.tiles.shards import Shard, TileBatch
 
 
@@ -220,6 +221,17 @@ def test_a_frame_has_partners_of_its_own_split_only(field, tmp_path):
     for number, path in enumerate(shards):
         for partner in set(all_tiles(path).events["partner"].tolist()) if Shard(path).n_tiles else ():
             assert splits[partner] == splits[number]
+
+
+def test_stopped_pairs_are_made_again_without_force(field, tmp_path):
+    out, cfg = tmp_path / "tiles", pair_config()
+    make_tiles(field, cfg, out)
+    made = {path.name: path.read_bytes() for path in out.glob("*.h5")}
+    with pytest.raises(UserError, match=r"exists; choose another name or add --force"):
+        make_tiles(field, cfg, out)
+    (out / "exposure_1.tiles.h5").unlink()
+    assert {status["status"] for status in make_tiles(field, cfg, out)} == {"ok"}
+    assert {path.name: path.read_bytes() for path in out.glob("*.h5")} == made
 
 
 def test_pairs_that_cannot_be_made(field, tmp_path, write_fits):
