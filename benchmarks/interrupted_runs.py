@@ -61,7 +61,11 @@ STAGES = (
     Stage("ingest sky", "ingest {base}/sky_1.fits {base}/sky_2.fits --jobs 2 --out {out}/ingested", "ingested"),
     Stage("ingest camera", "ingest {base}/shower_1.dl1.h5 --out {out}/ingested", "ingested"),
     Stage("tiles camera", "tiles {base}/shower_1.dl1.h5 --config {conf} --out {out}/tiles", "tiles"),
-    Stage("tiles sky", "tiles {base}/ingested/sky_1.fits --config {conf} --out {out}/tiles", "tiles"),
+    Stage(
+        "tiles sky",
+        "tiles {base}/ingested/sky_1.fits {base}/ingested/sky_2.fits --config {conf} --out {out}/tiles",
+        "tiles",
+    ),
     Stage("manifest", "manifest {base}/camera/shower_1.tiles.h5 --shards-outside --out {out}/m.json", "m.json"),
     Stage("train", "train {base}/camera.json --config {conf} --network gammaness --out {out}/bundle", "bundle"),
     Stage("evaluate", "evaluate {base}/camera.json --config {conf} --bundle {base}/gammaness --out {out}/e", "e"),
