@@ -55,6 +55,12 @@ def quieten_libraries(quiet: bool) -> None:
     logging.disable(logging.CRITICAL if quiet else logging.NOTSET)
 
 
+def log_warnings() -> None:
+    """Log what Python warns of, and errors that it cannot raise, in the rest of this process."""
+    logging.captureWarnings(True)
+    sys.unraisablehook = _log_unraisable
+
+
 def _log_unraisable(error: "sys.UnraisableHookArgs") -> None:
     """An error in the removal of an object: often one that a signal has left half made."""
     exception = error.exc_value or error.exc_type
@@ -65,8 +71,7 @@ def _log_unraisable(error: "sys.UnraisableHookArgs") -> None:
 def warnings_as_messages() -> Iterator[None]:
     """Log what Python warns of in the block, and errors that it cannot raise; afterwards all is as it was."""
     disabled, usual = logging.root.manager.disable, sys.unraisablehook
-    logging.captureWarnings(True)
-    sys.unraisablehook = _log_unraisable
+    log_warnings()
     try:
         yield
     finally:

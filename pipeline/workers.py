@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from pipeline.errors import Terminated, UserError
-from pipeline.logs import ROOT, libraries_are_quiet, quieten_libraries
+from pipeline.logs import ROOT, libraries_are_quiet, log_warnings, quieten_libraries
 from pipeline.output import ending
 
 Item = TypeVar("Item")
@@ -93,7 +93,7 @@ def _logged(result: Result, records: Iterable[logging.LogRecord]) -> Result:
 
 
 def _start(lifeline: Connection, level: int, quiet: bool) -> None:
-    logging.captureWarnings(True)
+    log_warnings()
     quieten_libraries(quiet)
     logger = logging.getLogger(ROOT)
     logger.setLevel(level)
