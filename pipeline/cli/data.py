@@ -119,7 +119,7 @@ def ingest(
 def tiles(
     cfg: "Config",
     files: Files,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the shards.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the shards and status.json.")],
     keep_going: KeepGoing = False,
     force: Force = False,
 ) -> int:
@@ -129,7 +129,7 @@ def tiles(
     """
     from pipeline.stages.tiles import make_tiles
 
-    return exit_code(make_tiles(files, cfg, out, force=force), keep_going=keep_going)
+    return exit_code(make_tiles(files, cfg, out, force=force, keep_going=keep_going), keep_going=keep_going)
 
 
 @command(app, "manifest", example="lightpool manifest tiles/*.tiles.h5 --out manifest.json", config="optional")

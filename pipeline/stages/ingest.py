@@ -1,6 +1,5 @@
 """Stage `ingest`: event files of any origin to DL1 HDF5, FITS frames to calibrated FITS."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -11,10 +10,10 @@ from typing import Any
 from pipeline import provenance
 from pipeline.config import Config
 from pipeline.errors import InputFileError, OutputError, UserError
-from pipeline.files import atomic_output, source_name, write_text_atomically
+from pipeline.files import atomic_output, source_name
 from pipeline.filetypes import Kind
 from pipeline.logs import get_logger
-from pipeline.stages.inputs import check_names, failed, is_of_a_stopped_run, kind_of, planned_outputs
+from pipeline.stages.inputs import check_names, failed, is_of_a_stopped_run, kind_of, planned_outputs, write_statuses
 from pipeline.workers import in_order
 
 log = get_logger(__name__)
@@ -76,8 +75,7 @@ def ingest(
     targets |= planned_outputs(events, out, _suffix("dl1"), force=force, leftovers=stopped)
     plan = ((path, kinds[path], targets[path], force or targets[path] in stopped) for path in paths)
     statuses = list(in_order(partial, (_status_of, cfg), plan, max(1, min(jobs, len(paths)))))
-    content = {Path(status["file"]).name: status for status in statuses}
-    write_text_atomically(out / "status.json", json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+    write_statuses(out, statuses)
     return statuses
 
 

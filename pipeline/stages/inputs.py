@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import provenance
 from pipeline.errors import InputFileError, UserError
-from pipeline.files import check_free, is_directory, source_name
+from pipeline.files import check_free, is_directory, source_name, write_text_atomically
 from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
 
@@ -94,6 +94,12 @@ def kind_of(path: Path) -> Kind | InputFileError:
         return file_kind(path)
     except InputFileError as error:
         return error
+
+
+def write_statuses(folder: Path, statuses: Sequence[Mapping[str, Any]]) -> None:
+    """Write what became of each input, by file name, into status.json of the folder with the products."""
+    content = {Path(status["file"]).name: status for status in statuses}
+    write_text_atomically(folder / "status.json", json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
 
 
 def failed(path: Path, error: UserError) -> dict[str, Any]:

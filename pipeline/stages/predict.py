@@ -1,6 +1,5 @@
 """Stage `predict`: trained models on whole files or single images. No torch; ctapipe only to read simtel."""
 
-import json
 import math
 import os
 import time
@@ -17,12 +16,12 @@ from pipeline import provenance
 from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config, sections_of
 from pipeline.errors import InputFileError, OutputError, UserError
-from pipeline.files import check_free, reserved, source_name, write_text_atomically
+from pipeline.files import check_free, reserved, source_name
 from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
 from pipeline.records import RecordSink, record_sink
 from pipeline.stages import products
-from pipeline.stages.inputs import is_of_a_stopped_run, names_file
+from pipeline.stages.inputs import is_of_a_stopped_run, names_file, write_statuses
 from pipeline.workers import in_order
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def predict(
         _log_status(status)
         statuses.append(status)
     if out is not None and not names_file(out):
-        _write_status(out, statuses)
+        write_statuses(out, statuses)
     return statuses
 
 
@@ -298,11 +297,6 @@ def check_ending(out: Path, wing: str, source: str) -> None:
     if not out.name.lower().endswith(endings):
         accepted = " or ".join(endings)
         raise UserError(f"predictions from {source} cannot be written as {out.name}; end the name in {accepted}")
-
-
-def _write_status(folder: Path, statuses: Sequence[Mapping[str, Any]]) -> None:
-    content = {Path(status["file"]).name: status for status in statuses}
-    write_text_atomically(folder / "status.json", json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 # ---- camera ----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pipeline.errors import InputFileError, OutputError, UserError
 from pipeline.files import atomic_output, source_name
 from pipeline.filetypes import file_kind
 from pipeline.logs import get_logger
-from pipeline.stages.inputs import failed, kind_of, planned_outputs
+from pipeline.stages.inputs import failed, is_of_a_stopped_run, kind_of, planned_outputs, write_statuses
 
 log = get_logger(__name__)
 
@@ -25,11 +25,12 @@ READS_SKY = ("tiles.sky", "tiles.splits", "seed")
 
 
 def make_tiles(
-    files: Sequence[str | Path], cfg: Config, out: str | Path, *, force: bool = False
+    files: Sequence[str | Path], cfg: Config, out: str | Path, *, force: bool = False, keep_going: bool = False
 ) -> list[dict[str, Any]]:
     """Write NAME.tiles.h5 for every file; an input without any accepted image gives a valid, empty shard.
 
-    A file that cannot be used is logged as an error and does not stop the others.
+    A file that cannot be used is logged as an error and does not stop the others. Of several files, status.json says
+    what became of each; runs on one file may share a folder, and write none.
 
     Parameters
     ----------
@@ -41,11 +42,14 @@ def make_tiles(
         Directory; made if missing.
     force : bool
         Replace shards that exist.
+    keep_going : bool
+        Whether failures are accepted: then status.json is written for one file, too.
 
     Returns
     -------
     list of dict
         For each file: ``file``, ``status`` ("ok" or "failed"), ``kind``, ``output``, ``reason`` and counts.
+        status.json has the same by file name.
 
     Raises
     ------
@@ -75,20 +79,23 @@ def make_tiles(
         except UserError as error:
             statuses[path] = failed(path, error)
     statuses |= _tile_frames(frames, targets, out, cfg, force=force or bool(stopped))
-    return [{"file": str(path), "status": "ok"} | statuses[path] for path in paths]
+    done = [{"file": str(path), "status": "ok"} | statuses[path] for path in paths]
+    if keep_going or len(paths) > 1:
+        write_statuses(out, done)
+    return done
 
 
 def _left_by_a_stopped_run(targets: Mapping[Path, Path], cfg: Config) -> set[Path]:
-    """Shards of an equal run that did not come to its end: another one of them is missing."""
+    """Shards of an equal run on several files that did not come to its end."""
     there = {path: target for path, target in targets.items() if os.path.exists(target)}
-    if len(there) == len(targets):
+    if not there or len(targets) == 1:  # one shard is whole, if it is there, and has no status.json
         return set()
     kinds = {path: kind for path in targets if not isinstance(kind := kind_of(path), InputFileError)}
     frames = [path for path, kind in kinds.items() if kind == "fits"]
     return {
         target
         for path, target in there.items()
-        if path in kinds and provenance.is_made_by(target, _facts(path, frames, cfg))
+        if path in kinds and is_of_a_stopped_run(target, _facts(path, frames, cfg))
     }
 
 

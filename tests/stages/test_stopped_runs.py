@@ -101,10 +101,26 @@ def test_stopped_tiles_are_made_again_without_force(tmp_path):
     assert len(made) == 3
     with pytest.raises(UserError, match=r"exists; choose another name or add --force"):
         make_tiles(inputs, cfg, out)
-    for missing in made:
-        (out / missing).unlink()
+    assert {name: status["status"] for name, status in json.loads((out / "status.json").read_text()).items()} == {
+        path.name: "ok" for path in inputs
+    }
+    for missing in (*made, None):  # None: all shards were made, and nothing was said of them
+        (out / "status.json").unlink()
+        if missing:
+            (out / missing).unlink()
         assert [status["status"] for status in make_tiles(inputs, cfg, out)] == 3 * ["ok"]
         assert bytes_of(out) == made
-    (out / "run.tiles.h5").unlink()
+    (out / "status.json").unlink()
     with pytest.raises(UserError, match=r"raw_1\.tiles\.h5 exists; choose another name or add --force"):
         make_tiles(inputs, parse_config(cfg.model_dump(mode="json") | {"seed": 77}), out)
+
+
+def test_tiles_of_one_file_leave_a_status_only_if_asked(tmp_path):
+    write_toy_dl1(tmp_path / "run.dl1.h5", n_events=4)
+    (tmp_path / "broken.dl1.h5").write_bytes(b"no HDF5")
+    make_tiles([tmp_path / "run.dl1.h5"], CFG, tmp_path / "tiles")
+    assert not (tmp_path / "tiles" / "status.json").exists()
+    make_tiles([tmp_path / "broken.dl1.h5"], CFG, tmp_path / "tiles", keep_going=True)
+    status = json.loads((tmp_path / "tiles" / "status.json").read_text())["broken.dl1.h5"]
+    assert status["status"] == "failed"
+    assert "broken.dl1.h5" in status["reason"]
