@@ -1,7 +1,7 @@
 """Trained models inside ctapipe: the reconstructor that its entry point group ``ctapipe_reco`` names.
 
-Every tool of ctapipe imports this module at its start, so nothing of lightpool is imported before a reconstructor is
-made, which is when a configuration asks for one.
+Every tool of ctapipe imports this module at its start, so what is slow is imported when a reconstructor is made: when a
+configuration asks for one.
 """
 
 import os
@@ -14,6 +14,8 @@ import astropy.units as u
 import numpy as np
 from ctapipe.core import Provenance, QualityQuery, traits
 from ctapipe.reco import Reconstructor
+
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from ctapipe.containers import ArrayEventContainer
@@ -70,7 +72,6 @@ class LightpoolReconstructor(Reconstructor):
         from pipeline.bundle.card import ONNX_FILE, resolve_bundle
         from pipeline.bundle.runtime import Predictor
         from pipeline.camera.predictions import CameraModel, distinct
-        from pipeline.errors import UserError
 
         if not self.bundles:
             raise UserError("bundles is empty; give directories made by `lightpool train`")
@@ -94,7 +95,6 @@ class LightpoolReconstructor(Reconstructor):
     def _served_cameras(self) -> "dict[int, Camera]":
         """Cameras of all telescopes, of which at least one is served."""
         from pipeline.camera.array_events import camera_of_telescope
-        from pipeline.errors import UserError
 
         cameras = {}
         for tel_id, telescope in self.subarray.tel.items():
@@ -130,7 +130,6 @@ class LightpoolReconstructor(Reconstructor):
         """
         from pipeline.camera.array_events import images_of_event, telescopes_with_images
         from pipeline.camera.predictions import predict_chunk
-        from pipeline.errors import UserError
 
         tel_ids = sorted(map(int, event.trigger.tels_with_trigger))
         with _config_errors():
@@ -162,8 +161,6 @@ class LightpoolReconstructor(Reconstructor):
 @contextmanager
 def _config_errors() -> Iterator[None]:
     """Errors that the user can fix, as those that ctapipe's tools print in one line (exit code 2)."""
-    from pipeline.errors import UserError
-
     try:
         yield
     except UserError as error:

@@ -282,4 +282,4 @@ def test_ctapipe_finds_it_and_loads_little(checkout, tmp_path):
     module, loaded = json.loads(done.stdout)
     assert module == LightpoolReconstructor.__module__
     ours = [name for name in loaded if name.startswith(("pipeline", "lightpool", "onnxruntime", "pydantic", "numba"))]
-    assert ours == ["pipeline", "pipeline.apps", "pipeline.apps.ctapipe_plugin"]
+    assert ours == ["pipeline", "pipeline.apps", "pipeline.apps.ctapipe_plugin", "pipeline.errors"]
