@@ -155,9 +155,10 @@ def _dl2_product(
     warnings: Sequence[str],
     started: float,
 ) -> Iterator[_DL2Product]:
-    from pipeline.camera.dl2 import DL2Writer, Output
+    from pipeline.camera.dl2 import DL2Writer, outputs_of
 
-    outputs = [Output(head.prefix, head.spec.columns) for model in models for head in model.heads]
+    heads = [head for model in models for head in model.heads]
+    outputs = [output for head in heads for output in outputs_of(head.prefix, head.spec.columns)]
     stamp = provenance.stamp(
         "predict",
         config=sections_of(cfg, READS_CAMERA),

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
 FEWEST_IMAGES = 25
-_ESTIMAND = Estimand(lambda events: np.log10(events["true_energy_tev"]), columns=("true_energy_tev",))
+_ESTIMANDS = {
+    "log10_energy": Estimand(lambda events: np.log10(events["true_energy_tev"]), columns=("true_energy_tev",))
+}
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     UserError
         If the tiles carry no truth, or a split has too few images.
     """
-    images = image_sample(SPEC, _ESTIMAND, predictor, manifests, cfg)
-    log10_energy = images.methods(np.log10(images.predicted["reco_energy_tev"]))
+    images = image_sample(SPEC, _ESTIMANDS, predictor, manifests, cfg)
+    log10_energy = images.methods("log10_energy", np.log10(images.predicted["reco_energy_tev"]))
     reco_tev = {method: 10.0**values for method, values in log10_energy.items()}
     uncert_tev = images.predicted["reco_energy_uncert_tev"]
     events = images.events
