@@ -82,6 +82,7 @@ SPEC = TaskSpec(
     },
     where={"true_primary_id": 0},
     needs=("true_fov_lon_deg", "true_fov_lat_deg", "true_primary_id"),
+    targets=("direction",),
     options=DirectionOptions,
-    order=20,
+    order=25,
 )
