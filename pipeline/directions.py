@@ -54,3 +54,33 @@ def altaz_of_vectors(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Altitude and azimuth [deg] of vectors (n, 3) of any length, the azimuth in [0, 360)."""
     x, y, z = np.moveaxis(np.asarray(vectors, np.float64), -1, 0)
     return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x)) % 360
+
+
+# ---- on the ground ---------------------------------------------------------------------------------------------------
+def pointing_axes(alt_deg: np.ndarray, az_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit vectors along ``fov_lon`` and ``fov_lat`` at the pointing, and towards it, shape (n, 3) each.
+
+    In coordinates of the ground: x to the north, y to the west, z up. Of what a telescope sees, the vector from it to
+    the shower's axis is parallel, in these two axes, to that from the source to the image.
+    """
+    alt, az = np.radians(alt_deg), np.radians(az_deg)
+    zero = np.zeros_like(alt)
+    along_lon = np.stack([-np.sin(az), -np.cos(az), zero], axis=-1)
+    along_lat = np.stack([-np.sin(alt) * np.cos(az), np.sin(alt) * np.sin(az), np.cos(alt)], axis=-1)
+    towards = np.stack([np.cos(alt) * np.cos(az), -np.cos(alt) * np.sin(az), np.sin(alt)], axis=-1)
+    return along_lon, along_lat, towards
+
+
+def on_ground(vectors_m: np.ndarray, alt_deg: np.ndarray, az_deg: np.ndarray) -> np.ndarray:
+    """Where lines along the pointing meet the ground (z = 0), shape (n, 2): x to the north, y to the west [m].
+
+    Parameters
+    ----------
+    vectors_m : ndarray, shape (n, 3)
+        A point of each line.
+    alt_deg, az_deg : ndarray, shape (n,)
+    """
+    _, _, towards = pointing_axes(alt_deg, az_deg)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        down = vectors_m[..., 2:] / towards[..., 2:]
+        return (vectors_m - down * towards)[..., :2]

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from pipeline.directions import altaz_of_fov, altaz_of_vectors, fov_of_altaz, offset_deg, unit_vectors
+from pipeline.directions import (
+    altaz_of_fov,
+    altaz_of_vectors,
+    fov_of_altaz,
+    offset_deg,
+    on_ground,
+    pointing_axes,
+    unit_vectors,
+)
 
 RNG = np.random.default_rng(3)
 N = 200
@@ -53,3 +61,18 @@ def test_vectors_come_back_as_angles():
 
 def test_offset_of_right_angles():
     assert offset_deg(np.array([0.0, 90.0]), np.array([90.0, 0.0]), 0.0, 0.0) == pytest.approx([90, 90])
+
+
+def test_axes_of_the_pointing_are_those_of_the_field_of_view():
+    lon, lat, towards = pointing_axes(ALT0, AZ0)
+    for axis, fov in ((lon, (1e-6, 0.0)), (lat, (0.0, 1e-6))):
+        alt, az = altaz_of_fov(np.full(N, fov[0]), np.full(N, fov[1]), ALT0, AZ0)
+        _, _, moved = pointing_axes(alt, az)
+        np.testing.assert_allclose((moved - towards) / np.radians(1e-6), axis, atol=1e-6)
+
+
+def test_lines_along_the_pointing_meet_the_ground():
+    _, _, towards = pointing_axes(ALT0, AZ0)
+    place = RNG.uniform(-300, 300, (N, 2))
+    above = np.column_stack([place, np.zeros(N)]) + RNG.uniform(-500, 500, (N, 1)) * towards
+    np.testing.assert_allclose(on_ground(above, ALT0, AZ0), place, atol=1e-6)

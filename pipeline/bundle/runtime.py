@@ -147,6 +147,12 @@ class Predictor:
         UserError
             If the tiles do not fit the model.
         """
+        for task, decoder in self._decoders.items():
+            if missing := [name for name in decoder.columns if name not in batch.events]:
+                raise UserError(
+                    f"the head {task} of {self.card.name} also reads {', '.join(missing)}, which the tiles do not "
+                    "have; make them again with this version's `lightpool tiles`"
+                )
         outputs = self.outputs(batch)
         decoded: dict[str, np.ndarray] = {}
         for head in self.card.heads:

@@ -37,26 +37,22 @@ class Series:
 def in_energy_bins(
     quantities: Sequence[tuple[str, Series]], *, reference: Mapping[int, float] | None = None
 ) -> "Figure":
-    """Quantities against true energy; see `in_bins`."""
-    return _in_bins(quantities, "true energy [TeV]", reference or {}, logarithmic=True)
-
-
-@style.styled
-def in_bins(
-    quantities: Sequence[tuple[str, Series]], label: str, *, reference: Mapping[int, float] | None = None
-) -> "Figure":
-    """Quantities in bins, one panel each, the paired difference to the baseline below each.
+    """Quantities against true energy, one panel each, the paired difference to the baseline below each.
 
     Parameters
     ----------
     quantities : sequence of (str, Series)
         Axis label and values.
-    label : str
-        Of what is binned.
     reference : mapping, optional
         Panel index -> value of a reference line (0 for a bias).
     """
-    return _in_bins(quantities, label, reference or {}, logarithmic=False)
+    return _in_bins(quantities, "true energy [TeV]", reference or {}, logarithmic=True)
+
+
+@style.styled
+def in_offset_bins(quantities: Sequence[tuple[str, Series]]) -> "Figure":
+    """Quantities against the true offset from the pointing, laid out as `in_energy_bins`."""
+    return _in_bins(quantities, "true offset from the pointing [deg]", {}, logarithmic=False)
 
 
 def _in_bins(

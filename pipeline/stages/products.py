@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import provenance
 from pipeline.config import Config, sections_of
+from pipeline.errors import UserError
 from pipeline.files import atomic_output
 from pipeline.filetypes import Kind
 from pipeline.stages.events import as_dl1
@@ -159,6 +160,9 @@ def _dl2_product(
 
     heads = [head for model in models for head in model.heads]
     outputs = [output for head in heads for output in outputs_of(head.prefix, head.spec.columns)]
+    if not outputs:
+        names = ", ".join(head.spec.name for head in heads)
+        raise UserError(f"DL2 has no place for {names}; predict without --out, with --json for all values")
     stamp = provenance.stamp(
         "predict",
         config=sections_of(cfg, READS_CAMERA),

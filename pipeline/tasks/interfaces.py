@@ -55,7 +55,15 @@ class Targets:
 
 
 class Decoder:
-    """How the outputs of a task's head are read."""
+    """How the outputs of a task's head are read.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        Event columns that it reads.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ()
 
     def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
         """Physical values, by the names of the task's columns.

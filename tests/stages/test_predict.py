@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -36,7 +37,8 @@ def folder(tmp_path_factory):
     identity = toy_camera().identity
     camera_bundle(root / "energy", "energy", identity)
     camera_bundle(root / "gammaness", "gammaness", identity)
-    camera_bundle(root / "direction", "direction", identity)
+    for task in ("direction", "core", "x_max"):
+        camera_bundle(root / task, task, identity)
     camera_bundle(root / "strict", "energy", identity, name="strict", size_min_pe=800.0)
     two_headed_bundle(root / "both", identity)
     sky_bundle(root / "denoise")
@@ -268,6 +270,37 @@ def test_directions_in_dl2_are_what_ctapipe_reads(folder, tmp_path):
             np.testing.assert_allclose(geometry.alt.to_value("deg"), alt, rtol=1e-5)
             disp = event.dl2.tel[1].disp["tiny_direction"]
             np.testing.assert_allclose(disp.sign_score, score, rtol=1e-5)
+
+
+def test_cores_and_depths(folder, tmp_path):
+    bundles = [folder / "core", folder / "x_max"]
+    out = tmp_path / "run.dl2.h5"
+    _, found = records([folder / "run.dl1.h5"], bundles, telescope=1, out=out)
+    valid = [record for record in found if record["valid"]]
+    with h5py.File(out) as file:
+        impact = file["dl2/event/telescope/impact/tiny_core/tel_001"][:]
+        core = file["dl2/event/subarray/geometry/tiny_core"][:]
+        assert list(file["dl2/event/telescope"]) == ["geometry", "impact"]  # of X_max, DL2 has none
+    expected = [record["reco_impact_m"] for record in valid]
+    np.testing.assert_allclose(
+        impact["tiny_core_tel_impact_distance"][impact["tiny_core_tel_is_valid"] > 0], expected, rtol=1e-5
+    )
+    assert np.count_nonzero(core["tiny_core_is_valid"]) == len(valid)
+    for name in ("x", "y"):
+        np.testing.assert_allclose(
+            core[f"tiny_core_core_{name}"][core["tiny_core_is_valid"] > 0],
+            [record[f"reco_core_{name}_m"] for record in valid],
+            rtol=1e-5,
+        )
+    # the tiny network answers log10(size) - 2, in units of 100 g / cm2 beyond 300 g / cm2 and of 100 m
+    size_pe = 10 ** (2 + (np.array([record["reco_x_max_g_cm2"] for record in valid]) - 300) / 100)
+    np.testing.assert_allclose(expected, 100 * np.hypot(np.log10(size_pe) - 2, -3), rtol=1e-4)
+
+
+def test_a_bundle_without_a_place_in_dl2_is_refused(folder, tmp_path):
+    statuses, _ = records([folder / "run.dl1.h5"], [folder / "x_max"], out=tmp_path / "x.dl2.h5")
+    assert statuses[0]["reason"] == "DL2 has no place for x_max; predict without --out, with --json for all values"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_direction_is_seen_from_where_the_telescope_points(folder):

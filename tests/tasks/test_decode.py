@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from synthetic_tiles import camera_batch, sky_batch
 
+from pipeline.camera.dl1.coordinates import impact_distance_m
 from pipeline.directions import altaz_of_fov
 from pipeline.inputs.frame import SkyPixels
 from pipeline.sky.dq import DQ
 from pipeline.tasks import get_decoder, get_spec, task_names
+from pipeline.tasks.core.targets import core_vector_m
 from pipeline.tasks.denoise import decode as denoise
 
 
@@ -167,3 +169,36 @@ def test_without_a_pointing_the_place_in_the_field_of_view_is_known():
     found = get_decoder("direction").decode(direction_outputs((0.5, 0.1), 1.0)[:, :4], batch)
     assert np.isfinite(found["reco_fov_lon_deg"]).all()
     assert np.isnan([found["reco_alt_deg"], found["reco_az_deg"], found["reco_alt_uncert_deg"]]).all()
+
+
+# ---- core ------------------------------------------------------------------------------------------------------------
+def test_the_core_is_where_the_axis_through_the_vector_meets_the_ground():
+    batch = camera_batch(4)
+    for name in ("true_core_x_m", "true_core_y_m"):
+        batch.events[name] = np.array([-120.0, 0.0, 45.0, 300.0])
+    truth = core_vector_m(batch.events)
+    outputs = np.concatenate([truth / 100, np.full((4, 1), 2 * np.log(0.5))], axis=1).astype(np.float32)
+    found = get_decoder("core").decode(outputs, batch)
+    np.testing.assert_allclose(found["reco_core_x_m"], batch.events["true_core_x_m"], atol=1e-3)
+    np.testing.assert_allclose(found["reco_core_y_m"], batch.events["true_core_y_m"], atol=1e-3)
+    np.testing.assert_allclose(found["reco_impact_m"], np.linalg.norm(truth, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(found["reco_impact_uncert_m"], 50.0, rtol=1e-5)
+    # 20 deg from the zenith towards the south: the ground is stretched that way, and not across.
+    np.testing.assert_allclose(found["reco_core_uncert_x_m"], 50.0 / np.sin(np.radians(70)), rtol=1e-5)
+    np.testing.assert_allclose(found["reco_core_uncert_y_m"], 50.0, rtol=1e-5)
+
+
+def test_the_impact_distance_is_that_of_the_axis():
+    """For a shower parallel to the pointing, the length of the core's vector is the distance of axis and telescope."""
+    events = camera_batch(3).events
+    truth = {"true_alt_deg": events["pointing_alt_deg"], "true_az_deg": events["pointing_az_deg"]}
+    truth |= {name: events[name] for name in ("true_core_x_m", "true_core_y_m")}
+    np.testing.assert_allclose(
+        np.linalg.norm(core_vector_m(events), axis=1), impact_distance_m(truth, (30.0, -20.0, 5.0)), rtol=1e-9
+    )
+
+
+def test_depth_of_the_maximum():
+    found = get_decoder("x_max").decode(np.array([[0.5, 2 * np.log(0.2)]], np.float32), camera_batch(1))
+    np.testing.assert_allclose(found["reco_x_max_g_cm2"], 350.0, rtol=1e-6)
+    np.testing.assert_allclose(found["reco_x_max_uncert_g_cm2"], 20.0, rtol=1e-6)

@@ -129,6 +129,52 @@ def test_direction_needs_to_know_where_the_telescope_pointed(tmp_path):
         objective_of("direction").check(reader)
 
 
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [("core", ("reco_core_x_m", "reco_core_y_m")), ("x_max", ("reco_x_max_g_cm2",))],
+)
+def test_core_and_depth_overfit_one_batch(task, names):
+    tiles = camera_batch(8)
+    tiles.targets |= get_targets(task).of_truth(tiles)
+    network = create_model("resnet18", 3, len(get_spec(task).outputs), width=4, stem="stride2")
+    found = overfit(task, tiles, network, steps=150)
+    for name in names:
+        truth = tiles.events[name.replace("reco", "true")]
+        assert np.abs(found[name] - truth).max() < 0.1 * np.ptp(truth)
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "message"),
+    [
+        ("core", "pointing_alt_deg", r"3 of 30 tiles of the all split have no true core relative to the telescope"),
+        ("x_max", "true_x_max_g_cm2", r"3 of 30 tiles of the all split have no true depth of the maximum"),
+    ],
+)
+def test_tiles_without_the_truth_of_a_head_are_refused(task, column, message, tmp_path):
+    tiles = camera_batch(60)
+    tiles.targets |= get_targets(task).of_truth(tiles)
+    tiles.events[column][:5] = np.nan
+    reader = TileReader([write_tiles(tmp_path, tiles)], "all", where={"true_primary_id": 0}, equalise=False)
+    with pytest.raises(UserError, match=message):
+        objective_of(task).check(reader)
+
+
+def test_metrics_of_known_errors_of_core_and_depth():
+    core = objective_of("core").metrics()
+    sigma = 2 * np.log(0.3 / np.sqrt(2))
+    target = {"core": torch.tensor([[1.0, 0.0]] * 4), "weights": torch.ones(4)}
+    core.update(torch.tensor([[1.0, 0.3, sigma]] * 4), target)
+    found = core.compute()
+    assert found["core_resolution_m"] == pytest.approx(30, rel=1e-5)
+    assert found["impact_resolution_m"] == pytest.approx(100 * (np.hypot(1, 0.3) - 1), rel=1e-4)
+    assert found["pull_rms"] == pytest.approx(1, rel=1e-5)
+    depth = objective_of("x_max").metrics()
+    depth.update(torch.tensor([[0.7, 2 * np.log(0.2)]] * 4), {"x_max": torch.full((4,), 0.5), "weights": torch.ones(4)})
+    assert depth.compute() == pytest.approx(
+        {"x_max_resolution_g_cm2": 20, "x_max_bias_g_cm2": 20, "pull_rms": 1}, rel=1e-5
+    )
+
+
 def test_denoise_overfits_one_batch():
     tiles = sky_batch(8)
     network = create_model("conv_autoencoder", 3, 4, width=20, depth=1, skips=True)

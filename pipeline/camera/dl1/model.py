@@ -182,6 +182,8 @@ class ImageChunk:
         Why an image is counted but not used: it has no trigger, or is of no shower; empty for the others.
     pointing_alt_deg, pointing_az_deg : ndarray of float64, shape (n,)
         Where the telescope pointed; NaN where that is unknown.
+    position_m : (float, float, float)
+        Where the telescope stands: to the north, to the west, up [m]; NaN where that is unknown.
     truth : dict of ndarray of float64, shape (n,)
         Empty for observations; else true_energy_tev, true_alt_deg, true_az_deg, true_offset_deg, true_fov_lon_deg and
         true_fov_lat_deg (from the pointing), true_core_x_m, true_core_y_m, true_impact_m, true_h_first_int_m,
@@ -203,6 +205,7 @@ class ImageChunk:
     left_out: np.ndarray | None = None
     pointing_alt_deg: np.ndarray | None = None
     pointing_az_deg: np.ndarray | None = None
+    position_m: tuple[float, float, float] = (math.nan, math.nan, math.nan)
     truth: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -291,6 +291,7 @@ class DL1File:
             left_out=left_out,
             pointing_alt_deg=pointing[0],
             pointing_az_deg=pointing[1],
+            position_m=self.positions_m[tel_id],
             truth=truth,
         )
 

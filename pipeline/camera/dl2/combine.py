@@ -87,6 +87,28 @@ class TelescopeMean:
         return {name: column for name, column in zip(self._names, (mean, sigma), strict=True) if name is not None}
 
 
+class PositionMean:
+    """Weighted mean of the cores that the telescopes of each event give; see `TelescopeMean`.
+
+    Parameters
+    ----------
+    n_events : int
+        Number of events.
+    """
+
+    def __init__(self, n_events: int) -> None:
+        self._means = [TelescopeMean(n_events, f"core_{axis}", f"core_uncert_{axis}") for axis in "xy"]
+
+    def add(self, event: np.ndarray, values: Mapping[str, np.ndarray], weight: np.ndarray) -> np.ndarray:
+        """Add one telescope's images; see `Combiner`. Reads `core_x`, `core_y` and their uncertainties [m]."""
+        weight = np.where(np.isfinite(values["core_x"]) & np.isfinite(values["core_y"]), weight, 0.0)
+        return np.all([mean.add(event, values, weight) for mean in self._means], axis=0)
+
+    def result(self) -> dict[str, np.ndarray]:
+        """`core_x`, `core_y` and their uncertainties [m]; see `Combiner`."""
+        return self._means[0].result() | self._means[1].result()
+
+
 class DirectionMean:
     """Weighted mean of the directions that the telescopes of an event give: of unit vectors, so that north is no edge.
 

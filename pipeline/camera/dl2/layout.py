@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.camera.dl2.combine import Combiner, DirectionMean, TelescopeMean
+from pipeline.camera.dl2.combine import Combiner, DirectionMean, PositionMean, TelescopeMean
 from pipeline.tasks.spec import Column
 
 
@@ -72,6 +72,8 @@ class Output:
         """What makes the values of events from those of telescopes."""
         if self.value.dl2.average == "direction":
             return DirectionMean(n_events)
+        if self.value.dl2.average == "position":
+            return PositionMean(n_events)
         uncertainty = next((c.dl2.name for c in self.columns if c is not self.value), None)
         logarithmic = self.value.dl2.average == "log_mean"
         return TelescopeMean(n_events, self.value.dl2.name, uncertainty, logarithmic=logarithmic)

@@ -8,7 +8,7 @@ line as |d| (cos 2a, sin 2a), which half a turn leaves unchanged, and a vector h
 |h|. The end at angle a has the probability 1 / (1 + exp(-h·u)), u = (cos a, sin a).
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,10 @@ def displacement(outputs: np.ndarray) -> Displacement:
 
 class DirectionDecoder(Decoder):
     """Outputs: line and end of the displacement, and the log variance if the network was trained to give it."""
+
+    columns: ClassVar[tuple[str, ...]] = (
+        "hillas_fov_lon", "hillas_fov_lat", "hillas_psi", "pointing_alt_deg", "pointing_az_deg",
+    )  # fmt: skip
 
     def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
         """Direction in the field of view and in the sky, shape (N,) each; alt and az are NaN without a pointing."""
