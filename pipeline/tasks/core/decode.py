@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.directions import on_ground, pointing_axes
-from pipeline.tasks.core.targets import UNIT_M
+from pipeline.tasks.core.targets import UNIT_M, core_vector_m
 from pipeline.tasks.interfaces import Decoder
 from pipeline.tiles.shards import TileBatch
 
@@ -18,6 +18,9 @@ class CoreDecoder(Decoder):
     """Outputs: vector from the telescope to the axis, and the log variance if the network was trained to give it."""
 
     columns: ClassVar[tuple[str, ...]] = ("pointing_alt_deg", "pointing_az_deg", "tel_x_m", "tel_y_m", "tel_z_m")
+    uncertainties: ClassVar[tuple[str, ...]] = (
+        "reco_impact_uncert_m", "reco_core_uncert_x_m", "reco_core_uncert_y_m",
+    )  # fmt: skip
 
     def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
         """Impact distance and core, shape (N,) each; the core is NaN where pointing or telescope are unknown."""
@@ -34,6 +37,13 @@ class CoreDecoder(Decoder):
             "reco_core_uncert_x_m": sigma * spread[:, 0],
             "reco_core_uncert_y_m": sigma * spread[:, 1],
         }
+
+    def pulls(self, values: Mapping[str, np.ndarray], events: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Along both axes of the plane perpendicular to the pointing."""
+        reco = {"true_core_x_m": values["reco_core_x_m"], "true_core_y_m": values["reco_core_y_m"]}
+        error = core_vector_m({**events, **reco}) - core_vector_m(events)
+        sigma = values["reco_impact_uncert_m"]
+        return error / np.where(sigma > 0, sigma, np.nan)[:, None]
 
 
 def _core_m(vector_m: np.ndarray, events: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

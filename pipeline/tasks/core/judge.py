@@ -13,6 +13,7 @@ from pipeline.evaluation.gammas import Gammas
 from pipeline.evaluation.images import FOREST, image_sample
 from pipeline.evaluation.result import CaptionedFigure, Predicts, Result, bins_table, series_of
 from pipeline.figures import comparison
+from pipeline.tasks.core.decode import DECODER
 from pipeline.tasks.core.spec import SPEC
 from pipeline.tasks.core.targets import core_vector_m
 from pipeline.tasks.direction import baseline as disp
@@ -66,7 +67,7 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
         for method in vectors
     }
     compared = gammas.compare(METRICS, errors, cfg.evaluate, seed=cfg.seed)
-    pulls = (vectors[NETWORK] - truth) / images.predicted["reco_impact_uncert_m"][:, None]
+    pulls = DECODER.pulls(images.predicted, events)
     figure = comparison.in_energy_bins(
         [
             ("68 % containment of the core [m]", series_of(compared.by_energy, "core_resolution_m")),

@@ -8,11 +8,12 @@ line as |d| (cos 2a, sin 2a), which half a turn leaves unchanged, and a vector h
 |h|. The end at angle a has the probability 1 / (1 + exp(-h·u)), u = (cos a, sin a).
 """
 
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from pipeline.directions import altaz_of_fov
+from pipeline.directions import altaz_of_fov, offset_deg
 from pipeline.tasks.interfaces import Decoder
 from pipeline.tiles.shards import TileBatch
 
@@ -53,6 +54,9 @@ class DirectionDecoder(Decoder):
     columns: ClassVar[tuple[str, ...]] = (
         "hillas_fov_lon", "hillas_fov_lat", "hillas_psi", "pointing_alt_deg", "pointing_az_deg",
     )  # fmt: skip
+    uncertainties: ClassVar[tuple[str, ...]] = (
+        "reco_alt_uncert_deg", "reco_az_uncert_deg", "reco_ang_distance_uncert_deg",
+    )  # fmt: skip
 
     def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
         """Direction in the field of view and in the sky, shape (N,) each; alt and az are NaN without a pointing."""
@@ -77,6 +81,29 @@ class DirectionDecoder(Decoder):
             "reco_disp_deg": along_psi,
             "reco_sign_score": found.sign_score,
         }
+
+    def pulls(self, values: Mapping[str, np.ndarray], events: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Along fov_lon and fov_lat, at that end of the image which is nearer to the truth.
+
+        The uncertainty is that of the right end: whether it is right is in `reco_sign_score`.
+        """
+        truth, cog = (
+            np.stack([events[f"{kind}_lon{unit}"], events[f"{kind}_lat{unit}"]], axis=1)
+            for kind, unit in (("true_fov", "_deg"), ("hillas_fov", ""))
+        )
+        reco = np.stack([values["reco_fov_lon_deg"], values["reco_fov_lat_deg"]], axis=1)
+        sigma = values["reco_ang_distance_uncert_deg"] / RADIUS_68
+        return (nearer_end(reco, cog, truth) - truth) / np.where(sigma > 0, sigma, np.nan)[:, None]
+
+
+def nearer_end(reco_deg: np.ndarray, cog_deg: np.ndarray, true_deg: np.ndarray) -> np.ndarray:
+    """The reconstructed source, or its mirror image at the other end of the image if that is nearer to the truth.
+
+    Places in the field of view, shape (n, 2). The other end is as far from the centre of gravity, on the other side.
+    """
+    other = 2 * cog_deg - reco_deg
+    is_nearer = offset_deg(*other.T[::-1], *true_deg.T[::-1]) < offset_deg(*reco_deg.T[::-1], *true_deg.T[::-1])
+    return np.where(is_nearer[:, None], other, reco_deg)
 
 
 DECODER = DirectionDecoder()

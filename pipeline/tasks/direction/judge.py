@@ -15,7 +15,7 @@ from pipeline.evaluation.images import FOREST, image_sample
 from pipeline.evaluation.result import CaptionedFigure, Predicts, Result, bins_table, series_of
 from pipeline.figures import comparison, direction
 from pipeline.tasks.direction import baseline
-from pipeline.tasks.direction.decode import RADIUS_68
+from pipeline.tasks.direction.decode import DECODER, RADIUS_68, nearer_end
 from pipeline.tasks.direction.spec import SPEC
 
 METRICS = (
@@ -38,34 +38,24 @@ class DirectionSample:
         Centre of gravity of the image.
     reco_deg : mapping
         Method -> reconstructed source, shape (n, 2).
-    uncert_deg : ndarray, shape (n,)
-        1 sigma along each axis that the network states; NaN where it states none.
+    pulls : ndarray, shape (n, 2)
+        Error of the network over its stated uncertainty along both axes; NaN where it states none.
     """
 
     gammas: Gammas
     true_deg: np.ndarray
     cog_deg: np.ndarray
     reco_deg: Mapping[str, np.ndarray]
-    uncert_deg: np.ndarray
+    pulls: np.ndarray
 
     def errors(self, method: str) -> dict[str, np.ndarray]:
         """Angle to the true direction, the same at the end that is nearer to it, and whether that was chosen."""
         reco = self.reco_deg[method]
         return {
             "separation_deg": _separation_deg(reco, self.true_deg),
-            "at_right_end_deg": _separation_deg(self.at_right_end(method), self.true_deg),
+            "at_right_end_deg": _separation_deg(nearer_end(reco, self.cog_deg, self.true_deg), self.true_deg),
             "is_right": ((reco - self.cog_deg) * (self.true_deg - self.cog_deg)).sum(axis=1) > 0,
         }
-
-    def at_right_end(self, method: str) -> np.ndarray:
-        """The reconstructed source, or its mirror image at the other end of the image, if that is nearer to the truth.
-
-        The other end is the same distance from the centre of gravity, on the other side.
-        """
-        reco = self.reco_deg[method]
-        other = 2 * self.cog_deg - reco
-        is_nearer = _separation_deg(other, self.true_deg) < _separation_deg(reco, self.true_deg)
-        return np.where(is_nearer[:, None], other, reco)
 
 
 def _within(separation_deg: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -91,18 +81,17 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
         NETWORK: np.stack([images.predicted[f"reco_fov_{axis}_deg"] for axis in ("lon", "lat")], axis=1),
         FOREST: baseline.source_deg(events, images.baseline),
     }
-    uncert_deg = images.predicted["reco_ang_distance_uncert_deg"] / RADIUS_68
     sample = DirectionSample(
         gammas=Gammas.of(events),
         true_deg=np.stack([events["true_fov_lon_deg"], events["true_fov_lat_deg"]], axis=1),
         cog_deg=np.stack([events["hillas_fov_lon"], events["hillas_fov_lat"]], axis=1),
         reco_deg=reco_deg,
-        uncert_deg=uncert_deg,
+        pulls=DECODER.pulls(images.predicted, events),
     )
     columns = {f"true_fov_{axis}_deg": events[f"true_fov_{axis}_deg"] for axis in ("lon", "lat")}
     for method, places in reco_deg.items():
         columns |= {f"reco_fov_{axis}_deg_{method}": places[:, i] for i, axis in enumerate(("lon", "lat"))}
-    columns["uncert_deg_network"] = uncert_deg
+    columns["uncert_deg_network"] = images.predicted["reco_ang_distance_uncert_deg"] / RADIUS_68
     return images.complete(
         evaluate_direction(sample, cfg.evaluate, seed=cfg.seed), columns, units=dict.fromkeys(columns, "deg")
     )
@@ -118,10 +107,8 @@ def evaluate_direction(sample: DirectionSample, cfg: EvaluateConfig, *, seed: in
     """
     errors = {method: sample.errors(method) for method in sample.reco_deg}
     compared = sample.gammas.compare(METRICS, errors, cfg, seed=seed)
-    # The network states its uncertainty for the right end: the error of the end is in the sign's score.
-    pulls = (sample.at_right_end(NETWORK) - sample.true_deg) / sample.uncert_deg[:, None]
     return Result(
-        content=compared.overall.to_json() | {"calibration": sample.gammas.calibration(pulls, cfg)},
+        content=compared.overall.to_json() | {"calibration": sample.gammas.calibration(sample.pulls, cfg)},
         bins=compared.bins,
         tables={"bins": bins_table(compared.bins)},
         figures=_figures(sample.gammas.weights, errors, compared),

@@ -14,6 +14,7 @@ from pipeline.evaluation.gammas import Compared, Gammas
 from pipeline.evaluation.images import FOREST, image_sample
 from pipeline.evaluation.result import CaptionedFigure, Predicts, Result, bins_table, series_of
 from pipeline.figures import comparison, energy
+from pipeline.tasks.energy.decode import DECODER
 from pipeline.tasks.energy.spec import SPEC
 
 if TYPE_CHECKING:
@@ -33,26 +34,20 @@ class EnergySample:
     true_tev : ndarray, shape (n,)
     reco_tev : mapping
         Method -> reconstructed energy, shape (n,).
-    uncert_tev : ndarray, shape (n,)
-        Uncertainty that the network states; NaN where it states none.
+    pulls : ndarray, shape (n, 1)
+        Error of the network's log10(E) over its stated uncertainty; NaN where it states none.
     gammas : Gammas
     """
 
     true_tev: np.ndarray
     reco_tev: Mapping[str, np.ndarray]
-    uncert_tev: np.ndarray
+    pulls: np.ndarray
     gammas: Gammas
 
     @property
     def log10_residual(self) -> dict[str, np.ndarray]:
         """Method -> log10(E_reco / E_true), shape (n,)."""
         return {method: np.log10(reco / self.true_tev) for method, reco in self.reco_tev.items()}
-
-    @property
-    def pulls(self) -> np.ndarray:
-        """Error of the network's log10(E) over its stated uncertainty, shape (n,); NaN where it states none."""
-        reco, stated = self.reco_tev[NETWORK], np.where(self.uncert_tev > 0, self.uncert_tev, np.nan)
-        return np.log10(reco / self.true_tev) / (stated / (reco * np.log(10.0)))
 
 
 _QUANTITIES = (
@@ -87,11 +82,11 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     images = image_sample(SPEC, _ESTIMANDS, predictor, manifests, cfg)
     log10_energy = images.methods("log10_energy", np.log10(images.predicted["reco_energy_tev"]))
     reco_tev = {method: 10.0**values for method, values in log10_energy.items()}
-    uncert_tev = images.predicted["reco_energy_uncert_tev"]
     events = images.events
-    sample = EnergySample(events["true_energy_tev"], reco_tev, uncert_tev, Gammas.of(events))
+    pulls = DECODER.pulls(images.predicted, events)
+    sample = EnergySample(events["true_energy_tev"], reco_tev, pulls, Gammas.of(events))
     columns = {f"reco_energy_tev_{method}": values for method, values in reco_tev.items()}
-    columns["reco_energy_uncert_tev_network"] = uncert_tev
+    columns["reco_energy_uncert_tev_network"] = images.predicted["reco_energy_uncert_tev"]
     return images.complete(
         evaluate_energy(sample, cfg.evaluate, seed=cfg.seed), columns, units=dict.fromkeys(columns, "TeV")
     )

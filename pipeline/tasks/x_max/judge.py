@@ -8,11 +8,12 @@ import numpy as np
 from pipeline import statistics
 from pipeline.camera.baselines import Estimand
 from pipeline.config import Config
-from pipeline.evaluation.comparison import NETWORK, Metric
+from pipeline.evaluation.comparison import Metric
 from pipeline.evaluation.gammas import Gammas
 from pipeline.evaluation.images import image_sample
 from pipeline.evaluation.result import CaptionedFigure, Predicts, Result, bins_table, series_of
 from pipeline.figures import comparison
+from pipeline.tasks.x_max.decode import DECODER
 from pipeline.tasks.x_max.spec import SPEC
 
 _X_MAX = "x_max_g_cm2"
@@ -36,7 +37,7 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     reco = images.methods(_X_MAX, images.predicted["reco_x_max_g_cm2"])
     errors = {method: values - truth for method, values in reco.items()}
     compared = gammas.compare(METRICS, errors, cfg.evaluate, seed=cfg.seed)
-    pulls = errors[NETWORK] / images.predicted["reco_x_max_uncert_g_cm2"]
+    pulls = DECODER.pulls(images.predicted, images.events)
     figure = comparison.in_energy_bins(
         [
             ("bias: median error [g/cm²]", series_of(compared.by_energy, "x_max_bias_g_cm2")),
