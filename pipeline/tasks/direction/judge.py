@@ -119,7 +119,7 @@ def _figures(
     weights: np.ndarray, errors: Mapping[str, Mapping[str, np.ndarray]], compared: Compared
 ) -> list[CaptionedFigure]:
     quantities = [
-        ("angular resolution: 68 % containment [deg]", "angular_resolution_deg"),
+        ("68 % containment [deg]", "angular_resolution_deg"),
         ("share with the right end", "sign_accuracy"),
         ("68 % containment, right end [deg]", "axis_resolution_deg"),
     ]

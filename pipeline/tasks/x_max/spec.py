@@ -26,7 +26,7 @@ SPEC = TaskSpec(
     quantity="(X_max - 300 g/cm2) / 100 g/cm2",
     # ctapipe's DL2 has no column for it.
     columns=(
-        Column("reco_x_max_g_cm2", "g / cm2", "depth of the shower's maximum, along the axis"),
+        Column("reco_x_max_g_cm2", "g / cm2", "vertical depth of the shower maximum"),
         Column("reco_x_max_uncert_g_cm2", "g / cm2", "its uncertainty (1 sigma); NaN where the model gives none"),
     ),
     monitor=Monitor("x_max_resolution_g_cm2", "lower"),
