@@ -337,7 +337,7 @@ def test_runs_are_numbered_through_the_classes():
 
 
 def test_unknown_task_lists_the_accepted_ones():
-    with pytest.raises(UserError, match=r"networks\.own.*unknown task 'spectra'; accepted: gammaness, energy, direction, core"):
+    with pytest.raises(UserError, match=r"networks\.own.*unknown task 'spectra'; accepted: gammaness, energy"):
         parse_config({"networks": {"own": {"heads": ["spectra"], "model": {"name": "lenet5"}}}})
 
 
