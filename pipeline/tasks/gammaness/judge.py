@@ -27,11 +27,13 @@ from pipeline.tasks.gammaness.targets import GAMMA
 
 #: Fewer than this many of a class say nothing about a bin.
 FEWEST_OF_A_CLASS = 25
-_ESTIMAND = Estimand(
-    lambda events: (events["true_primary_id"] == GAMMA).astype(float),
-    columns=("true_primary_id",),
-    classes={1: "gammas", 0: "hadrons"},
-)
+_ESTIMANDS = {
+    "gammaness": Estimand(
+        lambda events: (events["true_primary_id"] == GAMMA).astype(float),
+        columns=("true_primary_id",),
+        classes={1: "gammas", 0: "hadrons"},
+    )
+}
 _ROC_GRID = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, 150)])
 
 
@@ -96,8 +98,8 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     UserError
         If the tiles carry no truth, or a split has too few images.
     """
-    images = image_sample(SPEC, _ESTIMAND, predictor, manifests, cfg)
-    scores, events = images.methods(images.predicted["gammaness"]), images.events
+    images = image_sample(SPEC, _ESTIMANDS, predictor, manifests, cfg)
+    scores, events = images.methods("gammaness", images.predicted["gammaness"]), images.events
     sample = GammanessSample(
         events["true_primary_id"] == GAMMA, scores, events["weights"], events["group"],
         events["true_energy_tev"], events["hillas_intensity"],
