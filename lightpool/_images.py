@@ -232,7 +232,7 @@ def _of_event(
         raise UserError(f"event {own} has no image of telescope {tel_id}; it has those of {seen_by}")
     chosen = with_image if tel_id is None else [tel_id]
     cameras = {number: camera_of_telescope(subarray.tel[number]) for number in chosen}
-    return images_of_event(event, cameras, chosen)
+    return images_of_event(event, subarray, cameras, chosen)
 
 
 # ---- cameras ---------------------------------------------------------------------------------------------------------

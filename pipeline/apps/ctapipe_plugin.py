@@ -63,7 +63,7 @@ class LightpoolReconstructor(Reconstructor):
             self._cameras = self._served_cameras()
             self._outputs = self._make_outputs()
         # For the table of statistics that ctapipe-process writes at the end: images, and how many got a value.
-        names = [output.prefix for output in self._outputs]
+        names = dict.fromkeys(output.prefix for output in self._outputs)
         criteria = [(f"{name} has a value", f"{name!r} in predicted") for name in names]
         self.quality_query = QualityQuery(parent=self, quality_criteria=criteria)
 
@@ -112,9 +112,14 @@ class LightpoolReconstructor(Reconstructor):
         return cameras
 
     def _make_outputs(self) -> "list[Output]":
-        from pipeline.camera.dl2 import Output
+        from pipeline.camera.dl2 import outputs_of
 
-        return [Output(head.prefix, head.spec.columns) for model in self._models for head in model.heads]
+        heads = [head for model in self._models for head in model.heads]
+        outputs = [output for head in heads for output in outputs_of(head.prefix, head.spec.columns)]
+        if not outputs:
+            names = _listed({head.spec.name for head in heads})
+            raise UserError(f"DL2 has no place for {names}; use `lightpool predict --json` for these models")
+        return outputs
 
     # ---- events ------------------------------------------------------------------------------------------------------
     def __call__(self, event: "ArrayEventContainer") -> None:
@@ -139,7 +144,7 @@ class LightpoolReconstructor(Reconstructor):
                     f"event {event.index.event_id} has no DL1 images: give a file that has them, as "
                     "ctapipe-process --write-images makes it"
                 )
-            chunks = images_of_event(event, self._cameras, sorted(with_image))
+            chunks = images_of_event(event, self.subarray, self._cameras, sorted(with_image))
             images = {chunk.tel_id: predict_chunk(chunk, self._models) for chunk in chunks}
         for predictions in images.values():
             predicted = {prefix for prefix, (reason,) in predictions.reasons.items() if not reason}
@@ -147,7 +152,8 @@ class LightpoolReconstructor(Reconstructor):
         for output in self._outputs:
             for tel_id in tel_ids:
                 _fill_telescope(event.dl2.tel[tel_id], output, images.get(tel_id))
-            _fill_event(event.dl2.stereo, output, images)
+            if output.is_averaged:
+                _fill_event(event.dl2.stereo, output, images)
 
     # ---- what cannot be ----------------------------------------------------------------------------------------------
     def predict_table(self, key: Any, table: Any) -> NoReturn:
@@ -188,42 +194,40 @@ def _fill_telescope(dl2: "Container", output: "Output", image: "ImagePredictions
     """The values for one image; NaN where there is none, or the deciding one is not finite."""
     values = {}
     if image is not None:
-        values = {name: float(value) for name, (value,) in image.values[output.prefix].items()}
-    valid = bool(np.isfinite(values.get(output.value.name, np.nan)))
-    container = _new_container(dl2[output.group], output.prefix, f"{output.prefix}_tel")
-    _fill(container, output, values if valid else {}, valid)
+        of_image = image.values[output.prefix]
+        values = {column.dl2.name: float(of_image[column.name][0]) for column in output.columns}
+    valid = bool(np.isfinite(values.get(output.value.dl2.name, np.nan)))
+    _fill(dl2[output.group], output, f"{output.prefix}_tel", values if valid else {}, valid)
 
 
 def _fill_event(dl2: "Container", output: "Output", images: "Mapping[int, ImagePredictions]") -> None:
     """The mean over telescopes, as in the files that ``lightpool predict`` writes."""
-    from pipeline.camera.dl2 import TelescopeMean
-
-    mean = TelescopeMean(1, logarithmic=output.value.dl2.average == "log_mean")
+    mean = output.combiner(1)
     event = np.zeros(1, np.int64)
     used = []
     for tel_id, image in images.items():
-        values = image.values[output.prefix]
-        uncertainty = values[output.uncertainty.name] if output.uncertainty else None
-        if mean.add(event, values[output.value.name], image.size_pe, uncertainty).any():
+        of_image = image.values[output.prefix]
+        values = {column.dl2.name: of_image[column.name] for column in output.columns}
+        if mean.add(event, values, image.size_pe).any():
             used.append(tel_id)
-    (value,), (sigma,) = mean.result()
-    values = {output.value.name: float(value)}
-    if output.uncertainty:
-        values[output.uncertainty.name] = float(sigma)
-    container = _new_container(dl2[output.group], output.prefix, output.prefix)
-    _fill(container, output, values, bool(np.isfinite(value)))
-    container.telescopes = used
+    averaged = {name: float(value) for name, (value,) in mean.result().items()}
+    valid = bool(np.isfinite(averaged[output.value.dl2.name]))
+    _fill(dl2[output.group], output, output.prefix, averaged, valid).telescopes = used
 
 
-def _new_container(of_group: "Map", name: str, prefix: str) -> "Container":
-    """A container of the kind that ctapipe has in this group, in place of what an input file may hold there."""
-    of_group[name] = of_group.default_factory(prefix=prefix)
-    return of_group[name]
-
-
-def _fill(container: "Container", output: "Output", values: Mapping[str, float], valid: bool) -> None:
-    # Always float64: ctapipe's writer gives a column the type of its first value.
-    for column in output.columns:
-        value = values.get(column.name, np.nan)
-        container[column.dl2.name] = u.Quantity(value, column.unit) if column.unit else value
-    container.is_valid = valid
+def _fill(of_group: "Map", output: "Output", prefix: str, values: Mapping[str, float], valid: bool) -> "Container":
+    """A new container, in place of what an input file may hold there; NaN where `values` (by column) has none."""
+    container = of_group.default_factory()
+    # Names of columns that begin with the word for their container (impact_distance): ctapipe has it in the prefix.
+    own = f"{container.default_prefix}_"
+    has_own = bool(container.default_prefix) and all(q.name.startswith(own) for q in output.quantities)
+    container.prefix = f"{prefix}_{container.default_prefix}" if has_own else prefix
+    for quantity in output.quantities:
+        # Always float64: ctapipe's writer gives a column the type of its first value.
+        value = values.get(quantity.name, np.nan)
+        field = quantity.name.removeprefix(own) if has_own else quantity.name
+        container[field] = u.Quantity(value, quantity.unit) if quantity.unit else value
+    if "is_valid" in container.fields:  # those of telescopes alone have none
+        container.is_valid = valid
+    of_group[output.prefix] = container
+    return container

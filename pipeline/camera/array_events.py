@@ -1,5 +1,6 @@
 """Images of ctapipe's events in memory, as those of a file. ctapipe itself is not imported."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from ctapipe.containers import ArrayEventContainer
-    from ctapipe.instrument import TelescopeDescription
+    from ctapipe.instrument import SubarrayDescription, TelescopeDescription
 
 
 def telescopes_with_images(event: "ArrayEventContainer") -> list[int]:
@@ -23,7 +24,10 @@ def telescopes_with_images(event: "ArrayEventContainer") -> list[int]:
 
 
 def images_of_event(
-    event: "ArrayEventContainer", cameras: Mapping[int, Camera], tel_ids: Collection[int]
+    event: "ArrayEventContainer",
+    subarray: "SubarrayDescription",
+    cameras: Mapping[int, Camera],
+    tel_ids: Collection[int],
 ) -> Iterator[ImageChunk]:
     """The DL1 images of an event, telescope by telescope, as `DL1File` reads them from a file with this event.
 
@@ -31,6 +35,8 @@ def images_of_event(
     ----------
     event : ArrayEventContainer
         With DL1 images of `tel_ids`.
+    subarray : SubarrayDescription
+        Where the telescopes stand.
     cameras : mapping
         Telescope -> its camera.
     tel_ids : collection of int
@@ -49,7 +55,17 @@ def images_of_event(
         own_type = event.trigger.tel[tel_id].event_type.value if tel_id in event.trigger.tel else UNKNOWN
         chunk.event_type[:] = combined_types(event.trigger.event_type.value, own_type)
         chunk.left_out[:] = reasons_of_types(chunk.event_type, wanted)
+        chunk.pointing_alt_deg[:], chunk.pointing_az_deg[:] = _pointing_deg(event, tel_id)
+        chunk.position_m = tuple(subarray.positions[tel_id].to_value("m").tolist())
         yield chunk
+
+
+def _pointing_deg(event: "ArrayEventContainer", tel_id: int) -> tuple[float, float]:
+    """Altitude and azimuth of a telescope; NaN where the event does not have them."""
+    if tel_id not in event.monitoring.tel:  # to ask for it makes one, which ctapipe's writer then writes
+        return math.nan, math.nan
+    pointing = event.monitoring.tel[tel_id].pointing
+    return pointing.altitude.to_value("deg"), pointing.azimuth.to_value("deg")
 
 
 def image_chunk(camera: Camera, tel_id: int, image: Any, peak_time: Any) -> ImageChunk:

@@ -39,6 +39,8 @@ def folder(tmp_path_factory):
     identity = toy_camera().identity
     camera_bundle(root / "energy", "energy", identity, image_weights=IMAGE_WEIGHTS)
     camera_bundle(root / "gammaness", "gammaness", identity, image_weights=IMAGE_WEIGHTS, size_min_pe=800)
+    for task in ("direction", "core", "x_max"):
+        camera_bundle(root / task, task, identity, image_weights=IMAGE_WEIGHTS)
     two_headed_bundle(root / "both", identity)
     sky_bundle(root / "denoise")
     write_toy_dl1(root / "run.dl1.h5", tel_ids=(1, 2, 3))
@@ -84,7 +86,7 @@ def check_same(theirs, ours):
 
 # ---- the same values -------------------------------------------------------------------------------------------------
 def test_a_dl1_file_gives_what_predict_gives(folder, tmp_path):
-    bundles = paths(folder, "energy", "gammaness", "both")
+    bundles = paths(folder, "energy", "gammaness", "direction", "core", "x_max", "both")
     assert process(folder / "run.dl1.h5", tmp_path / "theirs.dl2.h5", bundles=bundles) == 0
     predict(Config(), [folder / "run.dl1.h5"], bundles, tmp_path / "ours.dl2.h5")
     assert check_same(tmp_path / "theirs.dl2.h5", tmp_path / "ours.dl2.h5") > 100
@@ -100,6 +102,9 @@ def test_a_dl1_file_gives_what_predict_gives(folder, tmp_path):
     assert 0 < images["tiny_gammaness_tel_is_valid"].sum() < images["tiny_energy_tel_is_valid"].sum() == 18
     assert np.isnan(images["tiny_energy_tel_energy"][~images["tiny_energy_tel_is_valid"]]).all()
     assert images["tiny_energy_tel_energy"].unit == "TeV"
+    with TableLoader(tmp_path / "ours.dl2.h5", **FOCAL) as loader:
+        ours = {name for name in loader.read_telescope_events().colnames if name.startswith("tiny_")}
+    assert ours - set(images.colnames) == {name for name in ours if name.endswith("_tels_used")}
 
 
 def test_images_stored_as_integers_give_what_predict_gives(folder, tmp_path):
@@ -121,9 +126,9 @@ def test_a_simtel_file_gives_what_predict_gives(data_dir, tmp_path):
     bundles = [
         str(camera_bundle(tmp_path / f"{task}_{n}", task, identity, name=f"{task}_{n}", image_weights=IMAGE_WEIGHTS))
         for n, identity in enumerate(identities)
-        for task in ("energy", "gammaness")
+        for task in ("energy", "gammaness", "direction", "core")
     ]
-    assert len(bundles) == 4
+    assert len(bundles) == 8
     # ctapipe's default, where ingest takes the equivalent focal length: images do not depend on it.
     process(source, tmp_path / "theirs.dl2.h5", "--EventSource.focal_length_choice=EFFECTIVE", bundles=bundles)
     predict(Config(), [source], bundles, tmp_path / "ours.dl2.h5")
@@ -144,6 +149,29 @@ def test_an_event_in_memory_is_filled(folder, subarray):
     reconstruct(faint)
     assert faint.dl2.stereo.energy["tiny_energy"].telescopes == []
     assert np.isnan(faint.dl2.tel[1].energy["tiny_energy"].energy)
+
+
+def test_directions_need_the_pointing_of_the_telescope(folder, subarray):
+    reconstruct = LightpoolReconstructor(subarray, bundles=paths(folder, "direction"))
+    with EventSource(folder / "run.dl1.h5", **FOCAL) as source:
+        _, event = (event for event, _ in zip(source, range(2), strict=False))
+    reconstruct(event)
+    of_event, of_image = event.dl2.stereo.geometry["tiny_direction"], event.dl2.tel[1].geometry["tiny_direction"]
+    for found in (of_event, of_image):
+        assert abs(found.alt.to_value("rad") - 1.2) < np.radians(5)
+        assert abs(found.az.to_value("rad") - 3.0) < np.radians(15)
+        assert found.is_valid
+    assert of_event.ang_distance_uncert < of_image.ang_distance_uncert
+    assert np.isnan(of_event.core_x)
+    disp = event.dl2.tel[1].disp["tiny_direction"]
+    assert (disp.prefix, disp.parameter.unit) == ("tiny_direction_tel", "deg")
+    assert np.isfinite(disp.parameter)
+    event.monitoring.tel.clear()
+    reconstruct(event)
+    assert not event.dl2.stereo.geometry["tiny_direction"].is_valid
+    assert not event.dl2.tel[1].geometry["tiny_direction"].is_valid
+    assert np.isfinite(event.dl2.tel[1].disp["tiny_direction"].parameter)
+    assert len(event.monitoring.tel) == 0  # ctapipe would write a pointing that is there, if NaN
 
 
 def test_events_that_are_no_showers_get_no_value(folder, subarray):
@@ -227,6 +255,7 @@ def _of_other_camera(folder):
             {"bundles": ["elsewhere"]},
             r"no bundle is for a camera of this array: it has Other .*they are for Toy \(no-s",
         ),
+        ({"bundles": ["x_max"]}, "DL2 has no place for x_max; use `lightpool predict --json` for these models"),
         ({"bundels": ["energy"]}, "Config option `bundels` not recognized by `LightpoolReconstructor`"),
     ],
 )
