@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import astropy.units as u
 import numpy as np
+from ctapipe.containers import TelescopeReconstructedContainer
 from ctapipe.core import Provenance, QualityQuery, traits
 from ctapipe.reco import Reconstructor
 
@@ -112,14 +113,18 @@ class LightpoolReconstructor(Reconstructor):
         return cameras
 
     def _make_outputs(self) -> "list[Output]":
+        """What has a place in ctapipe's events."""
         from pipeline.camera.dl2 import outputs_of
 
         heads = [head for model in self._models for head in model.heads]
         outputs = [output for head in heads for output in outputs_of(head.prefix, head.spec.columns)]
-        if not outputs:
+        placed = [output for output in outputs if output.group in TelescopeReconstructedContainer.fields]
+        if not placed:
             names = _listed({head.spec.name for head in heads})
-            raise UserError(f"DL2 has no place for {names}; use `lightpool predict --json` for these models")
-        return outputs
+            raise UserError(f"ctapipe has no place for {names}; use `lightpool predict --json` for these models")
+        if left_out := {head.prefix for head in heads} - {output.prefix for output in placed}:
+            self.log.warning("ctapipe has no place for %s; `lightpool predict --json` gives them", _listed(left_out))
+        return placed
 
     # ---- events ------------------------------------------------------------------------------------------------------
     def __call__(self, event: "ArrayEventContainer") -> None:

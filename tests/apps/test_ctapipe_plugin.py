@@ -14,8 +14,10 @@ from tiny_bundles import camera_bundle, sky_bundle
 from toy_events import FIRST_EVENT, toy_camera, write_toy_dl1
 from two_headed_bundles import two_headed_bundle
 
+from pipeline.camera.dl2 import Output
 from pipeline.config import Config
 from pipeline.stages.predict import predict
+from pipeline.tasks.spec import Column, DL2Place
 
 pytest.importorskip("ctapipe")
 
@@ -255,7 +257,7 @@ def _of_other_camera(folder):
             {"bundles": ["elsewhere"]},
             r"no bundle is for a camera of this array: it has Other .*they are for Toy \(no-s",
         ),
-        ({"bundles": ["x_max"]}, "DL2 has no place for x_max; use `lightpool predict --json` for these models"),
+        ({"bundles": ["x_max"]}, "ctapipe has no place for x_max; use `lightpool predict --json` for these models"),
         ({"bundels": ["energy"]}, "Config option `bundels` not recognized by `LightpoolReconstructor`"),
     ],
 )
@@ -267,6 +269,15 @@ def test_wrong_settings_are_named_before_a_file_is_made(folder, tmp_path, settin
     with pytest.raises(TraitError, match=message):
         process(folder / "run.dl1.h5", tmp_path / "out.dl2.h5", **settings)
     assert not (tmp_path / "out.dl2.h5").exists()
+
+
+def test_what_has_no_place_is_named(folder, subarray, monkeypatch, caplog):
+    LightpoolReconstructor(subarray, bundles=paths(folder, "energy", "x_max"))
+    assert caplog.messages == ["ctapipe has no place for tiny_x_max; `lightpool predict --json` gives them"]
+    strange = Output("tiny_energy", (Column("offset", "deg", "", dl2=DL2Place("offset", "offset", average="mean")),))
+    monkeypatch.setattr("pipeline.camera.dl2.outputs_of", lambda prefix, columns: (strange,))
+    with pytest.raises(TraitError, match="ctapipe has no place for energy"):
+        LightpoolReconstructor(subarray, bundles=paths(folder, "energy"))
 
 
 def test_an_error_is_one_line(folder, tmp_path, capfd):
