@@ -24,17 +24,20 @@ def create_table(file: Any, group: str, name: str, rows: np.ndarray, attributes:
 
 
 def take_whole(data: Any, out: Any, path: str) -> None:
-    """Copy a dataset as it is; it is read once, since HDF5 copies damaged pieces without a word."""
+    """Copy a dataset as it is; it is read once, since HDF5 copies damaged pieces without a word.
+
+    It is read afterwards: HDF5 2.0 writes beyond its buffers where it copies pieces with a checksum that are in the
+    cache of a dataset, and the process is lost.
+    """
     from pipeline.output.hdf5 import make_room
 
-    rows = max(_BLOCK_BYTES // max(data.nbytes // max(len(data), 1), 1), 1) if data.ndim else 1
-    with hdf5_errors(data.file.filename):
-        for start in range(0, len(data), rows) if data.ndim else ():
-            data[start : start + rows]
     make_room(out, data.id.get_storage_size())
     with hdf5_errors(data.file.filename):
         make_groups(data.file, out, path.rpartition("/")[0])
         data.file.copy(data, out, name=path)
+        rows = max(_BLOCK_BYTES // max(data.nbytes // max(len(data), 1), 1), 1) if data.ndim else 1
+        for start in range(0, len(data), rows) if data.ndim else ():
+            data[start : start + rows]
 
 
 def take_rows(
