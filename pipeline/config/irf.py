@@ -103,9 +103,6 @@ class IrfConfig(Section):
 
     def _problems(self) -> Iterator[str]:
         """What keeps `classes` from becoming responses, each in one sentence."""
-        for key in ("energy", "gammaness", "direction"):
-            if not getattr(self, key):
-                yield f"{key} is empty; name the network or the bundle that gives it"
         kinds = [(entry.particle, entry.particle == "gamma" and entry.viewcone_deg == 0) for entry in self.classes]
         for entry, kind in zip(self.classes, kinds, strict=True):
             if entry.particle not in _ROLES:
