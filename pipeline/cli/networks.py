@@ -147,9 +147,14 @@ def irf(
 
     Optimises cuts and computes responses in the GADF format with ctapipe's tools, from simulated runs of their own.
     """
-    from pipeline.stages.irf import irf as stage
+    if files:
+        from pipeline.stages.irf import irf as stage
 
-    stage(cfg, out, files or (), bundles=bundles, jobs=jobs, force=force)
+        stage(cfg, out, files, bundles=bundles, jobs=jobs, force=force)
+    else:
+        from pipeline.stages.irf_runs import irf_from_runs
+
+        irf_from_runs(cfg, out, bundles=bundles, jobs=jobs, force=force)
 
 
 @command(

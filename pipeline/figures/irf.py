@@ -35,9 +35,7 @@ def _series(entries: Entries, name: str) -> Iterator[tuple[str, Any, list[Mappin
                 yield f"diffuse, {near:g} to {far:g}°", shade, here
 
 
-def _draw(
-    axes: "Axes", entries: Entries, name: str, *, scale: float = 1.0, is_open: str | None = None
-) -> None:
+def _draw(axes: "Axes", entries: Entries, name: str, *, scale: float = 1.0, is_open: str | None = None) -> None:
     """One line with error bars for each kind of gammas and offset; slightly apart, so that bars can be told apart."""
     series = list(_series(entries, name))
     for number, (label, color, bins) in enumerate(series):
@@ -80,7 +78,9 @@ def _finish(axes: "Axes", entries: Entries, xlabel: str, ylabel: str) -> None:
     style.plain_log_axis(axes.xaxis)
 
 
-def _single(entries: Entries, references: References, quantity: str, name: str, **options: Any) -> "tuple[Figure, Axes]":
+def _single(
+    entries: Entries, references: References, quantity: str, name: str, **options: Any
+) -> "tuple[Figure, Axes]":
     figure = style.new_figure(6.4, 4.4)
     axes = figure.subplots()
     _draw_references(axes, references, quantity)

@@ -10,20 +10,18 @@ from typing import Any
 from pipeline import provenance
 from pipeline.camera.irf import fits_files, inputs, tools
 from pipeline.camera.irf.inputs import EventFile
+from pipeline.camera.irf.models import Models, load_models, with_directions
 from pipeline.camera.irf.responses import BENCHMARKS, CUTS, IRF, POINT_LIKE, EventSet, Responses, make_responses
 from pipeline.config import Config, IrfShowers, sections_of
-from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free, temporary_folder
 from pipeline.logs import get_logger
 from pipeline.sky import cards
-from pipeline.stages.irf_runs import Models, load_models, make_runs, with_directions
+from pipeline.stages.inputs import check_names
 
 log = get_logger(__name__)
 
 #: Sections of the configuration that decide responses from given events.
 READS = ("irf", "evaluate.bootstrap", "seed")
-#: Those that decide them from the simulation on.
-READS_ALL = (*READS, "showers", "tiles.camera.cleaning", "predict.batch_size", "ingest.camera")
 
 SUMMARY = "irf.json"
 
@@ -31,7 +29,7 @@ SUMMARY = "irf.json"
 def irf(
     cfg: Config,
     out: str | Path,
-    files: Sequence[str | Path] = (),
+    files: Sequence[str | Path],
     *,
     bundles: str | Path | None = None,
     jobs: int = 1,
@@ -42,16 +40,16 @@ def irf(
     Parameters
     ----------
     cfg : Config
-        Section `irf`; without `files` also `showers` and what `predict` reads.
+        Section `irf`.
     out : path
         Directory: irf.json, figures, and for each kind of gammas (point_source, diffuse) a folder with cuts.fits,
         irf.fits, irf_point_like.fits, benchmarks.fits and ctapipe.yaml.
     files : sequence of path
-        DL2 files of all runs, predicted with the bundles of the section; without, the runs are simulated and predicted.
+        DL2 files of all runs, predicted with the bundles of the section.
     bundles : path, optional
         Folder with the bundles of the experiment's networks; default results/NAME/bundles.
     jobs : int
-        Number of processes for runs.
+        Number of processes; only directions of ctapipe use several.
     force : bool
         Replace `out`.
 
@@ -63,26 +61,20 @@ def irf(
     Raises
     ------
     UserError
-        If `out` exists, the section does not say what to make, a bundle is missing, a file cannot be used, or there
-        are too few events.
+        If `out` exists, a bundle is missing, a file cannot be used, or there are too few events.
     """
     out = check_free(out, force=force, folder=True)
-    if not files and not cfg.irf.n_runs:
-        raise UserError(
-            "the section irf has no runs of showers (irf.classes), and no DL2 files are given; give one of the two"
-        )
-    folder = Path("results", cfg.name, "bundles") if bundles is None else Path(bundles)
-    models = load_models(cfg, folder)
+    paths = [Path(path) for path in files]
+    check_names(paths)
+    models = load_models(cfg, bundles_folder(cfg, bundles))
     began = time.monotonic()
     with atomic_output(out, force=force, folder=True) as temporary, temporary_folder() as work:
-        given = [Path(path) for path in files]
-        paths = given or make_runs(cfg, models, work, jobs)
         warnings, made = _responses(cfg, paths, models, temporary, work, jobs)
         stamped = provenance.stamp(
             "irf",
-            config=sections_of(cfg, READS if given else READS_ALL),
+            config=sections_of(cfg, READS),
             warnings=warnings,
-            inputs={path.name: provenance.sha256_file(path) for path in given},
+            inputs={path.name: provenance.sha256_file(path) for path in paths},
             bundles=models.sha256,
         )
         _finish(temporary, cfg, models, made, stamped)
@@ -91,6 +83,11 @@ def irf(
         log.warning("%s: %s", out.name, text)
     log.info("wrote %s: %s", out, "; ".join(f"{part.kind}: {', '.join(part.tables)}" for part in made))
     return out
+
+
+def bundles_folder(cfg: Config, folder: str | Path | None) -> Path:
+    """Where the bundles of the experiment's networks are: where the workflow puts them, if not said."""
+    return Path("results", cfg.name, "bundles") if folder is None else Path(folder)
 
 
 def _responses(
@@ -121,7 +118,9 @@ def _responses(
 def _event_set(
     kind: str, files: Sequence[EventFile], copies: Mapping[Path, Path], models: Models, work: Path
 ) -> EventSet:
-    complete = [inputs.read_event_file(copies[file.path], dict.fromkeys(file.obs_ids, file.thrown.particle)) for file in files]
+    complete = [
+        inputs.read_event_file(copies[file.path], dict.fromkeys(file.obs_ids, file.thrown.particle)) for file in files
+    ]
     for file in complete:
         inputs.check_predicted(file, models.prefixes)
     path = tools.merge([file.path for file in complete], work / f"{kind}.dl2.h5", work)
@@ -206,7 +205,9 @@ def _draw(
              f"{observation_h:g} h: 5 standard deviations, 10 gammas, 5 % of the background; five times as much "
              "off-source as on-source region. Open markers: fewer than 10 background events."),
         ]  # fmt: skip
-    common = " Bars are 95 % intervals, from whole showers. Lines in grey are published values; irf.json has their sources."
+    common = (
+        " Bars are 95 % intervals, from whole showers. Lines in grey are published values; irf.json has their sources."
+    )
     done = []
     for name, draw, title, caption in drawings:
         save_figure(draw(entries, references), folder / f"{name}.png")

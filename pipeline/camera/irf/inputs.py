@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,11 @@ _DISTRIBUTION = "simulation/service/shower_distribution"
 _OBSERVATION = "configuration/observation/observation_block"
 _DL2 = "dl2/event/subarray"
 #: Group of DL2 and column of each quantity that responses need, without the prefix.
-GROUPS = {"energy": ("energy", "energy"), "gammaness": ("classification", "prediction"), "direction": ("geometry", "alt")}
+GROUPS = {
+    "energy": ("energy", "energy"),
+    "gammaness": ("classification", "prediction"),
+    "direction": ("geometry", "alt"),
+}
 
 _MAX_OFF_CENTRE_DEG = 0.01
 
@@ -35,7 +39,7 @@ class Prefixes:
     gammaness: str
     direction: str
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter({"energy": self.energy, "gammaness": self.gammaness, "direction": self.direction}.items())
 
 
@@ -193,7 +197,7 @@ def _offset(file: Any, path: Path, runs: dict[str, np.ndarray]) -> float:
         raise InputFileError(
             f"{path}: the view cone is {offset:.2f} deg from the pointing; responses need it around the pointing"
         )
-    return 0.0 if is_diffuse else round(offset, 6)
+    return 0.0 if is_diffuse else round(offset, 3)  # of directions in float32
 
 
 # ---- several files ---------------------------------------------------------------------------------------------------
@@ -251,7 +255,7 @@ def check_predicted(file: EventFile, prefixes: Prefixes) -> None:
 
 
 def quality_criteria(columns: Sequence[str], prefixes: Prefixes, min_telescopes: int) -> list[tuple[str, str]]:
-    """ctapipe's quality criteria for events that have all values, and these from enough telescopes.
+    """Ctapipe's quality criteria for events that have all values, and these from enough telescopes.
 
     A prefix that stands for several quantities has one column ``is_valid`` in each of their tables, and
     ``TableLoader`` names them ``PREFIX_is_valid_1``, ``_2``: all must be true.

@@ -146,7 +146,11 @@ def joined(parts: Sequence[Events]) -> Events:
 
 
 def _run_tools(
-    folder: Path, sets: Mapping[str, EventSet], configuration: Mapping[str, Any], bins: settings.Bins, observation_h: float
+    folder: Path,
+    sets: Mapping[str, EventSet],
+    configuration: Mapping[str, Any],
+    bins: settings.Bins,
+    observation_h: float,
 ) -> None:
     kind = _NAMES[sets["gamma"].thrown.kind]
     inputs = [part for name, events in sets.items() for part in (f"--{name}-file", events.path)]

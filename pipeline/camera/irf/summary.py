@@ -17,6 +17,7 @@ from pipeline.camera.irf.settings import Bins
 
 _SIGMA_95 = 1.959964
 _MIN_EVENTS = 10
+_ALPHA = 0.2  # on-source over off-source region: ctapipe's default
 _SR_PER_DEG2 = (np.pi / 180) ** 2
 _MEV_PER_TEV = 1e6
 #: Background events in a bin below which its sensitivity is a matter of luck.
@@ -52,7 +53,13 @@ def summarise(
     if background is not None:
         entries += _background_rate(folder / "irf.fits", background)
         entries += _sensitivity(folder / "benchmarks.fits", gammas, background)
+    for entry in entries:  # the edges are needed exactly until here
+        entry |= {name: _six_digits(value) for name, value in entry.items() if isinstance(value, float)}
     return entries
+
+
+def _six_digits(number: float) -> float:
+    return float(f"{number:.6g}")
 
 
 def _table(path: Path, name: str) -> dict[str, np.ndarray]:
@@ -67,7 +74,8 @@ def _table(path: Path, name: str) -> dict[str, np.ndarray]:
 def _cells(table: dict[str, np.ndarray]) -> Iterator[tuple[int, int, Entry]]:
     for i, (near, far) in enumerate(zip(table["THETA_LO"], table["THETA_HI"], strict=True)):
         for j, (low, high) in enumerate(zip(table["ENERG_LO"], table["ENERG_HI"], strict=True)):
-            yield i, j, {"low": low, "high": high, "offset_low_deg": near, "offset_high_deg": far}
+            edges = {"low": low, "high": high, "offset_low_deg": near, "offset_high_deg": far}
+            yield i, j, {name: float(edge) for name, edge in edges.items()}
 
 
 def _inside(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -77,9 +85,8 @@ def _inside(values: np.ndarray, low: float, high: float) -> np.ndarray:
 def quantity(value: float, low: float, high: float, n: int) -> Entry:
     """A value with its interval; None for what is not finite, which JSON cannot hold."""
     numbers = {"value": value, "low": low, "high": high}
-    return {key: float(f"{number:.6g}") if np.isfinite(number) else None for key, number in numbers.items()} | {
-        "n": int(n)
-    }
+    values: Entry = {key: _six_digits(number) if np.isfinite(number) else None for key, number in numbers.items()}
+    return values | {"n": int(n)}
 
 
 def relative_error(weight: np.ndarray, shower: np.ndarray) -> float:
@@ -108,14 +115,20 @@ def _of_true_energy(path: Path, gammas: Events, bins: Bins, n_resamples: int, se
         selected = like_gammas & gammas.passes_direction
         error = gammas.reco_energy_tev[selected] / gammas.true_energy_tev[selected] - 1
         theta = gammas.theta_deg[like_gammas]
-        yield {"by": "true_energy_tev"} | cell | {
-            "effective_area_m2": area,
-            "energy_bias": _resampled(statistics.median, error, gammas.shower[selected], n_resamples, seed),
-            "energy_resolution": _resampled(statistics.containment, error, gammas.shower[selected], n_resamples, seed),
-            "angular_resolution_deg": _resampled(
-                statistics.containment, theta, gammas.shower[like_gammas], n_resamples, seed
-            ),
-        }
+        yield (
+            {"by": "true_energy_tev"}
+            | cell
+            | {
+                "effective_area_m2": area,
+                "energy_bias": _resampled(statistics.median, error, gammas.shower[selected], n_resamples, seed),
+                "energy_resolution": _resampled(
+                    statistics.containment, error, gammas.shower[selected], n_resamples, seed
+                ),
+                "angular_resolution_deg": _resampled(
+                    statistics.containment, theta, gammas.shower[like_gammas], n_resamples, seed
+                ),
+            }
+        )
 
 
 def _resampled(statistic: Any, values: np.ndarray, shower: np.ndarray, n_resamples: int, seed: int) -> Entry:
@@ -136,9 +149,15 @@ def _background_rate(path: Path, background: Events) -> Iterator[Entry]:
         here = background.passes_gammaness & _inside(background.reco_energy_tev, cell["low"], cell["high"])
         here &= _inside(background.reco_offset_deg, cell["offset_low_deg"], cell["offset_high_deg"])
         rate = table["BKG"][i, j] * (cell["high"] - cell["low"]) * _MEV_PER_TEV * _SR_PER_DEG2
-        yield {"by": "reco_energy_tev"} | cell | {
-            "background_rate_per_s_deg2": _with_relative_error(rate, background.weight[here], background.shower[here])
-        }
+        yield (
+            {"by": "reco_energy_tev"}
+            | cell
+            | {
+                "background_rate_per_s_deg2": _with_relative_error(
+                    rate, background.weight[here], background.shower[here]
+                )
+            }
+        )
 
 
 def _sensitivity(path: Path, gammas: Events, background: Events) -> Iterator[Entry]:
@@ -157,14 +176,18 @@ def _sensitivity(path: Path, gammas: Events, background: Events) -> Iterator[Ent
             relative_error(gammas.weight[signal], gammas.shower[signal]),
             relative_error(background.weight[noise], background.shower[noise]),
         )
-        flux = value / crab if crab > 0 else np.nan
+        flux = value / crab if 0 < crab < np.inf else np.nan
         n = np.count_nonzero(noise)
-        yield {"by": "sensitivity"} | cell | {
-            "sensitivity_erg_per_cm2_s": quantity(value, low * flux, high * flux, n),
-            "sensitivity_crab": quantity(crab, low, high, n),
-            "n_gammas": int(np.count_nonzero(signal)),
-            "n_background": int(n),
-        }
+        yield (
+            {"by": "sensitivity"}
+            | cell
+            | {
+                "sensitivity_erg_per_cm2_s": quantity(value, low * flux, high * flux, n),
+                "sensitivity_crab": quantity(crab, low, high, n),
+                "n_gammas": int(np.count_nonzero(signal)),
+                "n_background": int(n),
+            }
+        )
 
 
 def _interval(n_signal: float, n_off: float, signal_error: float, off_error: float) -> tuple[float, float]:
@@ -176,7 +199,9 @@ def _interval(n_signal: float, n_off: float, signal_error: float, off_error: flo
 
     alpha = 0.2
     signal, off = n_signal * _factors(signal_error), n_off * _factors(off_error)
-    pairs = np.array([(signal[1], off[1]), (signal[2], off[1]), (signal[1], off[0]), (signal[0], off[1]), (signal[1], off[2])])
+    pairs = np.array(
+        [(signal[1], off[1]), (signal[2], off[1]), (signal[1], off[0]), (signal[0], off[1]), (signal[1], off[2])]
+    )
     if not np.all(np.isfinite(pairs)):
         return np.nan, np.nan
     with warnings.catch_warnings():
