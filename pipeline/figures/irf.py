@@ -17,6 +17,7 @@ References = Sequence[Mapping[str, Any]]
 _POINT_SOURCE = "#0072B2"
 _REFERENCE_LINES = ((0, (5, 2)), (0, (1, 1.5)), (0, (4, 1, 1, 1)))
 _MIN_BACKGROUND = 10
+_TICKS_TEV = [factor * 10.0**power for power in range(-2, 3) for factor in (1, 2, 5)]
 
 
 def _series(entries: Entries, name: str) -> Iterator[tuple[str, Any, list[Mapping[str, Any]]]]:
@@ -75,7 +76,7 @@ def _limits(entries: Entries) -> tuple[float, float]:
 
 def _finish(axes: "Axes", entries: Entries, xlabel: str, ylabel: str) -> None:
     axes.set(xscale="log", xlim=_limits(entries), xlabel=xlabel, ylabel=ylabel)
-    style.plain_log_axis(axes.xaxis)
+    style.plain_log_axis(axes.xaxis, _TICKS_TEV)
 
 
 def _single(

@@ -113,11 +113,12 @@ def test_all_products_are_there(product):
     assert sidecar["bundles"].keys() == {"tiny_energy", "tiny_gammaness"}
 
 
-def test_equal_events_give_equal_bytes(product, configured, runs, tmp_path):
-    """Also where directions are added to a file that has none."""
+def test_equal_events_give_equal_bytes(product, configured, runs, tmp_path, monkeypatch):
+    """Also where the runs are simulated by the command itself, and directions are added to a file that has none."""
     without, complete = runs
-    files = [without[DIFFUSE_RUN], *(complete[run] for run in (POINT_RUN, *PROTON_RUNS))]
-    again = irf(configured(), tmp_path / "irf", files)
+    files = complete | {DIFFUSE_RUN: without[DIFFUSE_RUN]}
+    monkeypatch.setattr("pipeline.stages.irf_runs._run_maker", lambda *_: files.get)
+    again = irf_from_runs(configured(), tmp_path / "irf")
     for path in product.rglob("*.*"):
         assert path.read_bytes() == (again / path.relative_to(product)).read_bytes(), path.name
 
@@ -328,6 +329,15 @@ def test_a_file_without_the_predictions_is_named(configured, complete, tmp_path)
     cfg = configured(energy=str(camera_bundle(tmp_path / "other", "energy", IDENTITY, name="other")))
     with pytest.raises(InputFileError, match="has no energy by other; it has tiny_energy: predict it with the bundles"):
         irf(cfg, tmp_path / "irf", list(complete.values()))
+
+
+def test_directions_need_image_parameters(configured, runs, tmp_path):
+    path = tmp_path / "poor.h5"
+    shutil.copyfile(runs[0][DIFFUSE_RUN], path)
+    with h5py.File(path, "r+") as file:
+        del file["dl1/event/telescope/parameters"]
+    with pytest.raises(InputFileError, match="no directions by HillasReconstructor and no image parameters"):
+        irf(configured(), tmp_path / "irf", [path])
 
 
 def test_runs_that_may_have_been_trained_on_are_named(configured, complete, tmp_path):

@@ -21,6 +21,7 @@ _RUN = "configuration/simulation/run"
 _DISTRIBUTION = "simulation/service/shower_distribution"
 _OBSERVATION = "configuration/observation/observation_block"
 _DL2 = "dl2/event/subarray"
+_PARAMETERS = "dl1/event/telescope/parameters"
 #: Group of DL2 and column of each quantity that responses need, without the prefix.
 GROUPS = {
     "energy": ("energy", "energy"),
@@ -87,6 +88,8 @@ class EventFile:
         Those that triggered.
     predicted : frozenset of (str, str)
         Group of DL2 and prefix of the predictions in it.
+    has_parameters : bool
+        Whether it has image parameters.
     """
 
     path: Path
@@ -95,6 +98,7 @@ class EventFile:
     n_thrown: int
     n_events: int
     predicted: frozenset[tuple[str, str]]
+    has_parameters: bool
 
 
 def read_event_file(path: Path, particles: Mapping[int, str]) -> EventFile:
@@ -137,7 +141,7 @@ def read_event_file(path: Path, particles: Mapping[int, str]) -> EventFile:
         )
         groups = file[_DL2]
         predicted = frozenset((group, prefix) for group in groups for prefix in groups[group])
-        return EventFile(path, thrown, obs_ids, n_thrown, len(primary), predicted)
+        return EventFile(path, thrown, obs_ids, n_thrown, len(primary), predicted, _PARAMETERS in file)
 
 
 def _six_digits(value: float) -> float:

@@ -10,7 +10,7 @@ from pipeline.camera.irf import tools
 from pipeline.camera.irf.inputs import GROUPS, EventFile, Prefixes
 from pipeline.camera.predictions import CameraModel, distinct
 from pipeline.config import HILLAS_RECONSTRUCTOR, Config
-from pipeline.errors import UserError
+from pipeline.errors import InputFileError, UserError
 from pipeline.files import source_name
 from pipeline.logs import get_logger
 from pipeline.workers import in_order
@@ -108,11 +108,23 @@ def load_models(cfg: Config, folder: Path) -> Models:
 
 
 def with_directions(files: Sequence[EventFile], models: Models, folder: Path, jobs: int) -> list[Path]:
-    """Paths of files that have directions: where ctapipe gives them and a file has none, they are added to a copy."""
+    """Paths of files that have directions: where ctapipe gives them and a file has none, they are added to a copy.
+
+    Raises
+    ------
+    InputFileError
+        If a file has neither directions nor image parameters to make them of.
+    """
     place = ("geometry", models.prefixes.direction)
     if not models.needs_directions:
         return [file.path for file in files]
     missing = [file.path for file in files if place not in file.predicted]
+    for file in files:
+        if file.path in missing and not file.has_parameters:
+            raise InputFileError(
+                f"{file.path} has no directions by {HILLAS_RECONSTRUCTOR} and no image parameters to make them of; "
+                "predict DL1 files that have parameters, or add the directions with ctapipe-process"
+            )
     if missing:
         log.info("reconstructing directions in %d files with %s", len(missing), HILLAS_RECONSTRUCTOR)
     made = in_order(_direction_maker, (folder,), missing, max(1, min(jobs, len(missing))))
