@@ -7,7 +7,8 @@ blocks, bytes too many; nodes, attributes, columns, cards and keys that are miss
 that read this kind on each copy, in a forked child with limits of 10 s of CPU time (90 s in all) and 2 GB. Each run
 must end with exit 0 and the values of the good file, or with exit 2 and one line on stderr, and leave no temporary
 file. "warned" counts runs that ended with exit 0, other numbers and a warning that the good file does not cause, and
-"other values" those without one: damage inside the pixels of a file without checksums cannot be noticed.
+"other values" those without one: damage inside the pixels of a file without checksums cannot be noticed, nor can swapped blocks of one with them, for
+the sums of FITS do not depend on the order of its words.
 With LIGHTPOOL_DATA set, a file of sim_telarray is damaged, too.
 """
 

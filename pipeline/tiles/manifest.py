@@ -283,6 +283,10 @@ def write_manifest(
         if classes is not None and equalised:
             weighting, more = _weighting(filled, class_column, equalised, max_weight)
             warnings += more
+        elif equalised and all(name in columns for columns in filled for name in equalised):
+            warnings.append(
+                f"the tiles have {', '.join(equalised)}, but no {class_column}; classes are not known and not equalised"
+            )
         facts = dict(provenance or {})
         if warnings:
             facts["warnings"] = [*facts.get("warnings", ()), *warnings]
@@ -387,13 +391,15 @@ def _weighting(
     columns = {name: _joined(events, name) for name in (class_column, *n_bins)}
     keep, n_bins, warnings = usable_rows(columns, class_column, n_bins)
     columns = {name: columns[name][keep] for name in (class_column, *n_bins)}
+    weighting = equalise(columns, class_column, n_bins, max_weight)
+    if weighting is None:
+        return None, warnings
     warnings += [
         f"a shard has no column {name}; the classes are not equalised in it"
         for name in equalised
-        if any(name in each for each in events) and not all(name in each for each in events)
+        if not all(name in each for each in events)
     ]
-    weighting = equalise(columns, class_column, n_bins, max_weight)
-    return weighting, warnings + (starved_classes(weighting, columns) if weighting else [])
+    return weighting, warnings + starved_classes(weighting, columns)
 
 
 def _check_alike(first: Shard, other: Shard) -> None:

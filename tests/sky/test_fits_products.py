@@ -116,9 +116,19 @@ def test_checksums_are_right_where_the_input_has_them(extend, primary, pixels, t
     assert all(checksums(restored(tmp_path / "in.fits", tmp_path / "out.fits")))
 
 
-def test_no_checksums_where_the_input_has_none(pixels, tmp_path):
+def test_damage_to_any_plane_of_a_product_shows(pixels, tmp_path):
     fits.PrimaryHDU(pixels).writeto(tmp_path / "in.fits")
-    assert not any(checksums(restored(tmp_path / "in.fits", tmp_path / "out.fits")))
+    made = restored(tmp_path / "in.fits", tmp_path / "out.fits")
+    assert all(checksums(made))
+    whole = made.read_bytes()
+    with fits.open(made) as hdus:
+        starts = {number: hdu.fileinfo()["datLoc"] for number, hdu in enumerate(hdus)}
+    for number, start in starts.items():
+        damaged = bytearray(whole)
+        damaged[start + 4000] ^= 0x10
+        made.write_bytes(damaged)
+        (frame,) = read_frames(made)
+        assert any(f"the DATASUM of HDU {number} is not that of the data" in text for text in frame.warnings)
 
 
 @pytest.mark.parametrize(

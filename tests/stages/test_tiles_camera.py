@@ -143,7 +143,7 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path, caplog):
     assert "bad.h5" in statuses[0]["reason"]
     assert "bad.h5" in caplog.text
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "good.tiles.h5", "good.tiles.h5.provenance.json",
+        "good.tiles.h5", "good.tiles.h5.provenance.json", "status.json",
     ]  # fmt: skip
 
 

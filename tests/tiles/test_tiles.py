@@ -319,6 +319,32 @@ def test_a_column_that_one_class_has_nowhere_is_not_equalised(tmp_path):
     assert (weights_of(made) > 0).mean() > 0.8
 
 
+def write_two_classes(folder, lacking):
+    """A shard of gammas and one of protons, both without a column."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for number, primary in enumerate((0, 101)):
+        batch = make_batch(200, rng, primary=primary, source=f"run{number}")
+        del batch.events[lacking]
+        paths.append(write_shard(folder / f"{number}.tiles.h5", [batch], source=f"run{number}"))
+    return write_manifest(paths, folder / "m.json", class_column="true_primary_id", equalised=EQUALISED)
+
+
+def test_a_column_that_no_shard_has_is_not_equalised_and_that_is_said(tmp_path):
+    made = write_two_classes(tmp_path, "true_energy_tev")
+    assert made.provenance["warnings"] == ["a shard has no column true_energy_tev; the classes are not equalised in it"]
+    assert [column.name for column in made.weighting.columns] == ["hillas_intensity"]
+
+
+def test_classes_that_are_not_known_though_their_truth_is(tmp_path):
+    made = write_two_classes(tmp_path, "true_primary_id")
+    assert made.weighting is None
+    assert made.provenance["warnings"] == [
+        "the tiles have true_energy_tev, hillas_intensity, but no true_primary_id; classes are not known and not "
+        "equalised"
+    ]
+
+
 def test_unknown_particles_have_no_weight(tmp_path):
     def change(batch):
         batch.events["true_primary_id"][:7] = 32767

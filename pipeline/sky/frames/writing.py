@@ -68,7 +68,7 @@ def write_products(
 
     A camera's own DQ extension keeps its bits; ours then goes into an extension LPDQ. An uncertainty that the file has
     gets the new values in its own kind (variance, inverse variance, astropy's UNCERT), a MASK of 0 and 1 the pixels
-    that are still not to be trusted. HDUs that had a CHECKSUM get a new one where they change.
+    that are still not to be trusted. HDUs that are new or changed have CHECKSUM and DATASUM.
 
     Parameters
     ----------
@@ -106,16 +106,16 @@ def write_products(
 
 
 def _new_checksums(raw: "fits.HDUList", origins: Sequence[int | None], ours: Sequence[int]) -> list[int]:
-    """HDUs of the product whose CHECKSUM is to be made new: changed ones that had one, added ones if any had.
+    """HDUs of the product whose sums are made: new and changed ones, so that damage to a product shows.
 
-    astropy gives a primary header its EXTEND where that is missing, which no HDU tells.
+    astropy gives a primary header its EXTEND where that is missing, which no HDU tells: its CHECKSUM, if it had one,
+    is made again.
     """
-    had = {n for n, hdu in enumerate(raw) if "CHECKSUM" in hdu.header or "DATASUM" in hdu.header}
-    changed = {place for place in ours if origins[place] in had or (had and origins[place] is None)}
-    is_copied = 0 in had and 0 not in changed
+    had = "CHECKSUM" in raw[0].header or "DATASUM" in raw[0].header
+    is_copied = had and origins[0] == 0 and 0 not in ours
     if is_copied and raw[0].verify_checksum() == 0 and raw[0].verify_datasum() != 0:
-        changed.add(0)
-    return sorted(changed)
+        return sorted({0, *ours})
+    return sorted(ours)
 
 
 @contextmanager
