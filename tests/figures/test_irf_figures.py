@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import matplotlib.colors as colors
 import numpy as np
 import pytest
 
@@ -35,7 +34,7 @@ def entries():
 
 
 @pytest.mark.parametrize(
-    ("draw", "quantity", "panels"),
+    ("draw", "quantity", "rows"),
     [
         (irf.effective_area, "effective_area", 1),
         (irf.energy, "energy_resolution", 2),
@@ -44,32 +43,35 @@ def entries():
         (irf.sensitivity, "sensitivity", 1),
     ],
 )
-def test_every_bin_is_drawn_beside_the_published_values(entries, draw, quantity, panels):
+def test_every_bin_is_drawn_beside_the_published_values(entries, draw, quantity, rows):
     references = read_references()
     figure = draw(entries, references)
-    assert len(figure.axes) == panels
-    axes = figure.axes[-1]
-    assert [len(bars[0].get_xdata()) for bars in axes.containers] == [10, 10, 10]
-    assert [bars.get_label() for bars in axes.containers] == [
-        "point source at 0.5°", "diffuse, 0 to 1.25°", "diffuse, 1.25 to 2.5°",
-    ]  # fmt: skip
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert {curve["name"] for curve in references if curve["quantity"] == quantity} <= set(labels)
-    assert "[TeV]" in axes.get_xlabel()
-    assert "[" in axes.get_ylabel()
+    assert len(figure.axes) == 2 * rows
+    for axes, labels in zip(figure.axes[-2:], (["at 0.5°"], ["0 to 1.25°", "1.25 to 2.5°"]), strict=True):
+        assert [len(bars[0].get_xdata()) for bars in axes.containers] == [10] * len(labels)
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == labels
+        assert "energy [TeV]" in axes.get_xlabel()
+    assert "[" in figure.axes[-2].get_ylabel()
+    published = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert published == [curve["name"] for curve in references if curve["quantity"] == quantity]
     figure.draw_without_rendering()
 
 
 def test_the_values_are_where_they_belong(entries):
     axes = irf.sensitivity(entries, []).axes[0]
-    point_source = axes.containers[0]
-    np.testing.assert_allclose(point_source[0].get_ydata()[:9], 0.1 / np.arange(1, 10))
-    np.testing.assert_allclose(point_source[0].get_xdata(), np.sqrt(EDGES[:-1] * EDGES[1:]), rtol=0.03)
+    (point_source,) = axes.containers
+    np.testing.assert_allclose(point_source[0].get_ydata()[:6], 0.1 / np.arange(1, 7))
+    np.testing.assert_allclose(point_source[0].get_xdata(), np.sqrt(EDGES[:-1] * EDGES[1:]))
     bar = point_source[2][0].get_segments()[0]
     np.testing.assert_allclose(bar[:, 1], [0.08, 0.13])
-    is_open = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
-    assert [len(line.get_xdata()) for line in is_open] == [4, 4, 4]  # with 8, 6, 4, 2 background events
-    assert colors.same_color(is_open[0].get_markeredgecolor(), "#0072B2")
+    (is_open,) = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert np.isnan(point_source[0].get_ydata()[6:]).all()
+    np.testing.assert_allclose(is_open.get_ydata()[:3], 0.1 / np.arange(7, 10))  # with 8, 6, 4 background events
+    assert is_open.get_markeredgecolor() == point_source[0].get_color()
+
+
+def test_one_kind_of_gammas_has_one_column(entries):
+    assert len(irf.energy({"diffuse": entries["diffuse"]}, []).axes) == 2
 
 
 def test_references_say_number_unit_and_source():

@@ -218,6 +218,17 @@ def test_a_point_source_has_one_offset_bin_around_it(product):
     assert fits.getdata(product / "diffuse" / "irf.fits", "PSF")["THETA_HI"].tolist() == [[0.75, 1.5]]
 
 
+def test_the_point_spread_holds_the_tails(product):
+    """The table is normalised to what it holds: its containment is that of all gammas only if it is wide enough."""
+    table = fits.getdata(product / "point_source" / "irf.fits", "PSF")[0]
+    low, high = np.radians(table["RAD_LO"]), np.radians(table["RAD_HI"])
+    assert table["RAD_HI"][-1] == 3.0
+    cumulative = np.cumsum(table["RPSF"][:, 0].T * 2 * np.pi * (np.cos(low) - np.cos(high)), axis=1)
+    radius = [np.interp(0.68, row, table["RAD_HI"]) for row in cumulative]
+    told = [entry["angular_resolution_deg"]["value"] for entry in bins(product, "point_source", "true_energy_tev")]
+    assert [abs(a - b) < 0.02 for a, b in zip(radius, told, strict=True) if b is not None].count(True) >= 2
+
+
 def test_one_prefix_for_several_quantities(complete, configured, prepared, tmp_path):
     """Trap 7: ctapipe then names the columns P_is_valid_1 and P_is_valid_2; both are demanded."""
     path = tmp_path / "one_prefix.h5"

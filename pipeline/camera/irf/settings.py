@@ -11,6 +11,8 @@ from pipeline.camera.irf.inputs import Prefixes, Thrown
 from pipeline.config import IrfConfig, offset_range_deg
 from pipeline.errors import UserError
 
+_PSF_DEG, _PSF_BINS = 3, 300
+
 
 @dataclass(frozen=True)
 class Bins:
@@ -119,6 +121,8 @@ def ctapipe_configuration(
             "min_background_fov_offset": "0 deg",
             "max_background_fov_offset": largest,
         },
+        # The table is normalised to what lies in it: at ctapipe's 1 deg, tails are cut and containment is too good.
+        "PSF3DMaker": {"source_offset_max": f"{_PSF_DEG} deg", "source_offset_n_bins": _PSF_BINS},
         "GhPercentileCutCalculator": {"target_percentile": cfg.gamma_percent},
         "ThetaPercentileCutCalculator": {"target_percentile": cfg.containment_percent},
         "IrfTool": {"obs_time": time},
