@@ -158,8 +158,8 @@ class Config(Section):
 
         The numbers of the two never meet, so that all randomness, which is drawn from (seed, run), differs.
         """
-        own = self.irf.classes and run >= IrfShowers.first_run
-        return self.irf.showers(self.showers) if own else self.showers
+        of_responses = run >= IrfShowers.first_run and self.irf.classes
+        return self.irf.showers(self.showers) if of_responses else self.showers
 
     def network(self, name: str) -> NetworkConfig:
         """The network called `name`.

@@ -34,7 +34,7 @@ def _series(entries: Entries, kind: str, name: str) -> Iterator[tuple[str, Any, 
         if kind == "point_source":
             yield f"at {(near + far) / 2:g}°", style.COLORS["network"], here
         else:
-            yield f"{near:g} to {far:g}°", mpl.colormaps["plasma"](0.85 * i / max(1, len(offsets) - 1)), here
+            yield f"{near:.3g} to {far:.3g}°", mpl.colormaps["plasma"](0.85 * i / max(1, len(offsets) - 1)), here
 
 
 def _draw(

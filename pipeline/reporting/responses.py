@@ -68,7 +68,7 @@ def _table(kind: str, by: str, entries: Sequence[Mapping[str, Any]]) -> dict[str
     rows = [
         [
             f"{entry['low']:.3g} to {entry['high']:.3g}",
-            f"{entry['offset_low_deg']:g} to {entry['offset_high_deg']:g}",
+            f"{entry['offset_low_deg']:.3g} to {entry['offset_high_deg']:.3g}",
             *(_cell(entry.get(name), *_COLUMNS[name][1:]) for name in columns),
         ]
         for entry in entries

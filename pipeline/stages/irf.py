@@ -21,7 +21,7 @@ from pipeline.stages.inputs import check_names
 log = get_logger(__name__)
 
 #: Sections of the configuration that decide responses from given events.
-READS = ("irf", "evaluate.bootstrap", "seed")
+READS = ("irf", "showers", "evaluate.bootstrap", "seed")
 
 SUMMARY = "irf.json"
 

@@ -13,6 +13,8 @@ log = get_logger(__name__)
 
 #: Sections of the configuration that decide a run: DL1 holds image masks and parameters, so the cleaning is one.
 READS = ("showers", "tiles.camera.cleaning", "seed")
+#: The same for a run of the section `irf`.
+READS_IRF = (*READS, "irf.classes")
 
 
 def simulate_showers(

@@ -10,7 +10,7 @@ use rule simulate_showers as simulate_irf with:
         f"{RUN}/benchmarks/simulate_irf/{{run}}.tsv"
     params:
         config=CONFIG_FILE,
-        settings=settings((*simulate_showers.READS, "irf.classes")),
+        settings=settings(simulate_showers.READS_IRF),
         run=lambda wildcards: int(wildcards.run),
     message:
         "Simulate run {wildcards.run} for responses"

@@ -64,15 +64,16 @@ def bundles_of(cfg: Config, folder: Path) -> dict[str, Path | None]:
         if use == HILLAS_RECONSTRUCTOR:
             bundles[quantity] = None
             continue
-        if use in cfg.networks and not (folder / use).is_dir():
-            raise UserError(
-                f"irf.{quantity}: the network {use} is not trained: there is no {folder / use}; run the workflow of "
-                "the experiment, train it, or say with --bundles where the bundles are"
-            )
+        if (folder / use).is_dir():
+            bundles[quantity] = folder / use
+            continue
         try:
-            bundles[quantity] = resolve_bundle(folder / use if use in cfg.networks else use)
+            bundles[quantity] = resolve_bundle(use)
         except UserError as error:
-            raise UserError(f"irf.{quantity}: {error}") from None
+            raise UserError(
+                f"irf.{quantity}: there is no {folder / use}, where the workflow puts the networks of the experiment "
+                f"(or say with --bundles where they are), and {error}"
+            ) from None
     return bundles
 
 
