@@ -380,12 +380,12 @@ def test_showers_that_cannot_become_responses(section, message):
 
 
 def test_unknown_task_lists_the_accepted_ones():
-    with pytest.raises(UserError, match=r"networks\.own.*unknown task 'spectra'; accepted: gammaness, energy, denoise"):
+    with pytest.raises(UserError, match=r"networks\.own.*unknown task 'spectra'; accepted: gammaness, energy"):
         parse_config({"networks": {"own": {"heads": ["spectra"], "model": {"name": "lenet5"}}}})
 
 
 def test_unknown_network_lists_those_of_the_experiment():
-    with pytest.raises(UserError, match=r"no network 'mono'; accepted: energy, gammaness, denoise$"):
+    with pytest.raises(UserError, match=r"no network 'mono'; accepted: energy, gammaness, direction, denoise$"):
         Config().network("mono")
     with pytest.raises(UserError, match=r"no network 'mono'; accepted: none, because the section networks is empty$"):
         parse_config({"networks": {}}).network("mono")

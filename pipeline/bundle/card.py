@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
+from pipeline.bundle.calibration import Calibration
 from pipeline.documents import read_json
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import check_regular, is_directory
@@ -101,6 +102,8 @@ class HeadSection(CardSection):
         Of the head, as in the experiment.
     transform : str
     columns : tuple of OutputColumn
+    calibration : Calibration, optional
+        Of the head's uncertainties.
     """
 
     task: str
@@ -109,6 +112,7 @@ class HeadSection(CardSection):
     options: dict[str, Any] = {}
     transform: str
     columns: tuple[OutputColumn, ...]
+    calibration: Calibration | None = None
 
 
 class ManifestSection(CardSection):
@@ -395,8 +399,21 @@ def _output(card: Card) -> list[str]:
             "| --- | --- | --- |",
             *(f"| `{c.name}` | {c.unit or '-'} | {c.description} |" for c in head.columns),
             "",
+            *_calibration(head.calibration),
         ]
     return lines
+
+
+def _calibration(calibration: Calibration | None) -> list[str]:
+    if calibration is None:
+        return []
+    factors = ", ".join(f"{factor:g}" for factor in calibration.factors)
+    edges = f", in bins of {calibration.column} with the inner edges {', '.join(f'{e:g}' for e in calibration.edges)}"
+    return [
+        f"Uncertainties are multiplied by {factors}{edges if calibration.edges else ''}: the width of the pulls on the "
+        "validation split.",
+        "",
+    ]
 
 
 def _training(card: Card) -> list[str]:

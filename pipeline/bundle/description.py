@@ -1,6 +1,7 @@
 """The card of a network that was just trained (torch)."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from models.describe import count_params
 from models.registry import model_entry
 from pipeline import __version__
+from pipeline.bundle.calibration import Calibration
 from pipeline.bundle.card import (
     CameraSection,
     Card,
@@ -40,8 +42,14 @@ _RANGES = {
 }
 
 
-def card_of(run: "TrainingRun", network: "nn.Module", progress: "Progress", wall_time_s: float) -> Card:
-    """The card of a trained network, without the digest of its files."""
+def card_of(
+    run: "TrainingRun",
+    network: "nn.Module",
+    progress: "Progress",
+    calibrations: Mapping[str, Calibration],
+    wall_time_s: float,
+) -> Card:
+    """The card of a trained network, without the digest of its files; `calibrations` by task."""
     reader, model = run.train_tiles, run.config.model
     validation = {name: value for name, value in progress.best_row.items() if name not in _NOT_METRICS}
     return Card(
@@ -66,7 +74,7 @@ def card_of(run: "TrainingRun", network: "nn.Module", progress: "Progress", wall
             preparation=run.input,
             size_multiple=network.size_multiple if model_entry(model.name).gives == "map" else None,
         ),
-        heads=tuple(_head(head) for head in run.heads.heads),
+        heads=tuple(_head(head, calibrations.get(head.task)) for head in run.heads.heads),
         training=_training(run, progress, wall_time_s),
         # JSON has no NaN: a metric that is not defined is null.
         validation={name: value if math.isfinite(value) else None for name, value in validation.items()},
@@ -75,7 +83,7 @@ def card_of(run: "TrainingRun", network: "nn.Module", progress: "Progress", wall
     )
 
 
-def _head(head: "Head") -> HeadSection:
+def _head(head: "Head", calibration: Calibration | None) -> HeadSection:
     spec = head.objective.spec
     return HeadSection(
         task=spec.name,
@@ -84,6 +92,7 @@ def _head(head: "Head") -> HeadSection:
         options=head.objective.options.model_dump(mode="json"),
         transform=spec.transform,
         columns=tuple(OutputColumn(name=c.name, unit=c.unit, description=c.description) for c in spec.columns),
+        calibration=calibration,
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from pydantic import ValidationError
 
-from pipeline.bundle.card import ONNX_FILE, Card, load_bundle_card, resolve_bundle
+from pipeline.bundle.card import ONNX_FILE, Card, HeadSection, load_bundle_card, resolve_bundle
 from pipeline.bundle.files import check_bundle
 from pipeline.errors import InputFileError, UserError
 from pipeline.inputs.base import Range
@@ -147,12 +147,27 @@ class Predictor:
         UserError
             If the tiles do not fit the model.
         """
+        for head in self.card.heads:
+            self._check_columns(head, batch.events)
         outputs = self.outputs(batch)
         decoded: dict[str, np.ndarray] = {}
         for head in self.card.heads:
             own = outputs[:, head.first : head.first + len(head.outputs)]
-            decoded |= self._decoders[head.task].decode(own, batch)
+            decoder = self._decoders[head.task]
+            values = decoder.decode(own, batch)
+            if head.calibration is not None:
+                factors = head.calibration.of(batch.events)
+                values |= {name: values[name] * factors for name in decoder.uncertainties}
+            decoded |= values
         return decoded
+
+    def _check_columns(self, head: HeadSection, events: Mapping[str, np.ndarray]) -> None:
+        needed = (*self._decoders[head.task].columns, *([head.calibration.column] if head.calibration else []))
+        if missing := [name for name in needed if name not in events]:
+            raise UserError(
+                f"the head {head.task} of {self.card.name} also reads {', '.join(missing)}, which the tiles do not "
+                "have; make them again with this version's `lightpool tiles`"
+            )
 
     def flags(
         self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float, kept: np.ndarray | None = None

@@ -41,9 +41,12 @@ _MAX_WITHOUT_CHARGE, _MAX_ABSURD_CHARGE, _MAX_WITHOUT_TIME = 0.5, 0.1, 0.5
 _CHUNK_BYTES = 96 << 20  # of float32 tiles and images that one chunk works on
 # Columns of the events whose names omit ctapipe's prefix.
 _SHORT_NAMES = {"morphology_n_pixels": "n_pixels", "morphology_n_islands": "n_islands"}
+#: Where the telescope pointed and where it stands; NaN where unknown.
+POINTING = ("pointing_alt_deg", "pointing_az_deg")
+POSITION = ("tel_x_m", "tel_y_m", "tel_z_m")
 _TRUTH = (
-    "true_energy_tev", "true_alt_deg", "true_az_deg", "true_offset_deg", "true_core_x_m", "true_core_y_m",
-    "true_impact_m", "true_h_first_int_m", "true_x_max_g_cm2",
+    "true_energy_tev", "true_alt_deg", "true_az_deg", "true_offset_deg", "true_fov_lon_deg", "true_fov_lat_deg",
+    "true_core_x_m", "true_core_y_m", "true_impact_m", "true_h_first_int_m", "true_x_max_g_cm2",
 )  # fmt: skip
 
 
@@ -90,6 +93,8 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     events = {_SHORT_NAMES.get(name, name): column[keep] for name, column in parameters.items()}
     events |= {name: getattr(chunk, name)[keep] for name in ("obs_id", "event_id", "shower_id")}
     events["tel_id"] = np.full(len(image), chunk.tel_id)
+    events |= {name: getattr(chunk, name)[keep] for name in POINTING}
+    events |= {name: np.full(len(image), value) for name, value in zip(POSITION, chunk.position_m, strict=True)}
     truth = {name: column[keep] for name, column in chunk.truth.items()}
     events |= truth
     types = column_types(truth=bool(truth))
@@ -107,6 +112,7 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
 def column_types(*, truth: bool) -> dict[str, str]:
     """Event columns of camera tiles and their types."""
     types = {"obs_id": "i8", "event_id": "i8", "tel_id": "i2", "shower_id": "i8"}
+    types |= dict.fromkeys((*POINTING, *POSITION), "f8")
     types |= {_SHORT_NAMES.get(name, name): "f4" for name in PARAMETERS}
     return types | (dict.fromkeys(_TRUTH, "f8") | {"true_primary_id": "i8"} if truth else {})
 

@@ -193,6 +193,11 @@ DEFAULT_NETWORKS = {
         model=ModelConfig(name="resnet18", kwargs={"width": 16, "stem": "imagenet"}),
         scalars=HILLAS_SCALARS,
     ),
+    "direction": NetworkConfig(
+        heads=["direction"],
+        model=ModelConfig(name="resnet18", kwargs={"width": 16, "stem": "imagenet"}),
+        scalars=HILLAS_SCALARS,
+    ),
     "denoise": NetworkConfig(
         heads=["denoise"],
         model=ModelConfig(name="conv_autoencoder", kwargs={"width": 32, "depth": 1, "skips": True}),

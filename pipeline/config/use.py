@@ -16,6 +16,10 @@ class EvaluateConfig(Section):
     energy_edges_tev: tuple[float, ...] = Field(
         (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 10.0), description="Edges of the bins in true energy [TeV]."
     )
+    offset_edges_deg: tuple[float, ...] = Field(
+        (0.0, 0.5, 1.0, 1.5, 2.0, 2.5),
+        description="Edges of the bins in true offset from the pointing [deg].",
+    )
     size_cuts_pe: tuple[float, ...] = Field(
         (50.0, 100.0, 200.0, 500.0), description="Gammaness is tested for images above each of these charges [p.e.]."
     )

@@ -32,26 +32,30 @@ class ImageSample:
         Event columns of the test images, shape (N,); `weights` and `group` (shower) among them.
     predicted : mapping
         Columns of the network, shape (N,).
-    baseline : ndarray, shape (N,)
-        What the forest estimates: the estimand's target, or the score of class 1.
+    baseline : mapping
+        Name of an estimand -> what the forest estimates, shape (N,): its target, or the score of class 1.
+    forest_settings : mapping
+        Of the forest, or of each by the name of its estimand, where there are several.
     """
 
     events: Mapping[str, np.ndarray]
     predicted: Mapping[str, np.ndarray]
-    baseline: np.ndarray
+    baseline: Mapping[str, np.ndarray]
     forest_settings: Mapping[str, Any]
     sources: Sequence[str]
     n_groups: int
 
-    def methods(self, network: np.ndarray) -> dict[str, np.ndarray]:
+    def methods(self, estimand: str, network: np.ndarray) -> dict[str, np.ndarray]:
         """Network, forest and the mean of both, which is better where the two complement each other.
 
         Parameters
         ----------
+        estimand : str
         network : ndarray, shape (N,)
-            The network's estimate of what the forest estimates.
+            The network's estimate of it.
         """
-        return {NETWORK: network, FOREST: self.baseline, COMBINED: (network + self.baseline) / 2}
+        forest = self.baseline[estimand]
+        return {NETWORK: network, FOREST: forest, COMBINED: (network + forest) / 2}
 
     def complete(self, result: Result, columns: Mapping[str, np.ndarray], units: Mapping[str, str]) -> Result:
         """Add to a judge's result what all camera tasks share: sample size, table of predictions, forest settings.
@@ -115,15 +119,15 @@ def reader_of(spec: TaskSpec, manifests: Sequence[Any], split: str) -> TileReade
 
 
 def image_sample(
-    spec: TaskSpec, estimand: Estimand, predictor: Predicts, manifests: Sequence[Any], cfg: Config
+    spec: TaskSpec, estimands: Mapping[str, Estimand], predictor: Predicts, manifests: Sequence[Any], cfg: Config
 ) -> ImageSample:
-    """Predict the test split with the network and with a forest trained for the same quantity.
+    """Predict the test split with the network, and with a forest for each quantity that the baseline is made of.
 
     Parameters
     ----------
     spec : TaskSpec
-    estimand : Estimand
-        What the forest is trained for.
+    estimands : mapping
+        What forests are trained for, by name.
     predictor : Predicts
     manifests : sequence of path or Manifest
     cfg : Config
@@ -138,12 +142,13 @@ def image_sample(
         raise TooFewEventsError("the test split has no image; enlarge tiles.splits.test or simulate more runs")
     predicted = _predict(predictor, reader)
     events = reader.events()
-    forest = _forest(spec, estimand, manifests, cfg)
+    forests = {name: _forest(spec, estimand, manifests, cfg) for name, estimand in estimands.items()}
+    settings = {name: forest.settings for name, forest in forests.items()}
     return ImageSample(
         events=events,
         predicted=predicted,
-        baseline=forest.predict(events),
-        forest_settings=forest.settings,
+        baseline={name: forest.predict(events) for name, forest in forests.items()},
+        forest_settings=settings if len(settings) > 1 else next(iter(settings.values())),
         sources=reader.sources,
         n_groups=reader.n_groups,
     )

@@ -32,11 +32,6 @@ class Series:
     methods: Mapping[str, Sequence[Estimate]]
     differences: Mapping[str, Sequence[Estimate]] = field(default_factory=dict)
 
-    @property
-    def centres(self) -> np.ndarray:
-        """Geometric centre of each bin."""
-        return np.array([np.sqrt(low * high) for low, high in self.edges])
-
 
 @style.styled
 def in_energy_bins(
@@ -51,22 +46,35 @@ def in_energy_bins(
     reference : mapping, optional
         Panel index -> value of a reference line (0 for a bias).
     """
+    return _in_bins(quantities, "true energy [TeV]", reference or {}, logarithmic=True)
+
+
+@style.styled
+def in_offset_bins(quantities: Sequence[tuple[str, Series]]) -> "Figure":
+    """Quantities against the true offset from the pointing, laid out as `in_energy_bins`."""
+    return _in_bins(quantities, "true offset from the pointing [deg]", {}, logarithmic=False)
+
+
+def _in_bins(
+    quantities: Sequence[tuple[str, Series]], label: str, reference: Mapping[int, float], *, logarithmic: bool
+) -> "Figure":
     figure = style.new_figure(4.6 * len(quantities), 4.8)
     grid = figure.add_gridspec(2, len(quantities), height_ratios=(3, 1.2))
     for column, (name, series) in enumerate(quantities):
         upper = figure.add_subplot(grid[0, column])
         lower = figure.add_subplot(grid[1, column], sharex=upper)
-        draw_series(upper, series)
-        if reference and column in reference:
+        draw_series(upper, series, logarithmic=logarithmic)
+        if column in reference:
             upper.axhline(reference[column], **style.REFERENCE)
         upper.set_ylabel(name)
         upper.tick_params(labelbottom=False)
-        draw_differences(lower, series)
-        lower.set_xlabel("true energy [TeV]")
-        lower.set_xscale("log")
+        draw_differences(lower, series, logarithmic=logarithmic)
+        lower.set_xlabel(label)
         lower.set_xlim(series.edges[0][0], series.edges[-1][1])
-        edges = sorted({edge for pair in series.edges for edge in pair})
-        style.plain_log_axis(lower.xaxis, edges if len(edges) < 10 else edges[::2])
+        if logarithmic:
+            lower.set_xscale("log")
+            edges = sorted({edge for pair in series.edges for edge in pair})
+            style.plain_log_axis(lower.xaxis, edges if len(edges) < 10 else edges[::2])
         if column == 0:
             handles, labels = upper.get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
@@ -74,21 +82,27 @@ def in_energy_bins(
     return figure
 
 
-def draw_series(axes: "Axes", series: Series) -> None:
+def draw_series(axes: "Axes", series: Series, *, logarithmic: bool = True) -> None:
     """Points with intervals; bars across the bins; methods shifted slightly to keep them distinguishable."""
     n_methods = len(series.methods)
     for k, (method, estimates) in enumerate(series.methods.items()):
         shift = (k - (n_methods - 1) / 2) * 0.16
-        x = np.array([low ** (0.5 - shift) * high ** (0.5 + shift) for low, high in series.edges])
+        x = _between(series, 0.5 + shift, logarithmic=logarithmic)
         _points(axes, x, estimates, method, label=style.label(method))
 
 
-def draw_differences(axes: "Axes", series: Series) -> None:
+def draw_differences(axes: "Axes", series: Series, *, logarithmic: bool = True) -> None:
     """Network minus each baseline with its interval, around the line of no difference."""
     axes.axhline(0, **style.REFERENCE)
     for baseline, estimates in series.differences.items():
-        _points(axes, series.centres, estimates, baseline, label=None)
+        _points(axes, _between(series, 0.5, logarithmic=logarithmic), estimates, baseline, label=None)
     axes.locator_params(axis="y", nbins=4)
+
+
+def _between(series: Series, share: float, *, logarithmic: bool) -> np.ndarray:
+    """The place of each bin at this share of the way from its lower edge to its upper one."""
+    low, high = np.array(series.edges, float).T
+    return low ** (1 - share) * high**share if logarithmic else low + share * (high - low)
 
 
 def _points(axes: "Axes", x: np.ndarray, estimates: Sequence[Estimate], method: str, label: str | None) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import provenance
 from pipeline.config import Config, sections_of
+from pipeline.errors import UserError
 from pipeline.files import atomic_output
 from pipeline.filetypes import Kind
 from pipeline.stages.events import as_dl1
@@ -155,9 +156,13 @@ def _dl2_product(
     warnings: Sequence[str],
     started: float,
 ) -> Iterator[_DL2Product]:
-    from pipeline.camera.dl2 import DL2Writer, Output
+    from pipeline.camera.dl2 import DL2Writer, outputs_of
 
-    outputs = [Output(head.prefix, head.spec.columns) for model in models for head in model.heads]
+    heads = [head for model in models for head in model.heads]
+    outputs = [output for head in heads for output in outputs_of(head.prefix, head.spec.columns)]
+    if not outputs:
+        names = ", ".join(head.spec.name for head in heads)
+        raise UserError(f"DL2 has no place for {names}; predict without --out, with --json for all values")
     stamp = provenance.stamp(
         "predict",
         config=sections_of(cfg, READS_CAMERA),

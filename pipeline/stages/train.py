@@ -88,13 +88,15 @@ def train(
 
 def _fit_and_write(run: "TrainingRun", checkpoints: Path, out: Path, *, force: bool) -> "Progress":
     from pipeline.bundle.description import card_of
+    from pipeline.training.calibrate import calibrations
 
     started = time.monotonic()
     progress = run.fit(checkpoints)
     wall_time_s = time.monotonic() - started
     trained = run.new_network()
     trained.load_state_dict(progress.best)
-    card = card_of(run, trained, progress, wall_time_s)
+    found = calibrations(trained, run.heads, run.input, run.validation_tiles, run.device)
+    card = card_of(run, trained, progress, found, wall_time_s)
     with atomic_output(out, force=force, folder=True) as temporary:
         _write(trained, card, progress, temporary)
         write_sidecar(temporary, run.stamped, wall_time_s=round(wall_time_s, 1))

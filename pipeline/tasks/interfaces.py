@@ -55,7 +55,18 @@ class Targets:
 
 
 class Decoder:
-    """How the outputs of a task's head are read."""
+    """How the outputs of a task's head are read.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        Event columns that it reads.
+    uncertainties : tuple of str
+        Columns of the task with uncertainties, which a calibration multiplies.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ()
+    uncertainties: ClassVar[tuple[str, ...]] = ()
 
     def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
         """Physical values, by the names of the task's columns.
@@ -66,6 +77,20 @@ class Decoder:
             Of this head alone.
         batch : TileBatch
             The raw tiles that the outputs belong to.
+        """
+        raise NotImplementedError
+
+    def pulls(self, values: Mapping[str, np.ndarray], events: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Error over stated uncertainty of what `decode` gave, shape (N, k), k being the number of axes.
+
+        NaN where no uncertainty is stated. Only for tasks with `uncertainties`.
+
+        Parameters
+        ----------
+        values : mapping
+            Columns of the task, shape (N,).
+        events : mapping
+            Event columns, the truth among them.
         """
         raise NotImplementedError
 

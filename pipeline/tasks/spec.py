@@ -28,14 +28,14 @@ class DL2Place(NamedTuple):
         Below ``/dl2/event/telescope`` and ``/dl2/event/subarray``: energy, classification, geometry ...
     name : str
         Field of ctapipe's container.
-    average : {"mean", "log_mean"}, optional
-        How the telescopes of an event are combined, for the column that decides whether a prediction is valid; None
-        for its uncertainty.
+    average : {"mean", "log_mean", "direction", "position"}, optional
+        How the telescopes of an event are combined, for the column that decides whether the values of its group are
+        valid; None for the others. In a group without, events have no value.
     """
 
     group: str
     name: str
-    average: Literal["mean", "log_mean"] | None = None
+    average: Literal["mean", "log_mean", "direction", "position"] | None = None
 
 
 @dataclass(frozen=True)

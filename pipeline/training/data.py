@@ -90,11 +90,11 @@ class ValidationBatches(IterableDataset):
         self.reader, self.feed, self.batch_size = reader, feed, batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        for tiles in _rebatch(self.reader.sequential(self.feed.columns), self.batch_size):
+        for tiles in rebatch(self.reader.sequential(self.feed.columns), self.batch_size):
             yield self.feed.batch(tiles)
 
 
-def _rebatch(parts: Iterator[TileBatch], batch_size: int) -> Iterator[TileBatch]:
+def rebatch(parts: Iterator[TileBatch], batch_size: int) -> Iterator[TileBatch]:
     """Chunks of a shard hold few tiles of one split: join them to batches of `batch_size` (the last one is smaller)."""
     waiting: list[TileBatch] = []
     n_waiting = 0

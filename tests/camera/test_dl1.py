@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from pipeline.camera.dl1 import DL1File, DL1Writer, EventChunk, ShowerDistribution, SimulationRun, Subarray
-from pipeline.camera.dl1.coordinates import high_resolution_time, offset_deg, seconds_of_high_resolution
+from pipeline.camera.dl1.coordinates import high_resolution_time, seconds_of_high_resolution
 from pipeline.camera.geometry import Camera
 from pipeline.errors import InputFileError
 
@@ -137,10 +137,6 @@ def test_impact_and_offset(stereo):
     )
     flat = np.hypot(alt - 70, (az - 180) * np.cos(ALT))
     assert truth["true_offset_deg"] == pytest.approx(flat, rel=0.03, abs=0.002)
-
-
-def test_offset_of_right_angles():
-    assert offset_deg(np.array([0.0, 90.0]), np.array([90.0, 0.0]), 0.0, 0.0) == pytest.approx([90, 90])
 
 
 def test_observation_has_no_truth(tmp_path):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.camera.dl1 import DL1Writer, EventChunk, SimulationRun, Subarray
-from pipeline.camera.dl2 import DL2Writer, Output, TelescopeMean
+from pipeline.camera.dl2 import DL2Writer, Output, outputs_of
+from pipeline.camera.dl2.combine import DirectionMean, TelescopeMean
 from pipeline.camera.geometry import Camera
 from pipeline.errors import InputFileError
 from pipeline.tasks import get_spec
@@ -278,11 +279,9 @@ def test_a_file_without_triggers_is_refused_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("prefix", "columns", "message"),
     [
-        ("net", (Column("colour", "", "without a place"),), r"belong to one group of DL2, got \['colour'\]"),
         ("net-e", GAMMANESS, "'net-e' cannot be the prefix of a column"),
-        ("net", GAMMANESS + ENERGY, r"belong to one group of DL2, got \['gammaness', 'reco_energy_tev'"),
-        ("net", ENERGY[1:], r"one value that is averaged over telescopes .*, got \['reco_energy_uncert_tev'\]"),
-        ("net", ENERGY[:1] * 2, r"one value that is averaged .*, got \['reco_energy_tev', 'reco_energy_tev'\]"),
+        ("net", GAMMANESS + ENERGY, r"columns of one group of DL2, got \['gammaness', 'reco_energy_tev'"),
+        ("net", ENERGY[:1] * 2, r"one column with an average, got \['reco_energy_tev', 'reco_energy_tev'\]"),
     ],
 )
 def test_outputs_are_checked(prefix, columns, message):
@@ -296,19 +295,42 @@ def test_prefixes_are_distinct(tmp_path):
 
 
 def test_uncertainty_of_the_mean():
-    mean = TelescopeMean(2, logarithmic=False)
+    mean = TelescopeMean(2, "energy", "energy_uncert")
     for value in (1.0, 3.0):
-        mean.add(np.array([0]), np.array([value]), np.array([2.0]), np.array([0.5]))
-    value, sigma = mean.result()
-    np.testing.assert_allclose(value, [2.0, np.nan])
-    np.testing.assert_allclose(sigma, [0.5 / np.sqrt(2), np.nan])
+        mean.add(np.array([0]), {"energy": np.array([value]), "energy_uncert": np.array([0.5])}, np.array([2.0]))
+    result = mean.result()
+    np.testing.assert_allclose(result["energy"], [2.0, np.nan])
+    np.testing.assert_allclose(result["energy_uncert"], [0.5 / np.sqrt(2), np.nan])
 
 
 def test_one_telescope_keeps_its_own_values():
-    mean = TelescopeMean(1, logarithmic=True)
-    mean.add(np.array([0]), np.array([2.5]), np.array([70.0]), np.array([0.4]))
-    value, sigma = mean.result()
-    np.testing.assert_allclose([value[0], sigma[0]], [2.5, 0.4], rtol=1e-12)
+    mean = TelescopeMean(1, "energy", "energy_uncert", logarithmic=True)
+    mean.add(np.array([0]), {"energy": np.array([2.5]), "energy_uncert": np.array([0.4])}, np.array([70.0]))
+    np.testing.assert_allclose([v[0] for v in mean.result().values()], [2.5, 0.4], rtol=1e-12)
+
+
+def test_directions_are_averaged_across_north():
+    mean = DirectionMean(2)
+    for az, weight in ((359.0, 30.0), (2.0, 60.0)):
+        values = {"alt": np.array([70.0, np.nan]), "az": np.array([az, az]), "alt_uncert": np.array([0.1, 0.1])}
+        counted = mean.add(np.array([0, 1]), values, np.array([weight, weight]))
+        np.testing.assert_array_equal(counted, [True, False])
+    result = mean.result()
+    np.testing.assert_allclose(result["az"], [1.0, np.nan], atol=1e-3)  # small angles: nearly as on a plane
+    np.testing.assert_allclose(result["alt"], [70.0, np.nan], atol=6e-3)
+    sigma = np.hypot(30 * 0.1, 60 * 0.1) / 90
+    np.testing.assert_allclose(result["alt_uncert"], [sigma, np.nan], rtol=1e-9)
+    np.testing.assert_allclose(result["az_uncert"][0], sigma / np.cos(np.radians(result["alt"][0])), rtol=1e-9)
+    assert result["ang_distance_uncert"][0] == pytest.approx(1.5096 * sigma, rel=1e-4)
+
+
+def test_a_head_writes_one_output_per_group():
+    columns = get_spec("direction").columns
+    geometry, disp = outputs_of("net", columns)
+    assert (geometry.group, disp.group) == ("geometry", "disp")
+    assert [q.name for q in geometry.quantities] == ["alt", "az", "alt_uncert", "az_uncert", "ang_distance_uncert"]
+    assert (geometry.is_averaged, disp.is_averaged) == (True, False)
+    assert outputs_of("net", (Column("colour", "", "without a place"),)) == ()
 
 
 def test_writing_needs_no_ctapipe(dl2):

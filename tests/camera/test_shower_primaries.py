@@ -8,7 +8,6 @@ import pytest
 from pyirf.simulations import SimulatedEventsInfo
 from pyirf.spectral import PowerLaw, calculate_event_weights
 
-from pipeline.camera.dl1.coordinates import offset_deg
 from pipeline.camera.showers.particles import MASS_GEV, NEUTRON, PRIMARIES, PROTON
 from pipeline.camera.showers.primaries import (
     MAX_NUCLEONS,
@@ -21,6 +20,7 @@ from pipeline.camera.showers.primaries import (
     view_centre,
 )
 from pipeline.config import ShowerClass, ShowersConfig, parse_config
+from pipeline.directions import offset_deg
 from pipeline.errors import UserError
 
 CENTRE_M = np.array([30.0, -80.0, 14.0])

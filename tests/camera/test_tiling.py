@@ -41,6 +41,7 @@ def image_chunk(image, time, camera=LST, **changes):
         name: np.full(n, value)
         for name, value in {
             "true_energy_tev": 0.1, "true_alt_deg": 70.0, "true_az_deg": 180.0, "true_offset_deg": 0.5,
+            "true_fov_lon_deg": 0.3, "true_fov_lat_deg": -0.4,
             "true_core_x_m": 0.0, "true_core_y_m": 0.0, "true_impact_m": 100.0, "true_h_first_int_m": 2e4,
             "true_x_max_g_cm2": 300.0,
         }.items()

@@ -8,6 +8,8 @@ from pipeline.camera.baselines import FOREST_COLUMNS
 from pipeline.config import parse_config
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.stages.evaluate import _check_camera, evaluate, evaluate_predictor
+from pipeline.tasks.core.targets import core_vector_m
+from pipeline.tasks.direction.decode import RADIUS_68
 from pipeline.tiles.manifest import Manifest, write_manifest
 from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
 
@@ -37,6 +39,20 @@ def made_up_batch(n_showers, images_per_shower, rng):
         "true_energy_tev": 10**log10_energy,
         "true_primary_id": np.where(is_gamma, 0, 101),
     }
+    # The source is on the axis, 0.5 deg from the centre of gravity, at the end that the skewness tells.
+    psi, phi = np.radians(events["hillas_psi"]), np.radians(events["hillas_phi"])
+    end = np.sign(events["hillas_skewness"])
+    for axis, along in (("lon", np.cos(psi)), ("lat", np.sin(psi))):
+        events[f"hillas_fov_{axis}"] = 0.7 * (np.cos(phi) if axis == "lon" else np.sin(phi))
+        events[f"true_fov_{axis}_deg"] = events[f"hillas_fov_{axis}"] + 0.5 * end * along
+    events["true_offset_deg"] = np.hypot(events["true_fov_lon_deg"], events["true_fov_lat_deg"])
+    events |= {"pointing_alt_deg": np.full(n, 90.0), "pointing_az_deg": np.full(n, 0.0)}
+    events |= {f"tel_{axis}_m": np.full(n, place) for axis, place in (("x", 30.0), ("y", -40.0), ("z", 0.0))}
+    impact = 200 * np.abs(events["hillas_length"] - 0.2) / 0.2  # from 0 to 200 m
+    # Away from the source; at the zenith fov_lon is to the east, fov_lat to the south, x to the north, y to the west.
+    for axis, place, along in (("x", 30.0, np.sin(psi)), ("y", -40.0, np.cos(psi))):
+        events[f"true_core_{axis}_m"] = place + impact * end * along
+    events["true_x_max_g_cm2"] = 300 + 100 * log10_energy
     # The split goes by shower, as the real one does.
     split = np.repeat(rng.choice(3, n_showers, p=(0.4, 0.2, 0.4)), images_per_shower).astype(np.uint8)
     images = np.zeros((n, 1, 4, 4), np.float16)
@@ -76,6 +92,15 @@ class Oracle:
             "reco_energy_tev": energy,
             "reco_energy_uncert_tev": energy * np.log(10) * 0.05,
             "gammaness": 1 / (1 + np.exp(-logit)),
+            "reco_core_x_m": batch.events["true_core_x_m"] + rng.normal(0, 10, len(batch)),
+            "reco_core_y_m": batch.events["true_core_y_m"] + rng.normal(0, 10, len(batch)),
+            "reco_impact_m": np.linalg.norm(core_vector_m(batch.events), axis=1) + rng.normal(0, 10, len(batch)),
+            "reco_impact_uncert_m": np.full(len(batch), 10.0),
+            "reco_x_max_g_cm2": batch.events["true_x_max_g_cm2"] + rng.normal(0, 20, len(batch)),
+            "reco_x_max_uncert_g_cm2": np.full(len(batch), 20.0),
+            "reco_fov_lon_deg": batch.events["true_fov_lon_deg"] + rng.normal(0, 0.05, len(batch)),
+            "reco_fov_lat_deg": batch.events["true_fov_lat_deg"] + rng.normal(0, 0.05, len(batch)),
+            "reco_ang_distance_uncert_deg": np.full(len(batch), RADIUS_68 * 0.05),
         }
 
 
@@ -105,11 +130,29 @@ def energy(manifest, cfg, tmp_path_factory):
     return evaluate_predictor(cfg, Oracle(), ["energy"], FACTS, [manifest], out) / "energy"
 
 
+@pytest.fixture(scope="module")
+def direction(manifest, cfg, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluation") / "oracle"
+    return evaluate_predictor(cfg, Oracle(), ["direction"], FACTS, [manifest], out) / "direction"
+
+
+@pytest.fixture(scope="module")
+def core(manifest, cfg, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluation") / "oracle"
+    return evaluate_predictor(cfg, Oracle(), ["core"], FACTS, [manifest], out) / "core"
+
+
+@pytest.fixture(scope="module")
+def x_max(manifest, cfg, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluation") / "oracle"
+    return evaluate_predictor(cfg, Oracle(), ["x_max"], FACTS, [manifest], out) / "x_max"
+
+
 def read(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
-@pytest.mark.parametrize("task", ["gammaness", "energy"])
+@pytest.mark.parametrize("task", ["gammaness", "energy", "direction", "core", "x_max"])
 def test_metrics_json_keeps_the_contract(task, request, manifest):
     content = read(request.getfixturevalue(task))
     assert content["task"] == task
@@ -122,6 +165,9 @@ def test_metrics_json_keeps_the_contract(task, request, manifest):
     names = {
         "gammaness": {"auc", "background_at_80"},
         "energy": {"energy_bias", "energy_resolution", "log10_energy_rms"},
+        "core": {"core_resolution_m", "impact_resolution_m"},
+        "x_max": {"x_max_resolution_g_cm2", "x_max_bias_g_cm2"},
+        "direction": {"angular_resolution_deg", "sign_accuracy", "axis_resolution_deg"},
     }
     for block in (content["metrics"], content["baselines"]["forest"]):
         assert set(block) == names[task]
@@ -135,8 +181,13 @@ def test_metrics_json_keeps_the_contract(task, request, manifest):
             expected = content["metrics"][name]["value"] - content["baselines"]["forest"][name]["value"]
             assert entry["value"] == pytest.approx(expected)
     assert "combined" not in content["differences"]
-    assert set(content["combined"]) == names[task]
-    assert content["baseline_settings"]["forest"]["tried"]
+    settings = content["baseline_settings"]["forest"]
+    if task in ("direction", "core"):  # two forests, and no mean of a vector and a line
+        assert settings["disp_norm_deg" if task == "direction" else "impact_m"]["tried"]
+        settings = settings["disp_sign"]
+    else:
+        assert set(content["combined"]) == names[task]
+    assert settings["tried"]
     assert content["provenance"]["config"]["seed"] == 1
 
 
@@ -156,6 +207,36 @@ def test_energy_resolution_is_the_oracles(energy):
     assert content["differences"]["forest"]["energy_bias"]["absolute"] is True
 
 
+def test_direction_resolution_is_the_oracles(direction):
+    content = read(direction)
+    assert content["metrics"]["angular_resolution_deg"]["value"] == pytest.approx(RADIUS_68 * 0.05, rel=0.1)
+    assert content["metrics"]["sign_accuracy"]["value"] == 1.0
+    forest = content["baselines"]["forest"]
+    assert forest["sign_accuracy"]["value"] > 0.95  # the skewness tells the end
+    assert forest["axis_resolution_deg"]["value"] < 0.05  # the distance is the same for all, the axis that of the image
+    assert content["calibration"]["pull_width"] == pytest.approx(1, abs=0.1)
+    by_energy = content["calibration"]["by_true_energy_tev"]
+    assert [entry["pull_width"] == pytest.approx(1, abs=0.15) for entry in by_energy] == [True, True]
+    assert {b["by"] for b in content["bins"]} == {"true_energy_tev", "true_offset_deg"}
+    table = Table.read(direction / "predictions.ecsv")
+    assert set(table["true_primary_id"]) == {0}
+    assert str(table["reco_fov_lon_deg_network"].unit) == "deg"
+
+
+def test_core_and_depth_are_the_oracles(core, x_max):
+    content = read(core)
+    assert content["metrics"]["core_resolution_m"]["value"] == pytest.approx(RADIUS_68 * 10, rel=0.1)
+    assert content["metrics"]["impact_resolution_m"]["value"] == pytest.approx(10, rel=0.15)
+    assert content["calibration"]["pull_width"] == pytest.approx(1, abs=0.1)
+    # The forest finds the distance in the length of the image, and its side in the skewness.
+    assert content["baselines"]["forest"]["impact_resolution_m"]["value"] < 15
+    assert content["baselines"]["forest"]["core_resolution_m"]["value"] < 25
+    content = read(x_max)
+    assert content["metrics"]["x_max_resolution_g_cm2"]["value"] == pytest.approx(20, rel=0.15)
+    assert abs(content["metrics"]["x_max_bias_g_cm2"]["value"]) < 4
+    assert content["calibration"]["pull_width"] == pytest.approx(1, abs=0.1)
+
+
 def test_energy_is_judged_on_gammas_alone(energy, gammaness):
     table = Table.read(energy / "predictions.ecsv")
     assert set(table["true_primary_id"]) == {0}
@@ -166,9 +247,9 @@ def test_energy_is_judged_on_gammas_alone(energy, gammaness):
 
 
 def test_bins_stand_beside_the_forest(energy, gammaness):
-    bins = read(energy)["bins"]
+    bins = [b for b in read(energy)["bins"] if b["by"] == "true_energy_tev"]
     assert [(b["low"], b["high"]) for b in bins] == [(0.1, 1.0), (1.0, 10.0)]
-    assert all(b["by"] == "true_energy_tev" for b in bins)
+    assert {b["by"] for b in read(energy)["bins"]} == {"true_energy_tev", "true_offset_deg"}
     assert all(b["energy_resolution"]["value"] < b["baselines"]["forest"]["energy_resolution"]["value"] for b in bins)
     sizes = [b for b in read(gammaness)["bins"] if b["by"] == "hillas_intensity_pe"]
     assert [(b["low"], b["high"]) for b in sizes] == [(50, None), (200, None), (1e6, None)]
@@ -178,7 +259,7 @@ def test_bins_stand_beside_the_forest(energy, gammaness):
     assert set(rows["method"]) == {"network", "forest", "combined"}
 
 
-@pytest.mark.parametrize("task", ["gammaness", "energy"])
+@pytest.mark.parametrize("task", ["gammaness", "energy", "direction", "core", "x_max"])
 def test_named_figures_and_tables_are_there(task, request):
     folder = request.getfixturevalue(task)
     content = read(folder)
@@ -261,8 +342,10 @@ def test_tiles_of_another_camera_are_refused(manifest, tmp_path):
 
 
 def test_a_task_that_is_not_judged_is_named(tmp_path, manifest, cfg):
-    with pytest.raises(UserError, match="unknown task 'direction'; accepted: gammaness, energy, denoise"):
-        evaluate_predictor(cfg, Oracle(), ["direction"], FACTS, [manifest], tmp_path / "out")
+    with pytest.raises(
+        UserError, match="unknown task 'sky'; accepted: gammaness, energy, direction, core, x_max, denoise"
+    ):
+        evaluate_predictor(cfg, Oracle(), ["sky"], FACTS, [manifest], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

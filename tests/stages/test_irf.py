@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -44,6 +45,7 @@ def configured(tmp_path_factory):
         "energy": camera_bundle(folder / "energy", "energy", IDENTITY, bias=-1.6),
         "gammaness": camera_bundle(folder / "gammaness", "gammaness", IDENTITY),
     }
+    camera_bundle(folder / "direction", "direction", IDENTITY)
 
     def config(**changes):
         places = [{"type": "LST", "x_m": x, "y_m": y} for x in (-60, 60) for y in (-60, 60)]
@@ -62,10 +64,11 @@ def configured(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(configured, tmp_path_factory):
-    """Run -> DL2 file without directions, made as `lightpool irf` makes it; and with directions, by the same name."""
+    """Run -> DL2 file made as `lightpool irf` makes it, with directions of a network; and with ctapipe's, too."""
     folder = tmp_path_factory.mktemp("runs")
     cfg = configured()
-    make = _run_maker(cfg, load_models(cfg, folder), folder)
+    network = str(Path(cfg.irf.energy).with_name("direction"))
+    make = _run_maker(cfg, load_models(configured(direction=network), folder), folder)
     complete = folder / "complete"
     complete.mkdir()
     files = {}
@@ -121,6 +124,17 @@ def test_equal_events_give_equal_bytes(product, configured, runs, tmp_path, monk
     again = irf_from_runs(configured(), tmp_path / "irf")
     for path in product.rglob("*.*"):
         assert path.read_bytes() == (again / path.relative_to(product)).read_bytes(), path.name
+
+
+def test_directions_of_a_network(configured, runs, product, tmp_path):
+    network = str(Path(configured().irf.energy).with_name("direction"))
+    made = irf(configured(direction=network), tmp_path / "irf", [runs[0][POINT_RUN]])
+    text = (made / "point_source" / "ctapipe.yaml").read_text()
+    assert "geometry_reconstructor: tiny_direction" in text
+    assert "np.count_nonzero(tiny_direction_tels_used, axis=1) >= 2" in text
+    assert "Hillas" not in text
+    (first, *_), (other, *_) = (bins(folder, "point_source", "true_energy_tev") for folder in (made, product))
+    assert first["angular_resolution_deg"]["value"] > other["angular_resolution_deg"]["value"]  # it is made by hand
 
 
 def test_the_summary_agrees_with_the_tables(product):

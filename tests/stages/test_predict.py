@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -17,6 +18,7 @@ from pipeline.camera.dl1 import DL1File
 from pipeline.camera.predictions import CameraModel, column_prefix, distinct, predict_images
 from pipeline.camera.tiling import camera_tile_chunk
 from pipeline.config import Config, parse_config
+from pipeline.directions import altaz_of_fov
 from pipeline.errors import UserError
 from pipeline.inputs.base import Range
 from pipeline.sky.cards import warnings_in
@@ -35,6 +37,8 @@ def folder(tmp_path_factory):
     identity = toy_camera().identity
     camera_bundle(root / "energy", "energy", identity)
     camera_bundle(root / "gammaness", "gammaness", identity)
+    for task in ("direction", "core", "x_max"):
+        camera_bundle(root / task, task, identity)
     camera_bundle(root / "strict", "energy", identity, name="strict", size_min_pe=800.0)
     two_headed_bundle(root / "both", identity)
     sky_bundle(root / "denoise")
@@ -229,6 +233,85 @@ def test_dl2_has_a_group_for_each_head(folder, tmp_path):
     assert str(table["tiny_energy_tel_energy"].unit) == "TeV"
     sigma = [np.nan if r["reco_energy_uncert_tev"] is None else r["reco_energy_uncert_tev"] for r in found]
     np.testing.assert_allclose(table["tiny_energy_tel_energy_uncert"], sigma, rtol=1e-6)
+
+
+def test_directions_in_dl2_are_what_ctapipe_reads(folder, tmp_path):
+    ctapipe_io = pytest.importorskip("ctapipe.io")
+    out = tmp_path / "run.dl2.h5"
+    _, found = records([folder / "run.dl1.h5"], [folder / "direction"], out=out)
+    found = [record for record in found if record["tel_id"] == 1]  # the other is not served
+    valid = [record["valid"] for record in found]
+    assert 0 < sum(valid) < len(valid)
+    columns = {
+        "geometry": {
+            "alt": "reco_alt_deg", "az": "reco_az_deg", "alt_uncert": "reco_alt_uncert_deg",
+            "az_uncert": "reco_az_uncert_deg", "ang_distance_uncert": "reco_ang_distance_uncert_deg",
+        },
+        "disp": {"parameter": "reco_disp_deg", "sign_score": "reco_sign_score"},
+    }  # fmt: skip
+    expected = {
+        name: np.array([np.nan if record[column] is None else record[column] for record in found])
+        for group in columns.values()
+        for name, column in group.items()
+    }
+    with ctapipe_io.TableLoader(out, focal_length_choice="EQUIVALENT") as loader:
+        table = loader.read_telescope_events([1])
+        events = loader.read_subarray_events()
+    for name, values in expected.items():
+        np.testing.assert_allclose(table[f"tiny_direction_tel_{name}"], values, rtol=1e-5, err_msg=name)
+    for name in columns["geometry"]:  # one telescope: the event's direction is that of its image
+        np.testing.assert_allclose(events[f"tiny_direction_{name}"], expected[name], rtol=1e-5, err_msg=name)
+    assert events["tiny_direction_is_valid"].tolist() == valid
+    assert str(events["tiny_direction_alt"].unit) == "deg"
+    assert "tiny_direction_parameter" not in events.colnames
+    with ctapipe_io.EventSource(out, focal_length_choice="EQUIVALENT") as source:
+        for event, alt, score in zip(source, expected["alt"], expected["sign_score"], strict=True):
+            geometry = event.dl2.stereo.geometry["tiny_direction"]
+            np.testing.assert_allclose(geometry.alt.to_value("deg"), alt, rtol=1e-5)
+            disp = event.dl2.tel[1].disp["tiny_direction"]
+            np.testing.assert_allclose(disp.sign_score, score, rtol=1e-5)
+
+
+def test_cores_and_depths(folder, tmp_path):
+    bundles = [folder / "core", folder / "x_max"]
+    out = tmp_path / "run.dl2.h5"
+    _, found = records([folder / "run.dl1.h5"], bundles, telescope=1, out=out)
+    valid = [record for record in found if record["valid"]]
+    with h5py.File(out) as file:
+        impact = file["dl2/event/telescope/impact/tiny_core/tel_001"][:]
+        core = file["dl2/event/subarray/geometry/tiny_core"][:]
+        assert list(file["dl2/event/telescope"]) == ["geometry", "impact"]  # of X_max, DL2 has none
+    expected = [record["reco_impact_m"] for record in valid]
+    np.testing.assert_allclose(
+        impact["tiny_core_tel_impact_distance"][impact["tiny_core_tel_is_valid"] > 0], expected, rtol=1e-5
+    )
+    assert np.count_nonzero(core["tiny_core_is_valid"]) == len(valid)
+    for name in ("x", "y"):
+        np.testing.assert_allclose(
+            core[f"tiny_core_core_{name}"][core["tiny_core_is_valid"] > 0],
+            [record[f"reco_core_{name}_m"] for record in valid],
+            rtol=1e-5,
+        )
+    # the tiny network answers log10(size) - 2, in units of 100 g / cm2 beyond 300 g / cm2 and of 100 m
+    size_pe = 10 ** (2 + (np.array([record["reco_x_max_g_cm2"] for record in valid]) - 300) / 100)
+    np.testing.assert_allclose(expected, 100 * np.hypot(np.log10(size_pe) - 2, -3), rtol=1e-4)
+
+
+def test_a_bundle_without_a_place_in_dl2_is_refused(folder, tmp_path):
+    statuses, _ = records([folder / "run.dl1.h5"], [folder / "x_max"], out=tmp_path / "x.dl2.h5")
+    assert statuses[0]["reason"] == "DL2 has no place for x_max; predict without --out, with --json for all values"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_direction_is_seen_from_where_the_telescope_points(folder):
+    _, found = records([folder / "run.dl1.h5"], [folder / "direction"], telescope=1)
+    valid = [record for record in found if record["valid"]]
+    for record in valid:
+        alt, az = altaz_of_fov(
+            record["reco_fov_lon_deg"], record["reco_fov_lat_deg"], np.degrees(1.2), np.degrees(3.0)
+        )  # where the toy telescopes point
+        assert record["reco_alt_deg"] == pytest.approx(alt, abs=1e-4)
+        assert record["reco_az_deg"] == pytest.approx(az, abs=1e-4)
 
 
 def test_equal_runs_give_equal_bytes(folder, tmp_path):

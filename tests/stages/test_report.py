@@ -473,11 +473,11 @@ def test_a_task_that_is_not_installed_is_shown_by_its_name_with_all_its_metrics(
         block["angular_resolution"] = block.pop("background_at_80")
     content["differences"]["forest"]["angular_resolution"] = content["differences"]["forest"].pop("background_at_80")
     del content["combined"]
-    write_network(run_dir, "direction", {"direction": content})
+    write_network(run_dir, "tilt", {"tilt": content})
     page = report(run_dir, tmp_path / "report.html").read_text()
-    assert [name for name, _ in headings(page) if "-" in name][-1] == "direction-direction"  # after the known ones
-    assert dict(headings(page))["direction-direction"] == "direction"
-    summary, details = page.split('<h2 id="direction-direction">')
+    assert [name for name, _ in headings(page) if "-" in name][-1] == "tilt-tilt"  # after the known ones
+    assert dict(headings(page))["tilt-tilt"] == "tilt"
+    summary, details = page.split('<h2 id="tilt-tilt">')
     for part in (summary, details):
         assert "angular resolution" in text_of(part)
     assert "6\u202f500 images of 1\u202f600 showers" in text_of(details)

@@ -62,7 +62,7 @@ def test_one_shard_per_run(tmp_path):
     with Shard(tmp_path / "tiles" / "run_1.tiles.h5") as shard:
         assert (shard.source, shard.wing, shard.n_tiles, shard.n_groups) == ("run_1", "camera", 60, 30)
         assert [channel.unit for channel in shard.channels] == ["p.e.", "ns", ""]
-        assert shard.targets == ["energy", "gammaness"]
+        assert shard.targets == ["core", "direction", "energy", "gammaness", "x_max"]
         assert shard.attributes["camera_identity"] == camera().identity
         assert shard.attributes["recipe"] == {
             "version": 1, "size_px": 24, "picture_pe": 6.0, "boundary_pe": 3.0, "min_picture_neighbors": 1,
@@ -131,7 +131,7 @@ def test_nothing_accepted_is_an_empty_shard(tmp_path):
     with Shard(tmp_path / "run.tiles.h5") as shard:
         assert shard.n_tiles == 0
         assert "true_energy_tev" in shard.columns
-        assert shard.targets == ["energy", "gammaness"]
+        assert shard.targets == ["core", "direction", "energy", "gammaness", "x_max"]
 
 
 def test_a_bad_file_does_not_stop_the_others(tmp_path, caplog):

@@ -16,7 +16,10 @@ SHARES = SplitsConfig(train=0.6, validation=0.2, test=0.2)
 
 
 def camera_batch(n: int, size: int = 24, seed: int = 0, *, gamma: bool | None = None) -> TileBatch:
-    """Ellipses: the charge grows with energy; hadrons are rounder. `gamma` None mixes both."""
+    """Ellipses: the charge grows with energy; hadrons are rounder. `gamma` None mixes both.
+
+    The source is 0.8 deg from the centre of gravity, at the end with the later times.
+    """
     rng = np.random.default_rng(seed)
     is_gamma = np.arange(n) % 2 == 0 if gamma is None else np.full(n, gamma)
     log10_energy = rng.uniform(-1, 1, n)
@@ -38,6 +41,18 @@ def camera_batch(n: int, size: int = 24, seed: int = 0, *, gamma: bool | None = 
         "hillas_width": np.full(n, np.nan),  # a parameter that could not be computed
         "hillas_psi": np.degrees(angle),
         "timing_slope": rng.normal(0, 3, n),
+        "hillas_fov_lon": np.full(n, 0.3),
+        "hillas_fov_lat": np.full(n, -0.2),
+        "pointing_alt_deg": np.full(n, 70.0),
+        "pointing_az_deg": np.full(n, 180.0),
+        "tel_x_m": np.full(n, 30.0),
+        "tel_y_m": np.full(n, -20.0),
+        "tel_z_m": np.full(n, 5.0),
+        "true_core_x_m": 30.0 + 90 * np.cos(angle),
+        "true_core_y_m": -20.0 + 90 * np.sin(angle),
+        "true_x_max_g_cm2": 300 + 40 * log10_energy,
+        "true_fov_lon_deg": 0.3 + 0.8 * np.cos(angle),
+        "true_fov_lat_deg": -0.2 + 0.8 * np.sin(angle),
         "true_energy_tev": 10**log10_energy,
         "true_offset_deg": rng.uniform(0, 2, n),
         "true_primary_id": np.where(is_gamma, 0, 101).astype(np.int16),
@@ -48,6 +63,7 @@ def camera_batch(n: int, size: int = 24, seed: int = 0, *, gamma: bool | None = 
         targets={
             "energy": log10_energy.astype(np.float32)[:, None],
             "gammaness": is_gamma.astype(np.float32)[:, None],
+            "direction": 0.8 * np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32),
         },
         group=np.arange(n) // 2,
     )

@@ -56,7 +56,7 @@ def camera_bundle(
     image_weights: tuple[float, float, float] = (0.0, 0.0, 0.0),
     bias: float = 0.0,
 ) -> Path:
-    """A model whose first output is log10(size) - 2 + `bias`, and whose second is a constant -3.
+    """A model whose first output is log10(size) - 2 + `bias`, whose second is a constant -3, and whose others are 0.
 
     `image_weights` times the means of the prepared channels (charge, time, mask) are added to the first.
     """
@@ -65,7 +65,9 @@ def camera_bundle(
     n_outputs = len(head.outputs)
     weights = np.zeros((4, n_outputs), np.float32)
     weights[:, 0] = *image_weights, 1.0
-    biases = np.array([bias, -3.0][:n_outputs], np.float32)
+    biases = np.zeros(n_outputs, np.float32)
+    biases[:1] = bias
+    biases[1:2] = -3.0
     nodes = [
         helper.make_node("ReduceMean", ["images", "axes"], ["means"], keepdims=0),
         helper.make_node("Concat", ["means", "scalars"], ["features"], axis=1),

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from synthetic_tiles import camera_batch, sky_batch
 
+from pipeline.camera.dl1.coordinates import impact_distance_m
+from pipeline.directions import altaz_of_fov
 from pipeline.inputs.frame import SkyPixels
 from pipeline.sky.dq import DQ
 from pipeline.tasks import get_decoder, get_spec, task_names
+from pipeline.tasks.core.targets import core_vector_m
 from pipeline.tasks.denoise import decode as denoise
 
 
@@ -128,3 +131,74 @@ def test_a_pixel_that_keeps_its_value_is_uncertain_and_not_restored():
 def test_most_tasks_flag_nothing():
     dq = np.array([[0, DQ.MISSING]], np.uint16)
     assert get_decoder("energy").flags({}, dq, noise=1.0).tolist() == [[0, 0]]
+
+
+# ---- direction -------------------------------------------------------------------------------------------------------
+def direction_outputs(vector, logit, log_variance=0.0):
+    """Outputs of the head for a displacement [deg] with a given logit of its end."""
+    lon, lat = vector
+    angle = np.arctan2(lat, lon)
+    line = np.hypot(lon, lat) * np.array([np.cos(2 * angle), np.sin(2 * angle)])
+    head = logit * np.array([np.cos(angle), np.sin(angle)])
+    return np.array([[*line, *head, log_variance]], np.float32)
+
+
+@pytest.mark.parametrize("angle_deg", [0.0, 30.0, 90.0, 135.0, 180.0, 250.0, 359.0])
+def test_direction_is_line_and_end_joined(angle_deg):
+    batch = camera_batch(1)
+    vector = 0.7 * np.array([np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))])
+    found = get_decoder("direction").decode(direction_outputs(vector, 2.0, 2 * np.log(0.1)), batch)
+    np.testing.assert_allclose(found["reco_fov_lon_deg"], 0.3 + vector[0], atol=1e-6)
+    np.testing.assert_allclose(found["reco_fov_lat_deg"], -0.2 + vector[1], atol=1e-6)
+    np.testing.assert_allclose(found["reco_sign_score"], 2 / (1 + np.exp(-2.0)) - 1, rtol=1e-6)
+    alt, az = altaz_of_fov(found["reco_fov_lon_deg"], found["reco_fov_lat_deg"], 70.0, 180.0)
+    np.testing.assert_array_equal(found["reco_alt_deg"], alt)
+    np.testing.assert_array_equal(found["reco_az_deg"], az)
+    np.testing.assert_allclose(found["reco_alt_uncert_deg"], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(found["reco_az_uncert_deg"], 0.1 / np.cos(np.radians(alt)), rtol=1e-6)
+    np.testing.assert_allclose(found["reco_ang_distance_uncert_deg"], 0.15096, rtol=1e-4)
+    psi = np.radians(batch.events["hillas_psi"])
+    np.testing.assert_allclose(found["reco_disp_deg"], vector @ [np.cos(psi[0]), np.sin(psi[0])], atol=1e-6)
+    other = get_decoder("direction").decode(direction_outputs(vector, -2.0), batch)
+    np.testing.assert_allclose(other["reco_fov_lon_deg"], 0.3 - vector[0], atol=1e-6)
+
+
+def test_without_a_pointing_the_place_in_the_field_of_view_is_known():
+    batch = camera_batch(1)
+    batch.events["pointing_alt_deg"][:] = np.nan
+    found = get_decoder("direction").decode(direction_outputs((0.5, 0.1), 1.0)[:, :4], batch)
+    assert np.isfinite(found["reco_fov_lon_deg"]).all()
+    assert np.isnan([found["reco_alt_deg"], found["reco_az_deg"], found["reco_alt_uncert_deg"]]).all()
+
+
+# ---- core ------------------------------------------------------------------------------------------------------------
+def test_the_core_is_where_the_axis_through_the_vector_meets_the_ground():
+    batch = camera_batch(4)
+    for name in ("true_core_x_m", "true_core_y_m"):
+        batch.events[name] = np.array([-120.0, 0.0, 45.0, 300.0])
+    truth = core_vector_m(batch.events)
+    outputs = np.concatenate([truth / 100, np.full((4, 1), 2 * np.log(0.5))], axis=1).astype(np.float32)
+    found = get_decoder("core").decode(outputs, batch)
+    np.testing.assert_allclose(found["reco_core_x_m"], batch.events["true_core_x_m"], atol=1e-3)
+    np.testing.assert_allclose(found["reco_core_y_m"], batch.events["true_core_y_m"], atol=1e-3)
+    np.testing.assert_allclose(found["reco_impact_m"], np.linalg.norm(truth, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(found["reco_impact_uncert_m"], 50.0, rtol=1e-5)
+    # 20 deg from the zenith towards the south: the ground is stretched that way, and not across.
+    np.testing.assert_allclose(found["reco_core_uncert_x_m"], 50.0 / np.sin(np.radians(70)), rtol=1e-5)
+    np.testing.assert_allclose(found["reco_core_uncert_y_m"], 50.0, rtol=1e-5)
+
+
+def test_the_impact_distance_is_that_of_the_axis():
+    """For a shower parallel to the pointing, the length of the core's vector is the distance of axis and telescope."""
+    events = camera_batch(3).events
+    truth = {"true_alt_deg": events["pointing_alt_deg"], "true_az_deg": events["pointing_az_deg"]}
+    truth |= {name: events[name] for name in ("true_core_x_m", "true_core_y_m")}
+    np.testing.assert_allclose(
+        np.linalg.norm(core_vector_m(events), axis=1), impact_distance_m(truth, (30.0, -20.0, 5.0)), rtol=1e-9
+    )
+
+
+def test_depth_of_the_maximum():
+    found = get_decoder("x_max").decode(np.array([[0.5, 2 * np.log(0.2)]], np.float32), camera_batch(1))
+    np.testing.assert_allclose(found["reco_x_max_g_cm2"], 350.0, rtol=1e-6)
+    np.testing.assert_allclose(found["reco_x_max_uncert_g_cm2"], 20.0, rtol=1e-6)

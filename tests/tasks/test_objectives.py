@@ -65,6 +65,116 @@ def test_gammaness_overfits_one_batch():
     assert np.abs(found["gammaness"] - labels).max() < 0.2
 
 
+def test_direction_overfits_one_batch():
+    tiles = camera_batch(8)
+    network = create_model("resnet18", 3, 5, width=4, stem="stride2")
+    found = overfit("direction", tiles, network, steps=150)
+    off = np.hypot(*(found[f"reco_fov_{axis}_deg"] - tiles.events[f"true_fov_{axis}_deg"] for axis in ("lon", "lat")))
+    assert off.max() < 0.05  # of 0.8 deg, and the other end is 1.6 deg away
+    assert found["reco_sign_score"].min() > 0.5
+
+
+def direction_target(vectors: list[tuple[float, float]]) -> dict[str, torch.Tensor]:
+    return {"displacement_deg": torch.tensor(vectors), "weights": torch.ones(len(vectors))}
+
+
+def test_direction_loss_knows_line_and_end_apart():
+    """The right line at the wrong end costs the end only; the right end on the wrong line costs both less."""
+    objective = objective_of("direction", uncertainty=False)
+    target = direction_target([(0.6, 0.0)])
+
+    def loss(axis, head):
+        return float(objective.loss(torch.tensor([[*axis, *head]]), target))
+
+    line = (0.6, 0.0)  # |d| (cos 0, sin 0)
+    right, undecided, wrong = (loss(line, (logit, 0.0)) for logit in (5.0, 0.0, -5.0))
+    assert right == pytest.approx(np.log1p(np.exp(-5)), abs=1e-6)
+    assert undecided == pytest.approx(np.log(2), abs=1e-6)
+    assert wrong == pytest.approx(np.log1p(np.exp(5)), abs=1e-6)
+    # A line turned by 10 deg: |d| times the chord of 20 deg, in the Huber loss.
+    turned = 0.6 * np.cos(np.radians(20)), 0.6 * np.sin(np.radians(20))
+    chord = 0.6 * 2 * np.sin(np.radians(10))
+    assert loss(turned, (5.0, 0.0)) - right == pytest.approx(10 * chord**2, rel=1e-4)
+
+
+def test_direction_loss_does_not_change_when_image_and_outputs_are_turned():
+    objective = objective_of("direction")
+    for turn in np.linspace(0, 2 * np.pi, 7):
+        c, s, c2, s2 = np.cos(turn), np.sin(turn), np.cos(2 * turn), np.sin(2 * turn)
+        target = direction_target([(0.5 * c - 0.2 * s, 0.5 * s + 0.2 * c)])
+        axis, head = (0.4 * c2 - 0.3 * s2, 0.4 * s2 + 0.3 * c2), (1.0 * c + 0.5 * s, 1.0 * s - 0.5 * c)
+        loss = float(objective.loss(torch.tensor([[*axis, *head, -3.0]], dtype=torch.float32), target))
+        assert loss == pytest.approx(float(objective.loss(
+            torch.tensor([[0.4, 0.3, 1.0, -0.5, -3.0]]), direction_target([(0.5, 0.2)]))), rel=1e-5)  # fmt: skip
+
+
+def test_direction_metrics_of_known_errors():
+    metrics = objective_of("direction").metrics()
+    target = direction_target([(0.5, 0.0)] * 4)
+    sigma = 2 * np.log(0.1 / np.sqrt(2))  # half of the squared distance is the variance along one axis
+    outputs = torch.tensor([[0.4, 0.0, 3.0, 0.0, sigma]] * 3 + [[0.4, 0.0, -3.0, 0.0, sigma]], dtype=torch.float32)
+    metrics.update(outputs, target)
+    found = metrics.compute()
+    assert found["angular_resolution_deg"] == pytest.approx(0.1, rel=1e-5)  # 3 of 4 are 0.1 deg off, one 0.9 deg
+    assert found["axis_resolution_deg"] == pytest.approx(0.1, rel=1e-5)
+    assert found["sign_accuracy"] == 0.75
+    assert found["pull_rms"] == pytest.approx(1.0, rel=1e-5)
+
+
+def test_direction_needs_to_know_where_the_telescope_pointed(tmp_path):
+    tiles = camera_batch(60)
+    tiles.events["true_fov_lon_deg"][:5] = np.nan
+    reader = TileReader([write_tiles(tmp_path, tiles)], "all", where={"true_primary_id": 0}, equalise=False)
+    with pytest.raises(UserError, match=r"3 of 30 tiles of the all split have no true direction relative to the tele"):
+        objective_of("direction").check(reader)
+
+
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [("core", ("reco_core_x_m", "reco_core_y_m")), ("x_max", ("reco_x_max_g_cm2",))],
+)
+def test_core_and_depth_overfit_one_batch(task, names):
+    tiles = camera_batch(8)
+    tiles.targets |= get_targets(task).of_truth(tiles)
+    network = create_model("resnet18", 3, len(get_spec(task).outputs), width=4, stem="stride2")
+    found = overfit(task, tiles, network, steps=150)
+    for name in names:
+        truth = tiles.events[name.replace("reco", "true")]
+        assert np.abs(found[name] - truth).max() < 0.1 * np.ptp(truth)
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "message"),
+    [
+        ("core", "pointing_alt_deg", r"3 of 30 tiles of the all split have no true core relative to the telescope"),
+        ("x_max", "true_x_max_g_cm2", r"3 of 30 tiles of the all split have no true depth of the maximum"),
+    ],
+)
+def test_tiles_without_the_truth_of_a_head_are_refused(task, column, message, tmp_path):
+    tiles = camera_batch(60)
+    tiles.targets |= get_targets(task).of_truth(tiles)
+    tiles.events[column][:5] = np.nan
+    reader = TileReader([write_tiles(tmp_path, tiles)], "all", where={"true_primary_id": 0}, equalise=False)
+    with pytest.raises(UserError, match=message):
+        objective_of(task).check(reader)
+
+
+def test_metrics_of_known_errors_of_core_and_depth():
+    core = objective_of("core").metrics()
+    sigma = 2 * np.log(0.3 / np.sqrt(2))
+    target = {"core": torch.tensor([[1.0, 0.0]] * 4), "weights": torch.ones(4)}
+    core.update(torch.tensor([[1.0, 0.3, sigma]] * 4), target)
+    found = core.compute()
+    assert found["core_resolution_m"] == pytest.approx(30, rel=1e-5)
+    assert found["impact_resolution_m"] == pytest.approx(100 * (np.hypot(1, 0.3) - 1), rel=1e-4)
+    assert found["pull_rms"] == pytest.approx(1, rel=1e-5)
+    depth = objective_of("x_max").metrics()
+    depth.update(torch.tensor([[0.7, 2 * np.log(0.2)]] * 4), {"x_max": torch.full((4,), 0.5), "weights": torch.ones(4)})
+    assert depth.compute() == pytest.approx(
+        {"x_max_resolution_g_cm2": 20, "x_max_bias_g_cm2": 20, "pull_rms": 1}, rel=1e-5
+    )
+
+
 def test_denoise_overfits_one_batch():
     tiles = sky_batch(8)
     network = create_model("conv_autoencoder", 3, 4, width=20, depth=1, skips=True)

@@ -8,6 +8,17 @@ from synthetic_tiles import camera_batch, sky_batch
 from pipeline.tasks import get_targets
 
 
+def test_the_direction_is_relative_to_the_centre_of_gravity_and_turns():
+    tiles = camera_batch(6)
+    targets = get_targets("direction")
+    stored = targets.of_truth(tiles)["direction"]
+    angle = np.radians(tiles.events["hillas_psi"])
+    np.testing.assert_allclose(stored, 0.8 * np.stack([np.cos(angle), np.sin(angle)], axis=1), atol=1e-6)
+    assert {entry.name: entry.shape((24, 24)) for entry in targets.stored} == {"direction": (2,)}
+    np.testing.assert_array_equal(targets.arrays(tiles)["displacement_deg"], tiles.targets["direction"])
+    assert targets.motions == {"displacement_deg": "vector"}
+
+
 def test_targets_of_the_camera_are_read_from_what_is_stored():
     tiles = camera_batch(6)
     for task, name, expected in (

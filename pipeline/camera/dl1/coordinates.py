@@ -88,10 +88,3 @@ def impact_distance_m(truth: Mapping[str, np.ndarray], position_m: tuple[float, 
     axis = np.column_stack([np.cos(alt) * np.cos(az), -np.cos(alt) * np.sin(az), np.sin(alt)])
     core = np.column_stack([truth["true_core_x_m"], truth["true_core_y_m"], np.zeros(len(alt))])
     return np.linalg.norm(np.cross(np.asarray(position_m) - core, axis), axis=1)
-
-
-def offset_deg(alt_deg: np.ndarray, az_deg: np.ndarray, alt0_deg: np.ndarray, az0_deg: np.ndarray) -> np.ndarray:
-    """Angle between two directions [deg], accurate for small ones (haversine)."""
-    alt, alt0, delta = np.radians(alt_deg), np.radians(alt0_deg), np.radians(np.subtract(az_deg, az0_deg))
-    haversine = np.sin((alt - alt0) / 2) ** 2 + np.cos(alt) * np.cos(alt0) * np.sin(delta / 2) ** 2
-    return np.degrees(2 * np.arcsin(np.sqrt(np.clip(haversine, 0, 1))))

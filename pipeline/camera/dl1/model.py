@@ -180,10 +180,15 @@ class ImageChunk:
         False for images whose trigger is not in the file.
     left_out : ndarray of str, shape (n,)
         Why an image is counted but not used: it has no trigger, or is of no shower; empty for the others.
+    pointing_alt_deg, pointing_az_deg : ndarray of float64, shape (n,)
+        Where the telescope pointed; NaN where that is unknown.
+    position_m : (float, float, float)
+        Where the telescope stands: to the north, to the west, up [m]; NaN where that is unknown.
     truth : dict of ndarray of float64, shape (n,)
-        Empty for observations; else true_energy_tev, true_alt_deg, true_az_deg, true_offset_deg (from the pointing),
-        true_core_x_m, true_core_y_m, true_impact_m, true_h_first_int_m, true_x_max_g_cm2 and, int64, true_primary_id.
-        true_offset_deg is NaN where the pointing is unknown; all are for images that are left out and have no shower.
+        Empty for observations; else true_energy_tev, true_alt_deg, true_az_deg, true_offset_deg, true_fov_lon_deg and
+        true_fov_lat_deg (from the pointing), true_core_x_m, true_core_y_m, true_impact_m, true_h_first_int_m,
+        true_x_max_g_cm2 and, int64, true_primary_id. Those from the pointing are NaN where it is unknown; all are for
+        images that are left out and have no shower.
     """
 
     camera: Camera
@@ -198,10 +203,15 @@ class ImageChunk:
     event_type: np.ndarray | None = None
     is_triggered: np.ndarray | None = None
     left_out: np.ndarray | None = None
+    pointing_alt_deg: np.ndarray | None = None
+    pointing_az_deg: np.ndarray | None = None
+    position_m: tuple[float, float, float] = (math.nan, math.nan, math.nan)
     truth: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.event_id)
+        if self.pointing_alt_deg is None or self.pointing_az_deg is None:
+            self.pointing_alt_deg, self.pointing_az_deg = np.full(n, math.nan), np.full(n, math.nan)
         if self.event_type is None:
             self.event_type = np.full(n, UNKNOWN)
         if self.is_triggered is None:

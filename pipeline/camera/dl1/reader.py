@@ -18,14 +18,15 @@ import numpy as np
 
 from pipeline.camera.dl1 import schema
 from pipeline.camera.dl1.columns import decoded, text
-from pipeline.camera.dl1.coordinates import impact_distance_m, offset_deg
-from pipeline.camera.dl1.events import EventTables, Showers, Triggers, read_ids, telescope_table, telescopes_in
+from pipeline.camera.dl1.coordinates import impact_distance_m
+from pipeline.camera.dl1.events import EventTables, Showers, read_ids, telescope_table, telescopes_in
 from pipeline.camera.dl1.image_keys import ImageKeys, read_rows
 from pipeline.camera.dl1.instrument import read_subarray
 from pipeline.camera.dl1.model import ImageChunk
 from pipeline.camera.dl1.pointings import Pointings
 from pipeline.camera.event_types import reasons_of_types, type_name
 from pipeline.config import CameraIngestConfig
+from pipeline.directions import fov_of_altaz, offset_deg
 from pipeline.errors import InputFileError
 from pipeline.files import check_regular, source_name
 from pipeline.hdf5 import dataset, hdf5_errors, open_file
@@ -272,20 +273,26 @@ class DL1File:
         of_type = reasons_of_types(triggers.event_type, self._event_types)
         left_out = np.where(triggers.problem == "", of_type, triggers.problem)
         has_time = "peak_time" in data.dtype.names
+        time_s = self.events.time_of(triggers)
+        pointing = tuple(map(np.degrees, self._pointings.of(tel_id, obs_id, time_s)))
+        truth = self._truth_of(tel_id, obs_id, event_id, left_out, *pointing) if self.has_truth else {}
         return ImageChunk(
             camera=camera,
             tel_id=tel_id,
             obs_id=obs_id,
             event_id=event_id,
             shower_id=self._shower_id(obs_id, event_id),
-            time_s=self.events.time_of(triggers),
+            time_s=time_s,
             image=image,
             peak_time=decoded(table, "peak_time", data) if has_time else np.full_like(image, math.nan),
             is_valid=data["is_valid"].astype(bool) if "is_valid" in data.dtype.names else np.ones(len(data), bool),
             event_type=triggers.event_type,
             is_triggered=triggers.problem == "",
             left_out=left_out,
-            truth=self._truth_of(tel_id, obs_id, event_id, triggers, left_out) if self.has_truth else {},
+            pointing_alt_deg=pointing[0],
+            pointing_az_deg=pointing[1],
+            position_m=self.positions_m[tel_id],
+            truth=truth,
         )
 
     def _images(self, tel_id: int) -> h5py.Dataset:
@@ -301,14 +308,21 @@ class DL1File:
         return self._showers.shower_id(obs_id, event_id) if self.has_truth else event_id
 
     def _truth_of(
-        self, tel_id: int, obs_id: np.ndarray, event_id: np.ndarray, triggers: Triggers, left_out: np.ndarray
+        self,
+        tel_id: int,
+        obs_id: np.ndarray,
+        event_id: np.ndarray,
+        left_out: np.ndarray,
+        alt0_deg: np.ndarray,
+        az0_deg: np.ndarray,
     ) -> dict[str, np.ndarray]:
         truth = self._showers.truth(obs_id, event_id)
         self._showers.refuse_unknown(tel_id, obs_id, event_id, left_out == "")
         # Computed from the axis, not read: the table of distances is optional, and the shower is not.
         truth["true_impact_m"] = impact_distance_m(truth, self.positions_m[tel_id])
-        alt0_deg, az0_deg = map(np.degrees, self._pointings.of(tel_id, obs_id, self.events.time_of(triggers)))
-        truth["true_offset_deg"] = offset_deg(truth["true_alt_deg"], truth["true_az_deg"], alt0_deg, az0_deg)
+        directions = truth["true_alt_deg"], truth["true_az_deg"], alt0_deg, az0_deg
+        truth["true_offset_deg"] = offset_deg(*directions)
+        truth["true_fov_lon_deg"], truth["true_fov_lat_deg"] = fov_of_altaz(*directions)
         return truth
 
     def unknown_pointings(self) -> list[str]:

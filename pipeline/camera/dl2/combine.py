@@ -1,6 +1,40 @@
 """One value per event from those of its telescopes."""
 
+from collections.abc import Mapping
+from typing import Protocol
+
 import numpy as np
+
+from pipeline.directions import altaz_of_vectors, unit_vectors
+
+#: Radius about a direction with 68 % of a two-dimensional normal distribution, in standard deviations along one axis.
+RADIUS_68 = float(np.sqrt(-2 * np.log(1 - 0.68)))
+
+
+class Combiner(Protocol):
+    """Takes one telescope after the other; fields have the names of ctapipe's containers."""
+
+    def add(self, event: np.ndarray, values: Mapping[str, np.ndarray], weight: np.ndarray) -> np.ndarray:
+        """Add one telescope's images: at most one per event.
+
+        Parameters
+        ----------
+        event : ndarray of int, shape (n,)
+            Place of each image's event.
+        values : mapping
+            Field -> (n,) values.
+        weight : ndarray, shape (n,)
+
+        Returns
+        -------
+        ndarray of bool, shape (n,)
+            Which of them counted: finite, weight above 0.
+        """
+        ...
+
+    def result(self) -> dict[str, np.ndarray]:
+        """Field -> (n_events,) values; NaN where no telescope counted."""
+        ...
 
 
 class TelescopeMean:
@@ -14,34 +48,35 @@ class TelescopeMean:
     ----------
     n_events : int
         Number of events.
+    value, uncertainty : str
+        Fields.
     logarithmic : bool
         Average logarithms.
     """
 
-    def __init__(self, n_events: int, *, logarithmic: bool) -> None:
-        self.logarithmic = logarithmic
+    def __init__(self, n_events: int, value: str, uncertainty: str | None = None, *, logarithmic: bool = False) -> None:
+        self._names, self.logarithmic = (value, uncertainty), logarithmic
         self._weight = np.zeros(n_events)
         self._value = np.zeros(n_events)
         self._variance = np.zeros(n_events)
 
-    def add(
-        self, event: np.ndarray, value: np.ndarray, weight: np.ndarray, uncertainty: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Add one telescope's images: at most one per event. Returns which of them counted: finite, weight above 0."""
-        value, weight = np.asarray(value, np.float64), np.asarray(weight, np.float64)
+    def add(self, event: np.ndarray, values: Mapping[str, np.ndarray], weight: np.ndarray) -> np.ndarray:
+        """Add one telescope's images; see `Combiner`."""
+        of_value, of_uncertainty = self._names
+        value, weight = np.asarray(values[of_value], np.float64), np.asarray(weight, np.float64)
         valid = np.isfinite(value) & (weight > 0)
         if self.logarithmic:
             valid &= value > 0
         event, value, weight = event[valid], value[valid], weight[valid]
         self._weight[event] += weight
         self._value[event] += weight * (np.log(value) if self.logarithmic else value)
-        if uncertainty is not None:
-            sigma = np.asarray(uncertainty, np.float64)[valid]
+        if of_uncertainty is not None:
+            sigma = np.asarray(values[of_uncertainty], np.float64)[valid]
             self._variance[event] += (weight * (sigma / value if self.logarithmic else sigma)) ** 2
         return valid
 
-    def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and its uncertainty, each of shape (n_events,); NaN where no telescope counted."""
+    def result(self) -> dict[str, np.ndarray]:
+        """Mean and its uncertainty; see `Combiner`."""
         empty = self._weight == 0
         weight = np.where(empty, 1.0, self._weight)
         mean, sigma = self._value / weight, np.sqrt(self._variance) / weight
@@ -49,4 +84,68 @@ class TelescopeMean:
             mean = np.exp(mean)
             sigma = sigma * mean
         mean[empty] = sigma[empty] = np.nan
-        return mean, sigma
+        return {name: column for name, column in zip(self._names, (mean, sigma), strict=True) if name is not None}
+
+
+class PositionMean:
+    """Weighted mean of the cores that the telescopes of each event give; see `TelescopeMean`.
+
+    Parameters
+    ----------
+    n_events : int
+        Number of events.
+    """
+
+    def __init__(self, n_events: int) -> None:
+        self._means = [TelescopeMean(n_events, f"core_{axis}", f"core_uncert_{axis}") for axis in "xy"]
+
+    def add(self, event: np.ndarray, values: Mapping[str, np.ndarray], weight: np.ndarray) -> np.ndarray:
+        """Add one telescope's images; see `Combiner`. Reads `core_x`, `core_y` and their uncertainties [m]."""
+        weight = np.where(np.isfinite(values["core_x"]) & np.isfinite(values["core_y"]), weight, 0.0)
+        return np.all([mean.add(event, values, weight) for mean in self._means], axis=0)
+
+    def result(self) -> dict[str, np.ndarray]:
+        """`core_x`, `core_y` and their uncertainties [m]; see `Combiner`."""
+        return self._means[0].result() | self._means[1].result()
+
+
+class DirectionMean:
+    """Weighted mean of the directions that the telescopes of an event give: of unit vectors, so that north is no edge.
+
+    Weights and the uncertainty are those of `TelescopeMean`: telescopes err independently, and equally along both axes.
+
+    Parameters
+    ----------
+    n_events : int
+        Number of events.
+    """
+
+    def __init__(self, n_events: int) -> None:
+        self._weight = np.zeros(n_events)
+        self._vector = np.zeros((n_events, 3))
+        self._variance = np.zeros(n_events)
+
+    def add(self, event: np.ndarray, values: Mapping[str, np.ndarray], weight: np.ndarray) -> np.ndarray:
+        """Add one telescope's images; see `Combiner`. Reads `alt`, `az` and `alt_uncert` [deg]."""
+        alt, az, sigma = (np.asarray(values[name], np.float64) for name in ("alt", "az", "alt_uncert"))
+        weight = np.asarray(weight, np.float64)
+        valid = np.isfinite(alt) & np.isfinite(az) & (weight > 0)
+        event, weight = event[valid], weight[valid]
+        self._weight[event] += weight
+        self._vector[event] += weight[:, None] * unit_vectors(alt[valid], az[valid])
+        self._variance[event] += (weight * sigma[valid]) ** 2
+        return valid
+
+    def result(self) -> dict[str, np.ndarray]:
+        """`alt`, `az`, `alt_uncert`, `az_uncert` and `ang_distance_uncert` [deg]; see `Combiner`."""
+        empty = self._weight == 0
+        alt, az = altaz_of_vectors(self._vector)
+        sigma = np.sqrt(self._variance) / np.where(empty, 1.0, self._weight)
+        alt[empty] = az[empty] = sigma[empty] = np.nan
+        return {
+            "alt": alt,
+            "az": az,
+            "alt_uncert": sigma,
+            "az_uncert": sigma / np.cos(np.radians(alt)),
+            "ang_distance_uncert": RADIUS_68 * sigma,
+        }

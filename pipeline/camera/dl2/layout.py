@@ -1,12 +1,12 @@
 """The place of predictions in ctapipe's DL2 layout: groups, columns, types and the attributes that describe them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UserError
+from pipeline.camera.dl2.combine import Combiner, DirectionMean, PositionMean, TelescopeMean
 from pipeline.tasks.spec import Column
 
 
@@ -31,33 +31,27 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Output:
-    """One head's predictions: the columns of its task that have a place in DL2, under a prefix of their own.
+    """Columns of one group of DL2, under the prefix of the head that predicts them; see `outputs_of`.
 
     Parameters
     ----------
     prefix : str
     columns : sequence of Column
-        Of one task. One of those with a place is averaged over telescopes and decides validity; a second one, if there
-        is one, is its uncertainty.
+        Of one group. One of them may say how telescopes are averaged: it decides validity. Without, events have no
+        value, and the first column decides.
     """
 
     prefix: str
     columns: tuple[Column, ...]
 
     def __post_init__(self) -> None:
-        given = [column.name for column in self.columns]
-        placed = tuple(column for column in self.columns if column.dl2 is not None)
-        object.__setattr__(self, "columns", placed)
         if not self.prefix.isidentifier():
             raise ValueError(f"{self.prefix!r} cannot be the prefix of a column; letters, digits and _ can")
-        if len({column.dl2.group for column in placed}) != 1:
-            raise UserError(f"columns of one output must belong to one group of DL2, got {given}")
-        n_averaged = sum(column.dl2.average is not None for column in placed)
-        if n_averaged != 1 or len(placed) > 2:
-            raise UserError(
-                f"an output has one value that is averaged over telescopes and at most its uncertainty, got "
-                f"{[c.name for c in placed]}"
-            )
+        if len({column.dl2.group for column in self.columns}) != 1:
+            raise ValueError(f"an output has columns of one group of DL2, got {[c.name for c in self.columns]}")
+        averaged = [column for column in self.columns if column.dl2.average is not None]
+        if len(averaged) > 1:
+            raise ValueError(f"an output has one column with an average, got {[c.name for c in averaged]}")
 
     @property
     def group(self) -> str:
@@ -66,18 +60,37 @@ class Output:
 
     @property
     def value(self) -> Column:
-        """The column that decides validity and is averaged over telescopes."""
-        return next(column for column in self.columns if column.dl2.average is not None)
+        """The column that decides validity."""
+        return next((column for column in self.columns if column.dl2.average is not None), self.columns[0])
 
     @property
-    def uncertainty(self) -> Column | None:
-        """The uncertainty of the value, if any."""
-        return next((column for column in self.columns if column.dl2.average is None), None)
+    def is_averaged(self) -> bool:
+        """Whether events have a value, from those of their telescopes."""
+        return self.value.dl2.average is not None
+
+    def combiner(self, n_events: int) -> Combiner:
+        """What makes the values of events from those of telescopes."""
+        if self.value.dl2.average == "direction":
+            return DirectionMean(n_events)
+        if self.value.dl2.average == "position":
+            return PositionMean(n_events)
+        uncertainty = next((c.dl2.name for c in self.columns if c is not self.value), None)
+        logarithmic = self.value.dl2.average == "log_mean"
+        return TelescopeMean(n_events, self.value.dl2.name, uncertainty, logarithmic=logarithmic)
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:
         """Columns of the tables, in the order of `columns`."""
         return tuple(Quantity(c.dl2.name, c.unit or None, c.description) for c in self.columns)
+
+
+def outputs_of(prefix: str, columns: Sequence[Column]) -> tuple[Output, ...]:
+    """What a head with these columns writes: one output for each group in which it has a place."""
+    groups: dict[str, list[Column]] = {}
+    for column in columns:
+        if column.dl2 is not None:
+            groups.setdefault(column.dl2.group, []).append(column)
+    return tuple(Output(prefix, tuple(own)) for own in groups.values())
 
 
 # ---- rows and their attributes ---------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import numpy as np
 from pipeline import __version__
 from pipeline.camera.dl2 import contents
 from pipeline.camera.dl2.checks import check_keys
-from pipeline.camera.dl2.combine import TelescopeMean
 from pipeline.camera.dl2.layout import (
     Output,
     subarray_attributes,
@@ -39,7 +38,7 @@ class DL2Writer:
     source : path
         The file with the images (ctapipe's layout); predictions of others in it go along.
     outputs : sequence of Output
-        Models and their columns; prefixes are distinct.
+        Columns by head and group; no two of a group have the same prefix.
     provenance : mapping
         What is equal for equal runs; stored in the root attribute ``LIGHTPOOL PROVENANCE`` as JSON.
 
@@ -57,9 +56,9 @@ class DL2Writer:
     def __init__(
         self, path: str | Path, source: str | Path, outputs: Sequence[Output], *, provenance: Mapping[str, Any]
     ) -> None:
-        prefixes = [output.prefix for output in outputs]
-        if not outputs or len(set(prefixes)) != len(prefixes):
-            raise ValueError(f"outputs need distinct prefixes, got {prefixes}")
+        places = [(output.group, output.prefix) for output in outputs]
+        if len(set(places)) != len(places):
+            raise ValueError(f"outputs of a group need distinct prefixes, got {places}")
         self.path, self.source = Path(path), Path(source)
         self.outputs = tuple(outputs)
         self.provenance = dict(provenance)
@@ -166,7 +165,8 @@ class DL2Writer:
             self.n_events = selection.n_events
             tel_ids = read_columns(source, contents.LAYOUT, {"tel_id": "integer"})["tel_id"]
             for output in self.outputs:
-                self._combine(output, selection, tel_ids)
+                if output.is_averaged:
+                    self._combine(output, selection, tel_ids)
             self._rows.close()
             check_whole(self._rows_path)
             with hdf5_errors(self.source):
@@ -178,20 +178,19 @@ class DL2Writer:
 
     def _combine(self, output: Output, selection: Selection, tel_ids: np.ndarray) -> None:
         """Mean over the telescopes of each event, as a table beside those of telescopes."""
-        mean = TelescopeMean(selection.n_events, logarithmic=output.value.dl2.average == "log_mean")
+        mean = output.combiner(selection.n_events)
         events, columns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         prefix = f"{output.prefix}_tel"
         for tel_id, images in selection.telescopes.items():
             table = self._rows.get_node(f"/{_telescopes_group(output)}/tel_{tel_id:03d}")
-            value = table.col(f"{prefix}_{output.value.dl2.name}")[images.rows]
-            sigma = table.col(f"{prefix}_{output.uncertainty.dl2.name}")[images.rows] if output.uncertainty else None
+            values = {q.name: table.col(f"{prefix}_{q.name}")[images.rows] for q in output.quantities}
             weight = np.concatenate(self._weights[tel_id])[images.rows]
-            used = images.event[mean.add(images.event, value, weight, sigma)]
+            used = images.event[mean.add(images.event, values, weight)]
             events.append(used)
             columns.append(np.full(len(used), np.flatnonzero(tel_ids == tel_id)[0]))
         event, column = np.concatenate(events), np.concatenate(columns)
         order = np.argsort(event, kind="stable")
-        value, uncertainty = mean.result()
+        averaged = mean.result()
         dtype = subarray_dtype(output, self._types, len(tel_ids))
         attributes = subarray_attributes(output)
         group = f"/{contents.DL2_OF_EVENTS}/{output.group}"
@@ -200,10 +199,9 @@ class DL2Writer:
             here = slice(start, min(start + _BLOCK_EVENTS, selection.n_events))
             rows = np.zeros(here.stop - here.start, dtype)
             rows["obs_id"], rows["event_id"] = selection.obs_id[here], selection.event_id[here]
-            rows[f"{output.prefix}_{output.value.dl2.name}"] = value[here]
-            if output.uncertainty:
-                rows[f"{output.prefix}_{output.uncertainty.dl2.name}"] = uncertainty[here]
-            rows[f"{output.prefix}_is_valid"] = np.isfinite(value[here])
+            for quantity in output.quantities:
+                rows[f"{output.prefix}_{quantity.name}"] = averaged[quantity.name][here]
+            rows[f"{output.prefix}_is_valid"] = np.isfinite(averaged[output.value.dl2.name][here])
             rows[f"{output.prefix}_goodness_of_fit"] = np.nan
             _set_mask(rows[f"{output.prefix}_tels_used"], here, event[order], column[order])
             written.append(rows)
@@ -218,8 +216,9 @@ class DL2Writer:
                 for tel_id, images in selection.telescopes.items():
                     path = f"{group}/tel_{tel_id:03d}"
                     take_rows(rows[path], out, path, images.rows)
-                path = f"{contents.DL2_OF_EVENTS}/{output.group}/{output.prefix}"
-                take_rows(rows[path], out, path, np.arange(selection.n_events))
+                if output.is_averaged:
+                    path = f"{contents.DL2_OF_EVENTS}/{output.group}/{output.prefix}"
+                    take_rows(rows[path], out, path, np.arange(selection.n_events))
 
     def _describe(self, out: Any) -> None:
         """Root attributes: what ctapipe's reference metadata requires, and where the file comes from.

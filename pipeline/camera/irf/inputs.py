@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.camera.dl1.coordinates import offset_deg
+from pipeline.directions import offset_deg
 from pipeline.errors import InputFileError, UserError
 from pipeline.hdf5 import open_hdf5, read_columns
 

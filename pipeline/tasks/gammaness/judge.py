@@ -27,11 +27,14 @@ from pipeline.tasks.gammaness.targets import GAMMA
 
 #: Fewer than this many of a class say nothing about a bin.
 FEWEST_OF_A_CLASS = 25
-_ESTIMAND = Estimand(
-    lambda events: (events["true_primary_id"] == GAMMA).astype(float),
-    columns=("true_primary_id",),
-    classes={1: "gammas", 0: "hadrons"},
-)
+_ESTIMANDS = {
+    "gammaness": Estimand(
+        lambda events: (events["true_primary_id"] == GAMMA).astype(float),
+        columns=("true_primary_id",),
+        classes={1: "gammas", 0: "hadrons"},
+    )
+}
+_QUANTITIES = (("area under the ROC curve", "auc"), ("hadrons kept at 80 % of the gammas", "background_at_80"))
 _ROC_GRID = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, 150)])
 
 
@@ -48,7 +51,8 @@ class GammanessSample:
         Make energy, offset and size alike between the classes.
     groups : ndarray, shape (n,)
         Shower of each image.
-    true_energy_tev, size_pe : ndarray, shape (n,)
+    true_energy_tev, true_offset_deg, size_pe : ndarray, shape (n,)
+        The offset from the pointing may be NaN: such images are in no bin of it.
     """
 
     is_gamma: np.ndarray
@@ -56,6 +60,7 @@ class GammanessSample:
     weights: np.ndarray
     groups: np.ndarray
     true_energy_tev: np.ndarray
+    true_offset_deg: np.ndarray
     size_pe: np.ndarray
 
     def select(self, keep: np.ndarray) -> "GammanessSample":
@@ -66,6 +71,7 @@ class GammanessSample:
             self.weights[keep],
             self.groups[keep],
             self.true_energy_tev[keep],
+            self.true_offset_deg[keep],
             self.size_pe[keep],
         )
 
@@ -96,12 +102,17 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     UserError
         If the tiles carry no truth, or a split has too few images.
     """
-    images = image_sample(SPEC, _ESTIMAND, predictor, manifests, cfg)
-    scores, events = images.methods(images.predicted["gammaness"]), images.events
+    images = image_sample(SPEC, _ESTIMANDS, predictor, manifests, cfg)
+    scores, events = images.methods("gammaness", images.predicted["gammaness"]), images.events
     sample = GammanessSample(
-        events["true_primary_id"] == GAMMA, scores, events["weights"], events["group"],
-        events["true_energy_tev"], events["hillas_intensity"],
-    )  # fmt: skip
+        is_gamma=events["true_primary_id"] == GAMMA,
+        scores=scores,
+        weights=events["weights"],
+        groups=events["group"],
+        true_energy_tev=events["true_energy_tev"],
+        true_offset_deg=events.get("true_offset_deg", np.full(len(events["weights"]), np.nan)),
+        size_pe=events["hillas_intensity"],
+    )
     columns = {f"gammaness_{method}": values for method, values in scores.items()}
     return images.complete(evaluate_gammaness(sample, cfg.evaluate, seed=cfg.seed), columns, units={})
 
@@ -128,16 +139,21 @@ def evaluate_gammaness(sample: GammanessSample, cfg: EvaluateConfig, *, seed: in
     energy_bins = compare_in_bins(
         "true_energy_tev", statistics.bins_of(sample.true_energy_tev, cfg.energy_edges_tev), compare_selected
     )
+    offset_bins = compare_in_bins(
+        "true_offset_deg", statistics.bins_of(sample.true_offset_deg, cfg.offset_edges_deg), compare_selected
+    )
     size_bins = compare_in_bins(
         "hillas_intensity_pe", [(cut, np.inf, sample.size_pe > cut) for cut in cfg.size_cuts_pe], compare_selected
     )
     overall = _compare(sample, cfg, seed)
-    return Result(
-        content=overall.to_json(),
-        bins=[*energy_bins, *size_bins],
-        tables={"bins": bins_table([*energy_bins, *size_bins])},
-        figures=_figures(sample, overall, energy_bins, size_bins, cfg, seed),
-    )
+    bins = [*energy_bins, *offset_bins, *size_bins]
+    figures = [
+        *_figures_overall(sample, overall, cfg, seed),
+        *_figures_by_energy(sample, energy_bins, cfg, seed),
+        _figure_by_offset(offset_bins),
+        *_figures_by_size(sample, size_bins, cfg, seed),
+    ]
+    return Result(content=overall.to_json(), bins=bins, tables={"bins": bins_table(bins)}, figures=figures)
 
 
 def _compare(sample: GammanessSample, cfg: EvaluateConfig, seed: int) -> Comparison:
@@ -152,13 +168,8 @@ def _compare(sample: GammanessSample, cfg: EvaluateConfig, seed: int) -> Compari
 
 
 # ---- figures ----------------------------------------------------------------------------------------------
-def _figures(
-    sample: GammanessSample,
-    overall: Comparison,
-    energy_bins: list[Bin],
-    size_bins: list[Bin],
-    cfg: EvaluateConfig,
-    seed: int,
+def _figures_overall(
+    sample: GammanessSample, overall: Comparison, cfg: EvaluateConfig, seed: int
 ) -> list[CaptionedFigure]:
     everything = [("all images", overall, np.ones(len(sample.is_gamma), bool))]
     return [
@@ -179,8 +190,6 @@ def _figures(
                 [(t, _distributions(sample.select(k), c)) for t, c, k in everything]
             ),
         ),
-        *_figures_by_energy(sample, energy_bins, cfg, seed),
-        *_figures_by_size(sample, size_bins, cfg, seed),
     ]
 
 
@@ -212,13 +221,19 @@ def _figures_by_energy(
             "(lower is better), with 95 % intervals over showers. Below: network minus forest on the same images, "
             "resampled in pairs; an interval that leaves out zero is a real difference.",
             comparison.in_energy_bins(
-                [
-                    ("area under the ROC curve", series_of(bins, "auc")),
-                    ("hadrons kept at 80 % of the gammas", series_of(bins, "background_at_80")),
-                ]
+                [(text, series_of(bins, name)) for text, name in _QUANTITIES],
             ),
         ),
     ]
+
+
+def _figure_by_offset(bins: list[Bin]) -> CaptionedFigure:
+    return CaptionedFigure(
+        "auc_by_offset.png",
+        "Area under the ROC curve and background against the offset from the pointing",
+        "As against energy, for all energies together; of hadrons, the offset is that of their own direction.",
+        comparison.in_offset_bins([(text, series_of(bins, name)) for text, name in _QUANTITIES]),
+    )
 
 
 def _figures_by_size(sample: GammanessSample, bins: list[Bin], cfg: EvaluateConfig, seed: int) -> list[CaptionedFigure]:

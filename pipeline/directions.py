@@ -1,0 +1,86 @@
+"""Directions in the sky and in a telescope's field of view.
+
+Field-of-view coordinates are those of ctapipe's TelescopeFrame: ``fov_lat`` grows with the altitude, ``fov_lon`` with
+the azimuth, which turns from north to east; both are spherical offsets from the direction that the telescope points to.
+Columns of a tile go along ``fov_lon``, rows along ``fov_lat``. A test compares with ctapipe, to 1e-9 deg.
+"""
+
+import numpy as np
+
+
+def altaz_of_fov(
+    fov_lon_deg: np.ndarray, fov_lat_deg: np.ndarray, pointing_alt_deg: np.ndarray, pointing_az_deg: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Altitude and azimuth of places in the field of view, shape (n,) each, in degrees; the azimuth in [0, 360).
+
+    Parameters
+    ----------
+    fov_lon_deg, fov_lat_deg, pointing_alt_deg, pointing_az_deg : ndarray, shape (n,)
+        NaN gives NaN.
+    """
+    lon, lat, alt0, az0 = map(np.radians, (fov_lon_deg, fov_lat_deg, pointing_alt_deg, pointing_az_deg))
+    x, y, z = np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)
+    alt = np.arcsin(np.clip(x * np.sin(alt0) + z * np.cos(alt0), -1, 1))
+    az = az0 + np.arctan2(y, x * np.cos(alt0) - z * np.sin(alt0))
+    return np.degrees(alt), np.degrees(az) % 360
+
+
+def fov_of_altaz(
+    alt_deg: np.ndarray, az_deg: np.ndarray, pointing_alt_deg: np.ndarray, pointing_az_deg: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Longitude and latitude in the field of view, shape (n,) each, in degrees: the inverse of `altaz_of_fov`."""
+    alt, alt0 = np.radians(alt_deg), np.radians(pointing_alt_deg)
+    delta = np.radians(np.subtract(az_deg, pointing_az_deg))
+    x = np.cos(alt) * np.cos(delta) * np.cos(alt0) + np.sin(alt) * np.sin(alt0)
+    y = np.cos(alt) * np.sin(delta)
+    z = np.sin(alt) * np.cos(alt0) - np.cos(alt) * np.cos(delta) * np.sin(alt0)
+    return np.degrees(np.arctan2(y, x)), np.degrees(np.arctan2(z, np.hypot(x, y)))
+
+
+def offset_deg(alt_deg: np.ndarray, az_deg: np.ndarray, alt0_deg: np.ndarray, az0_deg: np.ndarray) -> np.ndarray:
+    """Angle between two directions [deg], accurate for small ones (haversine)."""
+    alt, alt0, delta = np.radians(alt_deg), np.radians(alt0_deg), np.radians(np.subtract(az_deg, az0_deg))
+    haversine = np.sin((alt - alt0) / 2) ** 2 + np.cos(alt) * np.cos(alt0) * np.sin(delta / 2) ** 2
+    return np.degrees(2 * np.arcsin(np.sqrt(np.clip(haversine, 0, 1))))
+
+
+def unit_vectors(alt_deg: np.ndarray, az_deg: np.ndarray) -> np.ndarray:
+    """Directions as unit vectors, x to the north, y to the east, z up, shape (n, 3)."""
+    alt, az = np.radians(alt_deg), np.radians(az_deg)
+    return np.stack([np.cos(alt) * np.cos(az), np.cos(alt) * np.sin(az), np.sin(alt)], axis=-1)
+
+
+def altaz_of_vectors(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Altitude and azimuth [deg] of vectors (n, 3) of any length, the azimuth in [0, 360)."""
+    x, y, z = np.moveaxis(np.asarray(vectors, np.float64), -1, 0)
+    return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x)) % 360
+
+
+# ---- on the ground ---------------------------------------------------------------------------------------------------
+def pointing_axes(alt_deg: np.ndarray, az_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit vectors along ``fov_lon`` and ``fov_lat`` at the pointing, and towards it, shape (n, 3) each.
+
+    In coordinates of the ground: x to the north, y to the west, z up. Of what a telescope sees, the vector from it to
+    the shower's axis is parallel, in these two axes, to that from the source to the image.
+    """
+    alt, az = np.radians(alt_deg), np.radians(az_deg)
+    zero = np.zeros_like(alt)
+    along_lon = np.stack([-np.sin(az), -np.cos(az), zero], axis=-1)
+    along_lat = np.stack([-np.sin(alt) * np.cos(az), np.sin(alt) * np.sin(az), np.cos(alt)], axis=-1)
+    towards = np.stack([np.cos(alt) * np.cos(az), -np.cos(alt) * np.sin(az), np.sin(alt)], axis=-1)
+    return along_lon, along_lat, towards
+
+
+def on_ground(vectors_m: np.ndarray, alt_deg: np.ndarray, az_deg: np.ndarray) -> np.ndarray:
+    """Where lines along the pointing meet the ground (z = 0), shape (n, 2): x to the north, y to the west [m].
+
+    Parameters
+    ----------
+    vectors_m : ndarray, shape (n, 3)
+        A point of each line.
+    alt_deg, az_deg : ndarray, shape (n,)
+    """
+    _, _, towards = pointing_axes(alt_deg, az_deg)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        down = vectors_m[..., 2:] / towards[..., 2:]
+        return (vectors_m - down * towards)[..., :2]

@@ -1,0 +1,1 @@
+"""Where the axis of the shower meets the ground."""

@@ -1,0 +1,1 @@
+"""Direction of the primary gamma ray."""

@@ -1,0 +1,109 @@
+"""Direction of the primary gamma ray: from network outputs to the sky.
+
+An image has a long axis, and the source lies on it, at one of its two ends. Which end is hard to tell for faint images
+(in a forest, 71 % are right below 60 GeV). A network that gives the vector itself then answers in between, near the
+centre of gravity, where the source never is; and no continuous function of an image gives a vector along its axis, for
+the image comes back to itself after half a turn and the vector to its opposite. So line and end are two answers: the
+line as |d| (cos 2a, sin 2a), which half a turn leaves unchanged, and a vector h that points to the end with certainty
+|h|. The end at angle a has the probability 1 / (1 + exp(-h·u)), u = (cos a, sin a).
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from pipeline.directions import altaz_of_fov, offset_deg
+from pipeline.tasks.interfaces import Decoder
+from pipeline.tiles.shards import TileBatch
+
+#: Range of the predicted log variance of the direction [deg2]: from 0.002 to 5 deg.
+LOG_VARIANCE_RANGE = (-12.0, 3.2)
+#: Radius with 68 % of a normal distribution in two dimensions, in standard deviations along one axis.
+RADIUS_68 = float(np.sqrt(-2 * np.log(1 - 0.68)))
+
+
+class Displacement(NamedTuple):
+    """The source relative to the centre of gravity.
+
+    Attributes
+    ----------
+    vector_deg : ndarray, shape (N, 2)
+        Along fov_lon and fov_lat.
+    sign_score : ndarray, shape (N,)
+        How certain the end is, from 0 to 1.
+    """
+
+    vector_deg: np.ndarray
+    sign_score: np.ndarray
+
+
+def displacement(outputs: np.ndarray) -> Displacement:
+    """Line and end of `outputs` (N, 4 or 5) joined."""
+    axis_cos, axis_sin, head_lon, head_lat = outputs[:, :4].astype(np.float64).T
+    angle = np.arctan2(axis_sin, axis_cos) / 2
+    along = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    logit = head_lon * along[:, 0] + head_lat * along[:, 1]
+    distance = np.hypot(axis_cos, axis_sin) * np.where(logit < 0, -1.0, 1.0)
+    return Displacement(distance[:, None] * along, np.tanh(np.abs(logit) / 2))
+
+
+class DirectionDecoder(Decoder):
+    """Outputs: line and end of the displacement, and the log variance if the network was trained to give it."""
+
+    columns: ClassVar[tuple[str, ...]] = (
+        "hillas_fov_lon", "hillas_fov_lat", "hillas_psi", "pointing_alt_deg", "pointing_az_deg",
+    )  # fmt: skip
+    uncertainties: ClassVar[tuple[str, ...]] = (
+        "reco_alt_uncert_deg", "reco_az_uncert_deg", "reco_ang_distance_uncert_deg",
+    )  # fmt: skip
+
+    def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
+        """Direction in the field of view and in the sky, shape (N,) each; alt and az are NaN without a pointing."""
+        events = batch.events
+        found = displacement(outputs)
+        lon, lat = (np.asarray(events[f"hillas_fov_{axis}"], np.float64) for axis in ("lon", "lat"))
+        lon, lat = lon + found.vector_deg[:, 0], lat + found.vector_deg[:, 1]
+        alt, az = altaz_of_fov(lon, lat, events["pointing_alt_deg"], events["pointing_az_deg"])
+        sigma = np.full(len(outputs), np.nan)
+        if outputs.shape[1] > 4:
+            sigma = np.exp(0.5 * np.clip(outputs[:, 4].astype(np.float64), *LOG_VARIANCE_RANGE))
+        psi = np.radians(np.asarray(events["hillas_psi"], np.float64))
+        along_psi = found.vector_deg[:, 0] * np.cos(psi) + found.vector_deg[:, 1] * np.sin(psi)
+        return {
+            "reco_fov_lon_deg": lon,
+            "reco_fov_lat_deg": lat,
+            "reco_alt_deg": alt,
+            "reco_az_deg": az,
+            "reco_alt_uncert_deg": sigma,
+            "reco_az_uncert_deg": sigma / np.cos(np.radians(alt)),
+            "reco_ang_distance_uncert_deg": RADIUS_68 * sigma,
+            "reco_disp_deg": along_psi,
+            "reco_sign_score": found.sign_score,
+        }
+
+    def pulls(self, values: Mapping[str, np.ndarray], events: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Along fov_lon and fov_lat, at that end of the image which is nearer to the truth.
+
+        The uncertainty is that of the right end: whether it is right is in `reco_sign_score`.
+        """
+        truth, cog = (
+            np.stack([events[f"{kind}_lon{unit}"], events[f"{kind}_lat{unit}"]], axis=1)
+            for kind, unit in (("true_fov", "_deg"), ("hillas_fov", ""))
+        )
+        reco = np.stack([values["reco_fov_lon_deg"], values["reco_fov_lat_deg"]], axis=1)
+        sigma = values["reco_ang_distance_uncert_deg"] / RADIUS_68
+        return (nearer_end(reco, cog, truth) - truth) / np.where(sigma > 0, sigma, np.nan)[:, None]
+
+
+def nearer_end(reco_deg: np.ndarray, cog_deg: np.ndarray, true_deg: np.ndarray) -> np.ndarray:
+    """The reconstructed source, or its mirror image at the other end of the image if that is nearer to the truth.
+
+    Places in the field of view, shape (n, 2). The other end is as far from the centre of gravity, on the other side.
+    """
+    other = 2 * cog_deg - reco_deg
+    is_nearer = offset_deg(*other.T[::-1], *true_deg.T[::-1]) < offset_deg(*reco_deg.T[::-1], *true_deg.T[::-1])
+    return np.where(is_nearer[:, None], other, reco_deg)
+
+
+DECODER = DirectionDecoder()

@@ -1,0 +1,115 @@
+"""Regression of the direction: the line on which the source lies, the end of the image, and an uncertainty."""
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+
+from pipeline import statistics
+from pipeline.errors import UserError
+from pipeline.tasks.direction.decode import LOG_VARIANCE_RANGE, displacement
+from pipeline.tasks.direction.spec import SPEC
+from pipeline.tasks.direction.targets import TARGETS, displacement_deg
+from pipeline.tasks.interfaces import Targets
+from pipeline.tasks.spec import TaskSpec
+from pipeline.tiles.reader import TileReader
+from pipeline.training.objective import Objective, weighted_mean
+
+# Residuals beyond this count linearly: in images cut off at the camera's edge the source can be anywhere.
+HUBER_DELTA_DEG = 0.3
+# Weights that bring the three parts to order 1: residuals are tenths of a degree.
+LINE_WEIGHT, END_WEIGHT, VARIANCE_WEIGHT = 10.0, 1.0, 0.1
+# Below this the source is in the centre of gravity, and no end is right.
+SMALLEST_DISPLACEMENT_DEG = 1e-3
+
+
+class DirectionObjective(Objective):
+    """Line by a Huber loss, end by a cross-entropy, variance by a Gaussian likelihood that the others do not feel.
+
+    See `pipeline.tasks.direction.decode` for the outputs. The likelihood is that of a normal distribution in two
+    dimensions about the source, for the right end.
+    """
+
+    spec: ClassVar[TaskSpec] = SPEC
+    targets: ClassVar[Targets] = TARGETS
+
+    def check(self, reader: TileReader) -> None:
+        """Besides the common checks: the direction of every tile is known relative to the pointing."""
+        super().check(reader)
+        names = [f"{kind}_{axis}" for kind in ("true_fov", "hillas_fov") for axis in ("lon", "lat")]
+        names = [f"{name}_deg" if name.startswith("true") else name for name in names]
+        unknown = ~np.isfinite(displacement_deg(reader.events(names))).all(axis=1)
+        if unknown.any():
+            raise UserError(
+                f"{unknown.sum()} of {len(unknown)} tiles of the {reader.split_name} split have no true direction "
+                "relative to the telescope's pointing; make the tiles from simulated files that say where it pointed"
+            )
+
+    def loss(self, outputs: Tensor, target: Mapping[str, Tensor]) -> Tensor:
+        """Sum of the three parts."""
+        truth = target["displacement_deg"]
+        distance = truth.norm(dim=1)
+        along = truth / distance.clamp(min=SMALLEST_DISPLACEMENT_DEG)[:, None]
+        line = distance[:, None] * torch.stack([along[:, 0].square() - along[:, 1].square(), 2 * along.prod(1)], dim=1)
+        off_line = (outputs[:, :2] - line).norm(dim=1)
+        per_tile = 2 * F.huber_loss(off_line, torch.zeros_like(off_line), reduction="none", delta=HUBER_DELTA_DEG)
+        total = LINE_WEIGHT * weighted_mean(per_tile, target["weights"])
+        logit = (outputs[:, 2:4] * along).sum(1)
+        total = total + END_WEIGHT * weighted_mean(F.softplus(-logit), target["weights"])
+        if outputs.shape[1] > 4:
+            log_variance = outputs[:, 4].clamp(*LOG_VARIANCE_RANGE)
+            square = _distance_at_the_right_end(outputs.detach(), truth).square()
+            likelihood = log_variance + 0.5 * square * torch.exp(-log_variance)
+            total = total + VARIANCE_WEIGHT * weighted_mean(likelihood, target["weights"])
+        return total
+
+    def metrics(self) -> Metric:
+        """Resolution, with and without the end, and the width of the pulls."""
+        return DirectionMetrics()
+
+
+def _distance_at_the_right_end(outputs: Tensor, truth: Tensor) -> Tensor:
+    """Distance [deg] of the predicted source from the true one, shape (N,), the end being chosen for the truth."""
+    angle = torch.atan2(outputs[:, 1], outputs[:, 0]) / 2
+    vector = outputs[:, :2].norm(dim=1, keepdim=True) * torch.stack([torch.cos(angle), torch.sin(angle)], dim=1)
+    return torch.minimum((vector - truth).norm(dim=1), (vector + truth).norm(dim=1))
+
+
+class DirectionMetrics(Metric):
+    """Four numbers per validation tile are kept: containment needs all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("parts", [], dist_reduce_fx="cat")
+
+    def update(self, outputs: Tensor, target: Mapping[str, Tensor]) -> None:
+        """Take in one batch."""
+        truth = target["displacement_deg"].cpu().numpy()
+        vector = displacement(outputs.cpu().numpy()).vector_deg
+        distance = np.linalg.norm(vector - truth, axis=1)
+        at_right_end = np.minimum(distance, np.linalg.norm(vector + truth, axis=1))
+        pull2 = np.zeros_like(distance)
+        if outputs.shape[1] > 4:
+            pull2 = at_right_end**2 / 2 / np.exp(np.clip(outputs[:, 4].cpu().numpy(), *LOG_VARIANCE_RANGE))
+        is_right = (vector * truth).sum(axis=1) > 0
+        columns = (distance, at_right_end, is_right, pull2, target["weights"].cpu().numpy())
+        self.parts.append(torch.from_numpy(np.stack(columns, axis=1).astype(np.float32)).to(outputs.device))
+
+    def compute(self) -> dict[str, float]:
+        """`angular_resolution_deg`, `axis_resolution_deg` (with the right end), `sign_accuracy`, `pull_rms`."""
+        parts = self.parts if isinstance(self.parts, Tensor) else torch.cat(self.parts)
+        distance, at_right_end, is_right, pull2, weights = parts.cpu().numpy().astype(np.float64).T
+        return {
+            "angular_resolution_deg": float(statistics.containment(distance, weights)),
+            "axis_resolution_deg": float(statistics.containment(at_right_end, weights)),
+            "sign_accuracy": float(statistics.mean(is_right, weights)),
+            "pull_rms": math.sqrt(statistics.mean(pull2, weights)),
+        }
+
+
+OBJECTIVE = DirectionObjective

@@ -1,0 +1,88 @@
+"""Direction of the primary gamma ray: what is predicted, from what, and how it is called."""
+
+from pydantic import Field
+
+from pipeline.tasks.spec import Column, DL2Place, HeadOptions, MetricText, Monitor, TaskSpec
+
+
+class DirectionOptions(HeadOptions):
+    """Options of a head for the direction."""
+
+    uncertainty: bool = Field(True, description="Whether the uncertainty of each direction is also predicted.")
+
+    def outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Without an uncertainty, axis and head alone."""
+        return names if self.uncertainty else names[:4]
+
+
+SPEC = TaskSpec(
+    name="direction",
+    wing="camera",
+    title="Direction of gamma rays",
+    input="image",
+    outputs=("axis_cos", "axis_sin", "head_lon", "head_lat", "log_variance"),
+    transform="The network gives the vector d [deg] from the image's centre of gravity to the source in two parts: the "
+    "line on which it lies as |d| (cos 2a, sin 2a), a the angle of d from fov_lon to fov_lat; and a vector whose "
+    "projection on that line is the logit of the end that the source is at. With them, the logarithm of the variance "
+    "[deg2] along each axis.",
+    quantity="|d| cos 2a, d from the centre of gravity to the source",
+    columns=(
+        Column("reco_fov_lon_deg", "deg", "source in the field of view, along azimuth"),
+        Column("reco_fov_lat_deg", "deg", "source in the field of view, along altitude"),
+        Column(
+            "reco_alt_deg",
+            "deg",
+            "altitude of the source; NaN where the pointing is unknown",
+            dl2=DL2Place("geometry", "alt", average="direction"),
+        ),
+        Column("reco_az_deg", "deg", "azimuth of the source", dl2=DL2Place("geometry", "az")),
+        Column(
+            "reco_alt_uncert_deg",
+            "deg",
+            "uncertainty along altitude (1 sigma, at the right end of the image); NaN where the model gives none",
+            dl2=DL2Place("geometry", "alt_uncert"),
+        ),
+        Column(
+            "reco_az_uncert_deg", "deg", "uncertainty of the azimuth (1 sigma)", dl2=DL2Place("geometry", "az_uncert")
+        ),
+        Column(
+            "reco_ang_distance_uncert_deg",
+            "deg",
+            "radius about the direction that holds the source with 68 %, at the right end of the image",
+            dl2=DL2Place("geometry", "ang_distance_uncert"),
+        ),
+        Column(
+            "reco_disp_deg",
+            "deg",
+            "distance of the source from the centre of gravity, along the image's long axis as psi has it",
+            dl2=DL2Place("disp", "parameter"),
+        ),
+        Column(
+            "reco_sign_score",
+            "",
+            "how certain the end of the image is: 0 is guessing, 1 certain",
+            dl2=DL2Place("disp", "sign_score"),
+        ),
+    ),
+    monitor=Monitor("angular_resolution_deg", "lower"),
+    headline=("angular_resolution_deg", "sign_accuracy"),
+    metrics={
+        "angular_resolution_deg": MetricText(
+            "angular resolution [deg]", "68 % of the gammas are reconstructed within this angle of the true direction"
+        ),
+        "sign_accuracy": MetricText(
+            "right end of the image",
+            "share of the gammas whose direction is put to the right side of the image's centre of gravity",
+            percent=True,
+        ),
+        "axis_resolution_deg": MetricText(
+            "resolution with the right end [deg]",
+            "68 % of the gammas are within this angle, if the end of the image was known",
+        ),
+    },
+    where={"true_primary_id": 0},
+    needs=("true_fov_lon_deg", "true_fov_lat_deg", "true_primary_id"),
+    targets=("direction",),
+    options=DirectionOptions,
+    order=25,
+)

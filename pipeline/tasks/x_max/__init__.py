@@ -1,0 +1,1 @@
+"""Depth of the shower's maximum."""

@@ -1,0 +1,59 @@
+"""Measure, on the validation split, how wide the pulls of a trained network's uncertainties are (torch)."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from pipeline.bundle.calibration import Calibration
+from pipeline.inputs import Input
+from pipeline.tasks import get_decoder
+from pipeline.tiles.reader import TileReader
+from pipeline.training.data import as_tensors, rebatch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipeline.training.heads import Heads
+
+_BATCH_TILES = 256
+#: Image size: all images have it, and the uncertainty of nearly every quantity depends on it.
+COLUMN = "hillas_intensity"
+
+
+@torch.no_grad()
+def calibrations(
+    network: "nn.Module", heads: "Heads", prepared: Input, validation: TileReader, device: str
+) -> dict[str, Calibration]:
+    """Task -> calibration, for the heads that state an uncertainty and have enough validation images.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Trained; afterwards on the processor, in evaluation mode.
+    heads : Heads
+    prepared : Input
+        From tiles to the network's arrays.
+    validation : TileReader
+    device : str
+        Where the network is evaluated.
+    """
+    stating = [head for head in heads.heads if get_decoder(head.task).uncertainties]
+    if not stating or COLUMN not in validation.columns:
+        return {}
+    network.to(device).eval()
+    pulls: dict[str, list[np.ndarray]] = {head.task: [] for head in stating}
+    sizes: dict[str, list[np.ndarray]] = {head.task: [] for head in stating}
+    for batch in rebatch(validation.sequential(), _BATCH_TILES):
+        arrays = [tensor.to(device) for tensor in as_tensors(prepared.arrays(batch)).values()]
+        outputs = network(*arrays).float().cpu()
+        for head in stating:
+            target = as_tensors(head.arrays(batch))
+            rows = target["rows"].numpy() if head.selects else np.arange(len(batch))
+            own, tiles = head.of(outputs, target).numpy(), batch.select(rows)
+            decoder = get_decoder(head.task)
+            pulls[head.task].append(decoder.pulls(decoder.decode(own, tiles), tiles.events))
+            sizes[head.task].append(tiles.events[COLUMN])
+    network.to("cpu")
+    fitted = {task: Calibration.fit(np.concatenate(pulls[task]), COLUMN, np.concatenate(sizes[task])) for task in pulls}
+    return {task: calibration for task, calibration in fitted.items() if calibration is not None}
