@@ -200,11 +200,13 @@ def _of_file(
 def _of_arrays(
     model: "predictions.CameraModel", image: Any, peak_time: Any, described: Any, tel_id: int | None
 ) -> "ImageChunk":
+    from pipeline.camera.array_events import image_chunk
+
     camera = _camera(described, tel_id)
     if not model.predictor.serves(camera.identity):
         served = ", ".join(f"{known.name} ({known.identity})" for known in model.predictor.card.cameras)
         raise UserError(f"{model.name} does not serve the camera {camera.name} ({camera.identity}); it serves {served}")
-    chunk = _chunk(camera, 0 if tel_id is None else tel_id, image, peak_time)
+    chunk = image_chunk(camera, 0 if tel_id is None else tel_id, image, peak_time)
     chunk.event_id[:] = np.arange(len(chunk))
     return chunk
 
@@ -213,17 +215,14 @@ def _of_event(
     event: "ArrayEventContainer", subarray: "SubarrayDescription | None", event_id: int | None, tel_id: int | None
 ) -> "Iterator[ImageChunk]":
     """The images of an event, telescope by telescope."""
-    from pipeline.camera.event_types import UNKNOWN, combined_types, reasons_of_types
-    from pipeline.config import CameraIngestConfig
+    from pipeline.camera.array_events import camera_of_telescope, images_of_event, telescopes_with_images
 
     if subarray is None:
         raise UserError("an event needs its subarray: predict(event, subarray=source.subarray)")
     own = int(event.index.event_id)
     if event_id not in (None, own):
         raise UserError(f"the event has event_id {own}, not {event_id}; leave event_id out")
-    with_image = [
-        number for number, dl1 in event.dl1.tel.items() if dl1.image is not None and dl1.peak_time is not None
-    ]
+    with_image = telescopes_with_images(event)
     if not with_image:
         raise UserError(
             f"event {own} has no DL1 images; calibrate it first: ctapipe.calib.CameraCalibrator(subarray)(event)"
@@ -231,56 +230,21 @@ def _of_event(
     if tel_id is not None and tel_id not in with_image:
         seen_by = ", ".join(map(str, with_image))
         raise UserError(f"event {own} has no image of telescope {tel_id}; it has those of {seen_by}")
-    for number in with_image if tel_id is None else [tel_id]:
-        dl1 = event.dl1.tel[number]
-        chunk = _chunk(_camera(subarray.tel[number], None), int(number), dl1.image, dl1.peak_time)
-        chunk.obs_id[:], chunk.event_id[:], chunk.is_valid[:] = event.index.obs_id, own, dl1.is_valid
-        own_type = event.trigger.tel[number].event_type.value if number in event.trigger.tel else UNKNOWN
-        chunk.event_type[:] = combined_types(event.trigger.event_type.value, own_type)
-        chunk.left_out[:] = reasons_of_types(chunk.event_type, CameraIngestConfig().event_types)
-        yield chunk
-
-
-def _chunk(camera: "Camera", tel_id: int, image: Any, peak_time: Any) -> "ImageChunk":
-    """Images of one telescope, valid, their ids 0."""
-    from pipeline.camera.dl1 import ImageChunk
-
-    image, peak_time = (np.atleast_2d(_floats(name, v)) for name, v in (("image", image), ("peak_time", peak_time)))
-    if image.shape != peak_time.shape or image.ndim != 2 or image.shape[1] != camera.n_pixels:
-        raise UserError(
-            f"image {image.shape} and peak_time {peak_time.shape} must both be (n, {camera.n_pixels}), "
-            f"for {camera.name} has {camera.n_pixels} pixels"
-        )
-    n = len(image)
-    return ImageChunk(
-        camera=camera,
-        tel_id=tel_id,
-        obs_id=np.zeros(n, np.int64),
-        event_id=np.zeros(n, np.int64),
-        shower_id=np.zeros(n, np.int64),
-        time_s=np.full(n, np.nan),
-        image=image,
-        peak_time=peak_time,
-        is_valid=np.ones(n, bool),
-    )
-
-
-def _floats(name: str, values: Any) -> np.ndarray:
-    try:
-        return np.asarray(values, np.float32)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{name} is not an array of numbers: {error}") from error
+    chosen = with_image if tel_id is None else [tel_id]
+    cameras = {number: camera_of_telescope(subarray.tel[number]) for number in chosen}
+    return images_of_event(event, subarray, cameras, chosen)
 
 
 # ---- cameras ---------------------------------------------------------------------------------------------------------
 def _camera(described: Any, tel_id: int | None) -> "Camera":
     """The camera of a description of any accepted kind."""
+    from pipeline.camera.array_events import camera_of_telescope
     from pipeline.camera.geometry import Camera
 
     if is_a(described, "ctapipe.instrument", "SubarrayDescription"):
         described = _telescope_of(described, tel_id)
     if is_a(described, "ctapipe.instrument", "TelescopeDescription"):
-        return _of_telescope(described)
+        return camera_of_telescope(described)
     if is_a(described, "ctapipe.instrument", "CameraGeometry"):
         return _of_geometry(described)
     if isinstance(described, Camera):
@@ -303,14 +267,7 @@ def _telescope_of(subarray: "SubarrayDescription", tel_id: int | None) -> "Teles
     return telescopes[tel_id]
 
 
-# Neighbours and the mapping to a tile belong to the camera object: one that is used for many events is kept.
-@lru_cache(maxsize=32)
-def _of_telescope(telescope: "TelescopeDescription") -> "Camera":
-    from pipeline.camera.simtel import camera_of
-
-    return camera_of(telescope)
-
-
+# As for the cameras of `array_events`: what is made once for a camera is kept for the next images.
 @lru_cache(maxsize=32)
 def _of_geometry(geometry: "CameraGeometry") -> "Camera":
     from pipeline.camera.geometry import Camera

@@ -118,6 +118,11 @@ def test_glossary(name, meaning):
         ({"TELESCOP": "HST", "INSTRUME": "ACS"}, 4096, DQ.COSMIC_RAY),
         ({"TELESCOP": "HST", "INSTRUME": "WFC3", "DETECTOR": "UVIS"}, 2048, DQ.SATURATED),
         ({"TELESCOP": "HST", "INSTRUME": "WFC3", "DETECTOR": "IR"}, 2048, 0),  # a bright star in the zero read
+        ({"TELESCOP": "HST", "INSTRUME": "WFPC2"}, 8, DQ.SATURATED),
+        ({"TELESCOP": "HST", "INSTRUME": "WFPC2"}, 1024, 0),  # a warm pixel that was repaired
+        ({"TELESCOP": "EUCLID", "INSTRUME": "VIS"}, 1 << 18, 0),  # the light of a star
+        ({"TELESCOP": "EUCLID", "INSTRUME": "VIS"}, 1 << 24, 0),  # an object
+        ({"TELESCOP": "EUCLID", "INSTRUME": "VIS"}, 16 | 8, DQ.COSMIC_RAY | DQ.SATURATED),
         ({"TELESCOP": "Gemini-South", "INSTRUME": "GMOS-S"}, 8, DQ.COSMIC_RAY),
         ({"INSTRUME": "DECam", "PLVER": "V4.8.2a"}, 5, DQ.COSMIC_RAY),  # a code
         ({"INSTRUME": "DECam", "PLVER": "V4.8.2a"}, 7, 0),

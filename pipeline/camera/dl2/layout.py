@@ -112,18 +112,24 @@ def telescope_rows(
     event_id: np.ndarray,
     values: Mapping[str, np.ndarray],
 ) -> np.ndarray:
-    """Rows (n,) of one telescope's table; all values are NaN where the deciding one is not finite."""
+    """Rows (n,) of one telescope's table; all values are NaN where the deciding one is not finite.
+
+    Groups that telescopes alone have (disp) do not say what is valid, as in ctapipe: a reader that joins the tables of
+    a prefix would find these columns twice.
+    """
     prefix = f"{output.prefix}_tel"
     dtype = [(name, types[name]) for name in _KEY_COLUMNS]
     dtype += [(f"{prefix}_{quantity.name}", "f4") for quantity in output.quantities]
-    dtype += [(f"{prefix}_is_valid", "?"), (f"{prefix}_goodness_of_fit", "f4")]
+    if output.is_averaged:
+        dtype += [(f"{prefix}_is_valid", "?"), (f"{prefix}_goodness_of_fit", "f4")]
     rows = np.zeros(len(event_id), dtype)
     rows["obs_id"], rows["event_id"], rows["tel_id"] = obs_id, event_id, tel_id
     valid = np.isfinite(values[output.value.name])
     for column, quantity in zip(output.columns, output.quantities, strict=True):
         rows[f"{prefix}_{quantity.name}"] = np.where(valid, values[column.name], np.nan)
-    rows[f"{prefix}_is_valid"] = valid
-    rows[f"{prefix}_goodness_of_fit"] = np.nan
+    if output.is_averaged:
+        rows[f"{prefix}_is_valid"] = valid
+        rows[f"{prefix}_goodness_of_fit"] = np.nan
     return rows
 
 
@@ -143,7 +149,8 @@ def subarray_dtype(output: Output, types: KeyTypes, n_telescopes: int) -> list[t
 def telescope_attributes(output: Output) -> list[dict[str, str]]:
     """What describes each column of `telescope_rows`, in their order."""
     keys = [{"NAME": name, "DESC": text} for name, text in _KEY_COLUMNS.items()]
-    return keys + [_attributes(q, f"{output.prefix}_tel") for q in (*output.quantities, _IS_VALID, _GOODNESS)]
+    columns = (*output.quantities, *((_IS_VALID, _GOODNESS) if output.is_averaged else ()))
+    return keys + [_attributes(quantity, f"{output.prefix}_tel") for quantity in columns]
 
 
 def subarray_attributes(output: Output) -> list[dict[str, str]]:

@@ -104,6 +104,24 @@ _TABLES = (
         HOTPIX=(4, DQ.HOT), LARGEBLEM=(5, NOT_BAD), OVERSCAN=(7, DQ.MISSING), SATPIXEL=(8, DQ.SATURATED),
         CALIBDEFECT=(9, DQ.BAD), SMALLBLEM=(10, NOT_BAD), DATAREJECT=(13, DQ.COSMIC_RAY),
     ),
+    # HST WFPC2 [WFPC2 Data Handbook, table 3.4].
+    _bits(
+        "hst_wfpc2",
+        SOFTERR=(0, DQ.BAD), CALIBDEFECT=(1, DQ.BAD), STATICDEFECT=(2, DQ.BAD), ATODSAT=(3, DQ.SATURATED),
+        DATALOST=(4, DQ.MISSING), DATABAD=(5, DQ.BAD), TRAP=(7, DQ.BAD), QUESTIONABLE=(8, NOT_BAD),
+        WARMPIX=(9, NOT_BAD), REPAIRED=(10, NOT_BAD), CHIPMASKED=(11, DQ.MISSING),
+    ),
+    # Euclid VIS [Euclid DPDD 1.1, "Vis Flag Map Product"]: INVALID marks arbitrary values, and holds OVRCOL; a region of
+    # many cosmic rays (CR_REGION) has those of its pixels in COSMIC.
+    _bits(
+        "euclid_vis",
+        INVALID=(0, DQ.BAD), HOT=(1, DQ.HOT), COLD=(2, DQ.BAD), SAT=(3, DQ.SATURATED), COSMIC=(4, DQ.COSMIC_RAY),
+        GHOST=(5, DQ.GHOST), QUADEDGE=(6, NOT_BAD), BAD_COLUMN=(7, DQ.BAD), BAD_CLUSTER=(8, DQ.BAD),
+        CR_REGION=(9, NOT_BAD), OVRCOL=(12, DQ.BAD), EXTOBJ=(13, NOT_BAD), SCATLIGHT=(14, NOT_BAD),
+        CHARINJ=(15, DQ.BAD), SATXTALKGHOST=(17, DQ.GHOST), STARSIGNAL=(18, NOT_BAD), SATURATEDSTAR=(19, NOT_BAD),
+        CTICORRECTION=(20, NOT_BAD), ADCMAX=(21, DQ.SATURATED), NO_DATA=(22, DQ.MISSING), STITCHBLOCK=(23, NOT_BAD),
+        OBJECTS=(24, NOT_BAD),
+    ),
     # Gemini [DRAGONS, geminidr/gemini/lookups/DQ_definitions.py].
     _bits(
         "gemini",
@@ -290,6 +308,8 @@ def recognised(headers: Sequence["fits.Header"]) -> MaskTable | None:
     if telescope == "HST":
         name = f"hst_{instrument}" + (f"_{detector}" if instrument == "WFC3" else "")
         return TABLES.get(name.lower())
+    if telescope == "EUCLID":
+        return TABLES.get(f"euclid_{instrument}".lower())
     if telescope.startswith("GEMINI"):
         return TABLES["gemini"]
     if "ZTF" in instrument or "ZWICKY" in origin:

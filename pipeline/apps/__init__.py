@@ -1,0 +1,1 @@
+"""What stands above stages, for people and other programs: the plug-in for ctapipe."""
