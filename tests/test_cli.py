@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from pipeline.files import atomic_output
 from pipeline.logs import get_logger
 
 COMMANDS = [
-    ["simulate", "showers"], ["simulate", "sky"], ["ingest"], ["tiles"], ["manifest"], ["train"], ["evaluate"],
+    ["simulate", "showers"], ["simulate", "sky"], ["ingest"], ["tiles"], ["manifest"], ["train"], ["evaluate"], ["irf"],
     ["predict"], ["explain"], ["report"], ["compare"], ["validate", "showers"], ["models", "list"],
     ["models", "describe"], ["bundles", "list"], ["bundles", "show"], ["info"],
 ]  # fmt: skip
@@ -95,8 +96,8 @@ def test_the_example_in_the_help_is_accepted(path, command):
     ("option", "commands"),
     [
         ("device", ["evaluate", "train"]),
-        ("threads", ["evaluate", "explain", "predict", "train"]),
-        ("jobs", ["ingest", "predict", "simulate showers", "validate showers"]),
+        ("threads", ["evaluate", "explain", "irf", "predict", "train"]),
+        ("jobs", ["ingest", "irf", "predict", "simulate showers", "validate showers"]),
     ],
 )
 def test_options_are_only_where_they_have_an_effect(option, commands):
@@ -283,6 +284,8 @@ def test_model_card(folder, capsys, monkeypatch):
         (["ingest", "a", "b", "--out", "o", "--keep-going", "--jobs", "2"], "ingest.ingest", {"jobs": 2}),
         (["train", "a", "b", "--network", "energy", "--out", "o", "--resume"], "train.train", {"resume": True}),
         (["evaluate", "a", "b", "--bundle", "energy", "--out", "o"], "evaluate.evaluate", {}),
+        (["irf", "a", "b", "--out", "o", "--jobs", "2"], "irf.irf", {"bundles": None, "jobs": 2}),
+        (["irf", "--out", "o", "--bundles", "here"], "irf_runs.irf_from_runs", {"bundles": Path("here"), "jobs": 1}),
         (
             ["explain", "a", "--bundle", "energy", "--event", "7", "--show", "features"],
             "explain.explain",

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from functools import cache
 from typing import get_args
 
@@ -31,6 +32,7 @@ ENTRIES = {
     "showers.classes": {"particle": "gamma"},
     "showers.camera.stars": {"fov_lon_deg": 0.5, "fov_lat_deg": 0.0, "magnitude": 3.0},
     "sky.defects": {"name": "hot_pixels", "bit": "hot"},
+    "irf.classes": {"particle": "gamma"},
     "zoo.entries": {"name": "lenet5"},
 }
 
@@ -118,10 +120,10 @@ def test_networks_in_default_yaml_are_whole(name):
 
 def test_entries_in_comments_are_examples_that_work():
     text = re.sub(r"^( *)# (- |  )", r"\1\2", default_yaml(), flags=re.MULTILINE)
-    for place in ENTRIES:
-        name = place.rpartition(".")[2]
+    times = Counter(place.rpartition(".")[2] for place in ENTRIES)
+    for name, expected in times.items():
         text, n_replaced = re.subn(rf"^( *{name}:) \[\]", r"\1", text, flags=re.MULTILINE)
-        assert n_replaced == 1
+        assert n_replaced == expected
     content = yaml.safe_load(text)
     config = parse_config(content)
     for place in ENTRIES:
@@ -334,6 +336,47 @@ def test_runs_are_numbered_through_the_classes():
     for run in (0, 6):
         with pytest.raises(UserError, match=f"unknown shower run {run}; the configuration defines runs 1 to 5"):
             showers.class_of_run(run)
+
+
+GAMMAS = {"particle": "gamma", "runs": 2, "energy_min_tev": 0.05, "energy_max_tev": 10.0, "viewcone_deg": 2.5}
+PROTONS = GAMMAS | {"particle": "proton", "runs": 3, "viewcone_deg": 4.0}
+
+
+def test_runs_of_responses_have_numbers_of_their_own():
+    cfg = parse_config({"showers": {"zenith_deg": 40, "classes": [GAMMAS]}, "irf": {"classes": [GAMMAS, PROTONS]}})
+    assert list(cfg.irf.runs) == [10_001, 10_002, 10_003, 10_004, 10_005]
+    assert cfg.showers_of_run(2) is cfg.showers
+    showers = cfg.showers_of_run(10_003)
+    assert (showers.zenith_deg, showers.class_of_run(10_003).particle) == (40, "proton")
+    for run in (10_000, 10_006):
+        with pytest.raises(UserError, match=f"unknown shower run {run}; the configuration defines runs"):
+            cfg.showers_of_run(run).class_of_run(run)
+    with pytest.raises(
+        UserError, match=r"showers\.classes has 10001 runs; runs from 10001 on are those of the section irf"
+    ):
+        parse_config({"showers": {"classes": [GAMMAS | {"runs": 10_001}]}})
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"classes": [PROTONS]}, "classes has no gammas; add a class with particle: gamma"),
+        ({"classes": [GAMMAS, GAMMAS]}, r"several entries of gammas \(diffuse\); give one, with more runs"),
+        ({"classes": [GAMMAS | {"particle": "muon"}]}, "particle 'muon'; accepted: gamma, proton, electron"),
+        ({"classes": [GAMMAS, PROTONS | {"viewcone_deg": 0}]}, "protons come from all directions"),
+        ({"classes": [GAMMAS | {"offset_deg": 1.0}]}, "offset_deg is for the gammas of a point source"),
+        ({"classes": [GAMMAS | {"start_height_m": 1000}]}, "start_height_m is for muon rings"),
+        ({"classes": [GAMMAS], "energy_min_tev": 0.01}, r"0\.01 is outside the gammas' spectrum, 0\.05 to 10 TeV"),
+        (
+            {"classes": [GAMMAS, PROTONS | {"viewcone_deg": 2.0}]},
+            r"viewcone_deg 2, and the offset bins end at 2\.5 deg",
+        ),
+        ({"energy_min_tev": 3, "energy_max_tev": 1}, r"energy_min_tev 3\.0 is not below energy_max_tev 1\.0"),
+    ],
+)
+def test_showers_that_cannot_become_responses(section, message):
+    with pytest.raises(UserError, match=message):
+        parse_config({"irf": section})
 
 
 def test_unknown_task_lists_the_accepted_ones():

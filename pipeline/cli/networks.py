@@ -118,6 +118,47 @@ def predict(
 
 @command(
     app,
+    "irf",
+    example="lightpool irf --config configs/lst_stereo.yaml --out results/lst_stereo/irf --jobs 2",
+    config="required",
+    settings=("threads",),
+)
+def irf(
+    cfg: "Config",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for responses, cuts, sensitivity and figures.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE]...",
+            show_default=False,
+            help="DL2 files of the runs of section irf; without, the runs are simulated and predicted first.",
+        ),
+    ] = None,
+    bundles: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of the bundles of the experiment's networks; default: results/NAME/bundles."
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Runs processed in parallel.")] = 1,
+    force: Force = False,
+) -> None:
+    """Make instrument response functions.
+
+    Optimises cuts and computes responses in the GADF format with ctapipe's tools, from simulated runs of their own.
+    """
+    if files:
+        from pipeline.stages.irf import irf as stage
+
+        stage(cfg, out, files, bundles=bundles, jobs=jobs, force=force)
+    else:
+        from pipeline.stages.irf_runs import irf_from_runs
+
+        irf_from_runs(cfg, out, bundles=bundles, jobs=jobs, force=force)
+
+
+@command(
+    app,
     "explain",
     example="lightpool explain run.dl1.h5 --bundle bundles/mono --event 12 --out event_12.png",
     config="optional",

@@ -9,10 +9,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.config.base import FOLDER_NAME, Section
 from pipeline.config.ingest import CameraIngestConfig, IngestConfig, InputsConfig, SkyIngestConfig
+from pipeline.config.irf import HILLAS_RECONSTRUCTOR, IrfConfig, IrfShowers, offset_range_deg
 from pipeline.config.merge import first_problem, merge
 from pipeline.config.networks import (
     DEFAULT_NETWORKS,
@@ -39,12 +40,46 @@ from pipeline.errors import UserError
 from pipeline.provenance import sha256_json
 
 __all__ = [
-    "DEFAULT_NETWORKS", "HILLAS_SCALARS", "AugmentationConfig", "CameraConditions", "CameraIngestConfig",
-    "CameraTilesConfig", "CleaningConfig", "Config", "CutsConfig", "EvaluateConfig", "IngestConfig", "InputsConfig",
-    "ModelConfig", "NetworkConfig", "PredictConfig", "ReportConfig", "Section", "ShowerClass", "ShowersConfig",
-    "SkyDefect", "SkyIngestConfig", "SkySimulationConfig", "SkyTilesConfig", "SplitsConfig", "Star", "TelescopePlace",
-    "TilesConfig", "WeightingConfig", "ZooConfig", "ZooEntry", "digest_of", "load_config", "parse_config",
-    "sections_of", "zoo_config", "zoo_settings",
+    "DEFAULT_NETWORKS",
+    "HILLAS_RECONSTRUCTOR",
+    "HILLAS_SCALARS",
+    "AugmentationConfig",
+    "CameraConditions",
+    "CameraIngestConfig",
+    "CameraTilesConfig",
+    "CleaningConfig",
+    "Config",
+    "CutsConfig",
+    "EvaluateConfig",
+    "IngestConfig",
+    "InputsConfig",
+    "IrfConfig",
+    "IrfShowers",
+    "ModelConfig",
+    "NetworkConfig",
+    "PredictConfig",
+    "ReportConfig",
+    "Section",
+    "ShowerClass",
+    "ShowersConfig",
+    "SkyDefect",
+    "SkyIngestConfig",
+    "SkySimulationConfig",
+    "SkyTilesConfig",
+    "SplitsConfig",
+    "Star",
+    "TelescopePlace",
+    "TilesConfig",
+    "WeightingConfig",
+    "ZooConfig",
+    "ZooEntry",
+    "digest_of",
+    "load_config",
+    "offset_range_deg",
+    "parse_config",
+    "sections_of",
+    "zoo_config",
+    "zoo_settings",
 ]  # fmt: skip
 
 
@@ -92,6 +127,7 @@ class Config(Section):
     )
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="How trained networks are tested.")
     predict: PredictConfig = Field(PredictConfig(), description="How trained networks are applied to whole files.")
+    irf: IrfConfig = Field(IrfConfig(), description="Instrument response functions, by ctapipe's tools.")
     zoo: ZooConfig = Field(
         ZooConfig(),
         description="A comparison of networks, all trained on the same camera tiles for the same number of epochs.",
@@ -107,6 +143,23 @@ class Config(Section):
                     f"a network cannot be called {name!r}; accepted: letters, digits, _ and, not at the start, - and ."
                 )
         return value
+
+    @model_validator(mode="after")
+    def _run_numbers_differ(self) -> "Config":
+        if self.showers.n_runs >= IrfShowers.first_run:
+            raise ValueError(
+                f"showers.classes has {self.showers.n_runs} runs; runs from {IrfShowers.first_run} on are those of the "
+                "section irf: use fewer runs of more showers"
+            )
+        return self
+
+    def showers_of_run(self, run: int) -> ShowersConfig:
+        """The section that run number `run` is simulated by: `showers`, or from 10001 on that of the classes of `irf`.
+
+        The numbers of the two never meet, so that all randomness, which is drawn from (seed, run), differs.
+        """
+        of_responses = run >= IrfShowers.first_run and self.irf.classes
+        return self.irf.showers(self.showers) if of_responses else self.showers
 
     def network(self, name: str) -> NetworkConfig:
         """The network called `name`.

@@ -1,6 +1,6 @@
 """Section `showers`: which air showers are simulated, and which telescopes see them."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -78,6 +78,8 @@ class CameraConditions(Section):
 class ShowersConfig(Section):
     """`lightpool simulate showers`: runs are numbered from 1, through all `classes` in their order."""
 
+    first_run: ClassVar[int] = 1
+
     telescope: str = Field(
         "LST",
         description="Type of the single telescope, if no array is given: a name in pipeline/camera/telescopes.",
@@ -135,16 +137,17 @@ class ShowersConfig(Section):
         return sum(entry.runs for entry in self.classes)
 
     def class_of_run(self, run: int) -> ShowerClass:
-        """The class of run number `run` (1-based).
+        """The class of run number `run`, counted from `first_run`.
 
         Raises
         ------
         UserError
             If the run does not exist.
         """
-        left = run
+        left = run - self.first_run
         for entry in self.classes:
-            if 1 <= left <= entry.runs:
+            if 0 <= left < entry.runs:
                 return entry
             left -= entry.runs
-        raise UserError(f"unknown shower run {run}; the configuration defines runs 1 to {self.n_runs}")
+        last = self.first_run + self.n_runs - 1
+        raise UserError(f"unknown shower run {run}; the configuration defines runs {self.first_run} to {last}")

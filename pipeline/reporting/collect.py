@@ -1,7 +1,7 @@
 """Read the products in the folder of a run. A missing or damaged part is reported, never fatal.
 
 Layout: config.yaml, status/ingest_WING.json, tiles/WING.manifest.json, bundles/NETWORK/, evaluation/NETWORK/TASK/,
-predictions/WING/NAME/, validation/showers/, benchmarks/.
+predictions/WING/NAME/, irf/, validation/showers/, benchmarks/.
 """
 
 import csv
@@ -19,7 +19,7 @@ from pipeline.logs import get_logger
 from pipeline.tasks import specs_of, task_names
 
 LOG = get_logger(__name__)
-PARTS = ("config.yaml", "status", "tiles", "bundles", "evaluation", "predictions", "validation", "benchmarks")
+PARTS = ("config.yaml", "status", "tiles", "bundles", "evaluation", "predictions", "irf", "validation", "benchmarks")
 FIRST_EVENTS = 12
 _MAX_README = 100_000
 
@@ -111,6 +111,7 @@ class Run:
     networks: list[NetworkResult] = field(default_factory=list)
     predicted: list[PredictedFile] = field(default_factory=list)
     camera_predictions: list[CameraPredictions] = field(default_factory=list)
+    irf: dict[str, Any] | None = None  # content of irf/irf.json
     shower_validation: dict[str, Any] | None = None  # content of validation/showers/validation.json
     times: list[RuleTime] = field(default_factory=list)
     sidecars: list[dict[str, Any]] = field(default_factory=list)
@@ -164,6 +165,8 @@ def collect(folder: str | Path) -> Run:
     _collect_predictions(run)
     validation = folder / "validation" / "showers" / "validation.json"
     run.shower_validation = _read_json(run, validation) if validation.is_file() else None
+    responses = folder / "irf" / "irf.json"
+    run.irf = _read_json(run, responses) if responses.is_file() else None
     run.times = _times(run)
     for path in sorted(folder.rglob("*.provenance.json")):
         content = _read_json(run, path)

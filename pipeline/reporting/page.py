@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.camera.showers.validation.rows import table as validation_table
-from pipeline.reporting import words
+from pipeline.reporting import responses, words
 from pipeline.reporting.collect import HeadResult, NetworkResult, Run
 from pipeline.reporting.pictures import Picture, picture, restored_frames
 from pipeline.reporting.pieces import Pieces
@@ -68,6 +68,7 @@ def _content(run: Run) -> dict[str, Any]:
         "sky_files": [f.name for f in run.predicted if f.ok and f.wing == "sky"],
         "prediction_failures": [(f.name, f.reason) for f in run.predicted if not f.ok],
         "prediction_figures": pieces.one("the restored frames", lambda: restored_frames(run), []),
+        "irf": pieces.one("the instrument response functions", lambda: responses.section(run), None),
         "validation": pieces.one("the validation of the showers", lambda: _shower_validation(run), None),
         "times": pieces.each(run.times, rule_time, lambda entry: f"the time of {entry.rule}"),
         "provenance": pieces.one("the provenance", lambda: products_by_stage(run.sidecars), []),

@@ -13,6 +13,8 @@ log = get_logger(__name__)
 
 #: Sections of the configuration that decide a run: DL1 holds image masks and parameters, so the cleaning is one.
 READS = ("showers", "tiles.camera.cleaning", "seed")
+#: The same for a run of the section `irf`.
+READS_IRF = (*READS, "irf.classes")
 
 
 def simulate_showers(
@@ -23,9 +25,11 @@ def simulate_showers(
     Parameters
     ----------
     cfg : Config
-        Section `showers` defines primaries and telescopes; `tiles.camera.cleaning` the image masks and parameters.
+        Section `showers` (for the runs of responses also `irf.classes`) defines primaries and telescopes;
+        `tiles.camera.cleaning` the image masks and parameters.
     run : int
-        1-based; runs count through the classes of the configuration in their order.
+        Runs count through the classes of a section in their order: from 1 those of `showers`, from 10001 those of
+        `irf`.
     out : path
         DL1 file, data model v7.1.0.
     seed : int, optional
@@ -47,6 +51,7 @@ def simulate_showers(
         was killed.
     """
     out = check_free(out, force=force)
+    cfg = cfg.model_copy(update={"showers": cfg.showers_of_run(run)} | ({} if seed is None else {"seed": seed}))
     shower_class = cfg.showers.class_of_run(run)
     # Numba and PyTables are imported, and the configuration is known to be good, only from here on.
     from pipeline.camera.dl1 import DL1Writer
@@ -54,7 +59,6 @@ def simulate_showers(
     from pipeline.camera.showers.generate import run_showers, simulation_run
     from pipeline.camera.showers.primaries import pointing
 
-    cfg = cfg if seed is None else cfg.model_copy(update={"seed": seed})
     alt_rad, az_rad = pointing(cfg.showers)
     array = subarray(cfg.showers)
     stamped = _stamped(cfg, run)

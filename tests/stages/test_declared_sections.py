@@ -28,7 +28,8 @@ class Recorder:
         if key not in type(self._section).model_fields:
             if callable(value):  # a method of the section: it reads through this recorder, too
                 return lambda *args, **kwargs: getattr(type(self._section), key)(self, *args, **kwargs)
-            return type(self._section).__dict__[key].fget(self)
+            attribute = type(self._section).__dict__[key]
+            return attribute.fget(self) if isinstance(attribute, property) else value
         return self._of(value, f"{self._prefix}{key}")
 
     def _of(self, value, name):

@@ -54,8 +54,9 @@ def camera_bundle(
     name: str | None = None,
     size_min_pe: float = 50.0,
     image_weights: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    bias: float = 0.0,
 ) -> Path:
-    """A model whose first output is log10(size) - 2, whose second is a constant -3, and whose others are 0.
+    """A model whose first output is log10(size) - 2 + `bias`, whose second is a constant -3, and whose others are 0.
 
     `image_weights` times the means of the prepared channels (charge, time, mask) are added to the first.
     """
@@ -64,8 +65,9 @@ def camera_bundle(
     n_outputs = len(head.outputs)
     weights = np.zeros((4, n_outputs), np.float32)
     weights[:, 0] = *image_weights, 1.0
-    bias = np.zeros(n_outputs, np.float32)
-    bias[1:2] = -3.0
+    biases = np.zeros(n_outputs, np.float32)
+    biases[:1] = bias
+    biases[1:2] = -3.0
     nodes = [
         helper.make_node("ReduceMean", ["images", "axes"], ["means"], keepdims=0),
         helper.make_node("Concat", ["means", "scalars"], ["features"], axis=1),
@@ -76,7 +78,7 @@ def camera_bundle(
         helper.make_tensor_value_info("scalars", TensorProto.FLOAT, ["n", 1]),
     ]
     outputs = [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["n", n_outputs])]
-    constants = {"axes": np.array([2, 3]), "weights": weights, "bias": bias}
+    constants = {"axes": np.array([2, 3]), "weights": weights, "bias": biases}
     return _write(
         folder,
         nodes,

@@ -155,6 +155,28 @@ def test_a_zoo_goes_on_without_a_network_that_cannot_be_trained(checkout, tmp_pa
     assert _planned_jobs(again.stdout)["zoo_train"] == 1
 
 
+RESPONSES = """
+name: responses
+showers: {array: [{type: LST}, {type: LST, x_m: 100}], min_telescopes: 2, classes: [{particle: gamma, runs: 1}]}
+networks: {energy: {}, gammaness: {}}
+irf:
+  energy: energy
+  gammaness: gammaness
+  classes: [{particle: gamma, runs: 2}, {particle: proton, runs: 3}]
+"""
+
+
+def test_runs_of_responses_are_predicted_and_never_become_tiles(planned, tmp_path):
+    (tmp_path / "own.yaml").write_text(RESPONSES)
+    jobs = planned(tmp_path / "own.yaml")
+    assert (jobs["simulate_showers"], jobs["tiles_camera"], jobs["train"]) == (1, 1, 2)
+    assert (jobs["simulate_irf"], jobs["predict_irf"], jobs["irf"], jobs["report"]) == (5, 5, 1, 1)
+
+
+def test_without_its_classes_there_are_no_responses(planned, tiny_config_path):
+    assert not planned(tiny_config_path).keys() & {"simulate_irf", "predict_irf", "irf"}
+
+
 def test_a_training_waits_for_the_one_that_it_starts_from(planned, tmp_path):
     experiment = tmp_path / "own.yaml"
     experiment.write_text(
@@ -187,6 +209,9 @@ def test_a_training_waits_for_the_bundle_of_another_experiment(planned, tmp_path
          r"zoo entry 'vgg11': unknown key 'networks\.\w+\.epoch'"),
         ("{showers: {classes: [{particle: gamma}]}, predict: {uses: {camera: [no/such]}}}", None,
          r"predict\.uses: there is no bundle 'no/such'.*`make run` makes those"),
+        ("{irf: {energy: no/such, gammaness: b, classes: [{particle: gamma}]}}", None,
+         r"irf\.energy: there is no bundle 'no/such'"),
+        ("{irf: {classes: [{particle: gamma}]}}", None, r"irf\.energy is empty; name the network or the bundle"),
     ],
 )  # fmt: skip
 def test_mistakes_are_said_before_any_job(refused, tmp_path, content, data, message):

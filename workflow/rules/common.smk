@@ -10,12 +10,22 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 from pipeline.bundle.card import list_bundles, resolve_bundle
-from pipeline.config import digest_of, load_config, zoo_config
+from pipeline.config import HILLAS_RECONSTRUCTOR, digest_of, load_config, zoo_config
 from pipeline.errors import UserError
 from pipeline.files import source_name
 from pipeline.output.runs import release_stale_lock
 from pipeline.plugins import plugin_files
-from pipeline.stages import evaluate, ingest, manifest, predict, simulate_showers, simulate_sky, tiles, train
+from pipeline.stages import (
+    evaluate,
+    ingest,
+    irf,
+    manifest,
+    predict,
+    simulate_showers,
+    simulate_sky,
+    tiles,
+    train,
+)
 
 if workflow.is_main_process and release_stale_lock():
     print("A run was killed here; its lock is removed", file=sys.stderr)
@@ -84,7 +94,7 @@ RAW = {
     "sky": named([f"{RUN}/raw/{name}.fits" for name in SKY_RUNS] + users_files("sky")),
 }
 HAS_SOURCES = {"camera": bool(SHOWER_RUNS or RAW["camera"]), "sky": bool(RAW["sky"])}
-if not any(HAS_SOURCES.values()):
+if not any(HAS_SOURCES.values()) and not CFG.irf.n_runs:
     raise WorkflowError(
         f"{CONFIG_FILE} simulates nothing and its patterns match no file"
         + (f" under {config['data']}" if "data" in config else "")
@@ -99,14 +109,16 @@ WING_OF = {name: network.wing for name, network in CFG.networks.items()}
 NETWORKS = [name for name in CFG.networks if HAS_SOURCES[WING_OF[name]]]
 
 
-def bundle_folder(use):
-    """Folder of a bundle that `predict.uses` names: made here (a network), by another run (a path), or shipped."""
+def bundle_folder(use, key="predict.uses"):
+    """Folder of a bundle that a key names: made here (a network), by another run (a path), or shipped."""
     if use in NETWORKS:
         return f"{RUN}/bundles/{use}"
+    if not use:
+        raise WorkflowError(f"{key} is empty; name the network or the bundle that gives it")
     try:
         return str(resolve_bundle(use))
     except UserError as error:
-        raise WorkflowError(f"predict.uses: {error}. `make run` makes those in results/demo") from None
+        raise WorkflowError(f"{key}: {error}. `make run` makes those in results/demo") from None
 
 
 def origin_of(network):
@@ -118,6 +130,15 @@ def origin_of(network):
 
 
 BUNDLES = {wing: [bundle_folder(use) for use in CFG.predict.uses.get(wing, ())] for wing in RAW}
+
+
+# What gives the values of the events for responses; each bundle once.
+IRF_USES = (
+    {key: getattr(CFG.irf, key) for key in ("energy", "gammaness", "direction")} if CFG.irf.n_runs else {}
+)
+IRF_BUNDLES = sorted(
+    {bundle_folder(use, f"irf.{key}") for key, use in IRF_USES.items() if use != HILLAS_RECONSTRUCTOR}
+)
 
 
 # Files that the shower simulation is compared with: CORSIKA's and sim_telarray's under DATA, if they are there.
@@ -133,6 +154,7 @@ wildcard_constraints:
     task="|".join(CFG.zoo.tasks) or "none",
     label="[A-Za-z0-9_.-]+",
     repeat="[0-9]+",
+    run="[0-9]+",
 
 
 def usable(wing):

@@ -51,6 +51,7 @@ rule report:
             wing=[wing for wing in RAW if RAW[wing]],
         ),
         predictions=lambda wildcards: predictions(),
+        irf=[f"{RUN}/irf"] if CFG.irf.n_runs else [],
         validation=[f"{RUN}/validation/showers"] if CFG.report.validate_showers else [],
         sources=sources("report"),
     output:

@@ -66,7 +66,7 @@ class ShowerSimulator:
     ----------
     cfg : ShowersConfig
     run : int
-        1-based; selects the configuration's class to simulate.
+        Selects the class to simulate.
     seed : int
 
     Raises

@@ -1,0 +1,215 @@
+"""`lightpool irf`: cuts, instrument response functions in the GADF format, and sensitivity, by ctapipe's tools."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pipeline import provenance
+from pipeline.camera.irf import fits_files, inputs, tools
+from pipeline.camera.irf.inputs import EventFile
+from pipeline.camera.irf.models import Models, load_models, with_directions
+from pipeline.camera.irf.responses import BENCHMARKS, CUTS, IRF, POINT_LIKE, EventSet, Responses, make_responses
+from pipeline.config import Config, IrfShowers, sections_of
+from pipeline.files import atomic_output, check_free, temporary_folder
+from pipeline.logs import get_logger
+from pipeline.sky import cards
+from pipeline.stages.inputs import check_names
+
+log = get_logger(__name__)
+
+#: Sections of the configuration that decide responses from given events.
+READS = ("irf", "showers", "evaluate.bootstrap", "seed")
+
+SUMMARY = "irf.json"
+
+
+def irf(
+    cfg: Config,
+    out: str | Path,
+    files: Sequence[str | Path],
+    *,
+    bundles: str | Path | None = None,
+    jobs: int = 1,
+    force: bool = False,
+) -> Path:
+    """Make instrument response functions.
+
+    Parameters
+    ----------
+    cfg : Config
+        Section `irf`.
+    out : path
+        Directory: irf.json, figures, and for each kind of gammas (point_source, diffuse) a folder with cuts.fits,
+        irf.fits, irf_point_like.fits, benchmarks.fits and ctapipe.yaml.
+    files : sequence of path
+        DL2 files of all runs, predicted with the bundles of the section.
+    bundles : path, optional
+        Folder with the bundles of the experiment's networks; default results/NAME/bundles.
+    jobs : int
+        Number of processes; only directions of ctapipe use several.
+    force : bool
+        Replace `out`.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    UserError
+        If `out` exists, a bundle is missing, a file cannot be used, or there are too few events.
+    """
+    out = check_free(out, force=force, folder=True)
+    paths = [Path(path) for path in files]
+    check_names(paths)
+    models = load_models(cfg, bundles_folder(cfg, bundles))
+    began = time.monotonic()
+    with atomic_output(out, force=force, folder=True) as temporary, temporary_folder() as work:
+        warnings, made = _responses(cfg, paths, models, temporary, work, jobs)
+        stamped = provenance.stamp(
+            "irf",
+            config=sections_of(cfg, READS),
+            warnings=warnings,
+            inputs={path.name: provenance.sha256_file(path) for path in paths},
+            bundles=models.sha256,
+        )
+        _finish(temporary, cfg, models, made, stamped)
+        provenance.write_sidecar(temporary, stamped, wall_time_s=round(time.monotonic() - began, 1))
+    for text in warnings:
+        log.warning("%s: %s", out.name, text)
+    log.info("wrote %s: %s", out, "; ".join(f"{part.kind}: {', '.join(part.tables)}" for part in made))
+    return out
+
+
+def bundles_folder(cfg: Config, folder: str | Path | None) -> Path:
+    """Where the bundles of the experiment's networks are: where the workflow puts them, if not said."""
+    return Path("results", cfg.name, "bundles") if folder is None else Path(folder)
+
+
+def _responses(
+    cfg: Config, paths: Sequence[Path], models: Models, folder: Path, work: Path, jobs: int
+) -> tuple[list[str], list[Responses]]:
+    """Warnings, and the responses of each kind of gammas, in folders of their own."""
+    particles = {run: cfg.irf.showers(cfg.showers).class_of_run(run).particle for run in cfg.irf.runs}
+    files = [inputs.read_event_file(path, particles) for path in paths]
+    kinds = inputs.by_kind(files)
+    warnings = _warnings_of_runs(cfg, files)
+    complete = with_directions(files, models, work, jobs)
+    copies = {file.path: path for file, path in zip(files, complete, strict=True)}
+    sets = {kind: _event_set(kind, of_kind, copies, models, work) for kind, of_kind in kinds.items()}
+    background = {kind: sets[kind] for kind in ("proton", "electron") if kind in sets and "proton" in sets}
+    folder.mkdir()
+    made = []
+    for kind in ("point_source", "diffuse"):
+        if kind in sets:
+            part = make_responses(
+                cfg.irf, sets[kind], background, models.prefixes, folder / kind,
+                n_resamples=cfg.evaluate.bootstrap, seed=cfg.seed,
+            )  # fmt: skip
+            warnings += part.warnings
+            made.append(part)
+    return list(dict.fromkeys(warnings)), made
+
+
+def _event_set(
+    kind: str, files: Sequence[EventFile], copies: Mapping[Path, Path], models: Models, work: Path
+) -> EventSet:
+    complete = [
+        inputs.read_event_file(copies[file.path], dict.fromkeys(file.obs_ids, file.thrown.particle)) for file in files
+    ]
+    for file in complete:
+        inputs.check_predicted(file, models.prefixes)
+    path = tools.merge([file.path for file in complete], work / f"{kind}.dl2.h5", work)
+    n_thrown, n_events = sum(file.n_thrown for file in complete), sum(file.n_events for file in complete)
+    return EventSet(path, complete[0].thrown, n_thrown, n_events)
+
+
+def _warnings_of_runs(cfg: Config, files: Sequence[EventFile]) -> list[str]:
+    """Runs that networks may have been trained on."""
+    runs = sorted(run for file in files for run in file.obs_ids if IrfShowers.first_run > run <= cfg.showers.n_runs)
+    if not runs:
+        return []
+    return [
+        f"the events are of runs {', '.join(map(str, runs))}, which have numbers of the section showers: if networks "
+        "were trained on them, these responses are too good; use the runs of the section irf"
+    ]
+
+
+# ---- products --------------------------------------------------------------------------------------------------------
+def _finish(folder: Path, cfg: Config, models: Models, made: Sequence[Responses], stamped: Mapping[str, Any]) -> None:
+    """Provenance in the FITS files, the summary, and the figures."""
+    warnings = list(stamped.get("warnings", ()))
+    history: list[tuple[str, object, str]] = [
+        ("HISTORY", f"lightpool {stamped['version']}: ctapipe's tools, configuration in ctapipe.yaml", ""),
+        *(("HISTORY", f"bundle {name} sha256 {digest}", "") for name, digest in models.sha256.items()),
+        *(("HISTORY", line, "") for text in warnings for line in cards.warning_lines(text)),
+        cards.N_WARNINGS.with_value(len(warnings)),
+    ]
+    for part in made:
+        for name in (CUTS, IRF, POINT_LIKE, BENCHMARKS):
+            fits_files.finish(folder / part.kind / name, history)
+    references = read_references()
+    figures = _draw(made, references, cfg.irf.observation_h, folder)
+    content = {
+        "sources": {"energy": cfg.irf.energy, "gammaness": cfg.irf.gammaness, "direction": cfg.irf.direction},
+        "observation_h": cfg.irf.observation_h,
+        "optimiser": cfg.irf.optimiser,
+        "kinds": {part.kind: _content(part) for part in made},
+        "figures": figures,
+        "references": [{key: curve[key] for key in ("name", "quantity", "source")} for curve in references],
+        "warnings": warnings,
+    }
+    (folder / SUMMARY).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _content(part: Responses) -> dict[str, Any]:
+    return {
+        "tables": part.tables,
+        "counts": part.counts,
+        "offset_edges_deg": [round(float(edge), 6) for edge in part.bins.offset_edges_deg],
+        "bins": part.entries,
+    }
+
+
+def read_references() -> list[dict[str, Any]]:
+    """Published curves: ``name``, ``quantity``, ``unit``, ``source`` and ``points`` ([energy in TeV, value])."""
+    text = resources.files("pipeline").joinpath("data/irf_references.json").read_text(encoding="utf-8")
+    return json.loads(text)["curves"]
+
+
+def _draw(
+    made: Sequence[Responses], references: Sequence[Mapping[str, Any]], observation_h: float, folder: Path
+) -> list[dict[str, str]]:
+    """Figures of what was made: their file, title and caption."""
+    from pipeline.figures import irf as figures
+    from pipeline.figures.style import save_figure
+
+    entries = {part.kind: part.entries for part in made}
+    drawings = [
+        ("effective_area", figures.effective_area, "Effective area", "After the cut in gammaness, without one in "
+         "direction."),
+        ("energy", figures.energy, "Energy dispersion", "Bias (median) and resolution (68 % containment of "
+         "|E_reco/E_true − 1|) of the gammas after all cuts."),
+        ("angular_resolution", figures.angular_resolution, "Point spread", "Angle that contains 68 % of the gammas "
+         "after the cut in gammaness."),
+    ]  # fmt: skip
+    if any(entry["by"] == "sensitivity" for part in made for entry in part.entries):
+        drawings += [
+            ("background", figures.background, "Background", "Rate after the cut in gammaness, in bins of a fifth of "
+             "a decade unless configured otherwise."),
+            ("sensitivity", figures.sensitivity, "Sensitivity", f"Flux of a point source that is detected in "
+             f"{observation_h:g} h: 5 standard deviations, 10 gammas, 5 % of the background; five times as much "
+             "off-source as on-source region. Open markers: fewer than 10 background events."),
+        ]  # fmt: skip
+    common = (
+        " Bars are 95 % intervals, from whole showers. Lines in grey are published values; irf.json has their sources."
+    )
+    done = []
+    for name, draw, title, caption in drawings:
+        save_figure(draw(entries, references), folder / f"{name}.png")
+        done.append({"file": f"{name}.png", "title": title, "caption": caption + common})
+    return done
