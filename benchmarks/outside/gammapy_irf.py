@@ -1,6 +1,6 @@
 """Open instrument response functions with gammapy, and fit a simulated spectrum with them.
 
-    python -m venv gammapy_env && gammapy_env/bin/pip install gammapy
+    python -m venv gammapy_env && gammapy_env/bin/pip install gammapy "regions<0.11"
     gammapy_env/bin/python benchmarks/outside/gammapy_irf.py results/lst_stereo/irf/diffuse [--hours 5] [--spectra 50]
 
 It needs an environment of its own: gammapy is not a dependency of lightpool. The argument is a folder that

@@ -111,8 +111,8 @@ _TABLES = (
         DATALOST=(4, DQ.MISSING), DATABAD=(5, DQ.BAD), TRAP=(7, DQ.BAD), QUESTIONABLE=(8, NOT_BAD),
         WARMPIX=(9, NOT_BAD), REPAIRED=(10, NOT_BAD), CHIPMASKED=(11, DQ.MISSING),
     ),
-    # Euclid VIS [Euclid DPDD 1.1, "Vis Flag Map Product"]: INVALID marks arbitrary values, and holds OVRCOL; in a region
-    # of many cosmic rays (CR_REGION), the pixels that these hit are COSMIC.
+    # Euclid VIS [Euclid DPDD 1.1, "Vis Flag Map Product"]: INVALID marks arbitrary values, and holds OVRCOL; in a
+    # region of many cosmic rays (CR_REGION), the pixels that these hit are COSMIC.
     _bits(
         "euclid_vis",
         INVALID=(0, DQ.BAD), HOT=(1, DQ.HOT), COLD=(2, DQ.BAD), SAT=(3, DQ.SATURATED), COSMIC=(4, DQ.COSMIC_RAY),
