@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import grimp
@@ -46,6 +47,11 @@ def imports(tmp_path_factory):
 @pytest.mark.parametrize("package", [lightpool, pipeline, models])
 def test_packages_come_from_this_checkout(checkout, package):
     assert Path(package.__file__).parent == checkout / package.__name__
+
+
+def test_no_installed_package_hides_the_tests():
+    # Scripts import helpers as `tests.support...`; an installed package of that name would come first.
+    assert not (Path(sysconfig.get_path("purelib")) / "tests").exists()
 
 
 def test_no_test_folder_is_a_package(checkout):

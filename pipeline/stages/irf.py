@@ -169,6 +169,7 @@ def _finish(folder: Path, cfg: Config, models: Models, made: Sequence[Responses]
 def _content(part: Responses) -> dict[str, Any]:
     return {
         "tables": part.tables,
+        "is_checked_by_ogadf_schema": part.is_checked,
         "counts": part.counts,
         "offset_edges_deg": [round(float(edge), 6) for edge in part.bins.offset_edges_deg],
         "bins": part.entries,

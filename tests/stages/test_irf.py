@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import h5py
@@ -278,14 +279,27 @@ def test_without_protons_all_else_is_made(configured, complete, tmp_path):
     made = irf(configured(optimiser="sensitivity"), tmp_path / "irf", [complete[POINT_RUN]])
     (warning,) = summary(made)["warnings"]
     assert warning.startswith("there are no protons: the cuts keep 80 % of the gammas in each energy bin")
-    assert fits_files.check_schema(made / "point_source" / "irf.fits") == ["AEFF_2D", "EDISP_2D", "PSF_TABLE"]
-    assert fits_files.check_schema(made / "point_source" / "irf_point_like.fits")[-1] == "RAD_MAX_2D"
+    assert fits_files.tables_of(made / "point_source" / "irf.fits") == ["AEFF_2D", "EDISP_2D", "PSF_TABLE"]
+    assert fits_files.tables_of(made / "point_source" / "irf_point_like.fits")[-1] == "RAD_MAX_2D"
     assert not (made / "sensitivity.png").exists()
     assert {entry["by"] for entry in summary(made)["kinds"]["point_source"]["bins"]} == {"true_energy_tev"}
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
+def test_responses_are_checked_where_the_schema_is_installed(product):
+    is_installed = find_spec("ogadf_schema") is not None
+    assert {part["is_checked_by_ogadf_schema"] for part in summary(product)["kinds"].values()} == {is_installed}
+
+
+def test_a_table_of_no_type_is_a_fault_of_ours(product, tmp_path):
+    shutil.copy(product / "diffuse" / "irf.fits", tmp_path)
+    fits.setval(tmp_path / "irf.fits", "HDUCLAS4", value="PSF_4D", ext=1)
+    with pytest.raises(RuntimeError, match=r"irf\.fits: .* is of no type of the GADF format \('PSF_4D'\)"):
+        fits_files.tables_of(tmp_path / "irf.fits")
+
+
 def test_a_violation_of_the_format_is_a_fault_of_ours(product, tmp_path):
+    pytest.importorskip("ogadf_schema")
     path = tmp_path / "irf.fits"
     table = QTable.read(product / "diffuse" / "irf.fits", hdu="EFFECTIVE AREA")
     header = fits.getheader(product / "diffuse" / "irf.fits", "EFFECTIVE AREA")

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+#: Types of tables of responses -> their names in ogadf-schema.
+GADF_TABLES = {name: name for name in ("AEFF_2D", "EDISP_2D", "PSF_TABLE", "BKG_2D")} | {"RAD_MAX_2D": "RAD_MAX"}
+
 
 def finish(path: Path, cards: Sequence[tuple[str, object, str]]) -> None:
     """Remove the times of writing, so that equal runs give equal bytes, and add cards to the primary header."""
@@ -26,34 +29,52 @@ def limit_offsets(cuts: Path, largest_deg: float) -> None:
         hdus["VALID_OFFSET"].data["offset_max"] = np.minimum(hdus["VALID_OFFSET"].data["offset_max"], largest_deg)
 
 
-def check_schema(path: Path) -> list[str]:
-    """Compare every table of responses with the GADF data format (ogadf-schema).
-
-    Returns
-    -------
-    list of str
-        Types of the tables, in their order.
+def tables_of(path: Path) -> list[str]:
+    """Types of the tables of responses, in their order.
 
     Raises
     ------
     RuntimeError
-        If one violates the format: a fault of ours, or of ctapipe.
+        If one is none of the GADF format's.
     """
     from astropy.io import fits
-    from ogadf_schema import irfs
 
-    found = []
+    with fits.open(path) as hdus:
+        found = {hdu.name: str(hdu.header.get("HDUCLAS4", "")) for hdu in hdus[1:]}
+    for name, kind in found.items():
+        if kind not in GADF_TABLES:
+            raise RuntimeError(f"{path.name}: {name} is of no type of the GADF format ({kind!r})")
+    return list(found.values())
+
+
+def check_schema(path: Path) -> bool:
+    """Compare every table of responses with the GADF data format, if ogadf-schema is installed.
+
+    It is no dependency: fits-schema, which it needs, installs a package called ``tests``.
+
+    Returns
+    -------
+    bool
+        Whether it was compared.
+
+    Raises
+    ------
+    RuntimeError
+        If a table violates the format: a fault of ours, or of ctapipe.
+    """
+    from astropy.io import fits
+
+    try:
+        from ogadf_schema import irfs
+    except ImportError:
+        return False
     with fits.open(path) as hdus:
         for hdu in hdus[1:]:
-            kind = str(hdu.header.get("HDUCLAS4", ""))
-            schema = getattr(irfs, "RAD_MAX" if kind == "RAD_MAX_2D" else kind, None)
-            if schema is None:
-                raise RuntimeError(f"{path.name}: {hdu.name} is of no type of the GADF format ({kind!r})")
+            schema = getattr(irfs, GADF_TABLES[hdu.header["HDUCLAS4"]])
             try:
                 with warnings.catch_warnings():  # of additional cards, which the format allows
                     warnings.simplefilter("ignore")
                     schema.validate_hdu(hdu)
             except Exception as error:
                 raise RuntimeError(f"{path.name}: {hdu.name} violates the GADF format: {error}") from error
-            found.append(kind)
-    return found
+    return True

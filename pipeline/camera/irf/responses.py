@@ -56,6 +56,8 @@ class Responses:
         See `summarise`.
     tables : list of str
         Types of the GADF tables in irf.fits.
+    is_checked : bool
+        Whether the tables were compared with the format by ogadf-schema.
     warnings : list of str
     """
 
@@ -64,6 +66,7 @@ class Responses:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
+    is_checked: bool = False
     warnings: list[str] = field(default_factory=list)
 
 
@@ -118,8 +121,8 @@ def make_responses(
     made.counts = {name: _counts(sets[name], events) for name, events in selected.items()}
     noise = joined([selected[name] for name in background]) if background else None
     made.entries = summarise(folder, selected["gamma"], noise, bins, n_resamples=n_resamples, seed=seed)
-    made.tables = fits_files.check_schema(folder / IRF)
-    fits_files.check_schema(folder / POINT_LIKE)
+    made.tables = fits_files.tables_of(folder / IRF)
+    made.is_checked = all([fits_files.check_schema(folder / name) for name in (IRF, POINT_LIKE)])
     made.warnings += _warnings_of(made)
     return made
 
