@@ -67,7 +67,7 @@ class ImagePredictions:
     def __init__(self, model: "predictions.CameraModel", chunks: "Sequence[predictions.ImagePredictions]") -> None:
         self._model = model
         self._chunks = list(chunks)
-        self._units = {column.name: column.unit for head in model.heads for column in head.spec.columns}
+        self._units = {column.name: column.unit for head in model.heads for column in head.spec.shown}
 
     def __len__(self) -> int:
         return sum(len(chunk) for chunk in self._chunks)
@@ -101,7 +101,7 @@ class ImagePredictions:
         return {
             name: Quantity(self._joined(lambda chunk, p=head.prefix, n=name: chunk.values[p][n], float), unit)
             for head in self._model.heads
-            for name, unit in ((column.name, column.unit) for column in head.spec.columns)
+            for name, unit in ((column.name, column.unit) for column in head.spec.shown)
         }
 
     @cached_property

@@ -91,7 +91,7 @@ def _head(head: "Head", calibration: Calibration | None) -> HeadSection:
         outputs=head.objective.outputs,
         options=head.objective.options.model_dump(mode="json"),
         transform=spec.transform,
-        columns=tuple(OutputColumn(name=c.name, unit=c.unit, description=c.description) for c in spec.columns),
+        columns=tuple(OutputColumn(name=c.name, unit=c.unit, description=c.description) for c in spec.shown),
         calibration=calibration,
     )
 

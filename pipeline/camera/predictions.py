@@ -38,6 +38,11 @@ class HeadOfModel:
         """What it predicts; the first decides whether a prediction is valid."""
         return tuple(column.name for column in self.spec.columns)
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Those of the columns that users see."""
+        return tuple(column.name for column in self.spec.shown)
+
 
 @dataclass(frozen=True)
 class CameraModel:

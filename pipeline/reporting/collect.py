@@ -330,7 +330,7 @@ def _camera_predictions(path: Path) -> CameraPredictions:
 
 def _wanted(prefix: str) -> tuple[str, ...]:
     """Columns of predicted quantities: those that a task of the camera places in DL2."""
-    places = [column.dl2 for spec in specs_of("camera") for column in spec.columns if column.dl2]
+    places = [column.dl2 for spec in specs_of("camera") for column in spec.shown if column.dl2]
     return tuple(f"{prefix}_tel_{place.name}" for place in places)
 
 

@@ -333,11 +333,11 @@ def image_records(
     from pipeline.camera.event_types import type_name
 
     heads = [head for model in models for head in model.heads]
-    times = Counter(column for head in heads for column in head.columns)
+    times = Counter(column for head in heads for column in head.shown)
     names = {
         (head.prefix, column): column if times[column] == 1 else f"{head.prefix}_{column}"
         for head in heads
-        for column in head.columns
+        for column in head.shown
     }
     for place, reason in enumerate(predictions.joined_reasons()):
         record = {

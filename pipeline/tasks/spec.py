@@ -52,6 +52,8 @@ class Column:
         Its place in DL2 files (camera).
     hdu : str, optional
         The HDU that it is written to (sky): SCI, ERR, or an extension of its own. None: it is not written.
+    internal : bool
+        Only the mean over the telescopes of an event needs it: it is not written or shown.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Column:
     description: str
     dl2: DL2Place | None = None
     hdu: str | None = None
+    internal: bool = False
 
 
 class Monitor(NamedTuple):
@@ -143,3 +146,8 @@ class TaskSpec:
     targets: tuple[str, ...] = ()
     options: type[HeadOptions] = HeadOptions
     order: int = 100
+
+    @property
+    def shown(self) -> tuple[Column, ...]:
+        """Columns for users: all but the internal ones."""
+        return tuple(column for column in self.columns if not column.internal)

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.camera.dl1 import DL1Writer, EventChunk, SimulationRun, Subarray
 from pipeline.camera.dl2 import DL2Writer, Output, outputs_of
-from pipeline.camera.dl2.combine import DirectionMean, TelescopeMean
+from pipeline.camera.dl2.combine import TelescopeMean
 from pipeline.camera.dl2.tables import take_whole
 from pipeline.camera.geometry import Camera
 from pipeline.errors import InputFileError
@@ -309,21 +309,6 @@ def test_one_telescope_keeps_its_own_values():
     mean = TelescopeMean(1, "energy", "energy_uncert", logarithmic=True)
     mean.add(np.array([0]), {"energy": np.array([2.5]), "energy_uncert": np.array([0.4])}, np.array([70.0]))
     np.testing.assert_allclose([v[0] for v in mean.result().values()], [2.5, 0.4], rtol=1e-12)
-
-
-def test_directions_are_averaged_across_north():
-    mean = DirectionMean(2)
-    for az, weight in ((359.0, 30.0), (2.0, 60.0)):
-        values = {"alt": np.array([70.0, np.nan]), "az": np.array([az, az]), "alt_uncert": np.array([0.1, 0.1])}
-        counted = mean.add(np.array([0, 1]), values, np.array([weight, weight]))
-        np.testing.assert_array_equal(counted, [True, False])
-    result = mean.result()
-    np.testing.assert_allclose(result["az"], [1.0, np.nan], atol=1e-3)  # small angles: nearly as on a plane
-    np.testing.assert_allclose(result["alt"], [70.0, np.nan], atol=6e-3)
-    sigma = np.hypot(30 * 0.1, 60 * 0.1) / 90
-    np.testing.assert_allclose(result["alt_uncert"], [sigma, np.nan], rtol=1e-9)
-    np.testing.assert_allclose(result["az_uncert"][0], sigma / np.cos(np.radians(result["alt"][0])), rtol=1e-9)
-    assert result["ang_distance_uncert"][0] == pytest.approx(1.5096 * sigma, rel=1e-4)
 
 
 def test_a_head_writes_one_output_per_group():

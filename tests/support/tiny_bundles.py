@@ -42,7 +42,7 @@ def head_section(task: str, first: int = 0) -> HeadSection:
         outputs=spec.outputs,
         options=spec.options().model_dump(mode="json"),
         transform=spec.transform,
-        columns=tuple(OutputColumn(name=c.name, unit=c.unit, description=c.description) for c in spec.columns),
+        columns=tuple(OutputColumn(name=c.name, unit=c.unit, description=c.description) for c in spec.shown),
     )
 
 

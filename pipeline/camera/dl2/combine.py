@@ -5,11 +5,6 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.directions import altaz_of_vectors, unit_vectors
-
-#: Radius about a direction with 68 % of a two-dimensional normal distribution, in standard deviations along one axis.
-RADIUS_68 = float(np.sqrt(-2 * np.log(1 - 0.68)))
-
 
 class Combiner(Protocol):
     """Takes one telescope after the other; fields have the names of ctapipe's containers."""
@@ -107,45 +102,3 @@ class PositionMean:
     def result(self) -> dict[str, np.ndarray]:
         """`core_x`, `core_y` and their uncertainties [m]; see `Combiner`."""
         return self._means[0].result() | self._means[1].result()
-
-
-class DirectionMean:
-    """Weighted mean of the directions that the telescopes of an event give: of unit vectors, so that north is no edge.
-
-    Weights and the uncertainty are those of `TelescopeMean`: telescopes err independently, and equally along both axes.
-
-    Parameters
-    ----------
-    n_events : int
-        Number of events.
-    """
-
-    def __init__(self, n_events: int) -> None:
-        self._weight = np.zeros(n_events)
-        self._vector = np.zeros((n_events, 3))
-        self._variance = np.zeros(n_events)
-
-    def add(self, event: np.ndarray, values: Mapping[str, np.ndarray], weight: np.ndarray) -> np.ndarray:
-        """Add one telescope's images; see `Combiner`. Reads `alt`, `az` and `alt_uncert` [deg]."""
-        alt, az, sigma = (np.asarray(values[name], np.float64) for name in ("alt", "az", "alt_uncert"))
-        weight = np.asarray(weight, np.float64)
-        valid = np.isfinite(alt) & np.isfinite(az) & (weight > 0)
-        event, weight = event[valid], weight[valid]
-        self._weight[event] += weight
-        self._vector[event] += weight[:, None] * unit_vectors(alt[valid], az[valid])
-        self._variance[event] += (weight * sigma[valid]) ** 2
-        return valid
-
-    def result(self) -> dict[str, np.ndarray]:
-        """`alt`, `az`, `alt_uncert`, `az_uncert` and `ang_distance_uncert` [deg]; see `Combiner`."""
-        empty = self._weight == 0
-        alt, az = altaz_of_vectors(self._vector)
-        sigma = np.sqrt(self._variance) / np.where(empty, 1.0, self._weight)
-        alt[empty] = az[empty] = sigma[empty] = np.nan
-        return {
-            "alt": alt,
-            "az": az,
-            "alt_uncert": sigma,
-            "az_uncert": sigma / np.cos(np.radians(alt)),
-            "ang_distance_uncert": RADIUS_68 * sigma,
-        }

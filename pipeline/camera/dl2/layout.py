@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.camera.dl2.combine import Combiner, DirectionMean, PositionMean, TelescopeMean
+from pipeline.camera.dl2.combine import Combiner, PositionMean, TelescopeMean
+from pipeline.camera.dl2.directions import DirectionMean
 from pipeline.tasks.spec import Column
 
 
@@ -79,9 +80,19 @@ class Output:
         return TelescopeMean(n_events, self.value.dl2.name, uncertainty, logarithmic=logarithmic)
 
     @property
+    def stored(self) -> tuple[Column, ...]:
+        """Columns that the tables hold."""
+        return tuple(column for column in self.columns if not column.internal)
+
+    @property
+    def internal(self) -> tuple[Column, ...]:
+        """Columns that only the combiner sees."""
+        return tuple(column for column in self.columns if column.internal)
+
+    @property
     def quantities(self) -> tuple[Quantity, ...]:
-        """Columns of the tables, in the order of `columns`."""
-        return tuple(Quantity(c.dl2.name, c.unit or None, c.description) for c in self.columns)
+        """Columns of the tables, in the order of `stored`."""
+        return tuple(Quantity(c.dl2.name, c.unit or None, c.description) for c in self.stored)
 
 
 def outputs_of(prefix: str, columns: Sequence[Column]) -> tuple[Output, ...]:
@@ -125,7 +136,7 @@ def telescope_rows(
     rows = np.zeros(len(event_id), dtype)
     rows["obs_id"], rows["event_id"], rows["tel_id"] = obs_id, event_id, tel_id
     valid = np.isfinite(values[output.value.name])
-    for column, quantity in zip(output.columns, output.quantities, strict=True):
+    for column, quantity in zip(output.stored, output.quantities, strict=True):
         rows[f"{prefix}_{quantity.name}"] = np.where(valid, values[column.name], np.nan)
     if output.is_averaged:
         rows[f"{prefix}_is_valid"] = valid

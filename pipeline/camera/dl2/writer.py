@@ -66,6 +66,8 @@ class DL2Writer:
         self._rows_path = self.path.with_name(self.path.name + ".rows.h5")
         self._ids: dict[int, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
         self._weights: dict[int, list[np.ndarray]] = defaultdict(list)
+        # (prefix, column) -> telescope -> values of internal columns, which no table holds.
+        self._internal: dict[tuple[str, str], dict[int, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
 
     def __enter__(self) -> "DL2Writer":
         import tables
@@ -147,6 +149,9 @@ class DL2Writer:
                 self._rows.get_node(f"{group}/{name}").append(rows)
             else:
                 create_table(self._rows, group, name, rows, telescope_attributes(output))
+            for column in output.internal:
+                part = np.asarray(values[output.prefix][column.name], np.float32)
+                self._internal[output.prefix, column.dl2.name][tel_id].append(part)
         self._ids[tel_id].append((np.asarray(obs_id), np.asarray(event_id)))
         self._weights[tel_id].append(np.asarray(weight, np.float64))
         self.n_images += n
@@ -184,6 +189,8 @@ class DL2Writer:
         for tel_id, images in selection.telescopes.items():
             table = self._rows.get_node(f"/{_telescopes_group(output)}/tel_{tel_id:03d}")
             values = {q.name: table.col(f"{prefix}_{q.name}")[images.rows] for q in output.quantities}
+            for name in (column.dl2.name for column in output.internal):
+                values[name] = np.concatenate(self._internal[output.prefix, name][tel_id])[images.rows]
             weight = np.concatenate(self._weights[tel_id])[images.rows]
             used = images.event[mean.add(images.event, values, weight)]
             events.append(used)

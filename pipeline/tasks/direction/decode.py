@@ -30,12 +30,12 @@ class Displacement(NamedTuple):
     ----------
     vector_deg : ndarray, shape (N, 2)
         Along fov_lon and fov_lat.
-    sign_score : ndarray, shape (N,)
-        How certain the end is, from 0 to 1.
+    end_log_odds : ndarray, shape (N,)
+        Logarithm of the odds of this end, at least 0.
     """
 
     vector_deg: np.ndarray
-    sign_score: np.ndarray
+    end_log_odds: np.ndarray
 
 
 def displacement(outputs: np.ndarray) -> Displacement:
@@ -45,7 +45,7 @@ def displacement(outputs: np.ndarray) -> Displacement:
     along = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     logit = head_lon * along[:, 0] + head_lat * along[:, 1]
     distance = np.hypot(axis_cos, axis_sin) * np.where(logit < 0, -1.0, 1.0)
-    return Displacement(distance[:, None] * along, np.tanh(np.abs(logit) / 2))
+    return Displacement(distance[:, None] * along, np.abs(logit))
 
 
 class DirectionDecoder(Decoder):
@@ -63,8 +63,10 @@ class DirectionDecoder(Decoder):
         events = batch.events
         found = displacement(outputs)
         lon, lat = (np.asarray(events[f"hillas_fov_{axis}"], np.float64) for axis in ("lon", "lat"))
+        pointing = events["pointing_alt_deg"], events["pointing_az_deg"]
+        other = altaz_of_fov(lon - found.vector_deg[:, 0], lat - found.vector_deg[:, 1], *pointing)
         lon, lat = lon + found.vector_deg[:, 0], lat + found.vector_deg[:, 1]
-        alt, az = altaz_of_fov(lon, lat, events["pointing_alt_deg"], events["pointing_az_deg"])
+        alt, az = altaz_of_fov(lon, lat, *pointing)
         sigma = np.full(len(outputs), np.nan)
         if outputs.shape[1] > 4:
             sigma = np.exp(0.5 * np.clip(outputs[:, 4].astype(np.float64), *LOG_VARIANCE_RANGE))
@@ -78,8 +80,11 @@ class DirectionDecoder(Decoder):
             "reco_alt_uncert_deg": sigma,
             "reco_az_uncert_deg": sigma / np.cos(np.radians(alt)),
             "reco_ang_distance_uncert_deg": RADIUS_68 * sigma,
+            "reco_alt_other_end_deg": other[0],
+            "reco_az_other_end_deg": other[1],
+            "reco_end_log_odds": found.end_log_odds,
             "reco_disp_deg": along_psi,
-            "reco_sign_score": found.sign_score,
+            "reco_sign_score": np.tanh(found.end_log_odds / 2),
         }
 
     def pulls(self, values: Mapping[str, np.ndarray], events: Mapping[str, np.ndarray]) -> np.ndarray:

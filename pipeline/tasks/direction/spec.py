@@ -52,6 +52,27 @@ SPEC = TaskSpec(
             dl2=DL2Place("geometry", "ang_distance_uncert"),
         ),
         Column(
+            "reco_alt_other_end_deg",
+            "deg",
+            "altitude of the source if it is at the other end of the image",
+            dl2=DL2Place("geometry", "alt_other_end"),
+            internal=True,
+        ),
+        Column(
+            "reco_az_other_end_deg",
+            "deg",
+            "azimuth of the source if it is at the other end of the image",
+            dl2=DL2Place("geometry", "az_other_end"),
+            internal=True,
+        ),
+        Column(
+            "reco_end_log_odds",
+            "",
+            "logarithm of the odds of the end that was chosen",
+            dl2=DL2Place("geometry", "end_log_odds"),
+            internal=True,
+        ),
+        Column(
             "reco_disp_deg",
             "deg",
             "distance of the source from the centre of gravity, along the image's long axis as psi has it",
