@@ -3,7 +3,6 @@ import json
 import h5py
 import numpy as np
 import pytest
-from tiny_bundles import camera_bundle
 
 from pipeline.camera.dl1 import DL1File
 from pipeline.camera.lstchain import convert
@@ -320,6 +319,8 @@ def test_warnings_reach_the_screen_and_every_product(tmp_path, caplog):
     caplog.clear()
     with DL1File(tmp_path / "ingested" / "merged.dl1.h5") as file:
         identity = file.telescopes[1].identity
+    from tiny_bundles import camera_bundle  # scripts import `write_lstchain` from here, without the path of helpers
+
     bundle = camera_bundle(tmp_path / "bundle", "energy", identity)
     for source in (path, tmp_path / "ingested" / "merged.dl1.h5"):
         out = tmp_path / source.stem / "out.dl2.h5"
