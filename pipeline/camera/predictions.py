@@ -206,7 +206,7 @@ def predict_chunk(chunk: ImageChunk, models: Sequence[CameraModel]) -> ImagePred
             size_pe[kept] = batch.events["hillas_intensity"]
             predicted = model.predictor.predict(batch) if len(kept) else {}
         else:
-            unserved = f"{model.name} does not serve the camera {chunk.camera.name}"
+            unserved = f"{model.name} does not serve the camera {chunk.camera.name} ({identity})"
             reason, kept = np.where(chunk.left_out == "", unserved, chunk.left_out), []
         for head in model.heads:
             values[head.prefix] = {column: np.full(n, np.nan) for column in head.columns}

@@ -108,7 +108,9 @@ def test_table_and_columns(folder, energy):
     assert result.columns == ("reco_energy_tev", "reco_energy_uncert_tev")
     assert result["reco_energy_tev"].unit == table["reco_energy_tev"].unit == u.TeV
     np.testing.assert_array_equal(np.isfinite(result["reco_energy_tev"]), table["valid"])
-    assert set(table["reason"][table["tel_id"] == 2]) == {"tiny_energy does not serve the camera Other"}
+    assert set(table["reason"][table["tel_id"] == 2]) == {
+        f"tiny_energy does not serve the camera Other ({toy_camera('Other', 0.06).identity})"
+    }
     assert table.meta["bundle_sha256"] == energy.card.bundle_sha256
     with pytest.raises(KeyError, match="predicts no column 'gammaness'; it predicts reco_energy_tev, reco"):
         result["gammaness"]
