@@ -7,6 +7,9 @@ Columns of a tile go along ``fov_lon``, rows along ``fov_lat``. A test compares 
 
 import numpy as np
 
+#: Radius about a direction with 68 % of a two-dimensional normal distribution, in standard deviations along one axis.
+RADIUS_68 = float(np.sqrt(-2 * np.log(1 - 0.68)))
+
 
 def altaz_of_fov(
     fov_lon_deg: np.ndarray, fov_lat_deg: np.ndarray, pointing_alt_deg: np.ndarray, pointing_az_deg: np.ndarray

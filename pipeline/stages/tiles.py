@@ -86,16 +86,17 @@ def make_tiles(
 
 
 def _left_by_a_stopped_run(targets: Mapping[Path, Path], cfg: Config) -> set[Path]:
-    """Shards of an equal run on several files that did not come to its end."""
+    """Shards of an equal run on several files that did not come to its end: one is missing, or none was spoken of."""
     there = {path: target for path, target in targets.items() if os.path.exists(target)}
     if not there or len(targets) == 1:  # one shard is whole, if it is there, and has no status.json
         return set()
+    is_of_it = provenance.is_made_by if len(there) < len(targets) else is_of_a_stopped_run
     kinds = {path: kind for path in targets if not isinstance(kind := kind_of(path), InputFileError)}
     frames = [path for path, kind in kinds.items() if kind == "fits"]
     return {
         target
         for path, target in there.items()
-        if path in kinds and is_of_a_stopped_run(target, _facts(path, frames, cfg))
+        if path in kinds and is_of_it(target, _facts(path, frames, cfg))
     }
 
 

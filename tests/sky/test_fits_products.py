@@ -116,13 +116,13 @@ def test_checksums_are_right_where_the_input_has_them(extend, primary, pixels, t
     assert all(checksums(restored(tmp_path / "in.fits", tmp_path / "out.fits")))
 
 
-def test_damage_to_any_plane_of_a_product_shows(pixels, tmp_path):
+def test_damage_to_a_plane_that_was_added_shows(pixels, tmp_path):
     fits.PrimaryHDU(pixels).writeto(tmp_path / "in.fits")
     made = restored(tmp_path / "in.fits", tmp_path / "out.fits")
-    assert all(checksums(made))
+    assert checksums(made) == [False, True, True]  # the image had none
     whole = made.read_bytes()
     with fits.open(made) as hdus:
-        starts = {number: hdu.fileinfo()["datLoc"] for number, hdu in enumerate(hdus)}
+        starts = {number: hdus[number].fileinfo()["datLoc"] for number in (1, 2)}
     for number, start in starts.items():
         damaged = bytearray(whole)
         damaged[start + 4000] ^= 0x10

@@ -6,10 +6,10 @@ from astropy.table import Table
 
 from pipeline.camera.baselines import FOREST_COLUMNS
 from pipeline.config import parse_config
+from pipeline.directions import RADIUS_68
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.stages.evaluate import _check_camera, evaluate, evaluate_predictor
 from pipeline.tasks.core.targets import core_vector_m
-from pipeline.tasks.direction.decode import RADIUS_68
 from pipeline.tiles.manifest import Manifest, write_manifest
 from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
 

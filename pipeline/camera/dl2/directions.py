@@ -5,10 +5,7 @@ from itertools import product
 
 import numpy as np
 
-from pipeline.directions import altaz_of_vectors, unit_vectors
-
-#: Radius about a direction with 68 % of a two-dimensional normal distribution, in standard deviations along one axis.
-RADIUS_68 = float(np.sqrt(-2 * np.log(1 - 0.68)))
+from pipeline.directions import RADIUS_68, altaz_of_vectors, unit_vectors
 
 # All choices of ends are tried for so many telescopes of an event, those with the largest weights; with their result,
 # each further one takes the end that fits better.

@@ -68,7 +68,7 @@ def write_products(
 
     A camera's own DQ extension keeps its bits; ours then goes into an extension LPDQ. An uncertainty that the file has
     gets the new values in its own kind (variance, inverse variance, astropy's UNCERT), a MASK of 0 and 1 the pixels
-    that are still not to be trusted. HDUs that are new or changed have CHECKSUM and DATASUM.
+    that are still not to be trusted. HDUs that are added have CHECKSUM and DATASUM, and changed ones that had them.
 
     Parameters
     ----------
@@ -106,16 +106,19 @@ def write_products(
 
 
 def _new_checksums(raw: "fits.HDUList", origins: Sequence[int | None], ours: Sequence[int]) -> list[int]:
-    """HDUs of the product whose sums are made: new and changed ones, so that damage to a product shows.
+    """HDUs of the product whose sums are made: those that we add, so that damage to them shows, and changed ones that
+    had sums.
 
-    astropy gives a primary header its EXTEND where that is missing, which no HDU tells: its CHECKSUM, if it had one,
-    is made again.
+    An image without sums gets none: programs that change it later, or save it anew with its header, would leave them,
+    and its own pixels have their fingerprint. astropy gives a primary header its EXTEND where that is missing, which no
+    HDU tells.
     """
-    had = "CHECKSUM" in raw[0].header or "DATASUM" in raw[0].header
-    is_copied = had and origins[0] == 0 and 0 not in ours
+    had = {n for n, hdu in enumerate(raw) if "CHECKSUM" in hdu.header or "DATASUM" in hdu.header}
+    changed = {place for place in ours if origins[place] is None or origins[place] in had}
+    is_copied = 0 in had and 0 not in changed
     if is_copied and raw[0].verify_checksum() == 0 and raw[0].verify_datasum() != 0:
-        return sorted({0, *ours})
-    return sorted(ours)
+        changed.add(0)
+    return sorted(changed)
 
 
 @contextmanager

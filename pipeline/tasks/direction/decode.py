@@ -13,14 +13,12 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from pipeline.directions import altaz_of_fov, offset_deg
+from pipeline.directions import RADIUS_68, altaz_of_fov, offset_deg
 from pipeline.tasks.interfaces import Decoder
 from pipeline.tiles.shards import TileBatch
 
 #: Range of the predicted log variance of the direction [deg2]: from 0.002 to 5 deg.
 LOG_VARIANCE_RANGE = (-12.0, 3.2)
-#: Radius with 68 % of a normal distribution in two dimensions, in standard deviations along one axis.
-RADIUS_68 = float(np.sqrt(-2 * np.log(1 - 0.68)))
 
 
 class Displacement(NamedTuple):

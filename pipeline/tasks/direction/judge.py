@@ -8,14 +8,14 @@ import numpy as np
 
 from pipeline import statistics
 from pipeline.config import Config, EvaluateConfig
-from pipeline.directions import offset_deg
+from pipeline.directions import RADIUS_68, offset_deg
 from pipeline.evaluation.comparison import NETWORK, Metric
 from pipeline.evaluation.gammas import Compared, Gammas
 from pipeline.evaluation.images import FOREST, image_sample
 from pipeline.evaluation.result import CaptionedFigure, Predicts, Result, bins_table, series_of
 from pipeline.figures import comparison, direction
 from pipeline.tasks.direction import baseline
-from pipeline.tasks.direction.decode import DECODER, RADIUS_68, nearer_end
+from pipeline.tasks.direction.decode import DECODER, nearer_end
 from pipeline.tasks.direction.spec import SPEC
 
 METRICS = (
