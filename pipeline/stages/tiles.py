@@ -93,11 +93,7 @@ def _left_by_a_stopped_run(targets: Mapping[Path, Path], cfg: Config) -> set[Pat
     is_of_it = provenance.is_made_by if len(there) < len(targets) else is_of_a_stopped_run
     kinds = {path: kind for path in targets if not isinstance(kind := kind_of(path), InputFileError)}
     frames = [path for path, kind in kinds.items() if kind == "fits"]
-    return {
-        target
-        for path, target in there.items()
-        if path in kinds and is_of_it(target, _facts(path, frames, cfg))
-    }
+    return {target for path, target in there.items() if path in kinds and is_of_it(target, _facts(path, frames, cfg))}
 
 
 def _facts(path: Path, frames: Sequence[Path], cfg: Config) -> dict[str, Any]:

@@ -19,6 +19,16 @@ class HeadOptions(BaseModel):
         return names
 
 
+class UncertaintyOptions(HeadOptions):
+    """Options of a head whose last output is an uncertainty."""
+
+    uncertainty: bool = Field(True, description="Whether the uncertainty of each value is also predicted.")
+
+    def outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Without an uncertainty, all but the last."""
+        return names if self.uncertainty else names[:-1]
+
+
 class DL2Place(NamedTuple):
     """Where a column stands in ctapipe's DL2 layout.
 

@@ -9,7 +9,7 @@ from pipeline.bundle.card import FORMAT_VERSION, load_bundle_card
 from pipeline.bundle.runtime import Predictor
 from pipeline.config import CameraTilesConfig, CleaningConfig, CutsConfig
 from pipeline.inputs.image import ImageInput, ImageRecipe
-from pipeline.tasks.energy.spec import EnergyOptions
+from pipeline.tasks.spec import UncertaintyOptions
 from pipeline.tiles import TileBatch
 
 # log10(E / TeV) = 0.5 <asinh(charge / 3)> + 2 <time / 10> - <mask> + log10(size) - 2, for the tiles below; computed in
@@ -60,7 +60,7 @@ def other_defaults():
         (CutsConfig, {"size_min_pe": 500.0, "n_pixels_min": 40, "leakage_max": 0.01}),
         (CameraTilesConfig, {"size": 96}),
         (ImageInput, {"charge_scale_pe": 7.0, "time_scale_ns": 2.0}),
-        (EnergyOptions, {"uncertainty": False}),
+        (UncertaintyOptions, {"uncertainty": False}),
     ]
     before = [(model, {name: model.model_fields[name].default for name in values}) for model, values in changes]
     for model, values in changes:
@@ -89,7 +89,7 @@ def test_recipe_and_preparation_are_those_of_the_card(bundle):
 
 def test_other_defaults_change_nothing(bundle, other_defaults):
     assert (CameraTilesConfig().size, CleaningConfig().picture_pe) == (96, 9.0)
-    assert (ImageInput().charge_scale_pe, EnergyOptions().uncertainty) == (7.0, False)
+    assert (ImageInput().charge_scale_pe, UncertaintyOptions().uncertainty) == (7.0, False)
     check_values(bundle)
     test_recipe_and_preparation_are_those_of_the_card(bundle)
 

@@ -1,19 +1,6 @@
 """Core of the shower: what is predicted, from what, and how it is called."""
 
-from pydantic import Field
-
-from pipeline.tasks.spec import Column, DL2Place, HeadOptions, MetricText, Monitor, TaskSpec
-
-
-class CoreOptions(HeadOptions):
-    """Options of a head for the core."""
-
-    uncertainty: bool = Field(True, description="Whether the uncertainty of each position is also predicted.")
-
-    def outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Without an uncertainty, the position alone."""
-        return names if self.uncertainty else names[:2]
-
+from pipeline.tasks.spec import Column, DL2Place, MetricText, Monitor, TaskSpec, UncertaintyOptions
 
 SPEC = TaskSpec(
     name="core",
@@ -61,6 +48,6 @@ SPEC = TaskSpec(
     where={"true_primary_id": 0},
     needs=("true_core_x_m", "true_core_y_m", "true_primary_id"),
     targets=("core",),
-    options=CoreOptions,
+    options=UncertaintyOptions,
     order=26,
 )

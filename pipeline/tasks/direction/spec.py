@@ -1,19 +1,6 @@
 """Direction of the primary gamma ray: what is predicted, from what, and how it is called."""
 
-from pydantic import Field
-
-from pipeline.tasks.spec import Column, DL2Place, HeadOptions, MetricText, Monitor, TaskSpec
-
-
-class DirectionOptions(HeadOptions):
-    """Options of a head for the direction."""
-
-    uncertainty: bool = Field(True, description="Whether the uncertainty of each direction is also predicted.")
-
-    def outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Without an uncertainty, axis and head alone."""
-        return names if self.uncertainty else names[:4]
-
+from pipeline.tasks.spec import Column, DL2Place, MetricText, Monitor, TaskSpec, UncertaintyOptions
 
 SPEC = TaskSpec(
     name="direction",
@@ -104,6 +91,6 @@ SPEC = TaskSpec(
     where={"true_primary_id": 0},
     needs=("true_fov_lon_deg", "true_fov_lat_deg", "true_primary_id"),
     targets=("direction",),
-    options=DirectionOptions,
+    options=UncertaintyOptions,
     order=25,
 )

@@ -1,19 +1,6 @@
 """Energy of the primary gamma ray: what is predicted, from what, and how it is called."""
 
-from pydantic import Field
-
-from pipeline.tasks.spec import Column, DL2Place, HeadOptions, MetricText, Monitor, TaskSpec
-
-
-class EnergyOptions(HeadOptions):
-    """Options of a head for the energy."""
-
-    uncertainty: bool = Field(True, description="Whether the uncertainty of each energy is also predicted.")
-
-    def outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Without an uncertainty, the energy alone."""
-        return names if self.uncertainty else names[:1]
-
+from pipeline.tasks.spec import Column, DL2Place, MetricText, Monitor, TaskSpec, UncertaintyOptions
 
 SPEC = TaskSpec(
     name="energy",
@@ -51,6 +38,6 @@ SPEC = TaskSpec(
     equalise=False,
     needs=("true_energy_tev", "true_primary_id"),
     targets=("energy",),
-    options=EnergyOptions,
+    options=UncertaintyOptions,
     order=20,
 )

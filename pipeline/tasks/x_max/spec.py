@@ -1,19 +1,6 @@
 """Depth of the shower's maximum: what is predicted, from what, and how it is called."""
 
-from pydantic import Field
-
-from pipeline.tasks.spec import Column, HeadOptions, MetricText, Monitor, TaskSpec
-
-
-class XMaxOptions(HeadOptions):
-    """Options of a head for the depth of the maximum."""
-
-    uncertainty: bool = Field(True, description="Whether the uncertainty of each depth is also predicted.")
-
-    def outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Without an uncertainty, the depth alone."""
-        return names if self.uncertainty else names[:1]
-
+from pipeline.tasks.spec import Column, MetricText, Monitor, TaskSpec, UncertaintyOptions
 
 SPEC = TaskSpec(
     name="x_max",
@@ -40,6 +27,6 @@ SPEC = TaskSpec(
     where={"true_primary_id": 0},
     needs=("true_x_max_g_cm2", "true_primary_id"),
     targets=("x_max",),
-    options=XMaxOptions,
+    options=UncertaintyOptions,
     order=27,
 )
