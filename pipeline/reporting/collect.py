@@ -312,12 +312,15 @@ def _camera_predictions(path: Path) -> CameraPredictions:
         tables = [table for kind in root.values() for model in kind.values() for table in model.values()]
         for table in tables:
             prefix = table.parent.name.rsplit("/", 1)[1]
-            ok = np.asarray(table.fields(f"{prefix}_tel_is_valid")[:], bool)
             names = [name for name in table.dtype.names if name in _wanted(prefix)]
+            flag = f"{prefix}_tel_is_valid"  # which groups that telescopes alone have do not hold
+            is_valid = (
+                np.asarray(table.fields(flag)[:], bool) if flag in table.dtype.names else np.ones(len(table), bool)
+            )
             identity = table.fields(["obs_id", "event_id", "tel_id"])[:FIRST_EVENTS]
             keys = [tuple(int(value) for value in row) for row in identity]
             for name in names:
-                valid[name] = valid.get(name, 0) + int(ok.sum())
+                valid[name] = valid.get(name, 0) + int(np.count_nonzero(is_valid & np.isfinite(table.fields(name)[:])))
                 units[name] = _unit(table, name)
                 values = table.fields(name)[:FIRST_EVENTS]
                 columns.setdefault(name, {}).update(zip(keys, values.astype(float).tolist(), strict=True))

@@ -75,8 +75,11 @@ def small_figure(path):
 
 
 def made_up_dl2(path, n=30):
-    """Tables as `predict` writes them, of two models."""
-    kinds = {"energy": ("lp_energy", "energy", "TeV"), "classification": ("lp_gammaness", "prediction", "")}
+    """Tables as `predict` writes them, of three models; those of `disp` do not say what is valid."""
+    kinds = {
+        "energy": ("lp_energy", "energy", "TeV"), "classification": ("lp_gammaness", "prediction", ""),
+        "disp": ("lp_direction", "parameter", "deg"),
+    }  # fmt: skip
     with h5py.File(path, "w") as file:
         for kind, (prefix, quantity, unit) in kinds.items():
             column = f"{prefix}_tel_{quantity}"
@@ -85,11 +88,14 @@ def made_up_dl2(path, n=30):
                 ("event_id", "i8"),
                 ("tel_id", "i2"),
                 (column, "f8"),
-                (f"{prefix}_tel_is_valid", "i1"),
             ]
+            if kind != "disp":
+                dtype.append((f"{prefix}_tel_is_valid", "i1"))
             rows = np.zeros(n, dtype)
             rows["obs_id"], rows["event_id"], rows["tel_id"] = 5, np.arange(n) + 100, 1
-            rows[column], rows[f"{prefix}_tel_is_valid"] = np.linspace(0.1, 0.9, n), np.arange(n) % 3 > 0
+            rows[column] = np.linspace(0.1, 0.9, n)
+            if kind != "disp":
+                rows[f"{prefix}_tel_is_valid"] = np.arange(n) % 3 > 0
             rows[column][0] = np.nan
             table = file.create_dataset(f"dl2/event/telescope/{kind}/{prefix}/tel_001", data=rows)
             table.attrs["CTAFIELD_3_UNIT"] = unit
@@ -196,6 +202,7 @@ def test_model_card_is_rendered_but_not_obeyed(page):
 def test_predictions_times_and_provenance_are_there(page):
     text = text_of(page)
     assert "lp_energy_tel_energy: 20" in text
+    assert "lp_direction_tel_parameter: 29" in text
     assert "lp_gammaness_tel_prediction: 20" in text
     assert "5 101 1 0.1276 0.1276" in text
     assert "5 100 1 — —" in text
