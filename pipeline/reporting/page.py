@@ -29,6 +29,7 @@ _PARTICLES = {"0": "gamma", "1": "electron", "101": "proton", "all": "tiles"}
 _GROUPS = {"camera": "shower", "sky": "field"}
 _BIN_TITLES = {
     "true_energy_tev": ("In bands of true energy", "TeV"),
+    "true_offset_deg": ("In bands of offset from the pointing", "deg"),
     "hillas_intensity_pe": ("Above image sizes", "p.e."),
     "magnitude": ("In bands of magnitude", "mag"),
 }
