@@ -100,7 +100,7 @@ class DirectionDecoder(Decoder):
             "reco_az_other_end_deg": other[1],
             "reco_end_log_odds": found.end_log_odds,
             "reco_disp_deg": along_psi,
-            "reco_sign_score": np.tanh(found.end_log_odds / 2),
+            "reco_sign_score": np.where(np.isfinite(found.end_log_odds), np.tanh(found.end_log_odds / 2), np.nan),
         }
 
     def pulls(self, values: Mapping[str, np.ndarray], events: Mapping[str, np.ndarray]) -> np.ndarray:
