@@ -126,6 +126,36 @@ def predict_file(
         yield collector.results(reread)
 
 
+def predict_event(
+    chunks: Sequence[ImageChunk], models: Sequence[CameraModel]
+) -> tuple[list[ImagePredictions], EventPredictions | None]:
+    """Predictions for the images of one event in memory, and for the event by models of these.
+
+    Parameters
+    ----------
+    chunks : sequence of ImageChunk
+        One image each, of different telescopes.
+    models : sequence of CameraModel
+
+    Returns
+    -------
+    list of ImagePredictions
+        By models of single images, in the order of `chunks`.
+    EventPredictions or None
+        Empty if no model serves a camera of the images; None without models of whole events.
+    """
+    of_images = [model for model in models if not model.of_events]
+    collector = EventCollector([model for model in models if model.of_events])
+    images = []
+    for chunk in chunks:
+        prepared = Preparations(chunk)
+        collector.add(chunk, prepared)
+        images.append(predict_chunk(chunk, of_images, prepared, served=collector.serves(chunk.camera.identity)))
+    if not collector.models:
+        return images, None
+    return images, collector.results(lambda tel_id, *_: (chunk for chunk in chunks if chunk.tel_id == tel_id))
+
+
 class EventCollector:
     """Encodes images as they come, and joins those of each event when all have come.
 
