@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from stereo_tiles import TELESCOPES_M, images_of_axis, joined
 
 from pipeline.camera.stereo.hillas import COLUMNS, reconstruct
 from pipeline.config import Config, ShowerClass, ShowersConfig, TelescopePlace
@@ -10,37 +11,7 @@ from pipeline.errors import UserError
 from pipeline.stages.simulate_showers import simulate_showers
 
 FOCAL = {"focal_length_choice": "EQUIVALENT"}
-CORNERS = np.array([[-60.0, -60.0, 3.0], [60.0, -60.0, 0.0], [60.0, 60.0, -2.0], [-60.0, 60.0, 5.0]])
-
-
-def images_of_axis(alt_deg, az_deg, core_m, telescopes_m, pointing=(70.0, 359.0), height_m=9000.0, **columns):
-    """Images without errors of a shower that is a line: their axes lead to the source, their centres to its maximum."""
-    axis = unit_vectors(np.array([alt_deg]), -np.array([az_deg]))[0]  # x to the north, y to the west
-    highest = np.array([*core_m, 0.0]) + axis * height_m / axis[2]
-    sight = highest - telescopes_m
-    alt = np.degrees(np.arcsin(sight[:, 2] / np.linalg.norm(sight, axis=1)))
-    az = np.degrees(np.arctan2(-sight[:, 1], sight[:, 0]))
-    n = len(telescopes_m)
-    pointings = np.full(n, pointing[0]), np.full(n, pointing[1])
-    lon, lat = fov_of_altaz(alt, az, *pointings)
-    # The tangent of the great circle through the centre and the source: a small step towards the source.
-    step = sight / np.linalg.norm(sight, axis=1)[:, None] + 1e-5 * axis
-    step_alt = np.degrees(np.arcsin(step[:, 2] / np.linalg.norm(step, axis=1)))
-    towards = fov_of_altaz(step_alt, np.degrees(np.arctan2(-step[:, 1], step[:, 0])), *pointings)
-    psi = np.degrees(np.arctan2(towards[1] - lat, towards[0] - lon))
-    images = {
-        "hillas_fov_lon": lon, "hillas_fov_lat": lat, "hillas_psi": (psi + 90) % 180 - 90,
-        "hillas_intensity": np.linspace(100, 400, n), "hillas_length": np.full(n, 0.3), "hillas_width": np.full(n, 0.1),
-        "pointing_alt_deg": pointings[0], "pointing_az_deg": pointings[1],
-    }  # fmt: skip
-    images |= {f"tel_{name}_m": telescopes_m[:, i] for i, name in enumerate("xyz")}
-    return images | columns
-
-
-def joined(*events):
-    """Images of several events, and their numbers."""
-    event = np.repeat(np.arange(len(events)), [len(images["hillas_psi"]) for images in events])
-    return {name: np.concatenate([images[name] for images in events]) for name in COLUMNS}, event
+CORNERS = TELESCOPES_M[:4]
 
 
 @pytest.mark.parametrize("telescopes", [[0, 1], [0, 2], [0, 1, 3], [0, 1, 2, 3]])
