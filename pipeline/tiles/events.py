@@ -1,6 +1,6 @@
 """Tiles of whole events: all images that an array took of one shower at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,8 @@ class EventReader(TileReader):
             return keep
         if missing := [name for name in EVENT_KEYS if name not in shard.columns]:
             raise UserError(
-                f"{shard.path} has no event column {missing[0]}: its tiles are not of events; use tiles of camera images"
+                f"{shard.path} has no event column {missing[0]}: its tiles are not of events; use tiles of camera "
+                "images"
             )
         starts = self._starts(shard)
         counts = np.add.reduceat(keep, starts)
@@ -109,6 +110,17 @@ class EventReader(TileReader):
     def _batch_ends(self, buffer: TileBatch, batch_size: int) -> list[int]:
         ends = np.append(starts_of(buffer)[1:], len(buffer))
         return ends[batch_size - 1 :: batch_size].tolist()
+
+    def in_batches(self, batch_size: int, columns: Iterable[str] | None = None) -> Iterator[TileBatch]:
+        """All tiles in whole events, about `batch_size` tiles at once or more."""
+        waiting: list[TileBatch] = []
+        for part in self.sequential(columns):
+            waiting.append(part)
+            if sum(map(len, waiting)) >= batch_size:
+                yield TileBatch.concatenate(waiting)
+                waiting = []
+        if waiting:
+            yield TileBatch.concatenate(waiting)
 
     def n_batches(self, batch_size: int) -> int:
         """Number of batches that `shuffled` yields in each epoch."""

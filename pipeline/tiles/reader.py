@@ -166,6 +166,26 @@ class TileReader:
         for block in self._blocks:
             yield self._read(block, columns)
 
+    def in_batches(self, batch_size: int, columns: Iterable[str] | None = None) -> Iterator[TileBatch]:
+        """All tiles in the order of the shards, in batches of `batch_size` (the last one is smaller).
+
+        Blocks of a shard hold few tiles of one split.
+        """
+        waiting: list[TileBatch] = []
+        n_waiting = 0
+        for part in self.sequential(columns):
+            waiting.append(part)
+            n_waiting += len(part)
+            if n_waiting < batch_size:
+                continue
+            joined = TileBatch.concatenate(waiting)
+            n_whole = n_waiting // batch_size * batch_size
+            for start in range(0, n_whole, batch_size):
+                yield joined.select(slice(start, start + batch_size))
+            waiting, n_waiting = [joined.select(slice(n_whole, None))], n_waiting - n_whole
+        if n_waiting:
+            yield TileBatch.concatenate(waiting)
+
     def shuffled(
         self,
         seed: int,

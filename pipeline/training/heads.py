@@ -12,8 +12,10 @@ from torchmetrics import Metric
 
 from pipeline.config import NetworkConfig
 from pipeline.errors import TooFewEventsError, UserError
+from pipeline.inputs import get_input
 from pipeline.tasks import get_objective
 from pipeline.tasks.spec import Monitor
+from pipeline.tiles.events import EventReader
 from pipeline.tiles.manifest import Manifest
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
@@ -63,8 +65,11 @@ class Head:
                 keep &= batch.events[name] == value
             rows = np.flatnonzero(keep)
             batch = batch.select(rows)
+        targets = self.objective.targets
+        if any(target.name not in batch.targets for target in targets.stored):  # an event, made of its tiles
+            batch.targets |= targets.of_truth(batch)
         weights = batch.weights if self.equalises else batch.base_weights
-        target = {"weights": weights.astype(np.float32), **self.objective.targets.arrays(batch)}
+        target = {"weights": weights.astype(np.float32), **targets.arrays(batch)}
         return target if rows is None else target | {"rows": rows}
 
 
@@ -97,8 +102,11 @@ class Heads:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Event columns that the selection of tiles needs."""
-        return tuple(dict.fromkeys(c for head in self.heads if head.selects for c in head.objective.spec.where))
+        """Event columns that the selection of tiles needs, and what the targets of events are made of."""
+        names = [c for head in self.heads if head.selects for c in head.objective.spec.where]
+        if get_input(self.config.input).takes == "telescopes":
+            names += [c for head in self.heads for c in head.objective.spec.needs]
+        return tuple(dict.fromkeys(names))
 
     @property
     def monitor(self) -> Monitor:
@@ -107,7 +115,13 @@ class Heads:
 
     def reader(self, manifests: Sequence[str | Path | Manifest], split: str) -> TileReader:
         """The tiles of a split that count for at least one head."""
-        return TileReader(manifests, split, where=self._selection, equalise=self._equalise)
+        return self._reader(manifests, split, self._selection, equalise=self._equalise)
+
+    def _reader(
+        self, manifests: Sequence[str | Path | Manifest], split: str, where: Mapping[str, Any], *, equalise: bool
+    ) -> TileReader:
+        kind = EventReader if get_input(self.config.input).takes == "telescopes" else TileReader
+        return kind(manifests, split, where=where, equalise=equalise)
 
     def check(self, manifests: Sequence[str | Path | Manifest]) -> None:
         """Fail before the long work: the right wing, the truth that each task needs, and tiles that count for it.
@@ -126,12 +140,13 @@ class Heads:
         for head in self.heads:
             spec = head.objective.spec
             for split in ("train", "validation"):
-                reader = TileReader(manifests, split, where=spec.where, equalise=spec.equalise)
+                reader = self._reader(manifests, split, spec.where, equalise=spec.equalise)
                 if reader.n_tiles == 0:
                     selection = "".join(f" with {name} = {value}" for name, value in spec.where.items())
+                    item = "event of several telescopes" if isinstance(reader, EventReader) else "tile"
                     raise TooFewEventsError(
-                        f"the {split} split has no tile{selection} to train {spec.name} on; add runs, loosen the cuts "
-                        "(tiles.*.cuts) or change the shares (tiles.splits)"
+                        f"the {split} split has no {item}{selection} to train {spec.name} on; add runs, loosen the "
+                        "cuts (tiles.*.cuts) or change the shares (tiles.splits)"
                     )
                 head.objective.check(reader)
                 reader.close()
