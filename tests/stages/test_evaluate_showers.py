@@ -89,9 +89,10 @@ class Events(Telescopes):
         self.mono = {CAMERA_IDENTITY: Telescopes()} if mono is None else mono
 
     def predict(self, batch):
-        """A row per event."""
+        """A row per event, which has no ends."""
         events = events_of(batch).events
-        return self._columns(events, len(events["event_id"]))
+        columns = self._columns(events, len(events["event_id"]))
+        return columns | {"reco_alt_other_end_deg": np.full(len(columns["reco_alt_deg"]), np.nan)}
 
 
 def settings(**evaluate):

@@ -142,17 +142,15 @@ def _of_events(items: EventSample) -> DirectionSample:
     }
     if items.mono:
         altaz_deg[MONO] = (items.mono["reco_alt_deg"], items.mono["reco_az_deg"])
-    network, truth = _places(items.predicted, "reco_fov_{}_deg"), _places(events, "true_fov_{}_deg")
-    sigma = items.predicted["reco_ang_distance_uncert_deg"] / RADIUS_68
     return DirectionSample(
         gammas=Gammas.of(events),
-        true_deg=truth,
+        true_deg=_places(events, "true_fov_{}_deg"),
         cog_deg=None,
         reco_deg={
-            NETWORK: network,
+            NETWORK: _places(items.predicted, "reco_fov_{}_deg"),
             **{method: np.stack(fov_of_altaz(*altaz, *pointing), axis=1) for method, altaz in altaz_deg.items()},
         },
-        pulls=(network - truth) / np.where(sigma > 0, sigma, np.nan)[:, None],
+        pulls=DECODER.pulls(items.predicted, events),
     )
 
 
