@@ -1,7 +1,5 @@
 """What a network for events of several telescopes is given: where images lie and telescopes stand."""
 
-from itertools import product
-
 import numpy as np
 import pytest
 import torch
