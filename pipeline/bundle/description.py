@@ -127,11 +127,7 @@ def _images_per_cpu_s(run: "TrainingRun", progress: "Progress") -> float | None:
 
 
 def _cameras(reader: TileReader) -> tuple[CameraSection, ...]:
-    identity = reader.attributes.get("camera_identity")
-    if identity is None:
-        return ()
-    names = {attributes.get("camera_name", "") for attributes in reader.shard_attributes()}
-    return (CameraSection(identity=identity, name=", ".join(sorted(filter(None, names)))),)
+    return tuple(CameraSection(identity=camera.identity, name=camera.name) for camera in reader.cameras)
 
 
 def _limits(run: "TrainingRun") -> tuple[str, ...]:

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 class Predicts(Protocol):
     """What an evaluation needs of a trained model (`pipeline.bundle.runtime.Predictor` is one)."""
 
+    @property
+    def cameras(self) -> Sequence[str]:
+        """Identities of the cameras that it serves; empty for the sky."""
+        ...
+
     def predict(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """Physical values of raw tiles, by name."""
         ...

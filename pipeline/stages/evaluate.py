@@ -69,13 +69,12 @@ def evaluate(
     return evaluate_predictor(cfg, predictor, card.tasks, facts, loaded, out, force=force)
 
 
-def _check_camera(served: Sequence[str], manifests: Sequence[str | Path | Manifest]) -> None:
-    for manifest in load_manifests(manifests):
-        camera = manifest.attributes.get("camera_identity")
-        if served and camera and camera not in served:
+def _check_camera(served: Sequence[str], manifests: Sequence[Manifest]) -> None:
+    for manifest in manifests:
+        if served and manifest.cameras and not set(served) & set(manifest.cameras):
             raise UserError(
-                f"{manifest.path} holds images of the camera {camera}, but the bundle serves {', '.join(served)}; "
-                "evaluate it on tiles of its own camera"
+                f"{manifest.path} holds images of the camera {', '.join(manifest.cameras)}, but the bundle serves "
+                f"{', '.join(served)}; evaluate it on tiles of its own camera"
             )
 
 

@@ -130,7 +130,7 @@ class TrainingRun:
             self.config.augmentation,
             f"networks.{network}",
             wing=self.config.wing,
-            camera_identity=str(self.train_tiles.attributes.get("camera_identity", "")),
+            cameras=[camera.identity for camera in self.train_tiles.cameras],
             scalars=self.config.scalars,
             motions={head.task: head.objective.targets.motions for head in self.heads.heads},
         )

@@ -26,11 +26,11 @@ from pipeline.tiles.splits import SPLITS
 from pipeline.tiles.weighting import Weighting, equalise, starved_classes, usable_rows
 
 FORMAT_NAME = "lightpool-manifest"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _MAX_NAMES = 5  # of files in a message
 #: Facts in a shard's attributes that all shards of a manifest must share.
-SHARED_ATTRIBUTES = ("camera_identity", "recipe", "unit", "target")
+SHARED_ATTRIBUTES = ("cameras", "recipe", "unit", "target")
 
 _Count = Annotated[int, Field(ge=0, strict=True)]
 
@@ -60,7 +60,7 @@ class _Content(_Part):
     """All keys of a manifest."""
 
     format: Literal["lightpool-manifest"]
-    format_version: Literal[2]
+    format_version: Literal[3]
     wing: Literal["camera", "sky"]
     channels: tuple[_Channel, ...] = Field(min_length=1)
     tile_shape: tuple[Annotated[int, Field(ge=1, strict=True)], Annotated[int, Field(ge=1, strict=True)]]
@@ -76,6 +76,11 @@ class _Content(_Part):
         n_tiles = sum(shard.n_tiles for shard in self.shards)
         if set(self.counts) != set(SPLITS) or counted != n_tiles:
             raise ValueError(f"its counts add up to {counted} tiles, its shards to {n_tiles}")
+        cameras = self.attributes.get("cameras", [])
+        if not isinstance(cameras, list) or not all(isinstance(identity, str) for identity in cameras):
+            raise ValueError(f"its cameras are {cameras!r:.60}, no list of identities")
+        if (self.wing == "camera") != bool(cameras):
+            raise ValueError(f"tiles of the {self.wing} are of {len(cameras)} cameras")
         if self.weighting:
             self.weighting.check()
         return self
@@ -138,6 +143,11 @@ class Manifest:
             provenance=content.provenance,
         )
 
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Identities of the cameras that tiles may be of, as the event column `camera` counts them."""
+        return tuple(self.attributes.get("cameras", ()))
+
     def open_shard(self, number: int) -> Shard:
         """Open shard `number`, which must be the one that the manifest was made of.
 
@@ -175,6 +185,24 @@ def load_manifests(manifests: Sequence[str | Path | Manifest], *, shards_outside
     ]
 
 
+def check_alike(manifests: Sequence[Manifest]) -> None:
+    """Refuse manifests of different kinds of tiles.
+
+    Raises
+    ------
+    UserError
+        Naming the first two that differ, and in what.
+    """
+    first = manifests[0]
+    for manifest in manifests:
+        for name in ("wing", "channels", "tile_shape", "attributes"):
+            if getattr(manifest, name) != getattr(first, name):
+                got, expected = getattr(manifest, name), getattr(first, name)
+                raise UserError(
+                    f"{manifest.path} has {name} {got}, but {first.path} has {expected}; train on manifests of one kind"
+                )
+
+
 def _read(path: Path) -> _Content:
     content = read_json(path, "a manifest")
     if content.get("format") != FORMAT_NAME:
@@ -192,8 +220,9 @@ def _read(path: Path) -> _Content:
 
 
 def shared_attributes(shard: Shard) -> dict[str, Any]:
-    """Facts of a shard that all shards of its manifest must share."""
-    return {key: value for key, value in shard.attributes.items() if key in SHARED_ATTRIBUTES}
+    """Facts of a shard that all shards of its manifest must share; of `cameras` the identities, for names vary."""
+    shared = {key: value for key, value in shard.attributes.items() if key in SHARED_ATTRIBUTES}
+    return shared | ({"cameras": [camera.identity for camera in shard.cameras]} if shard.cameras else {})
 
 
 def _check_inside(manifest: Path, shard: str) -> None:
@@ -408,7 +437,8 @@ def _check_alike(first: Shard, other: Shard) -> None:
         ("channels", [c.name for c in first.channels], [c.name for c in other.channels]),
         ("tile shape", first.tile_shape, other.tile_shape),
     ]
-    facts += [(key, first.attributes.get(key), other.attributes.get(key)) for key in SHARED_ATTRIBUTES]
+    of_first, of_other = shared_attributes(first), shared_attributes(other)
+    facts += [(key, of_first.get(key), of_other.get(key)) for key in SHARED_ATTRIBUTES]
     for name, expected, got in facts:
         if expected != got:
             raise UserError(

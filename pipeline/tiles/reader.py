@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.tiles.manifest import Manifest, load_manifests
+from pipeline.tiles.cameras import KnownCamera, known_cameras
+from pipeline.tiles.layout import CAMERA_COLUMN
+from pipeline.tiles.manifest import Manifest, check_alike, load_manifests
 from pipeline.tiles.shards import CHUNK_TILES, Channel, Shard, TileBatch
 from pipeline.tiles.splits import SPLITS
 
@@ -28,6 +30,11 @@ class TileReader:
     equalise : bool
         Whether `weights` include the manifest's class equalisation (`base_weights` never do). Switch it off where
         only one class is used (the energy of gammas): the factors would bend its spectrum towards the other class.
+
+    Attributes
+    ----------
+    cameras : tuple of KnownCamera
+        Those that `where` chooses (`pipeline.tiles.cameras`); empty for the sky.
 
     Raises
     ------
@@ -53,19 +60,10 @@ class TileReader:
         self._equalise = equalise
         self._open: OrderedDict[int, Shard] = OrderedDict()
         self._shards: list[tuple[Manifest, int]] = []
+        check_alike(self.manifests)
         for manifest in self.manifests:
-            self._check_alike(manifest)
             self._shards += [(manifest, number) for number in range(len(manifest.shards))]
         self._index()
-
-    def _check_alike(self, manifest: Manifest) -> None:
-        first = self.manifests[0]
-        for name in ("wing", "channels", "tile_shape", "attributes"):
-            if getattr(manifest, name) != getattr(first, name):
-                got, expected = getattr(manifest, name), getattr(first, name)
-                raise UserError(
-                    f"{manifest.path} has {name} {got}, but {first.path} has {expected}; train on manifests of one kind"
-                )
 
     def _index(self) -> None:
         """Selected tiles, from the small columns alone: no image is read."""
@@ -73,6 +71,7 @@ class TileReader:
         self._first_group: list[int] = []
         self._chunks: list[tuple[int, int]] = []
         self._sources: list[str] = []
+        cameras = []
         n_groups = 0
         self.n_groups = 0
         for number in range(len(self._shards)):
@@ -86,10 +85,15 @@ class TileReader:
             self._keep.append(keep)
             self._first_group.append(n_groups)
             self._sources.append(shard.source)
+            cameras.append(shard.cameras)
             n_groups += shard.n_groups
             self.n_groups += len(np.unique(shard.group[keep]))
             self._chunks += [(number, chunk) for chunk in range(shard.n_chunks) if keep[_tiles_of(chunk)].any()]
         self.n_tiles = int(sum(keep.sum() for keep in self._keep))
+        chosen = self._where.get(CAMERA_COLUMN)
+        self.cameras: tuple[KnownCamera, ...] = tuple(
+            camera for place, camera in enumerate(known_cameras(cameras)) if chosen is None or place in chosen
+        )
 
     def __len__(self) -> int:
         return self.n_tiles
@@ -111,7 +115,7 @@ class TileReader:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Facts that all shards share (camera identity, tile preparation, unit)."""
+        """Facts that all shards share (identities of the cameras, tile preparation, unit)."""
         return self.manifests[0].attributes
 
     @property

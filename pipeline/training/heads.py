@@ -12,8 +12,10 @@ from torchmetrics import Metric
 
 from pipeline.config import NetworkConfig
 from pipeline.errors import TooFewEventsError, UserError
+from pipeline.inputs import get_input
 from pipeline.tasks import get_objective
 from pipeline.tasks.spec import Monitor
+from pipeline.tiles.cameras import where_camera, where_one_camera
 from pipeline.tiles.manifest import Manifest
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
@@ -107,7 +109,14 @@ class Heads:
 
     def reader(self, manifests: Sequence[str | Path | Manifest], split: str) -> TileReader:
         """The tiles of a split that count for at least one head."""
-        return TileReader(manifests, split, where=self._selection, equalise=self._equalise)
+        return TileReader(manifests, split, where=self._selection | self._camera(manifests), equalise=self._equalise)
+
+    def _camera(self, manifests: Sequence[str | Path | Manifest]) -> dict[str, Any]:
+        """Selection of the tiles of the network's camera; an input of single images takes no more than one."""
+        chosen = self.config.camera
+        if get_input(self.config.input).takes == "image":
+            return where_one_camera(manifests, chosen)
+        return where_camera(manifests, [chosen] if chosen else [])
 
     def check(self, manifests: Sequence[str | Path | Manifest]) -> None:
         """Fail before the long work: the right wing, the truth that each task needs, and tiles that count for it.
@@ -123,12 +132,14 @@ class Heads:
                 self._check_columns(whole, head.objective)
         finally:
             whole.close()
+        of_camera = self._camera(manifests)
         for head in self.heads:
             spec = head.objective.spec
             for split in ("train", "validation"):
-                reader = TileReader(manifests, split, where=spec.where, equalise=spec.equalise)
+                reader = TileReader(manifests, split, where=spec.where | of_camera, equalise=spec.equalise)
                 if reader.n_tiles == 0:
                     selection = "".join(f" with {name} = {value}" for name, value in spec.where.items())
+                    selection += f" of {self.config.camera}" if of_camera else ""
                     raise TooFewEventsError(
                         f"the {split} split has no tile{selection} to train {spec.name} on; add runs, loosen the cuts "
                         "(tiles.*.cuts) or change the shares (tiles.splits)"

@@ -5,7 +5,7 @@ import pytest
 from pipeline.camera.cleaning import tailcuts, usable_times
 from pipeline.camera.dl1 import DL1File, DL1Writer, EventChunk, ImageChunk, SimulationRun, Subarray
 from pipeline.camera.geometry import Camera
-from pipeline.camera.tiling import REJECTION_REASONS, camera_tile_chunk, chosen_camera, tile_file
+from pipeline.camera.tiling import REJECTION_REASONS, camera_tile_chunk, chosen_cameras, tile_file
 from pipeline.config import CameraTilesConfig, CutsConfig
 from pipeline.errors import InputFileError
 from pipeline.inputs.image import ImageRecipe
@@ -206,7 +206,7 @@ def write_file(path, telescopes, events, showers=None):
 
 def collect(path, wanted=None):
     with DL1File(path) as file:
-        parts = list(tile_file(file, RECIPE, chosen_camera(file, wanted)))
+        parts = list(tile_file(file, RECIPE, chosen_cameras(file, wanted)))
     batches = [batch for batch, _ in parts]
     return {name: np.concatenate([b.events[name] for b in batches]) for name in ("event_id", "tel_id", "shower_id")} | {
         "group": np.concatenate([b.group for b in batches]),
@@ -247,7 +247,7 @@ def test_choice_of_the_camera(tmp_path):
         DL1File(path) as file,
         pytest.raises(InputFileError, match=r"has no camera 'CHEC'; it has .*LSTCam.*NectarCam"),
     ):
-        chosen_camera(file, "CHEC")
+        chosen_cameras(file, "CHEC")
 
 
 def test_an_image_without_an_event(tmp_path):

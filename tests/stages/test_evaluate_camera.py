@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from astropy.table import Table
+from synthetic_tiles import CAMERA_IDENTITY, camera_entry
 
 from pipeline.camera.baselines import FOREST_COLUMNS
 from pipeline.config import parse_config
@@ -27,6 +28,7 @@ def made_up_batch(n_showers, images_per_shower, rng):
     parameters = [name for name in FOREST_COLUMNS if name not in DRAWN_BELOW]
     events = {name: rng.normal(size=n).astype(np.float32) for name in parameters}
     events |= {
+        "camera": np.zeros(n, np.int16),
         "obs_id": np.ones(n, np.int64),
         "event_id": np.arange(n),
         "tel_id": np.ones(n, np.int64),
@@ -72,7 +74,7 @@ def manifest(tmp_path_factory):
             tile_shape=(4, 4),
             source=f"run_{run}",
             wing="camera",
-            attributes={},
+            attributes={"cameras": [camera_entry()]},
         ) as writer:
             writer.append(made_up_batch(300, 3, rng))
         shards.append(path)
@@ -83,6 +85,8 @@ def manifest(tmp_path_factory):
 
 class Oracle:
     """A predictor that knows the truth up to a Gaussian error: better than any forest here."""
+
+    cameras = (CAMERA_IDENTITY,)
 
     def predict(self, batch):
         rng = np.random.default_rng(batch.events["event_id"][0])
@@ -290,7 +294,7 @@ def test_tiles_without_truth_are_refused(tmp_path, cfg):
         tile_shape=(4, 4),
         source="a",
         wing="camera",
-        attributes={},
+        attributes={"cameras": [camera_entry()]},
     ) as writer:
         writer.append(batch)
     write_manifest([tmp_path / "a.tiles.h5"], tmp_path / "m.json")
@@ -318,7 +322,7 @@ def test_too_small_a_test_split_is_refused(n_test, message, tmp_path, cfg):
         tile_shape=(4, 4),
         source="a",
         wing="camera",
-        attributes={},
+        attributes={"cameras": [camera_entry()]},
     ) as writer:
         writer.append(batch)
     write_manifest([tmp_path / "a.tiles.h5"], tmp_path / "m.json", class_column="true_primary_id")
@@ -333,7 +337,7 @@ def test_an_unknown_bundle_is_refused(manifest, cfg, tmp_path):
 
 def test_tiles_of_another_camera_are_refused(manifest, tmp_path):
     content = json.loads(manifest.read_text())
-    content["attributes"]["camera_identity"] = "square-2048"
+    content["attributes"]["cameras"] = ["square-2048"]
     other = manifest.with_name("other.manifest.json")
     other.write_text(json.dumps(content))
     with pytest.raises(UserError, match="holds images of the camera square-2048, but the bundle serves hexagon-1855"):

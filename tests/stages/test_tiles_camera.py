@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.camera.dl1 import DL1Writer, EventChunk, SimulationRun, Subarray
 from pipeline.camera.geometry import Camera
+from pipeline.camera.mapping import tile_mapper
 from pipeline.config import parse_config
 from pipeline.errors import UserError
 from pipeline.stages.manifest import make_manifest
@@ -63,7 +64,12 @@ def test_one_shard_per_run(tmp_path):
         assert (shard.source, shard.wing, shard.n_tiles, shard.n_groups) == ("run_1", "camera", 60, 30)
         assert [channel.unit for channel in shard.channels] == ["p.e.", "ns", ""]
         assert shard.targets == ["core", "direction", "energy", "gammaness", "x_max"]
-        assert shard.attributes["camera_identity"] == camera().identity
+        assert shard.attributes["cameras"] == [
+            {
+                "identity": camera().identity, "name": "Cam", "type": "LST", "focal_length_m": 28.0,
+                "tile_pixel_deg": pytest.approx(tile_mapper(camera(), 24).pixel_deg),
+            },
+        ]  # fmt: skip
         assert shard.attributes["recipe"] == {
             "version": 1, "size_px": 24, "picture_pe": 6.0, "boundary_pe": 3.0, "min_picture_neighbors": 1,
             "size_min_pe": 50.0, "n_pixels_min": 3, "leakage_max": 0.5,

@@ -1,5 +1,6 @@
 """Tile sets made in milliseconds, with a truth that a network can learn: for tests of everything after `tiles`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from tiny_bundles import camera_recipe
 from pipeline.config import SplitsConfig
 from pipeline.sky.dq import DQ, DQ_DTYPE, LOST, flag
 from pipeline.tiles import Channel, Manifest, ShardWriter, TileBatch, split_of, write_manifest
+from pipeline.tiles.layout import TileCamera
 
 CAMERA_IDENTITY = "hexagon-1855-test"
 CAMERA_CHANNELS = (Channel("charge", "p.e."), Channel("peak_time", "ns"), Channel("mask", ""))
@@ -34,6 +36,7 @@ def camera_batch(n: int, size: int = 24, seed: int = 0, *, gamma: bool | None = 
     charge = charge + rng.normal(0, 1.0, charge.shape)
     mask = (charge > 4).astype(np.float32)
     events = {
+        "camera": np.zeros(n, np.int16),
         "obs_id": np.ones(n, np.int32),
         "event_id": np.arange(n, dtype=np.int64),
         "hillas_intensity": size_pe,
@@ -116,6 +119,11 @@ def sky_batch(n: int, size: int = 32, seed: int = 0, *, noise2noise: bool = Fals
     )
 
 
+def camera_entry(identity: str = CAMERA_IDENTITY, name: str = "TestCam", size_type: str = "LST") -> dict:
+    """One of the `cameras` among the attributes of a shard."""
+    return TileCamera(identity=identity, name=name, type=size_type, focal_length_m=28, tile_pixel_deg=0.08).model_dump()
+
+
 def write_tiles(
     folder: Path,
     batch: TileBatch,
@@ -124,14 +132,17 @@ def write_tiles(
     shares: SplitsConfig = SHARES,
     equalised: dict[str, int] | None = None,
     frame: dict | None = None,
+    cameras: Sequence[tuple[str, ...]] = ((CAMERA_IDENTITY, "TestCam", "LST"),),
 ) -> Manifest:
-    """One shard and its manifest; the number of channels says which wing it is. `frame` describes a sky frame."""
+    """One shard and its manifest; the number of channels says which wing it is.
+
+    `frame` describes a sky frame; `cameras` are identity, name and type, as the event column `camera` counts them.
+    """
     camera = batch.images.shape[1] == len(CAMERA_CHANNELS)
     size_px = batch.images.shape[-1]
     attributes = (
         {
-            "camera_identity": CAMERA_IDENTITY,
-            "camera_name": "TestCam",
+            "cameras": [camera_entry(*names) for names in cameras],
             "recipe": camera_recipe(size_px).model_dump(mode="json"),
         }
         if camera

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
+from synthetic_tiles import camera_entry
 
 from pipeline import cli
 from pipeline.config import SplitsConfig, load_config, parse_config
@@ -30,6 +31,7 @@ def make_batch(n, rng, *, first_group=0, per_group=3, primary=0, source="run"):
     return TileBatch(
         images=rng.normal(size=(n, 2, 16, 16)).astype(np.float16),
         events={
+            "camera": np.zeros(n, np.int16),
             "event_id": np.arange(n, dtype=np.int64) + 1000 * first_group,
             "true_primary_id": np.full(n, primary, np.int32),
             "true_energy_tev": energy * (1 if primary == 0 else 3),
@@ -42,7 +44,7 @@ def make_batch(n, rng, *, first_group=0, per_group=3, primary=0, source="run"):
 
 
 def write_shard(path, batches, source="run", **kwargs):
-    kwargs = {"attributes": {"camera_identity": "abc"}, "wing": "camera"} | kwargs
+    kwargs = {"attributes": {"cameras": [camera_entry("abc")]}, "wing": "camera"} | kwargs
     with ShardWriter(path, channels=CHANNELS, tile_shape=(16, 16), source=source, **kwargs) as writer:
         for batch in batches:
             writer.append(batch)
@@ -138,7 +140,7 @@ def test_shards_of_another_version_are_refused(tmp_path, version, advice):
     path = write_shard(tmp_path / "a.h5", [])
     with h5py.File(path, "a") as file:
         file.attrs["format_version"] = version
-    with pytest.raises(InputFileError, match=rf"format version {version}; this lightpool reads version 2: {advice}"):
+    with pytest.raises(InputFileError, match=rf"format version {version}; this lightpool reads version 3: {advice}"):
         Shard(path)
 
 
@@ -429,14 +431,14 @@ def test_manifest_can_move_with_its_shards(manifest, tmp_path):
 def test_manifest_errors(tmp_path):
     rng = np.random.default_rng(0)
     a = write_shard(tmp_path / "a.h5", [make_batch(10, rng)])
-    b = write_shard(tmp_path / "b.h5", [make_batch(10, rng)], attributes={"camera_identity": "other"})
+    b = write_shard(tmp_path / "b.h5", [make_batch(10, rng)], attributes={"cameras": [camera_entry("other")]})
     empty = write_shard(tmp_path / "e.h5", [])
     out = tmp_path / "m.json"
     with pytest.raises(UserError, match="no shard was given"):
         write_manifest([], out)
     with pytest.raises(UserError, match="named twice"):
         write_manifest([a, a], out)
-    with pytest.raises(UserError, match=r"has camera_identity other, but .* has abc"):
+    with pytest.raises(UserError, match=r"has cameras \['other'\], but .* has \['abc'\]; make one"):
         write_manifest([a, b], out)
     with pytest.raises(UserError, match="none of the 1 shards has a tile"):
         write_manifest([empty], out)
@@ -634,9 +636,9 @@ def test_a_manifest_is_written_for_shards_outside_only_if_asked_for(tmp_path):
             c["counts"]["train"].update({"0": c["counts"]["train"]["0"] - 1}),
         ),
         lambda c: c["shards"][0].update(path="1.tiles.h5"),
-        lambda c: c.update(wing="sky"),
+        lambda c: c.update(wing="sky", attributes={}),
         lambda c: c.update(tile_shape=[16, 8]),
-        lambda c: c["attributes"].update(camera_identity="other"),
+        lambda c: c["attributes"].update(cameras=["other"]),
     ],
 )
 def test_a_shard_that_is_not_the_one_of_the_manifest_is_refused(manifest, change):
