@@ -23,7 +23,7 @@ from pipeline.provenance import sha256_file, write_sidecar
 from pipeline.tiles.layout import Channel
 from pipeline.tiles.shards import Shard
 from pipeline.tiles.splits import SPLITS
-from pipeline.tiles.weighting import Weighting, equalise, starved_classes, usable_rows
+from pipeline.tiles.weighting import Weighting, joined_column, weightings_of
 
 FORMAT_NAME = "lightpool-manifest"
 FORMAT_VERSION = 3
@@ -67,7 +67,7 @@ class _Content(_Part):
     attributes: dict[str, Any]
     shards: tuple[ShardEntry, ...] = Field(min_length=1)
     counts: dict[Literal["train", "validation", "test"], dict[str, _Count]]
-    weighting: Weighting | None
+    weightings: tuple[Weighting | None, ...]
     provenance: dict[str, Any]
 
     @model_validator(mode="after")
@@ -81,8 +81,10 @@ class _Content(_Part):
             raise ValueError(f"its cameras are {cameras!r:.60}, no list of identities")
         if (self.wing == "camera") != bool(cameras):
             raise ValueError(f"tiles of the {self.wing} are of {len(cameras)} cameras")
-        if self.weighting:
-            self.weighting.check()
+        if len(self.weightings) not in (0, len(cameras) or 1):
+            raise ValueError(f"it has {len(self.weightings)} weightings for {len(cameras)} cameras")
+        for weighting in filter(None, self.weightings):
+            weighting.check()
         return self
 
 
@@ -96,6 +98,8 @@ class Manifest:
     shards : sequence of ShardEntry
     counts : dict
         split -> class -> number of tiles ("all" without classes).
+    weightings : sequence of Weighting or None
+        What equalises the classes, for each camera, or for all tiles of the sky; empty if nothing does.
     """
 
     path: Path
@@ -105,7 +109,7 @@ class Manifest:
     attributes: dict[str, Any]
     shards: Sequence[ShardEntry]
     counts: dict[str, dict[str, int]]
-    weighting: Weighting | None
+    weightings: Sequence[Weighting | None]
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -139,7 +143,7 @@ class Manifest:
             attributes=content.attributes,
             shards=content.shards,
             counts=content.counts,
-            weighting=content.weighting,
+            weightings=content.weightings,
             provenance=content.provenance,
         )
 
@@ -273,7 +277,8 @@ def write_manifest(
     class_column : str, optional
         Integer event column that tells the classes apart, where the shards have it.
     equalised : mapping, optional
-        Column -> number of bins: equalised between the classes (`pipeline.tiles.weighting`).
+        Column -> number of bins: equalised between the classes, in the tiles of each camera
+        (`pipeline.tiles.weighting`).
     max_weight : float
     provenance : mapping, optional
     shards_outside : bool
@@ -307,10 +312,11 @@ def write_manifest(
         entries, events = [entries[place] for place in kept], [events[place] for place in kept]
         filled = [columns for columns in events if len(columns["split"])]
         split = np.concatenate([columns["split"] for columns in filled])
-        classes = _joined(filled, class_column) if class_column in filled[0] else None
-        weighting = None
+        classes = joined_column(filled, class_column) if class_column in filled[0] else None
+        weightings: list[Weighting | None] = []
         if classes is not None and equalised:
-            weighting, more = _weighting(filled, class_column, equalised, max_weight)
+            cameras = common["attributes"].get("cameras", [])
+            weightings, more = weightings_of(filled, cameras, class_column, equalised, max_weight)
             warnings += more
         elif equalised and all(name in columns for columns in filled for name in equalised):
             warnings.append(
@@ -325,7 +331,7 @@ def write_manifest(
             **common,
             "shards": entries,
             "counts": _counts(split, classes),
-            "weighting": weighting.to_json() if weighting else None,
+            "weightings": [table and table.to_json() for table in weightings],
             "provenance": facts,
         }
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
@@ -402,33 +408,6 @@ def _with_truth(
         f"{len(without)} of {len(entries)} shards ({n_tiles} tiles) have no {class_column} and are left out, because "
         f"the others have it: {shown}"
     ]
-
-
-def _joined(events: Sequence[Mapping[str, np.ndarray]], name: str) -> np.ndarray:
-    """A column of all shards; NaN where a shard does not have it."""
-    return np.concatenate(
-        [columns[name] if name in columns else np.full(len(columns["split"]), np.nan) for columns in events]
-    )
-
-
-def _weighting(
-    events: Sequence[Mapping[str, np.ndarray]], class_column: str, equalised: Mapping[str, int], max_weight: float
-) -> tuple[Weighting | None, list[str]]:
-    """The table that equalises the classes, from those of the columns that the shards have, and what it leaves out."""
-    # Tiles of all shards have to have a column, or the reader could not give them a weight.
-    n_bins = {name: n for name, n in equalised.items() if all(name in columns for columns in events)}
-    columns = {name: _joined(events, name) for name in (class_column, *n_bins)}
-    keep, n_bins, warnings = usable_rows(columns, class_column, n_bins)
-    columns = {name: columns[name][keep] for name in (class_column, *n_bins)}
-    weighting = equalise(columns, class_column, n_bins, max_weight)
-    if weighting is None:
-        return None, warnings
-    warnings += [
-        f"a shard has no column {name}; the classes are not equalised in it"
-        for name in equalised
-        if not all(name in each for each in events)
-    ]
-    return weighting, warnings + starved_classes(weighting, columns)
 
 
 def _check_alike(first: Shard, other: Shard) -> None:

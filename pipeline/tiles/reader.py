@@ -13,6 +13,7 @@ from pipeline.tiles.layout import CAMERA_COLUMN
 from pipeline.tiles.manifest import Manifest, check_alike, load_manifests
 from pipeline.tiles.shards import CHUNK_TILES, Channel, Shard, TileBatch
 from pipeline.tiles.splits import SPLITS
+from pipeline.tiles.weighting import needs_of, weights_of
 
 _OPEN_SHARDS = 64
 _BUFFER_CHUNKS = 16
@@ -219,14 +220,14 @@ class TileReader:
         return [self._shard(number).attributes for number in range(len(self._shards))]
 
     def _class_weights(self, manifest: Manifest, read: Any) -> np.ndarray | float:
-        if manifest.weighting is None or not self._equalise:
+        if not (self._equalise and manifest.weightings):
             return 1.0
-        return manifest.weighting.weights(read(manifest.weighting.needs))
+        return weights_of(manifest.weightings, read(needs_of(manifest.weightings)))
 
     def _read(self, number: int, chunk: int, columns: Iterable[str] | None) -> TileBatch:
         shard, manifest = self._shard(number), self._shards[number][0]
         wanted = shard.columns if columns is None else list(columns)
-        extra = manifest.weighting.needs if manifest.weighting is not None and self._equalise else []
+        extra = needs_of(manifest.weightings) if self._equalise else []
         batch = shard.chunk(chunk, {*wanted, *extra})
         batch.base_weights = batch.weights
         batch.weights = (batch.weights * self._class_weights(manifest, lambda _: batch.events)).astype(np.float32)

@@ -5,6 +5,9 @@ tile is a product of one factor per column, found by iterative proportional fitt
 Ann. Math. Stat. 11, 427): each column's weighted histogram is brought to the geometric mean of the classes'
 histograms, in turn, until all fit. A bin that one class does not reach has weight zero in every class, and so has a
 tile without a finite value in one of the columns.
+
+Tiles of several cameras have a table for each: classes that are alike in the sum of all tiles are not in those of one
+camera, on which a network of single images is trained.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+from pipeline.tiles.layout import CAMERA_COLUMN
 
 _ITERATIONS = 100
 _STARVED = 0.5
@@ -101,6 +106,37 @@ class Weighting:
                 raise ValueError(f"{column.name!r:.40} lacks factors")
             if not all(0 <= value < np.inf for values in factors for value in values):
                 raise ValueError(f"{column.name!r:.40} has factors that are negative or not finite")
+
+
+def needs_of(tables: Sequence[Weighting | None]) -> list[str]:
+    """Event columns that `weights_of` reads."""
+    own = [name for table in tables if table is not None for name in table.needs]
+    return list(dict.fromkeys([*([CAMERA_COLUMN] if len(tables) > 1 else []), *own]))
+
+
+def weights_of(tables: Sequence[Weighting | None], events: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Weight of each tile by the table of its camera, or by the only one; 1 where a camera has none.
+
+    Parameters
+    ----------
+    tables : sequence of Weighting or None
+        One for all tiles, or one for each camera as the column `camera` counts them.
+    events : mapping of ndarray, shape (N,)
+        The columns of `needs_of`.
+
+    Returns
+    -------
+    ndarray of float32, shape (N,)
+    """
+    if len(tables) == 1 and tables[0] is not None:
+        return tables[0].weights(events)
+    camera = np.asarray(events[CAMERA_COLUMN])
+    result = np.ones(len(camera), np.float32)
+    for place, table in enumerate(tables):
+        if table is not None:
+            here = camera == place
+            result[here] = table.weights({name: np.asarray(events[name])[here] for name in table.needs})
+    return result
 
 
 def equalise(
@@ -215,6 +251,77 @@ def starved_classes(weighting: Weighting, events: Mapping[str, np.ndarray]) -> l
                 f"values of {columns}; leave a class of few tiles out, or simulate equal ranges"
             )
     return sentences
+
+
+def weightings_of(
+    events: Sequence[Mapping[str, np.ndarray]],
+    cameras: Sequence[str],
+    class_column: str,
+    equalised: Mapping[str, int],
+    max_weight: float,
+) -> tuple[list[Weighting | None], list[str]]:
+    """Find the tables of a manifest.
+
+    Parameters
+    ----------
+    events : sequence of mapping
+        Event columns of each shard, with `split`.
+    cameras : sequence of str
+        Identities, as the column `camera` counts them; empty for the sky.
+    class_column : str
+    equalised : mapping
+        Column -> number of bins.
+    max_weight : float
+
+    Returns
+    -------
+    tables : list of Weighting or None
+        One for each camera, or one for all tiles; empty if none equalises anything.
+    warnings : list of str
+        What is left out, in sentences.
+    """
+    if len(cameras) < 2:
+        found = [_weighting(events, class_column, equalised, max_weight)]
+    else:
+        found = []
+        for place, identity in enumerate(cameras):
+            own = [_rows(columns, columns[CAMERA_COLUMN] == place) for columns in events]
+            filled = any(len(columns["split"]) for columns in own)
+            table, warnings = _weighting(own, class_column, equalised, max_weight) if filled else (None, [])
+            found.append((table, [f"camera {identity}: {text}" for text in warnings]))
+    tables = [table for table, _ in found]
+    return tables if any(tables) else [], [text for _, warnings in found for text in warnings]
+
+
+def _rows(columns: Mapping[str, np.ndarray], keep: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: column[keep] for name, column in columns.items()}
+
+
+def _weighting(
+    events: Sequence[Mapping[str, np.ndarray]], class_column: str, equalised: Mapping[str, int], max_weight: float
+) -> tuple[Weighting | None, list[str]]:
+    """The table that equalises the classes, from those of the columns that the shards have, and what it leaves out."""
+    # Tiles of all shards have to have a column, or the reader could not give them a weight.
+    n_bins = {name: n for name, n in equalised.items() if all(name in columns for columns in events)}
+    columns = {name: joined_column(events, name) for name in (class_column, *n_bins)}
+    keep, n_bins, warnings = usable_rows(columns, class_column, n_bins)
+    columns = {name: columns[name][keep] for name in (class_column, *n_bins)}
+    weighting = equalise(columns, class_column, n_bins, max_weight)
+    if weighting is None:
+        return None, warnings
+    warnings += [
+        f"a shard has no column {name}; the classes are not equalised in it"
+        for name in equalised
+        if not all(name in each for each in events)
+    ]
+    return weighting, warnings + starved_classes(weighting, columns)
+
+
+def joined_column(events: Sequence[Mapping[str, np.ndarray]], name: str) -> np.ndarray:
+    """A column of all shards; NaN where a shard does not have it."""
+    return np.concatenate(
+        [columns[name] if name in columns else np.full(len(columns["split"]), np.nan) for columns in events]
+    )
 
 
 def _quantile_edges(values: np.ndarray, n_bins: int) -> list[float]:

@@ -108,6 +108,14 @@ class Oracle:
         }
 
 
+class ByImage(Oracle):
+    """The same with an error that belongs to the image, whatever other images are read with it."""
+
+    def predict(self, batch):
+        spread = np.sin(1e4 * batch.events["hillas_intensity"])
+        return {"gammaness": 0.5 + np.where(batch.events["true_primary_id"] == 0, 0.1, -0.1) + 0.3 * spread}
+
+
 @pytest.fixture(scope="module")
 def cfg():
     return parse_config(
@@ -343,6 +351,38 @@ def test_tiles_of_another_camera_are_refused(manifest, tmp_path):
     with pytest.raises(UserError, match="holds images of the camera square-2048, but the bundle serves hexagon-1855"):
         _check_camera(("hexagon-1855",), [Manifest.load(other)])
     _check_camera(("square-2048",), [Manifest.load(other)])
+
+
+def test_tiles_of_the_bundles_own_camera_are_judged(tmp_path, cfg):
+    """Of two cameras: network and forest see the same images as where a manifest has this camera alone."""
+    batch = made_up_batch(400, 3, np.random.default_rng(5))
+    batch.events["camera"] = (np.arange(len(batch)) % 3 == 0).astype(np.int16)
+    entries = [camera_entry("another"), camera_entry()]
+    own = batch.select(batch.events["camera"] == 1)
+    own.events["camera"] = np.zeros(len(own), np.int16)
+    found = {}
+    for name, tiles, cameras in (("mixed", batch, entries), ("own", own, entries[1:])):
+        (tmp_path / name).mkdir()
+        with ShardWriter(
+            tmp_path / name / "a.tiles.h5",
+            channels=[Channel("charge", "p.e.")],
+            tile_shape=(4, 4),
+            source="a",
+            wing="camera",
+            attributes={"cameras": cameras},
+        ) as writer:
+            writer.append(tiles)
+        manifest = write_manifest(
+            [tmp_path / name / "a.tiles.h5"],
+            tmp_path / name / "m.json",
+            class_column="true_primary_id",
+            equalised={"true_energy_tev": 3},
+        )
+        out = evaluate_predictor(cfg, ByImage(), ["gammaness"], FACTS, [manifest], tmp_path / name / "out")
+        found[name] = read(out / "gammaness")
+    assert 0 < found["mixed"]["data"]["n"] == np.count_nonzero(own.split == 2)
+    for key in ("metrics", "baselines", "differences", "bins", "baseline_settings"):
+        assert found["mixed"][key] == found["own"][key], key
 
 
 def test_a_task_that_is_not_judged_is_named(tmp_path, manifest, cfg):
