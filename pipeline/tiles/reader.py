@@ -2,8 +2,9 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,24 @@ from pipeline.tiles.splits import SPLITS
 from pipeline.tiles.weighting import needs_of, weights_of
 
 _OPEN_SHARDS = 64
-_BUFFER_CHUNKS = 16
+
+
+class Block(NamedTuple):
+    """Tiles of one shard that are read at once."""
+
+    shard: int
+    start: int
+    stop: int
+
+    @property
+    def tiles(self) -> slice:
+        """Its part of the shard."""
+        return slice(self.start, self.stop)
+
+    @property
+    def n_tiles(self) -> int:
+        """Whether they are selected or not."""
+        return self.stop - self.start
 
 
 class TileReader:
@@ -42,6 +60,8 @@ class TileReader:
     UserError
         If the split's name is unknown or the manifests do not hold tiles of one kind.
     """
+
+    _buffer_blocks = 16
 
     def __init__(
         self,
@@ -70,31 +90,42 @@ class TileReader:
         """Selected tiles, from the small columns alone: no image is read."""
         self._keep: list[np.ndarray] = []
         self._first_group: list[int] = []
-        self._chunks: list[tuple[int, int]] = []
+        self._blocks: list[Block] = []
         self._sources: list[str] = []
         cameras = []
         n_groups = 0
         self.n_groups = 0
         for number in range(len(self._shards)):
             shard = self._shard(number)
-            keep = np.ones(shard.n_tiles, bool)
-            if self.split_name != "all":
-                keep &= shard.split == SPLITS[self.split_name]
-            if shard.n_tiles:
-                for name, values in self._where.items():
-                    keep &= np.isin(shard.read_columns([name])[name], values)
+            keep = self._selected(shard)
             self._keep.append(keep)
             self._first_group.append(n_groups)
             self._sources.append(shard.source)
             cameras.append(shard.cameras)
             n_groups += shard.n_groups
             self.n_groups += len(np.unique(shard.group[keep]))
-            self._chunks += [(number, chunk) for chunk in range(shard.n_chunks) if keep[_tiles_of(chunk)].any()]
+            ends = self._block_ends(shard)
+            blocks = (Block(number, start, stop) for start, stop in pairwise([0, *ends]))
+            self._blocks += [block for block in blocks if keep[block.tiles].any()]
         self.n_tiles = int(sum(keep.sum() for keep in self._keep))
         chosen = self._where.get(CAMERA_COLUMN)
         self.cameras: tuple[KnownCamera, ...] = tuple(
             camera for place, camera in enumerate(known_cameras(cameras)) if chosen is None or place in chosen
         )
+
+    def _selected(self, shard: Shard) -> np.ndarray:
+        """Which of a shard's tiles are read, shape (N,), bool."""
+        keep = np.ones(shard.n_tiles, bool)
+        if self.split_name != "all":
+            keep &= shard.split == SPLITS[self.split_name]
+        if shard.n_tiles:
+            for name, values in self._where.items():
+                keep &= np.isin(shard.read_columns([name])[name], values)
+        return keep
+
+    def _block_ends(self, shard: Shard) -> list[int]:
+        """Where the blocks that are read at once end: with the chunks of the file."""
+        return [*range(CHUNK_TILES, shard.n_tiles, CHUNK_TILES), shard.n_tiles] if shard.n_tiles else []
 
     def __len__(self) -> int:
         return self.n_tiles
@@ -136,9 +167,9 @@ class TileReader:
         return []
 
     def sequential(self, columns: Iterable[str] | None = None) -> Iterator[TileBatch]:
-        """All tiles in the order of the shards, by chunks of up to 64."""
-        for number, chunk in self._chunks:
-            yield self._read(number, chunk, columns)
+        """All tiles in the order of the shards, by blocks of up to 64."""
+        for block in self._blocks:
+            yield self._read(block, columns)
 
     def shuffled(
         self,
@@ -147,13 +178,12 @@ class TileReader:
         batch_size: int,
         *,
         columns: Iterable[str] | None = None,
-        by_group: bool = False,
-        buffer_chunks: int = _BUFFER_CHUNKS,
+        buffer_blocks: int | None = None,
     ) -> Iterator[TileBatch]:
         """Batches of exactly `batch_size` tiles in an order that depends on (seed, epoch) alone.
 
-        Chunks are permuted over all shards; within a buffer of `buffer_chunks` chunks the tiles are shuffled. The
-        last, partial batch is dropped (another permutation drops other tiles next epoch), unless it is the only one.
+        Blocks are permuted over all shards; within a buffer of blocks the tiles are shuffled. The last, partial batch
+        is dropped (another permutation drops other tiles next epoch), unless it is the only one.
 
         Parameters
         ----------
@@ -161,29 +191,37 @@ class TileReader:
         batch_size : int
         columns : iterable of str, optional
             Event columns to read; all by default.
-        by_group : bool
-            Keep the tiles of a group together (for models that see all images of a shower). Off, images are mixed
-            singly: twelve images of one shower in a batch of 64 make its gradient noisier.
-        buffer_chunks : int
+        buffer_blocks : int, optional
+            How many blocks are in memory at once.
         """
         rng = np.random.default_rng([seed, epoch])
-        order = rng.permutation(len(self._chunks))
+        order = rng.permutation(len(self._blocks))
         names = None if columns is None else list(columns)
         left: TileBatch | None = None
         emitted = False
-        for start in range(0, len(order), buffer_chunks):
-            read = [self._read(*self._chunks[i], names) for i in order[start : start + buffer_chunks]]
-            buffer = TileBatch.concatenate(read)
-            buffer = buffer.select(_shuffle(buffer.group, rng, by_group))
+        n_blocks = buffer_blocks or self._buffer_blocks
+        for first in range(0, len(order), n_blocks):
+            buffer = TileBatch.concatenate(
+                [self._read(self._blocks[i], names) for i in order[first : first + n_blocks]]
+            )
+            buffer = buffer.select(self._shuffled_rows(buffer, rng))
             if left is not None and len(left):
                 buffer = TileBatch.concatenate([left, buffer])
-            n_whole = len(buffer) // batch_size * batch_size
-            for at in range(0, n_whole, batch_size):
+            ends = self._batch_ends(buffer, batch_size)
+            for start, stop in pairwise([0, *ends]):
                 emitted = True
-                yield buffer.select(slice(at, at + batch_size))
-            left = buffer.select(slice(n_whole, None))
+                yield buffer.select(slice(start, stop))
+            left = buffer.select(slice(ends[-1] if ends else 0, None))
         if left is not None and len(left) and not emitted:
             yield left
+
+    def _shuffled_rows(self, buffer: TileBatch, rng: np.random.Generator) -> np.ndarray:
+        """An order of the tiles of a buffer."""
+        return rng.permutation(len(buffer))
+
+    def _batch_ends(self, buffer: TileBatch, batch_size: int) -> list[int]:
+        """Where whole batches of `batch_size` items end."""
+        return list(range(batch_size, len(buffer) + 1, batch_size))
 
     def n_batches(self, batch_size: int) -> int:
         """Number of batches that `shuffled` yields in each epoch."""
@@ -224,16 +262,17 @@ class TileReader:
             return 1.0
         return weights_of(manifest.weightings, read(needs_of(manifest.weightings)))
 
-    def _read(self, number: int, chunk: int, columns: Iterable[str] | None) -> TileBatch:
+    def _read(self, block: "Block", columns: Iterable[str] | None) -> TileBatch:
+        number = block.shard
         shard, manifest = self._shard(number), self._shards[number][0]
         wanted = shard.columns if columns is None else list(columns)
         extra = needs_of(manifest.weightings) if self._equalise else []
-        batch = shard.chunk(chunk, {*wanted, *extra})
+        batch = shard.tiles(block.start, block.stop, {*wanted, *extra})
         batch.base_weights = batch.weights
         batch.weights = (batch.weights * self._class_weights(manifest, lambda _: batch.events)).astype(np.float32)
         batch.events = {name: batch.events[name] for name in wanted}
         batch.group = batch.group + self._first_group[number]
-        keep = self._keep[number][_tiles_of(chunk)]
+        keep = self._keep[number][block.tiles]
         return batch if keep.all() else batch.select(keep)
 
     def _shard(self, number: int) -> Shard:
@@ -251,15 +290,3 @@ class TileReader:
         """Close all shards."""
         while self._open:
             self._open.popitem()[1].close()
-
-
-def _tiles_of(chunk: int) -> slice:
-    return slice(chunk * CHUNK_TILES, (chunk + 1) * CHUNK_TILES)
-
-
-def _shuffle(group: np.ndarray, rng: np.random.Generator, by_group: bool) -> np.ndarray:
-    if not by_group:
-        return rng.permutation(len(group))
-    starts = np.flatnonzero(np.diff(group, prepend=group[0] - 1))
-    runs = np.split(np.arange(len(group)), starts[1:])
-    return np.concatenate([runs[i] for i in rng.permutation(len(runs))])

@@ -293,7 +293,7 @@ class ShardWriter:
 
 
 class Shard:
-    """Read a shard by whole chunks.
+    """Read a shard.
 
     Raises
     ------
@@ -322,7 +322,6 @@ class Shard:
         self.tile_shape: tuple[int, int] = self._file["images"].shape[2:]
         self.columns: list[str] = sorted(self._file["events"])
         self.targets: list[str] = sorted(self._file["targets"])
-        self.n_chunks = -(-self.n_tiles // CHUNK_TILES)
 
     @property
     def n_groups(self) -> int:
@@ -334,11 +333,19 @@ class Shard:
         """Group number of each tile, shape (N,), counted from 0 within the shard."""
         return np.repeat(np.arange(self.n_groups), np.diff(self.group_offsets))
 
-    def chunk(self, index: int, columns: Iterable[str] | None = None) -> TileBatch:
-        """Tiles of chunk `index` (up to 64), with `columns` of the events (all by default)."""
-        if not 0 <= index < self.n_chunks:
-            raise ValueError(f"chunk {index} is outside 0 to {self.n_chunks - 1} of {self.path}")
-        part = slice(index * CHUNK_TILES, min((index + 1) * CHUNK_TILES, self.n_tiles))
+    def tiles(self, start: int, stop: int, columns: Iterable[str] | None = None) -> TileBatch:
+        """Tiles from `start` to before `stop`, with `columns` of the events (all by default).
+
+        Parts that begin and end with chunks of 64 cost the least: every chunk that is touched is unpacked.
+
+        Raises
+        ------
+        ValueError
+            If there are no such tiles.
+        """
+        if not 0 <= start < stop <= self.n_tiles:
+            raise ValueError(f"tiles {start} to {stop} are outside 0 to {self.n_tiles} of {self.path}")
+        part = slice(start, stop)
         names = self.columns if columns is None else list(columns)
         tiles = np.arange(part.start, part.stop)
         with hdf5_errors(self.path):

@@ -73,8 +73,8 @@ def test_shard_gives_back_what_was_appended(tmp_path):
     whole = make_batch(150, rng)
     path = write_shard(tmp_path / "a.h5", [whole.select(slice(0, 70)), whole.select(slice(70, None))])
     with Shard(path) as shard:
-        assert (shard.n_tiles, shard.n_groups, shard.n_chunks) == (150, 50, 3)
-        read = TileBatch.concatenate([shard.chunk(i) for i in range(shard.n_chunks)])
+        assert (shard.n_tiles, shard.n_groups) == (150, 50)
+        read = TileBatch.concatenate([shard.tiles(0, 64), shard.tiles(64, 70), shard.tiles(70, 150)])
     np.testing.assert_array_equal(read.images, whole.images)
     np.testing.assert_array_equal(read.group, whole.group)
     np.testing.assert_array_equal(read.split, whole.split)
@@ -93,7 +93,7 @@ def test_empty_shard_is_valid(tmp_path):
         tmp_path / "empty.h5", [], columns={"event_id": np.int64}, targets={"energy": ((1,), np.float32)}
     )
     with Shard(path) as shard:
-        assert (shard.n_tiles, shard.n_groups, shard.n_chunks) == (0, 0, 0)
+        assert (shard.n_tiles, shard.n_groups) == (0, 0)
         assert shard.columns == ["event_id"]
 
 
@@ -150,7 +150,7 @@ def test_masks_keep_sixteen_bits(tmp_path):
     batch = make_batch(3, np.random.default_rng(0))
     batch.masks = np.full((3, 16, 16), 1 << 15 | 1, np.uint16)
     with Shard(write_shard(tmp_path / "a.h5", [batch], masks=True)) as shard:
-        masks = shard.chunk(0).masks
+        masks = shard.tiles(0, 3).masks
     assert masks.dtype == np.uint16
     np.testing.assert_array_equal(masks, batch.masks)
     batch.masks = batch.masks.astype(np.uint32)
@@ -190,12 +190,11 @@ def test_no_group_is_in_two_splits(manifest):
     assert sum(len(g) for g in groups) == len(set.union(*groups))
 
 
-@pytest.mark.parametrize("by_group", [False, True])
-def test_shuffled_is_keyed_by_seed_and_epoch(manifest, by_group):
+def test_shuffled_is_keyed_by_seed_and_epoch(manifest):
     reader = TileReader([manifest], "train")
 
     def order(seed, epoch):
-        batches = list(reader.shuffled(seed, epoch, 32, by_group=by_group, buffer_chunks=3))
+        batches = list(reader.shuffled(seed, epoch, 32, buffer_blocks=3))
         assert len(batches) == reader.n_batches(32)
         assert {len(b) for b in batches} == {32}
         return np.concatenate([b.images[:, 0, 0, 0] for b in batches])
@@ -205,13 +204,6 @@ def test_shuffled_is_keyed_by_seed_and_epoch(manifest, by_group):
     assert not np.array_equal(first, order(1, 1))
     assert not np.array_equal(first, order(2, 0))
     assert len(np.unique(first)) == len(first) or len(first) - len(np.unique(first)) < 20  # float16 values may coincide
-
-
-def test_shuffled_by_group_keeps_groups_together(manifest):
-    reader = TileReader([manifest], "train")
-    batch = next(reader.shuffled(0, 0, 60, by_group=True))
-    runs = 1 + np.count_nonzero(np.diff(batch.group))
-    assert runs <= len(np.unique(batch.group)) + 2  # a group may be cut where two buffers or chunks meet
 
 
 def test_small_split_gives_one_partial_batch(manifest):
@@ -302,7 +294,7 @@ def test_values_that_are_missing_cost_their_tiles_the_weight_only(tmp_path):
 
 def make_rest(folder, paths):
     with Shard(paths[3]) as shard:
-        batch = TileBatch.concatenate([shard.chunk(number) for number in range(shard.n_chunks)])
+        batch = shard.tiles(0, shard.n_tiles)
     path = write_shard(folder / "rest.tiles.h5", [batch.select(slice(151, None))], source="run3")
     return write_manifest([*paths[:3], path], folder / "rest.json", class_column="true_primary_id", equalised=EQUALISED)
 
@@ -675,7 +667,7 @@ def test_a_flipped_bit_in_a_compressed_chunk_is_noticed(tmp_path):
     content[chunk.byte_offset + chunk.size // 2] ^= 1
     path.write_bytes(content)
     with Shard(path) as shard, pytest.raises(InputFileError, match="is damaged: a part of its data cannot be read"):
-        shard.chunk(0)
+        shard.tiles(0, 64)
 
 
 def test_a_shard_with_a_link_to_another_file_is_refused(tmp_path):
