@@ -12,8 +12,7 @@ from pipeline.errors import TooFewEventsError, UserError
 from pipeline.evaluation.comparison import COMBINED, NETWORK
 from pipeline.evaluation.result import Predicts, Result
 from pipeline.tasks.spec import TaskSpec
-from pipeline.tiles.cameras import where_camera
-from pipeline.tiles.manifest import load_manifests
+from pipeline.tiles.cameras import where_served
 from pipeline.tiles.reader import TileReader
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ class ImageSample:
         return Table(content, units={"true_energy_tev": "TeV"} | dict(units))
 
 
-def reader_of(spec: TaskSpec, manifests: Sequence[Any], split: str, cameras: Sequence[str]) -> TileReader:
+def reader_of(spec: TaskSpec, manifests: Sequence[Any], split: str, where: Mapping[str, Any]) -> TileReader:
     """Tiles of one split, chosen and weighted as in training.
 
     Parameters
@@ -108,8 +107,8 @@ def reader_of(spec: TaskSpec, manifests: Sequence[Any], split: str, cameras: Seq
     spec : TaskSpec
     manifests : sequence of path or Manifest
     split : {"train", "validation", "test"}
-    cameras : sequence of str
-        Identities of the cameras whose tiles are read.
+    where : mapping
+        Selection of the cameras whose tiles are read (`pipeline.tiles.cameras`).
 
     Raises
     ------
@@ -125,8 +124,7 @@ def reader_of(spec: TaskSpec, manifests: Sequence[Any], split: str, cameras: Seq
             f"the tiles have no truth ({', '.join(missing)}); {spec.name} can be judged on simulated tiles only"
         )
     reader.close()
-    where = spec.where | where_camera(manifests, cameras)
-    return TileReader(manifests, split, where=where, equalise=spec.equalise)
+    return TileReader(manifests, split, where={**spec.where, **where}, equalise=spec.equalise)
 
 
 def image_sample(
@@ -148,15 +146,13 @@ def image_sample(
     UserError
         If the tiles carry no truth, or a split has too few images.
     """
-    loaded = load_manifests(manifests)
-    # A bundle may serve more cameras than there are tiles of.
-    cameras = [identity for identity in predictor.cameras if identity in loaded[0].cameras]
-    reader = reader_of(spec, loaded, "test", cameras)
+    where = where_served(manifests, predictor.cameras)
+    reader = reader_of(spec, manifests, "test", where)
     if reader.n_tiles == 0:
         raise TooFewEventsError("the test split has no image; enlarge tiles.splits.test or simulate more runs")
     predicted = _predict(predictor, reader)
     events = reader.events()
-    forests = {name: _forest(spec, estimand, loaded, cameras, cfg) for name, estimand in estimands.items()}
+    forests = {name: _forest(spec, estimand, manifests, where, cfg) for name, estimand in estimands.items()}
     settings = {name: forest.settings for name, forest in forests.items()}
     return ImageSample(
         events=events,
@@ -175,11 +171,11 @@ def _predict(predictor: Predicts, reader: TileReader) -> dict[str, np.ndarray]:
 
 
 def _forest(
-    spec: TaskSpec, estimand: Estimand, manifests: Sequence[Any], cameras: Sequence[str], cfg: Config
+    spec: TaskSpec, estimand: Estimand, manifests: Sequence[Any], where: Mapping[str, Any], cfg: Config
 ) -> Forest:
     samples = []
     for split in ("train", "validation"):
-        reader = reader_of(spec, manifests, split, cameras)
+        reader = reader_of(spec, manifests, split, where)
         if reader.n_tiles == 0:
             raise TooFewEventsError(f"the {split} split has no image; the forest needs it: see tiles.splits")
         events = reader.events(dict.fromkeys([*FOREST_COLUMNS, *estimand.columns]))

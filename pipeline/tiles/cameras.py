@@ -100,6 +100,33 @@ def where_one_camera(manifests: Sequence[str | Path | Manifest], chosen: str | N
     return {}
 
 
+def where_served(manifests: Sequence[str | Path | Manifest], served: Collection[str]) -> dict[str, Any]:
+    """Selection of the tiles of those cameras that a model serves.
+
+    Parameters
+    ----------
+    manifests : sequence of path or Manifest
+        Of one kind.
+    served : collection of str
+        Identities; some may have no tiles. Empty for the sky.
+
+    Raises
+    ------
+    UserError
+        If the tiles are of other cameras.
+    """
+    loaded = load_manifests(manifests)
+    check_alike(loaded)
+    present = loaded[0].cameras
+    places = [place for place, identity in enumerate(present) if identity in served]
+    if served and present and not places:
+        raise UserError(
+            f"{loaded[0].path} holds images of the camera {', '.join(present)}, but the bundle serves "
+            f"{', '.join(served)}; evaluate it on tiles of its own camera"
+        )
+    return {} if len(places) in (0, len(present)) else {CAMERA_COLUMN: places}
+
+
 def _cameras_of(manifests: Sequence[Manifest]) -> tuple[KnownCamera, ...]:
     check_alike(manifests)
     of_shards = []

@@ -9,9 +9,10 @@ from pipeline.camera.baselines import FOREST_COLUMNS
 from pipeline.config import parse_config
 from pipeline.directions import RADIUS_68
 from pipeline.errors import TooFewEventsError, UserError
-from pipeline.stages.evaluate import _check_camera, evaluate, evaluate_predictor
+from pipeline.stages.evaluate import evaluate, evaluate_predictor
 from pipeline.tasks.core.targets import core_vector_m
-from pipeline.tiles.manifest import Manifest, write_manifest
+from pipeline.tiles.cameras import where_served
+from pipeline.tiles.manifest import write_manifest
 from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
 
 DRAWN_BELOW = ("hillas_intensity", "hillas_length", "hillas_width", "hillas_psi", "hillas_phi")
@@ -349,8 +350,8 @@ def test_tiles_of_another_camera_are_refused(manifest, tmp_path):
     other = manifest.with_name("other.manifest.json")
     other.write_text(json.dumps(content))
     with pytest.raises(UserError, match="holds images of the camera square-2048, but the bundle serves hexagon-1855"):
-        _check_camera(("hexagon-1855",), [Manifest.load(other)])
-    _check_camera(("square-2048",), [Manifest.load(other)])
+        where_served([other], ("hexagon-1855",))
+    assert where_served([other], ("hexagon-1855", "square-2048")) == {}
 
 
 def test_tiles_of_the_bundles_own_camera_are_judged(tmp_path, cfg):

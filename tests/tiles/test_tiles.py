@@ -21,7 +21,7 @@ from pipeline.tiles import (
     split_of,
     write_manifest,
 )
-from pipeline.tiles.cameras import where_camera, where_one_camera
+from pipeline.tiles.cameras import where_camera, where_one_camera, where_served
 from pipeline.tiles.weighting import Weighting, equalise
 
 CHANNELS = [Channel("charge", "p.e."), Channel("peak_time", "ns")]
@@ -459,6 +459,20 @@ def test_tiles_of_one_camera(tmp_path, word, place):
         (("hexagon-b", "LSTCam, LSTN-01"), ("hexagon-a", "NectarCam"))[1 - place]
     ]
     assert [c.name for c in TileReader([manifest], "all").cameras] == ["NectarCam", "LSTCam, LSTN-01"]
+
+
+@pytest.mark.parametrize(
+    ("served", "where"),
+    [
+        (["hexagon-b"], {"camera": [1]}),
+        (["square-9", "hexagon-a"], {"camera": [0]}),
+        (["hexagon-b", "hexagon-a"], {}),
+        ([], {}),  # of the sky, which other checks refuse
+    ],
+)
+def test_tiles_of_the_cameras_that_a_model_serves(tmp_path, served, where):
+    manifest = manifest_of_cameras(tmp_path, [of_cameras(9, np.random.default_rng(0), [0, 1])], [CAMERAS])
+    assert where_served([manifest], served) == where
 
 
 def test_all_cameras_need_no_selection(tmp_path):
