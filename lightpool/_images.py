@@ -64,10 +64,13 @@ class ImagePredictions:
     [101, 102]
     """
 
+    _item = "image"
+
     def __init__(self, model: "predictions.CameraModel", chunks: "Sequence[predictions.ImagePredictions]") -> None:
         self._model = model
         self._chunks = list(chunks)
-        self._units = {column.name: column.unit for head in model.heads for column in head.spec.shown}
+        shown = ((head.shown, column) for head in model.heads for column in head.spec.shown)
+        self._units = {column.name: column.unit for names, column in shown if column.name in names}
 
     def __len__(self) -> int:
         return sum(len(chunk) for chunk in self._chunks)
@@ -79,8 +82,8 @@ class ImagePredictions:
 
     def __repr__(self) -> str:
         n_valid = int(np.count_nonzero(self.table["valid"]))
-        n_images = f"{len(self)} image{'s' * (len(self) != 1)}"
-        head = f"<ImagePredictions by {self._model.name}: {n_images}, {n_valid} valid>"
+        n_images = f"{len(self)} {self._item}{'s' * (len(self) != 1)}"
+        head = f"<{type(self).__name__} by {self._model.name}: {n_images}, {n_valid} valid>"
         shown = self.table[:_SHOWN_ROWS]
         for name in self.columns:
             shown[name].info.format = ".4g"
@@ -101,7 +104,7 @@ class ImagePredictions:
         return {
             name: Quantity(self._joined(lambda chunk, p=head.prefix, n=name: chunk.values[p][n], float), unit)
             for head in self._model.heads
-            for name, unit in ((column.name, column.unit) for column in head.spec.shown)
+            for name, unit in ((name, self._units[name]) for name in head.shown)
         }
 
     @cached_property
@@ -115,7 +118,7 @@ class ImagePredictions:
         columns: dict[str, Any] = {
             "obs_id": self._joined(lambda chunk: chunk.obs_id, np.int64),
             "event_id": self._joined(lambda chunk: chunk.event_id, np.int64),
-            "tel_id": self._joined(lambda chunk: np.full(len(chunk), chunk.tel_id), np.int64),
+            **self._own_columns(),
             **{name: value if self._units[name] else value.value for name, value in self.quantities.items()},
             "valid": np.array([not reason for reason in reasons], bool),
             "reason": np.array(reasons, str),
@@ -124,8 +127,30 @@ class ImagePredictions:
         meta = {"model": card.name, "bundle_sha256": card.bundle_sha256, "lightpool_version": __version__}
         return QTable(columns, meta=meta)
 
+    def _own_columns(self) -> dict[str, np.ndarray]:
+        return {"tel_id": self._joined(lambda chunk: np.full(len(chunk), chunk.tel_id), np.int64)}
+
     def _joined(self, values_of: "Callable[[predictions.ImagePredictions], np.ndarray]", dtype: type) -> np.ndarray:
         return np.concatenate([np.empty(0, dtype), *(np.asarray(values_of(chunk), dtype) for chunk in self._chunks)])
+
+
+class EventPredictions(ImagePredictions):
+    """Predictions of a model for events of several telescopes, one row per event in the order of their ids.
+
+    As `ImagePredictions`, but for
+
+    Attributes
+    ----------
+    table : QTable
+        In place of ``tel_id``: ``n_telescopes``, the number of images that the value was made of, and ``by_mono``:
+        whether that was one, whose value is that of the network for single images.
+    """
+
+    _item = "event"
+
+    def _own_columns(self) -> dict[str, np.ndarray]:
+        used = self._joined(lambda chunk: np.max([mask.sum(axis=1) for mask in chunk.used.values()], axis=0), np.int64)
+        return {"n_telescopes": used, "by_mono": self._joined(lambda chunk: chunk.by_mono, bool)}
 
 
 def predict(
@@ -139,16 +164,23 @@ def predict(
     subarray: "SubarrayDescription | None",
 ) -> ImagePredictions:
     """`Model.predict` of a model of camera images."""
+    from pipeline.camera.event_predictions import predict_event
     from pipeline.camera.predictions import CameraModel, predict_chunk
 
     model = CameraModel.of(predictor)
+    kind = EventPredictions if model.of_events else ImagePredictions
     if isinstance(data, str | Path):
         if subarray is not None:
             raise UserError("subarray is for an event in memory: a file has its own; leave it out")
-        return ImagePredictions(model, _of_file(model, Path(data), out, overwrite, event_id, tel_id))
+        return kind(model, _of_file(model, Path(data), out, overwrite, event_id, tel_id))
     if is_a(data, "ctapipe.containers", "ArrayEventContainer"):
         chunks = _of_event(data, subarray, event_id, tel_id)
     elif isinstance(data, tuple | list) and len(data) == 3:
+        if model.of_events:
+            raise UserError(
+                f"{model.name} is a model for events of several telescopes, and (image, peak_time, camera) are images "
+                "of one; give a file, or a ctapipe ArrayEventContainer with its subarray"
+            )
         if event_id is not None or subarray is not None:
             raise UserError(
                 "event_id and subarray are not for arrays: select rows, and give the camera as (.., camera)"
@@ -160,6 +192,8 @@ def predict(
         raise UserError(
             f"out={out} needs a file as data, because DL2 follows the events of a DL1 file; write result.table instead"
         )
+    if model.of_events:
+        return EventPredictions(model, [predict_event(list(chunks), [model])[1]])
     return ImagePredictions(model, [predict_chunk(chunk, [model]) for chunk in chunks])
 
 
@@ -191,6 +225,8 @@ def _of_file(
     status = predict_events(
         path, kind, [model], Config(), chunks.append, event=event_id, telescope=tel_id, out=out, force=overwrite
     )
+    if model.of_events:
+        chunks = chunks[-1:]  # those before are of images
     for text in status.get("warnings", ()):
         log.warning("%s: %s", path.name, text)
     return chunks

@@ -1,8 +1,9 @@
 """Networks for showers that several telescopes saw: one encoder for all images, then a join over the telescopes.
 
-Each image passes the same encoder, any tile network of the registry without its head. The averaged features of an
-image, and the scalars that belong to it, become one vector per telescope; a join makes one vector of a shower's
-variable number of telescopes, and a linear layer gives the outputs.
+Each image passes the encoder of its kind of camera, any tile network of the registry without its head. The averaged
+features of an image, and the scalars that belong to it, become one vector per telescope, which the places of telescope
+and image in the event join; a join makes one vector of a shower's variable number of telescopes, and a linear layer
+gives the outputs.
 
 =================== ========== ======== ==============================================================================
 entry               parameters order    join
@@ -175,41 +176,82 @@ class AttentionJoin(nn.Module):
         return self.norm(vectors[:, 0])
 
 
+class Places(nn.Module):
+    """Joins what is known of a telescope's image and place in the event to the vector of the telescope.
+
+    The source lies where the axes of the images meet: products of what a telescope sees and where it stands, which
+    two layers can make.
+
+    Parameters
+    ----------
+    n_places
+        Numbers per telescope that depend on the whole event: where it stands, where its image lies.
+    width
+        Length of the vectors.
+    """
+
+    def __init__(self, n_places: int, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(n_places, width), nn.ReLU())
+        self.meet = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+
+    def forward(self, vectors: Tensor, places: Tensor) -> Tensor:
+        """Vectors (M, width) and places (M, n_places) to (M, width)."""
+        return self.meet(torch.cat([vectors, self.embed(places.to(vectors.dtype))], dim=1))
+
+
 class ShowerHead(nn.Module):
     """From the pooled features of all images to one vector of outputs per shower.
 
     Parameters
     ----------
-    num_features, num_outputs
-        Length of an image's features, length of a shower's outputs.
+    num_features
+        Length of an image's features, of each camera's encoder.
+    num_outputs
+        Length of a shower's outputs.
     join
         From (N, T, width) and padding (N, T) to (N, width).
     width
         Length of the vector of one telescope.
     n_scalars, scalars_hidden
         Scalars per image, width of their own layers.
+    n_places
+        See `Places`; without any, that layer is left out.
     drop_rate
         Probability with which an input of the last layer is dropped in training.
     """
 
     def __init__(
         self,
-        num_features: int,
+        num_features: Sequence[int],
         num_outputs: int,
         join: nn.Module,
         width: int,
         n_scalars: int,
         scalars_hidden: int,
+        n_places: int,
         drop_rate: float,
     ) -> None:
         super().__init__()
-        self.telescope = Head(num_features, width, n_scalars, scalars_hidden)
+        self.telescopes = nn.ModuleList(Head(length, width, n_scalars, scalars_hidden) for length in num_features)
         self.act = nn.ReLU()
+        self.places = Places(n_places, width) if n_places else None
         self.join = join
         self.shower = Head(width, num_outputs, drop_rate=drop_rate)
 
-    def forward(self, pooled: Tensor, scalars: Tensor | None = None, members: Tensor | None = None) -> Tensor:
-        vectors = self.act(self.telescope(pooled, scalars))
+    def vectors(self, pooled: Tensor, scalars: Tensor | None = None, camera: int = 0) -> Tensor:
+        """Pooled features (M, F) and scalars of the images of one camera to (M, width)."""
+        return self.act(self.telescopes[camera](pooled, scalars))
+
+    def forward(self, vectors: Tensor, members: Tensor | None = None, places: Tensor | None = None) -> Tensor:
+        """Vectors (M, width) of all telescopes to outputs (N, num_outputs) of the showers that `members` names."""
+        if (self.places is None) != (places is None):
+            raise ValueError(
+                f"this network was built {'without' if self.places is None else 'with'} places of the telescopes, and "
+                f"{'none were' if places is None else 'they were'} given"
+            )
+        if self.places is not None:
+            vectors = self.places(vectors, places)
         if members is None:
             members = torch.arange(vectors.shape[0], device=vectors.device)[:, None]
         joined = self.join(vectors[members.clamp(min=0)], members < 0)
@@ -221,7 +263,7 @@ class ShowerHead(nn.Module):
 
 
 class ShowerModel(TileModel):
-    """One encoder for the images of all telescopes, one vector of outputs per shower.
+    """Encoders for the images of all telescopes, one vector of outputs per shower.
 
     Parameters
     ----------
@@ -231,6 +273,8 @@ class ShowerModel(TileModel):
         Name of the tile network that reads each image.
     encoder_kwargs
         Its arguments.
+    n_cameras
+        Number of kinds of cameras; each has an encoder of its own.
     join
         ``mean``, ``lstm``, ``hyper_lstm`` or ``attention``; see the module.
     width
@@ -242,9 +286,11 @@ class ShowerModel(TileModel):
     drop_rate
         Dropout before the last layer.
     n_scalars
-        Scalars per image: Hillas parameters, position and pointing of the telescope.
+        Scalars per image: Hillas parameters.
     scalars_hidden
         Width of the scalars' own layers and of the one after they join the features.
+    n_places
+        Numbers per telescope that depend on the whole event, see `Places`.
     """
 
     def __init__(
@@ -254,6 +300,7 @@ class ShowerModel(TileModel):
         *,
         encoder: str = "resnet18",
         encoder_kwargs: Mapping[str, Any] | None = None,
+        n_cameras: int = 1,
         join: Literal["mean", "lstm", "hyper_lstm", "attention"] = "mean",
         width: int = 64,
         hyper_units: int = 32,
@@ -263,22 +310,27 @@ class ShowerModel(TileModel):
         drop_rate: float = 0.0,
         n_scalars: int = 0,
         scalars_hidden: int = 64,
+        n_places: int = 0,
     ) -> None:
         super().__init__()
-        for argument, value in (("width", width), ("hyper_units", hyper_units), ("embedding", embedding)):
+        sizes = {"width": width, "hyper_units": hyper_units, "embedding": embedding, "n_cameras": n_cameras}
+        for argument, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{argument} of a ShowerModel must be at least 1, got {value}")
         for argument in ("n_scalars", "aux"):
             if encoder_kwargs and encoder_kwargs.get(argument):
                 raise ValueError(f"encoder_kwargs name {argument}, which belongs to the head that an encoder lacks")
         self.in_chans = in_chans
-        self.encoder = create_model(encoder, in_chans, **(encoder_kwargs or {}))
-        if not isinstance(self.encoder, TileModel) or isinstance(self.encoder, ShowerModel):
-            raise ValueError(f"encoder of a ShowerModel must be a network for tiles, got {encoder!r}")
-        self.encoder.head = nn.Identity()
-        self.min_size = self.encoder.min_size
-        self.feature_info = [replace(info, module=f"encoder.{info.module}") for info in self.encoder.feature_info]
-        num_features = self._num_features()
+        self.encoders = nn.ModuleList(
+            create_model(encoder, in_chans, **(encoder_kwargs or {})) for _ in range(n_cameras)
+        )
+        for network in self.encoders:
+            if not isinstance(network, TileModel) or isinstance(network, ShowerModel):
+                raise ValueError(f"encoder of a ShowerModel must be a network for tiles, got {encoder!r}")
+            network.head = nn.Identity()
+        first = self.encoders[0]
+        self.min_size = first.min_size
+        self.feature_info = [replace(info, module=f"encoders.0.{info.module}") for info in first.feature_info]
         if join == "mean":
             joining = MeanJoin(width)
         elif join == "lstm":
@@ -290,31 +342,74 @@ class ShowerModel(TileModel):
             joining = AttentionJoin(width, heads, layers)
         else:
             raise ValueError(f"join of a ShowerModel must be one of {', '.join(JOINS)}, got {join!r}")
-        self.head = ShowerHead(num_features, num_outputs, joining, width, n_scalars, scalars_hidden, drop_rate)
+        num_features = [self._num_features()] * n_cameras
+        self.head = ShowerHead(
+            num_features, num_outputs, joining, width, n_scalars, scalars_hidden, n_places, drop_rate
+        )
 
     def _num_features(self) -> int:
         """Channels of the encoder's last maps."""
-        self.encoder.eval()  # neither a statistic nor the random generator must notice the trial
+        encoder = self.encoders[0].eval()  # neither a statistic nor the random generator must notice the trial
         with torch.no_grad():
-            maps = self.encoder.forward_features(torch.zeros(1, self.in_chans, self.min_size, self.min_size))
-        self.encoder.train()
+            maps = encoder.forward_features(torch.zeros(1, self.in_chans, self.min_size, self.min_size))
+        encoder.train()
         return maps.shape[1]
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Images (M, C, H, W) of all telescopes of all showers to the encoder's last maps (M, F, h, w)."""
+    @property
+    def reads_in_order(self) -> bool:
+        """Whether the join takes telescope after telescope, so that an exported graph holds a fixed number of them."""
+        return isinstance(self.head.join, RecurrentJoin)
+
+    def forward_features(self, x: Tensor, camera: int = 0) -> Tensor:
+        """Images (M, C, H, W) of one kind of camera to its encoder's last maps (M, F, h, w)."""
         self.check_tile(x)
-        return self.encoder.forward_features(x)
+        return self.encoders[camera].forward_features(x)
+
+    def encode(self, x: Tensor, scalars: Tensor | None = None, camera: int = 0) -> Tensor:
+        """Images (M, C, H, W) of one kind of camera, and their scalars, to a vector per telescope (M, width)."""
+        return self.head.vectors(self.forward_features(x, camera).mean((2, 3)), scalars, camera)
 
     def forward_head(self, features: Tensor, scalars: Tensor | None = None, members: Tensor | None = None) -> Tensor:
-        """Maps (M, F, h, w), and scalars (M, n_scalars) if it takes any, to outputs (N, num_outputs).
+        """Maps (M, F, h, w) of the first kind of camera, and scalars (M, n_scalars) if it takes any, to outputs.
 
-        `members` (N, T) lists which images belong to which shower, see `telescope_table`; without, each image is a
-        shower of its own. A shower of which no image is named gives finite outputs without meaning.
+        For networks of one camera and without places; else see `forward`.
         """
-        return self.head(features.mean((2, 3)), scalars, members)
+        return self.head(self.head.vectors(features.mean((2, 3)), scalars), members)
 
-    def forward(self, x: Tensor, scalars: Tensor | None = None, members: Tensor | None = None) -> Tensor:
-        return self.forward_head(self.forward_features(x), scalars, members)
+    def forward(
+        self,
+        x: Tensor,
+        scalars: Tensor | None = None,
+        members: Tensor | None = None,
+        places: Tensor | None = None,
+        camera: Tensor | None = None,
+    ) -> Tensor:
+        """Images of all telescopes of all showers to outputs (N, num_outputs).
+
+        Parameters
+        ----------
+        x
+            Images (M, C, H, W).
+        scalars
+            Scalars (M, n_scalars), if it takes any.
+        members
+            Table (N, T) of which images belong to which shower, see `telescope_table`; without, each image is a shower
+            of its own. A shower of which no image is named gives finite outputs without meaning.
+        places
+            Numbers (M, n_places) per telescope, if it takes any.
+        camera
+            Kind of camera of each image (M,), int64; without, all are of the first kind.
+        """
+        if camera is None:
+            return self.head(self.encode(x, scalars), members, places)
+        parts, rows = [], []
+        for number in range(len(self.encoders)):
+            own = torch.nonzero(camera == number)[:, 0]
+            if len(own):
+                parts.append(self.encode(x[own], None if scalars is None else scalars[own], number))
+                rows.append(own)
+        vectors = torch.cat(parts)[torch.argsort(torch.cat(rows))]
+        return self.head(vectors, members, places)
 
 
 _REF = {"in_chans": 2, "num_outputs": 1}

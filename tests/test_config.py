@@ -342,6 +342,23 @@ def test_runs_are_numbered_through_the_classes():
             showers.class_of_run(run)
 
 
+def test_a_scale_passes_through_the_classes_again():
+    classes = [{"particle": "gamma", "runs": 2}, {"particle": "muon", "runs": 0}, {"particle": "proton", "runs": 3}]
+    showers = parse_config({"showers": {"classes": classes, "scale": 3}}).showers
+    assert showers.n_runs == 15
+    expected = (["gamma"] * 2 + ["proton"] * 3) * 3
+    assert [showers.class_of_run(run).particle for run in range(1, 16)] == expected
+    for run in (0, 16):
+        with pytest.raises(UserError, match=f"unknown shower run {run}; the configuration defines runs 1 to 15"):
+            showers.class_of_run(run)
+    with pytest.raises(UserError, match="unknown shower run 1; the configuration defines runs 1 to 0"):
+        parse_config({}).showers.class_of_run(1)
+    with pytest.raises(UserError, match=r"showers\.scale"):
+        parse_config({"showers": {"scale": 0}})
+    with pytest.raises(UserError, match="has 10002 runs; runs from 10001 on are those of the section irf"):
+        parse_config({"showers": {"classes": classes[:1], "scale": 5001}})
+
+
 GAMMAS = {"particle": "gamma", "runs": 2, "energy_min_tev": 0.05, "energy_max_tev": 10.0, "viewcone_deg": 2.5}
 PROTONS = GAMMAS | {"particle": "proton", "runs": 3, "viewcone_deg": 4.0}
 
@@ -355,6 +372,10 @@ def test_runs_of_responses_have_numbers_of_their_own():
     for run in (10_000, 10_006):
         with pytest.raises(UserError, match=f"unknown shower run {run}; the configuration defines runs"):
             cfg.showers_of_run(run).class_of_run(run)
+    twice = parse_config({"showers": {"scale": 9}, "irf": {"classes": [GAMMAS, PROTONS], "scale": 2}})
+    assert list(twice.irf.runs) == list(range(10_001, 10_011))
+    particles = [twice.showers_of_run(run).class_of_run(run).particle for run in twice.irf.runs]
+    assert particles == (["gamma"] * 2 + ["proton"] * 3) * 2
     with pytest.raises(
         UserError, match=r"showers\.classes has 10001 runs; runs from 10001 on are those of the section irf"
     ):

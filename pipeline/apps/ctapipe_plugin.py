@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ctapipe.instrument import SubarrayDescription
 
     from pipeline.camera.dl2 import Output
+    from pipeline.camera.event_predictions import EventPredictions
     from pipeline.camera.geometry import Camera
     from pipeline.camera.predictions import CameraModel, ImagePredictions
 
@@ -64,7 +65,7 @@ class LightpoolReconstructor(Reconstructor):
             self._cameras = self._served_cameras()
             self._outputs = self._make_outputs()
         # For the table of statistics that ctapipe-process writes at the end: images, and how many got a value.
-        names = dict.fromkeys(output.prefix for output in self._outputs)
+        names = dict.fromkeys(output.prefix for output in self._outputs if not output.of_events)
         criteria = [(f"{name} has a value", f"{name!r} in predicted") for name in names]
         self.quality_query = QualityQuery(parent=self, quality_criteria=criteria)
 
@@ -117,7 +118,7 @@ class LightpoolReconstructor(Reconstructor):
         from pipeline.camera.dl2 import outputs_of
 
         heads = [head for model in self._models for head in model.heads]
-        outputs = [output for head in heads for output in outputs_of(head.prefix, head.spec.columns)]
+        outputs = [o for h in heads for o in outputs_of(h.prefix, h.spec.columns, of_events=h.of_events)]
         placed = [output for output in outputs if output.group in TelescopeReconstructedContainer.fields]
         if not placed:
             names = _listed({head.spec.name for head in heads})
@@ -139,7 +140,7 @@ class LightpoolReconstructor(Reconstructor):
             If the event has no DL1 images.
         """
         from pipeline.camera.array_events import images_of_event, telescopes_with_images
-        from pipeline.camera.predictions import predict_chunk
+        from pipeline.camera.event_predictions import predict_event
 
         tel_ids = sorted(map(int, event.trigger.tels_with_trigger))
         with _config_errors():
@@ -150,11 +151,15 @@ class LightpoolReconstructor(Reconstructor):
                     "ctapipe-process --write-images makes it"
                 )
             chunks = images_of_event(event, self.subarray, self._cameras, sorted(with_image))
-            images = {chunk.tel_id: predict_chunk(chunk, self._models) for chunk in chunks}
+            of_images, of_event = predict_event(list(chunks), self._models)
+            images = {predictions.tel_id: predictions for predictions in of_images}
         for predictions in images.values():
             predicted = {prefix for prefix, (reason,) in predictions.reasons.items() if not reason}
             self.quality_query(predicted=predicted)
         for output in self._outputs:
+            if output.of_events:
+                _fill_predicted(event.dl2.stereo, output, of_event)
+                continue
             for tel_id in tel_ids:
                 _fill_telescope(event.dl2.tel[tel_id], output, images.get(tel_id))
             if output.is_averaged:
@@ -218,6 +223,19 @@ def _fill_event(dl2: "Container", output: "Output", images: "Mapping[int, ImageP
     averaged = {name: float(value) for name, (value,) in mean.result().items()}
     valid = bool(np.isfinite(averaged[output.value.dl2.name]))
     _fill(dl2[output.group], output, output.prefix, averaged, valid).telescopes = used
+
+
+def _fill_predicted(dl2: "Container", output: "Output", predictions: "EventPredictions | None") -> None:
+    """What was predicted for the event as a whole."""
+    values: dict[str, float] = {}
+    used: list[int] = []
+    if predictions is not None and len(predictions):
+        of_event = predictions.values[output.prefix]
+        values = {column.dl2.name: float(of_event[column.name][0]) for column in output.columns}
+        mask = predictions.used[output.prefix][0]
+        used = [tel_id for tel_id, is_used in zip(predictions.tel_ids, mask, strict=True) if is_used]
+    valid = bool(np.isfinite(values.get(output.value.dl2.name, np.nan)))
+    _fill(dl2[output.group], output, output.prefix, values if valid else {}, valid).telescopes = used
 
 
 def _fill(of_group: "Map", output: "Output", prefix: str, values: Mapping[str, float], valid: bool) -> "Container":

@@ -23,6 +23,10 @@ CARD_FILE = "card.json"
 WEIGHTS_FILE = "weights.safetensors"
 ONNX_FILE = "model.onnx"
 README_FILE = "MODEL_CARD.md"
+#: Of a network for events: graph of the encoder of each camera, in the order of the card; model.onnx is then the join.
+ENCODER_FILE = "encoder_{number}.onnx"
+#: Of a network for events: bundle of the network for single images that the encoder of a camera started from.
+MONO_FOLDER = "mono_{number}"
 
 
 class CardSection(BaseModel):
@@ -124,7 +128,7 @@ class ManifestSection(CardSection):
 
 
 class OriginSection(CardSection):
-    """The bundle whose weights a training started from."""
+    """A bundle whose weights a training started from."""
 
     name: str
     sha256: str
@@ -147,7 +151,7 @@ class TrainingSection(CardSection):
     n_images: int
     wall_time_s: float
     images_per_cpu_s: float | None = None
-    origin: OriginSection | None = None
+    origins: tuple[OriginSection, ...] = ()
     versions: dict[str, str]
 
 
@@ -155,7 +159,8 @@ class Card(CardSection):
     """The whole card.
 
     `validation` holds metrics of the split that chose the best epoch, so they are slightly too good; test metrics are
-    in the output of `lightpool evaluate`.
+    in the output of `lightpool evaluate`. `mono` are the bundles within this one, for events with a single image: one
+    per camera, or none.
     """
 
     format: Literal["lightpool-bundle"] = FORMAT_NAME
@@ -167,6 +172,7 @@ class Card(CardSection):
     cameras: tuple[CameraSection, ...] = ()
     input: InputSection
     heads: tuple[HeadSection, ...] = Field(min_length=1)
+    mono: tuple[OriginSection, ...] = ()
     training: TrainingSection
     validation: dict[str, float | None]
     limits: tuple[str, ...] = ()
@@ -190,6 +196,10 @@ class Card(CardSection):
             "scalars of the input and of the network": (len(preparation.scalar_names), model.n_scalars),
             "wing of the input and of the card": (preparation.wing, self.wing),
         }
+        if preparation.takes == "telescopes":
+            identities = [camera.identity for camera in self.cameras]
+            facts["cameras of the input and of the card"] = (list(preparation.cameras), identities)
+            facts["cameras and networks for their single images"] = (len(self.mono) or len(identities), len(identities))
         for what, (got, expected) in facts.items():
             if got != expected:
                 raise ValueError(f"{what} differ: {got} and {expected}")
@@ -329,9 +339,10 @@ def _check_version(file: Path, version: Any) -> None:
 
 
 def bundle_sha256(path: str | Path) -> str:
-    """Digest of a bundle's weights and ONNX graph: equal digests predict equally."""
+    """Digest of a bundle's weights and ONNX graphs: equal digests predict equally."""
     digest = hashlib.sha256()
-    for name in (WEIGHTS_FILE, ONNX_FILE):
+    encoders = sorted(file.name for file in Path(path).glob(ENCODER_FILE.format(number="*")))
+    for name in (WEIGHTS_FILE, ONNX_FILE, *encoders):
         with open(check_regular(Path(path) / name), "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
@@ -426,7 +437,7 @@ def _training(card: Card) -> list[str]:
     return [
         "## Training",
         "",
-        *(f"Started from the weights of {o.name} (sha256 {o.sha256[:16]}).\n" for o in [training.origin] if o),
+        *(f"Started from the weights of {o.name} (sha256 {o.sha256[:16]}).\n" for o in training.origins),
         f"{training.n_images:,} images, {training.epochs} epochs (the weights are those of epoch "
         f"{training.best_epoch}), seed {training.seed}, {training.device} in {training.precision}, "
         f"{training.wall_time_s:.0f} s.",

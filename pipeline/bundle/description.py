@@ -58,10 +58,10 @@ def card_of(
         wing=run.config.wing,
         model=ModelSection(
             name=model.name,
-            kwargs=model.kwargs,
+            kwargs=run.model_kwargs,
             in_chans=run.input.n_channels,
             num_outputs=run.heads.num_outputs,
-            n_scalars=len(run.config.scalars),
+            n_scalars=len(run.input.scalar_names),
             n_parameters=count_params(network),
         ),
         cameras=_cameras(reader),
@@ -75,12 +75,17 @@ def card_of(
             size_multiple=network.size_multiple if model_entry(model.name).gives == "map" else None,
         ),
         heads=tuple(_head(head, calibrations.get(head.task)) for head in run.heads.heads),
+        mono=_origins(run) if run.mono_bundles else (),
         training=_training(run, progress, wall_time_s),
         # JSON has no NaN: a metric that is not defined is null.
         validation={name: value if math.isfinite(value) else None for name, value in validation.items()},
         limits=_limits(run),
         citation=f"lightpool {__version__}; {model.name}: {model_entry(model.name).paper}.",
     )
+
+
+def _origins(run: "TrainingRun") -> tuple[OriginSection, ...]:
+    return tuple(OriginSection(name=origin.card.name, sha256=origin.card.bundle_sha256) for origin in run.origins)
 
 
 def _head(head: "Head", calibration: Calibration | None) -> HeadSection:
@@ -113,7 +118,7 @@ def _training(run: "TrainingRun", progress: "Progress", wall_time_s: float) -> T
         n_images=reader.n_tiles,
         wall_time_s=round(wall_time_s, 1),
         images_per_cpu_s=_images_per_cpu_s(run, progress),
-        origin=run.origin and OriginSection(name=run.origin.card.name, sha256=run.origin.card.bundle_sha256),
+        origins=_origins(run),
         versions={"lightpool": __version__} | package_versions(("torch", "lightning", "numpy", "onnx", "onnxscript")),
     )
 

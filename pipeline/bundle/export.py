@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from models import create_model, describe
 from models.registry import model_entry
+from models.sequence import ShowerModel
 from pipeline.bundle.card import (
     CARD_FILE,
+    ENCODER_FILE,
     ONNX_FILE,
     README_FILE,
     WEIGHTS_FILE,
@@ -33,6 +35,7 @@ from pipeline.bundle.card import (
 )
 from pipeline.bundle.files import check_bundle
 from pipeline.errors import InputFileError, UserError
+from pipeline.inputs.shower import N_PLACES
 
 # Largest difference between torch and onnxruntime that counts as rounding, relative to the largest output.
 _TOLERANCE = 1e-4
@@ -64,16 +67,21 @@ def export_bundle(network: nn.Module, card: Card, directory: str | Path) -> Card
     network = network.to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
     state = {name: tensor.contiguous() for name, tensor in sorted(network.state_dict().items())}
     save_file(state, directory / WEIGHTS_FILE)
-    export_onnx(network, card, directory / ONNX_FILE)
-    check_onnx(network, card, directory / ONNX_FILE)
+    export_graphs(network, card, directory)
+    check_graphs(network, card, directory)
     card = card.model_copy(update={"bundle_sha256": bundle_sha256(directory)})
     (directory / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n")
     (directory / README_FILE).write_text(card_markdown(card))
     return card
 
 
-def export_onnx(network: nn.Module, card: Card, path: Path) -> None:
-    """The graph, with any number of tiles at once, and for frames any size that the network takes."""
+def export_graphs(network: nn.Module, card: Card, directory: Path) -> None:
+    """All graphs of a bundle: the network, or the encoders and the join of one for events.
+
+    They take any number of tiles or events at once, and for frames any size that the network takes.
+    """
+    if isinstance(network, ShowerModel):
+        return _export_parts(network, card, directory)
     inputs = example_inputs(card, n_tiles=2)
     n_tiles = torch.export.Dim("n")
     shapes: dict[str, Any] = {name: {0: n_tiles} for name in inputs}
@@ -81,6 +89,39 @@ def export_onnx(network: nn.Module, card: Card, path: Path) -> None:
         # Named as multiples of the reduction, so that the exporter knows they can be divided.
         rows, columns = (multiple * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
         shapes["images"] |= {2: rows, 3: columns}
+    _export(network, inputs, shapes, directory / ONNX_FILE)
+    return None
+
+
+def _export_parts(network: ShowerModel, card: Card, directory: Path) -> None:
+    n_images, n_events, n_telescopes = (torch.export.Dim(name, min=1) for name in ("images", "events", "telescopes"))
+    inputs = example_inputs(card, n_tiles=5)
+    for number in range(len(network.encoders)):
+        shapes = {name: {0: n_images} for name in inputs}
+        _export(EncoderPart(network, number), inputs, shapes, directory / ENCODER_FILE.format(number=number))
+    vectors = torch.randn(5, network.head.telescopes[0].output.out_features, generator=torch.Generator().manual_seed(0))
+    n = card.input.preparation.max_telescopes
+    members = torch.full((2, max(n, 3)), -1)
+    members[0, :3], members[1, :2] = torch.arange(3), torch.arange(3, 5)
+    inputs = {"vectors": vectors, "members": members, "places": torch.zeros(5, N_PLACES)}
+    # A join that reads in order is a chain as long as the table is wide.
+    table = {0: n_events} if network.reads_in_order else {0: n_events, 1: n_telescopes}
+    shapes = {"vectors": {0: n_images}, "members": table, "places": {0: n_images}}
+    _export(network.head, inputs, shapes, directory / ONNX_FILE)
+
+
+class EncoderPart(nn.Module):
+    """From the images of one kind of camera to a vector per telescope: what needs no other image of the event."""
+
+    def __init__(self, network: ShowerModel, number: int) -> None:
+        super().__init__()
+        self.network, self.number = network, number
+
+    def forward(self, images: Tensor, scalars: Tensor | None = None) -> Tensor:
+        return self.network.encode(images, scalars, self.number)
+
+
+def _export(network: nn.Module, inputs: Mapping[str, Tensor], shapes: Mapping[str, Any], path: Path) -> None:
     # The exporter needs the names of forward's arguments, the graph has those of the arrays.
     arguments = dict(zip(inputs, inspect.signature(network.forward).parameters, strict=False))
     with _quiet():
@@ -116,23 +157,49 @@ def example_inputs(card: Card, n_tiles: int) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def check_onnx(network: nn.Module, card: Card, path: Path) -> None:
-    """Compare onnxruntime with torch, at another batch size than the one exported.
+def check_graphs(network: nn.Module, card: Card, directory: Path) -> None:
+    """Compare onnxruntime with torch, at another number of tiles than the one exported.
 
     Raises
     ------
     RuntimeError
         If they differ by more than rounding.
     """
-    import onnxruntime
-
-    inputs = example_inputs(card, n_tiles=3)
-    expected = network(*inputs.values()).numpy()
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    got = session.run(["outputs"], {name: tensor.numpy() for name, tensor in inputs.items()})[0]
+    if isinstance(network, ShowerModel):
+        got, expected = _parts_and_network(network, card, directory)
+    else:
+        inputs = example_inputs(card, n_tiles=3)
+        got, expected = _run(directory / ONNX_FILE, inputs), apply_network(network, inputs).numpy()
     difference = float(np.abs(got - expected).max()) / max(1.0, float(np.abs(expected).max()))
     if got.shape != expected.shape or not difference < _TOLERANCE:
-        raise RuntimeError(f"onnxruntime differs from torch by {difference:g} of the largest output: {path}")
+        raise RuntimeError(f"onnxruntime differs from torch by {difference:g} of the largest output: {directory}")
+
+
+def _parts_and_network(network: ShowerModel, card: Card, directory: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Three events of seven images: by the exported parts, and by the network."""
+    given = card.input.preparation
+    inputs = example_inputs(card, n_tiles=7)
+    camera = torch.arange(7) % len(network.encoders)
+    members = torch.full((3, max(given.max_telescopes, 4)), -1)
+    members[0, :4], members[1, :2], members[2, 0] = torch.arange(4), torch.arange(4, 6), 6
+    places = torch.randn(7, N_PLACES, generator=torch.Generator().manual_seed(1))
+    expected = apply_network(network, inputs | {"members": members, "places": places, "camera": camera}).numpy()
+    parts = [
+        _run(directory / ENCODER_FILE.format(number=number), {name: t[camera == number] for name, t in inputs.items()})
+        for number in range(len(network.encoders))
+    ]
+    vectors = np.empty((7, parts[0].shape[1]), np.float32)
+    for number, part in enumerate(parts):
+        vectors[camera.numpy() == number] = part
+    join = {"vectors": torch.from_numpy(vectors), "members": members, "places": places}
+    return _run(directory / ONNX_FILE, join), expected
+
+
+def _run(graph: Path, inputs: Mapping[str, Tensor]) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    return session.run(["outputs"], {name: tensor.numpy() for name, tensor in inputs.items()})[0]
 
 
 @contextlib.contextmanager
@@ -149,6 +216,11 @@ def _quiet() -> Iterator[None]:
         finally:
             for entry, level in zip(loggers, levels, strict=True):
                 entry.setLevel(level)
+
+
+def apply_network(network: nn.Module, arrays: Mapping[str, Tensor]) -> Any:
+    """The network's answer to the arrays of an `Input`: images by position, all others by their names."""
+    return network(arrays["images"], **{name: tensor for name, tensor in arrays.items() if name != "images"})
 
 
 def build_network(model: ModelSection) -> nn.Module:

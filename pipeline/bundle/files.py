@@ -4,7 +4,7 @@ import mmap
 import re
 from pathlib import Path
 
-from pipeline.bundle.card import ONNX_FILE, WEIGHTS_FILE, Card, bundle_file, bundle_sha256
+from pipeline.bundle.card import ENCODER_FILE, ONNX_FILE, WEIGHTS_FILE, Card, bundle_file, bundle_sha256
 from pipeline.errors import InputFileError
 
 # The key under which a tensor of an ONNX graph names a file that holds its values, as protobuf writes it: field 1 of 8
@@ -22,11 +22,23 @@ def check_bundle(directory: Path, card: Card) -> None:
         bundle's digest would not cover, or if the digest is another one than the card's.
     """
     bundle_file(directory, WEIGHTS_FILE)
-    graph = bundle_file(directory, ONNX_FILE)
+    graphs = [bundle_file(directory, name) for name in graph_files(card)]
     if bundle_sha256(directory) != card.bundle_sha256:
         raise InputFileError(
             f"the weights of the bundle {directory} are not those that its card was written for; copy it again"
         )
+    for graph in graphs:
+        _check_graph_file(graph)
+
+
+def graph_files(card: Card) -> list[str]:
+    """Names of the ONNX files of a bundle."""
+    given = card.input.preparation
+    n_encoders = len(given.cameras) if given.takes == "telescopes" else 0
+    return [ONNX_FILE, *(ENCODER_FILE.format(number=number) for number in range(n_encoders))]
+
+
+def _check_graph_file(graph: Path) -> None:
     if not graph.stat().st_size:
         raise InputFileError(f"{graph} is empty; copy the bundle again")
     with open(graph, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:

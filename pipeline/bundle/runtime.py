@@ -1,19 +1,30 @@
 """Use of a trained model: onnxruntime and numpy, no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import ValidationError
 
-from pipeline.bundle.card import ONNX_FILE, Card, HeadSection, load_bundle_card, resolve_bundle
-from pipeline.bundle.files import check_bundle
+from pipeline.bundle.card import (
+    ENCODER_FILE,
+    MONO_FOLDER,
+    ONNX_FILE,
+    Card,
+    HeadSection,
+    load_bundle_card,
+    resolve_bundle,
+)
+from pipeline.bundle.files import check_bundle, graph_files
 from pipeline.errors import InputFileError, UserError
 from pipeline.inputs.base import Range
+from pipeline.inputs.shower import N_PLACES, members_of, places_of
 from pipeline.tasks import get_decoder, get_spec
 from pipeline.tasks.spec import Column
+from pipeline.tiles.events import starts_of
 from pipeline.tiles.shards import TileBatch
 
 if TYPE_CHECKING:
@@ -21,10 +32,13 @@ if TYPE_CHECKING:
 
 # Images per call of the network: bounds the memory of its intermediate maps, whatever the caller's batch.
 _MAX_IMAGES = 256
+_MAX_EVENTS = 4096
 
 
 class Predictor:
     """A bundle's network in onnxruntime, with the preparation before it and the decoders of its heads after it.
+
+    `load` gives an `EventPredictor` for a network of whole events.
 
     Attributes
     ----------
@@ -34,6 +48,8 @@ class Predictor:
     cameras : tuple of str
         Identities of the cameras that the model serves; empty for the sky.
     """
+
+    takes: ClassVar[Literal["image", "telescopes"]] = "image"
 
     def __init__(self, card: Card, session: "onnxruntime.InferenceSession") -> None:
         self.card = card
@@ -52,30 +68,24 @@ class Predictor:
         InputFileError
             If it is incomplete: a file is missing, or not the one that the card was written for.
         """
-        import onnxruntime
-
         directory = resolve_bundle(path)
         card = load_bundle_card(directory)
         check_bundle(directory, card)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Waiting threads sleep instead of spinning: other jobs share the cores.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            session = onnxruntime.InferenceSession(
-                str(directory / ONNX_FILE), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            if not _is_of_onnxruntime(error):
-                raise
-            raise InputFileError(
-                f"{directory / ONNX_FILE} is no network that onnxruntime can load ({_first_line(error)}); copy the "
-                "bundle again, or train it again"
-            ) from error
-        _check_graph(session, card, directory)
-        return cls(card, session)
+        session, *encoders = (_session(directory / name, threads) for name in graph_files(card))
+        _check_heads(card, directory)
+        if not encoders:
+            _check_graph(session, card.input.preparation.shapes(1, card.input.tile_shape), directory / ONNX_FILE)
+            return cls(card, session)
+        mono = {}
+        for number, (camera, section) in enumerate(zip(card.cameras, card.mono, strict=False)):
+            predictor = Predictor.load(directory / MONO_FOLDER.format(number=number), threads)
+            if predictor.card.bundle_sha256 != section.sha256 or not predictor.serves(camera.identity):
+                raise InputFileError(
+                    f"{directory / MONO_FOLDER.format(number=number)} is not the bundle that the card of {directory} "
+                    "names for single images; copy the bundle again"
+                )
+            mono[camera.identity] = predictor
+        return EventPredictor(card, session, encoders, mono, directory)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -114,16 +124,21 @@ class Predictor:
 
     def _run(self, batch: TileBatch) -> np.ndarray:
         arrays = self.card.input.preparation.arrays(batch, self.card.input.channels)
+        return self._checked(self._compute(self._session, arrays), len(batch))
+
+    def _compute(self, session: "onnxruntime.InferenceSession", arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         try:
-            outputs = self._session.run(["outputs"], arrays)[0]
+            return session.run(["outputs"], dict(arrays))[0]
         except Exception as error:
             if not _is_of_onnxruntime(error):
                 raise
             raise UserError(f"the network of {self.card.name} cannot be computed ({_first_line(error)})") from error
-        if outputs.shape[:2] != (len(batch), self.card.model.num_outputs):
+
+    def _checked(self, outputs: np.ndarray, n: int) -> np.ndarray:
+        if outputs.shape[:2] != (n, self.card.model.num_outputs):
             raise UserError(
-                f"the network of {self.card.name} gives outputs of shape {outputs.shape} for {len(batch)} images, and "
-                f"its card says {self.card.model.num_outputs} each; train it again"
+                f"the network of {self.card.name} gives outputs of shape {outputs.shape} for {n} items, and its card "
+                f"says {self.card.model.num_outputs} each; train it again"
             )
         return outputs
 
@@ -147,16 +162,20 @@ class Predictor:
         UserError
             If the tiles do not fit the model.
         """
+        items = self.card.input.preparation.items(batch)
         for head in self.card.heads:
-            self._check_columns(head, batch.events)
-        outputs = self.outputs(batch)
+            self._check_columns(head, items.events)
+        return self.decode(self.outputs(batch), items)
+
+    def decode(self, outputs: np.ndarray, items: TileBatch) -> dict[str, np.ndarray]:
+        """Physical values from the bare outputs (N, K) or (N, K, H, W), and what they belong to."""
         decoded: dict[str, np.ndarray] = {}
         for head in self.card.heads:
             own = outputs[:, head.first : head.first + len(head.outputs)]
             decoder = self._decoders[head.task]
-            values = decoder.decode(own, batch)
+            values = decoder.decode(own, items)
             if head.calibration is not None:
-                factors = head.calibration.of(batch.events)
+                factors = head.calibration.of(items.events)
                 values |= {name: values[name] * factors for name in decoder.uncertainties}
             decoded |= values
         return decoded
@@ -194,6 +213,127 @@ class Predictor:
             )
 
 
+class EventPredictor(Predictor):
+    """A bundle's network for whole events: encoders for images, and a join of the telescopes.
+
+    Attributes
+    ----------
+    mono : dict
+        Identity of a camera -> predictor of its single images, from the same bundle; empty if that holds none.
+    max_telescopes : int or None
+        Most images of an event that the join takes; None: any number.
+    """
+
+    takes: ClassVar[Literal["image", "telescopes"]] = "telescopes"
+
+    def __init__(
+        self,
+        card: Card,
+        join: "onnxruntime.InferenceSession",
+        encoders: "Sequence[onnxruntime.InferenceSession]",
+        mono: Mapping[str, Predictor],
+        directory: Path,
+    ) -> None:
+        super().__init__(card, join)
+        self._encoders, self.mono = tuple(encoders), dict(mono)
+        width = join.get_inputs()[0].shape[-1]
+        for number, encoder in enumerate(self._encoders):
+            expected = card.input.preparation.shapes(1, card.input.tile_shape)
+            _check_graph(encoder, expected, directory / ENCODER_FILE.format(number=number))
+        table = {"vectors": (1, width), "members": (1, 1), "places": (1, N_PLACES)}
+        _check_graph(join, table, directory / ONNX_FILE, free=("members",))
+        columns = next(entry.shape[1] for entry in join.get_inputs() if entry.name == "members")
+        self.max_telescopes: int | None = columns if isinstance(columns, int) else None
+
+    def encode(self, batch: TileBatch, camera: str) -> np.ndarray:
+        """A vector per image of one camera, (M, W), float32: all that the join needs of its pixels."""
+        self._check_shape(batch.images.shape)
+        given = self.card.input.preparation
+        number = list(given.cameras).index(camera)
+        parts = []
+        for start in range(0, len(batch), _MAX_IMAGES):
+            part = batch.select(slice(start, start + _MAX_IMAGES))
+            arrays = given.cameras[camera].arrays(part, self.card.input.channels)
+            parts.append(self._compute(self._encoders[number], arrays))
+        return np.concatenate(parts) if parts else np.empty((0, self._width), np.float32)
+
+    @property
+    def _width(self) -> int:
+        return next(entry.shape[1] for entry in self._session.get_inputs() if entry.name == "vectors")
+
+    def join(self, vectors: np.ndarray, batch: TileBatch) -> np.ndarray:
+        """Bare outputs (N, K) of whole events from the vectors (M, W) of their images.
+
+        Parameters
+        ----------
+        vectors : ndarray, shape (M, W)
+            Of `encode`, in the order of the batch.
+        batch : TileBatch
+            Whole events; pixels are not read.
+
+        Raises
+        ------
+        UserError
+            If an event has more images than the network takes.
+        """
+        ends = [*starts_of(batch)[::_MAX_EVENTS].tolist(), len(batch)]
+        parts = []
+        for start, stop in pairwise(ends):
+            here = slice(start, stop)
+            part = batch.select(here)
+            arrays = {"vectors": vectors[here], "members": self._table(part), "places": places_of(part)}
+            parts.append(self._checked(self._compute(self._session, arrays), len(arrays["members"])))
+        return np.concatenate(parts) if parts else np.empty((0, self.card.model.num_outputs), np.float32)
+
+    def _table(self, batch: TileBatch) -> np.ndarray:
+        members = members_of(batch)
+        if self.max_telescopes is None:
+            return members
+        if members.shape[1] > self.max_telescopes:
+            raise UserError(
+                f"{self.card.name} takes events of up to {self.max_telescopes} images, and one has {members.shape[1]}; "
+                "use a network whose join takes any number (stereo_mean, stereo_attention)"
+            )
+        return np.pad(members, ((0, 0), (0, self.max_telescopes - members.shape[1])), constant_values=-1)
+
+    def outputs(self, batch: TileBatch) -> np.ndarray:
+        """Bare network outputs of whole events, shape (N, K), float32."""
+        cameras = self.cameras
+        number = batch.events["camera"] if len(cameras) > 1 else np.zeros(len(batch), int)
+        vectors = np.empty((len(batch), self._width), np.float32)
+        for place, camera in enumerate(cameras):
+            own = np.flatnonzero(number == place)
+            vectors[own] = self.encode(batch.select(own), camera)
+        return self.join(vectors, batch)
+
+
+def _session(graph: Path, threads: int) -> "onnxruntime.InferenceSession":
+    """The graph, ready to compute.
+
+    Raises
+    ------
+    InputFileError
+        If onnxruntime cannot load it.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Waiting threads sleep instead of spinning: other jobs share the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        if not _is_of_onnxruntime(error):
+            raise
+        raise InputFileError(
+            f"{graph} is no network that onnxruntime can load ({_first_line(error)}); copy the bundle again, or train "
+            "it again"
+        ) from error
+
+
 def _is_of_onnxruntime(error: Exception) -> bool:
     """Whether the library raised it: it has exceptions of its own for each of its error codes."""
     return type(error).__module__.partition(".")[0] == "onnxruntime"
@@ -203,19 +343,25 @@ def _first_line(error: Exception) -> str:
     return f"{str(error).partition(chr(10))[0]:.200}"
 
 
-def _check_graph(session: "onnxruntime.InferenceSession", card: Card, directory: Path) -> None:
-    """Refuse a graph whose inputs or outputs are not those that the card describes."""
-    expected = card.input.preparation.shapes(1, card.input.tile_shape)
+def _check_graph(
+    session: "onnxruntime.InferenceSession",
+    expected: Mapping[str, tuple[int, ...]],
+    graph: Path,
+    free: Sequence[str] = (),
+) -> None:
+    """Refuse a graph whose inputs are not those that the card describes; only the rank of those in `free` counts."""
     given = {entry.name: entry.shape for entry in session.get_inputs()}
     fits = set(given) == set(expected) and "outputs" in [entry.name for entry in session.get_outputs()]
     for name, shape in expected.items() if fits else ():
         # Sizes that are free have a name in place of a number.
-        sizes = zip(given[name][1:], shape[1:], strict=False)
+        sizes = () if name in free else zip(given[name][1:], shape[1:], strict=False)
         fits &= len(given[name]) == len(shape) and all(size == n for size, n in sizes if isinstance(size, int))
     if not fits:
-        raise InputFileError(
-            f"{directory / ONNX_FILE} takes {given}, and its card says {expected}; copy the bundle again"
-        )
+        raise InputFileError(f"{graph} takes {given}, and its card says {dict(expected)}; copy the bundle again")
+
+
+def _check_heads(card: Card, directory: Path) -> None:
+    """Refuse a bundle whose heads have other outputs than those of this version's tasks."""
     for head in card.heads:
         spec = get_spec(head.task)
         try:

@@ -8,7 +8,7 @@ References
 .. [1] Abe, K. et al. (2023), ApJ 956, 80 (arXiv:2309.11315), sect. 3.4 and table 2.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -37,15 +37,16 @@ _TREES_WHILE_TUNING = 50
 _FEWEST_IMAGES = 20
 
 
-def forest_features(events: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Image parameters as the forest sees them: `FEATURES`, shape (N, n_features), float32; NaN where undefined.
+def forest_features(events: Mapping[str, np.ndarray], features: Sequence[str] = FEATURES) -> np.ndarray:
+    """Image parameters as the forest sees them, shape (N, n_features), float32; NaN where undefined.
 
     Parameters
     ----------
     events : mapping
         Arrays of shape (N,) under the names of `FOREST_COLUMNS`; angles in degrees.
+    features : sequence of str
     """
-    return np.column_stack([scalar_value(name, events) for name in FEATURES]).astype(np.float32)
+    return np.column_stack([scalar_value(name, events) for name in features]).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,11 @@ class Forest:
 
     estimator: Any
     settings: dict[str, Any]
+    features: Sequence[str] = FEATURES
 
     def predict(self, events: Mapping[str, np.ndarray]) -> np.ndarray:
         """The estimated target, or the score of class 1; shape (N,)."""
-        return _answers(self.estimator, forest_features(events))
+        return _answers(self.estimator, forest_features(events, self.features))
 
 
 def train_forest(
@@ -115,6 +117,7 @@ def train_forest(
     validation: Sample,
     *,
     classes: Mapping[int, str] | None = None,
+    features: Sequence[str] = FEATURES,
     n_trees: int = 200,
     seed: int = 0,
     threads: int = 1,
@@ -126,6 +129,8 @@ def train_forest(
     train, validation : Sample
     classes : mapping, optional
         As `Estimand` has them: a classification; without, a regression.
+    features : sequence of str
+        Scalars of an image.
     n_trees, seed, threads : int
 
     Returns
@@ -140,16 +145,16 @@ def train_forest(
     """
     train.check("training", classes)
     validation.check("validation", classes)
-    features, held_out = forest_features(train.events), forest_features(validation.events)
+    seen, held_out = (forest_features(sample.events, features) for sample in (train, validation))
     trials = []
     for values in product(*GRID.values()):
         chosen = dict(zip(GRID, values, strict=True))
         estimator = _estimator(classes, min(n_trees, _TREES_WHILE_TUNING), seed, threads, chosen)
-        _fit(estimator, features, train)
+        _fit(estimator, seen, train)
         trials.append((_score(_answers(estimator, held_out), validation, classes), chosen))
     best_score, best = max(trials, key=lambda trial: trial[0])
     estimator = _estimator(classes, n_trees, seed, threads, best)
-    _fit(estimator, features, train)
+    _fit(estimator, seen, train)
     score_name = "minus_rms" if classes is None else "auc"
     settings = {
         "estimator": type(estimator).__name__,
@@ -160,10 +165,10 @@ def train_forest(
         f"validation_{score_name}": float(best_score),
         "tried": [{**chosen, score_name: float(score)} for score, chosen in trials],
         "feature_importance": {
-            name: round(float(value), 4) for name, value in zip(FEATURES, estimator.feature_importances_, strict=True)
+            name: round(float(value), 4) for name, value in zip(features, estimator.feature_importances_, strict=True)
         },
     }
-    return Forest(estimator, settings)
+    return Forest(estimator, settings, features)
 
 
 def _estimator(

@@ -16,7 +16,7 @@ from pipeline.tasks.spec import TaskSpec
 
 _CHUNK_BYTES = 32 << 20  # of the pixels of one chunk: cameras of 40,000 pixels go in smaller chunks
 
-_NOT_FINITE = "the model gave no finite value"
+NOT_FINITE = "the model gave no finite value"
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,13 @@ class HeadOfModel:
     prefix : str
         Of the columns in DL2: letters, digits and underscores.
     spec : TaskSpec
+    of_events : bool
+        Whether the values are those of events: columns that telescopes alone have are then not shown.
     """
 
     prefix: str
     spec: TaskSpec
+    of_events: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -39,9 +42,18 @@ class HeadOfModel:
         return tuple(column.name for column in self.spec.columns)
 
     @property
+    def deciding(self) -> str:
+        """The column that decides whether the prediction for an event is valid: that which telescopes average."""
+        return next((c.name for c in self.spec.columns if c.dl2 and c.dl2.average), self.columns[0])
+
+    @property
     def shown(self) -> tuple[str, ...]:
         """Those of the columns that users see."""
-        return tuple(column.name for column in self.spec.shown)
+        columns = self.spec.shown
+        if self.of_events:
+            with_events = {c.dl2.group for c in columns if c.dl2 and c.dl2.average}
+            columns = tuple(c for c in columns if c.dl2 is None or not with_events or c.dl2.group in with_events)
+        return tuple(column.name for column in columns)
 
 
 @dataclass(frozen=True)
@@ -72,9 +84,31 @@ class CameraModel:
         return cls(
             name=card.name,
             predictor=predictor,
-            heads=tuple(HeadOfModel(prefix if single else f"{prefix}_{spec.name}", spec) for spec in predictor.specs),
+            heads=tuple(
+                HeadOfModel(prefix if single else f"{prefix}_{spec.name}", spec, predictor.takes == "telescopes")
+                for spec in predictor.specs
+            ),
             recipe=ImageRecipe.model_validate(card.input.recipe),
         )
+
+    @property
+    def of_events(self) -> bool:
+        """Whether it takes whole events of several telescopes."""
+        return self.predictor.takes == "telescopes"
+
+
+class Preparations:
+    """The images of a chunk as tiles, made once for all models with the same recipe."""
+
+    def __init__(self, chunk: ImageChunk) -> None:
+        self._chunk = chunk
+        self._made: dict[ImageRecipe, CameraTiles] = {}
+
+    def of(self, recipe: ImageRecipe) -> CameraTiles:
+        """Tiles made by this recipe."""
+        if recipe not in self._made:
+            self._made[recipe] = camera_tile_chunk(self._chunk, recipe)
+        return self._made[recipe]
 
 
 def column_prefix(name: str) -> str:
@@ -103,7 +137,7 @@ class ImagePredictions:
     reasons : dict
         Prefix of a head -> ndarray of str, shape (n,): why the value is missing; empty where it is not.
     served : bool
-        Whether at least one model is for this camera.
+        Whether at least one model, also of whole events, is for this camera.
     """
 
     camera: str
@@ -123,7 +157,7 @@ class ImagePredictions:
     @property
     def any_valid(self) -> np.ndarray:
         """Images for which at least one model has a value, shape (n,)."""
-        return np.any([reason == "" for reason in self.reasons.values()], axis=0)
+        return np.any([np.zeros(len(self), bool), *(reason == "" for reason in self.reasons.values())], axis=0)
 
     def joined_reasons(self) -> list[str]:
         """For each image, the reasons of all models without a value; empty where all have one."""
@@ -135,28 +169,6 @@ class ImagePredictions:
         reasons = list(self.reasons.values())
         texts = {text for reason in reasons for text in reason.tolist() if text}
         return {text: int(np.any([reason == text for reason in reasons], axis=0).sum()) for text in sorted(texts)}
-
-
-def predict_images(
-    file: DL1File,
-    models: Sequence[CameraModel],
-    *,
-    tel_ids: Collection[int] | None = None,
-    event_ids: Collection[int] | None = None,
-    chunk_images: int = 256,
-) -> Iterator[ImagePredictions]:
-    """Predictions of all `models` for all images of `file`, or for those of some telescopes and events.
-
-    Images are prepared once for all models with the same preparation. Images of a camera that no model serves
-    are passed on unprocessed.
-
-    Raises
-    ------
-    UserError
-        If a telescope or an event is not in the file.
-    """
-    for chunk in chosen_images(file, tel_ids=tel_ids, event_ids=event_ids, chunk_images=chunk_images):
-        yield predict_chunk(chunk, models)
 
 
 def chosen_images(
@@ -188,20 +200,33 @@ def _bounded(chunk_images: int, file: DL1File) -> int:
     return max(min(chunk_images, _CHUNK_BYTES // (4 * n_pixels)), 1)
 
 
-def predict_chunk(chunk: ImageChunk, models: Sequence[CameraModel]) -> ImagePredictions:
-    """Predictions for the images of one telescope."""
+def predict_chunk(
+    chunk: ImageChunk,
+    models: Sequence[CameraModel],
+    prepared: Preparations | None = None,
+    *,
+    served: bool = False,
+) -> ImagePredictions:
+    """Predictions for the images of one telescope by models of single images.
+
+    Parameters
+    ----------
+    chunk : ImageChunk
+    models : sequence of CameraModel
+    prepared : Preparations, optional
+        Of the same chunk, to share them with others.
+    served : bool
+        Whether a model of whole events is for this camera.
+    """
+    prepared = prepared or Preparations(chunk)
     n = len(chunk)
     identity = chunk.camera.identity
     size_pe = np.full(n, np.nan)
     values, reasons = {}, {}
-    prepared: dict[ImageRecipe, CameraTiles] = {}
     for model in models:
-        served = model.predictor.serves(identity)
-        if served and model.recipe not in prepared:
-            prepared[model.recipe] = camera_tile_chunk(chunk, model.recipe)
         predicted: dict[str, np.ndarray] = {}
-        if served:
-            batch, _, reason = prepared[model.recipe]
+        if model.predictor.serves(identity):
+            batch, _, reason = prepared.of(model.recipe)
             kept = np.flatnonzero(reason == "")
             size_pe[kept] = batch.events["hillas_intensity"]
             predicted = model.predictor.predict(batch) if len(kept) else {}
@@ -215,7 +240,7 @@ def predict_chunk(chunk: ImageChunk, models: Sequence[CameraModel]) -> ImagePred
                 for column in head.columns:
                     values[head.prefix][column][kept] = predicted[column]
                 lost = kept[~np.isfinite(predicted[head.columns[0]])]
-                reasons[head.prefix][lost] = _NOT_FINITE
+                reasons[head.prefix][lost] = NOT_FINITE
     return ImagePredictions(
         camera=chunk.camera.name,
         tel_id=chunk.tel_id,
@@ -226,7 +251,7 @@ def predict_chunk(chunk: ImageChunk, models: Sequence[CameraModel]) -> ImagePred
         size_pe=size_pe,
         values=values,
         reasons=reasons,
-        served=any(model.predictor.serves(identity) for model in models),
+        served=served or any(model.predictor.serves(identity) for model in models),
     )
 
 

@@ -34,6 +34,11 @@ class IrfConfig(Section):
         "diffuse gammas or both, protons, and perhaps electrons; one class of each. Their runs are numbered from "
         "10001 and never become training tiles. Empty: no responses are made.",
     )
+    scale: int = Field(
+        1,
+        ge=1,
+        description="How many times the list of classes is simulated; runs of a smaller scale keep their numbers.",
+    )
     energy: str = Field(
         "",
         description="What gives the energies: a network of this experiment, the path of a bundle, or the name of one "
@@ -81,7 +86,7 @@ class IrfConfig(Section):
     @property
     def n_runs(self) -> int:
         """Total number of runs over all classes."""
-        return sum(entry.runs for entry in self.classes)
+        return self.showers(ShowersConfig()).n_runs
 
     @property
     def runs(self) -> range:
@@ -91,7 +96,7 @@ class IrfConfig(Section):
     def showers(self, base: ShowersConfig) -> IrfShowers:
         """These showers, with the telescopes and the site of `base`."""
         fields = {name: getattr(base, name) for name in ShowersConfig.model_fields}
-        return IrfShowers(**fields | {"classes": self.classes})
+        return IrfShowers(**fields | {"classes": self.classes, "scale": self.scale})
 
     @model_validator(mode="after")
     def _can_be_made(self) -> "IrfConfig":

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pipeline.config.base import Section
 from pipeline.config.merge import first_problem
@@ -40,11 +40,18 @@ class AugmentationConfig(Section):
         0.0, ge=0, lt=1, description="Largest relative change of the image size; charge is kept, the image is blurred."
     )
 
+    drop_telescopes: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Input shower: probability with which a telescope is left out of an event; two remain.",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _switch(cls, value: Any) -> Any:
         if isinstance(value, bool):
-            return {} if value else {"mirror": False, "rotation": "none"}
+            return {} if value else {"mirror": False, "rotation": "none", "drop_telescopes": 0}
         return value
 
     @property
@@ -81,10 +88,10 @@ class NetworkConfig(Section):
         (),
         description="Numbers per image that join the features before the heads; hillas: the usual image parameters.",
     )
-    start_from: str | None = Field(
-        None,
-        description="Bundle whose weights the training starts from (fine-tuning), by path or name. null: random "
-        "weights.",
+    start_from: tuple[str, ...] = Field(
+        (),
+        description="Bundle whose weights the training starts from (fine-tuning), by path or name; input shower: one "
+        "of single images for each camera, whose encoders are taken over. Empty: random weights.",
     )
     freeze: Annotated[int, Field(ge=0)] | Literal["features"] = Field(
         0,
@@ -92,7 +99,7 @@ class NetworkConfig(Section):
         "the heads keeps them.",
     )
     epochs: int = Field(12, ge=1, description="Number of passes through the training tiles.")
-    batch_size: int = Field(32, ge=1, description="Number of tiles per step.")
+    batch_size: int = Field(32, ge=1, description="Number of tiles per step; input shower: of events.")
     optimizer: Literal["adamw", "sgd"] = Field(
         "adamw", description="adamw, or sgd, which needs learning rates of 0.01 to 0.1."
     )
@@ -133,7 +140,7 @@ class NetworkConfig(Section):
 
     @field_validator("heads", mode="before")
     @classmethod
-    def _options_of_the_tasks(cls, value: Any) -> Any:
+    def _options_of_the_tasks(cls, value: Any, info: ValidationInfo) -> Any:
         """A list of tasks, or a mapping of tasks to options; each task declares the options that it has."""
         if isinstance(value, list | tuple):
             value = dict.fromkeys(value)
@@ -146,7 +153,7 @@ class NetworkConfig(Section):
                 heads[task] = options
                 continue
             try:
-                heads[task] = schema.model_validate(options or {})
+                heads[task] = schema.model_validate(schema.defaults(info.data.get("input", "")) | (options or {}))
             except ValidationError as error:
                 raise ValueError(f"{task}: {first_problem(error, schema)}") from error
         return heads
@@ -157,6 +164,12 @@ class NetworkConfig(Section):
         """`hillas` stands for the usual image parameters."""
         return HILLAS_SCALARS if value == "hillas" else value
 
+    @field_validator("start_from", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        """A name alone, or none."""
+        return () if value is None else (value,) if isinstance(value, str) else value
+
     @field_validator("freeze", mode="before")
     @classmethod
     def _levels_or_all(cls, value: Any) -> Any:
@@ -166,7 +179,9 @@ class NetworkConfig(Section):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "NetworkConfig":
-        if self.freeze and self.start_from is None:
+        if len(self.start_from) > 1 and self.input != "shower":
+            raise ValueError(f"start_from names {len(self.start_from)} bundles, and the input {self.input} takes one")
+        if self.freeze and not self.start_from:
             raise ValueError(f"freeze {self.freeze} would keep weights that were never trained; set start_from as well")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")

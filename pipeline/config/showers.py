@@ -1,5 +1,6 @@
 """Section `showers`: which air showers are simulated, and which telescopes see them."""
 
+from itertools import accumulate
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -76,7 +77,7 @@ class CameraConditions(Section):
 
 
 class ShowersConfig(Section):
-    """`lightpool simulate showers`: runs are numbered from 1, through all `classes` in their order."""
+    """`lightpool simulate showers`: runs are numbered from 1, through all `classes` in their order, `scale` times."""
 
     first_run: ClassVar[int] = 1
 
@@ -116,6 +117,11 @@ class ShowersConfig(Section):
         (),
         description="Kinds of showers; runs are numbered from 1 through the list. Empty: no showers are simulated.",
     )
+    scale: int = Field(
+        1,
+        ge=1,
+        description="How many times the list of classes is simulated; runs of a smaller scale keep their numbers.",
+    )
 
     @model_validator(mode="after")
     def _fits_the_array(self) -> "ShowersConfig":
@@ -134,20 +140,24 @@ class ShowersConfig(Section):
     @property
     def n_runs(self) -> int:
         """Total number of runs over all classes."""
+        return self.scale * self._runs_of_one_pass
+
+    @property
+    def _runs_of_one_pass(self) -> int:
         return sum(entry.runs for entry in self.classes)
 
     def class_of_run(self, run: int) -> ShowerClass:
-        """The class of run number `run`, counted from `first_run`.
+        """The class of run number `run`, counted from `first_run`: the list of classes is passed `scale` times.
 
         Raises
         ------
         UserError
             If the run does not exist.
         """
-        left = run - self.first_run
-        for entry in self.classes:
-            if 0 <= left < entry.runs:
-                return entry
-            left -= entry.runs
-        last = self.first_run + self.n_runs - 1
-        raise UserError(f"unknown shower run {run}; the configuration defines runs {self.first_run} to {last}")
+        number = run - self.first_run
+        if not 0 <= number < self.n_runs:
+            last = self.first_run + self.n_runs - 1
+            raise UserError(f"unknown shower run {run}; the configuration defines runs {self.first_run} to {last}")
+        ends = accumulate(entry.runs for entry in self.classes)
+        place = number % self._runs_of_one_pass
+        return next(entry for entry, end in zip(self.classes, ends, strict=True) if place < end)

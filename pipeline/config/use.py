@@ -27,6 +27,11 @@ class EvaluateConfig(Section):
     max_baseline_images: int = Field(
         100_000, ge=100, description="Largest number of images that the random forest is fitted to."
     )
+    reference: Literal["", "lst1_mono", "cta_4lst", "cta_north_prod3b", "magic", "two_sst1m"] = Field(
+        "",
+        description="Published performance that the figures of direction and energy show as a line: of LST-1 alone, "
+        "CTAO's requirement for four LSTs, CTAO North (prod3b), MAGIC, or two SST-1M. Empty: none.",
+    )
 
 
 class PredictConfig(Section):

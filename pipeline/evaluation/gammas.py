@@ -10,7 +10,7 @@ from pipeline import statistics
 from pipeline.config import EvaluateConfig
 from pipeline.errors import TooFewEventsError
 from pipeline.evaluation.comparison import Comparison, Metric, compare
-from pipeline.evaluation.result import Bin, compare_in_bins
+from pipeline.evaluation.result import Bin, compare_by_multiplicity, compare_in_bins
 
 #: Fewer images than this say nothing about a bin.
 FEWEST_IMAGES = 25
@@ -21,16 +21,26 @@ Prediction = np.ndarray | Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Compared:
-    """Methods compared on all gammas, in bins of true energy and in bins of true offset from the pointing."""
+    """Methods compared on all gammas, and in bins.
+
+    Attributes
+    ----------
+    overall : Comparison
+    by_energy, by_offset : sequence of Bin
+        True energy, true offset from the pointing.
+    by_multiplicity : sequence of Bin
+        Number of telescopes; empty for images.
+    """
 
     overall: Comparison
     by_energy: Sequence[Bin]
     by_offset: Sequence[Bin]
+    by_multiplicity: Sequence[Bin] = ()
 
     @property
     def bins(self) -> list[Bin]:
         """All bins, as metrics.json and the table list them."""
-        return [*self.by_energy, *self.by_offset]
+        return [*self.by_energy, *self.by_offset, *self.by_multiplicity]
 
 
 @dataclass(frozen=True)
@@ -42,20 +52,28 @@ class Gammas:
     true_energy_tev, true_offset_deg : ndarray, shape (n,)
         The offset may be NaN (an unknown pointing): such images are in no bin of it.
     weights, groups : ndarray, shape (n,)
-        Images of one group (shower) are resampled together.
+        Items of one group (shower) are resampled together.
+    n_telescopes : ndarray of int, shape (n,), optional
+        Of events that several telescopes saw; None if the items are images.
     """
 
     true_energy_tev: np.ndarray
     true_offset_deg: np.ndarray
     weights: np.ndarray
     groups: np.ndarray
+    n_telescopes: np.ndarray | None = None
+
+    @property
+    def items(self) -> str:
+        """What is counted, for captions."""
+        return "images" if self.n_telescopes is None else "events"
 
     @classmethod
     def of(cls, events: Mapping[str, np.ndarray]) -> "Gammas":
-        """From the event columns of an `ImageSample`."""
+        """From the event columns of a `CameraSample`."""
         energy = events["true_energy_tev"]
         offset = events.get("true_offset_deg", np.full(len(energy), np.nan))
-        return cls(energy, offset, events["weights"], events["group"])
+        return cls(energy, offset, events["weights"], events["group"], events.get("n_telescopes"))
 
     def compare(
         self, metrics: Sequence[Metric], predictions: Mapping[str, Prediction], cfg: EvaluateConfig, *, seed: int
@@ -104,7 +122,7 @@ class Gammas:
                 ("true_offset_deg", self.true_offset_deg, cfg.offset_edges_deg),
             )
         )
-        return Compared(overall, by_energy, by_offset)
+        return Compared(overall, by_energy, by_offset, compare_by_multiplicity(self.n_telescopes, compare_selected))
 
     def calibration(self, pulls: np.ndarray, cfg: EvaluateConfig) -> dict[str, Any]:
         """Whether a stated uncertainty is right: the pulls should have the median 0 and the width 1.

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 
 class Predicts(Protocol):
-    """What an evaluation needs of a trained model (`pipeline.bundle.runtime.Predictor` is one)."""
+    """What an evaluation needs of a trained model (`pipeline.bundle.runtime.Predictor` is one).
+
+    Attributes
+    ----------
+    takes : {"image", "telescopes", ...}
+        What one prediction is made from; without the attribute, from one tile. "telescopes": `predict` takes whole
+        events and gives a row for each.
+    mono : mapping
+        With "telescopes": identity of a camera -> the model for single telescopes, if there is one.
+    """
 
     @property
     def cameras(self) -> Sequence[str]:
@@ -39,6 +48,8 @@ class Judge(Protocol):
 
 
 UNDEFINED = Estimate(np.nan, np.nan, np.nan)
+# Events of so many telescopes or more are one bin.
+_MANY = 5
 
 
 @dataclass(frozen=True)
@@ -53,13 +64,17 @@ class CaptionedFigure:
 
 @dataclass(frozen=True)
 class Bin:
-    """A selection of the items; `high` may be infinite. `comparison` is None if these are too few."""
+    """A selection of the items; `high` may be infinite. `comparison` is None if these are too few.
+
+    `name` says what it holds where its limits do not: numbers of telescopes.
+    """
 
     by: str
     low: float
     high: float
     n: int
     comparison: Comparison | None
+    name: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """One entry of `bins` in metrics.json; baselines are listed next to the network's values."""
@@ -69,6 +84,8 @@ class Bin:
             "high": self.high if np.isfinite(self.high) else None,
             "n": self.n,
         }
+        if self.name:
+            entry["name"] = self.name
         if self.comparison is None:
             return entry
         content = self.comparison.to_json()
@@ -95,6 +112,29 @@ def compare_in_bins(
     return [Bin(by, low, high, int(keep.sum()), compare_selected(keep)) for low, high, keep in selections]
 
 
+def compare_by_multiplicity(
+    n_telescopes: np.ndarray | None, compare_selected: Callable[[np.ndarray], Comparison | None]
+) -> list[Bin]:
+    """Compare the methods for events of 2, 3, 4, and 5 or more telescopes, where there are any.
+
+    Parameters
+    ----------
+    n_telescopes : ndarray of int, shape (n,), optional
+        None for images: no bins.
+    compare_selected : callable
+        (n,) bool -> comparison, or None for too few items.
+    """
+    if n_telescopes is None:
+        return []
+    selections = [(n, n, str(n), n_telescopes == n) for n in range(2, _MANY)]
+    selections.append((_MANY, np.inf, f"{_MANY} or more", n_telescopes >= _MANY))
+    return [
+        Bin("n_telescopes", low, high, int(keep.sum()), compare_selected(keep), name)
+        for low, high, name, keep in selections
+        if keep.any()
+    ]
+
+
 def series_of(bins: Sequence[Bin], metric: str) -> Series:
     """One metric of all methods over bins, for a figure."""
     filled = [b.comparison for b in bins if b.comparison is not None]
@@ -102,6 +142,7 @@ def series_of(bins: Sequence[Bin], metric: str) -> Series:
     baselines = list(filled[0].differences) if filled else []
     return Series(
         edges=[(b.low, b.high) for b in bins],
+        names=[b.name for b in bins],
         methods={m: [b.comparison.values[m][metric] if b.comparison else UNDEFINED for b in bins] for m in methods},
         differences={
             m: [b.comparison.differences[m][metric] if b.comparison else UNDEFINED for b in bins] for m in baselines
@@ -116,6 +157,7 @@ def bins_table(bins: Sequence[Bin]) -> "Table":
     rows = [
         (
             b.by,
+            b.name,
             b.low,
             b.high,
             b.n,
@@ -130,10 +172,10 @@ def bins_table(bins: Sequence[Bin]) -> "Table":
         for metric, estimate in metrics.items()
     ]
     names = (
-        "by", "bin_low", "bin_high", "n", "method", "metric", "value", "low", "high",
+        "by", "bin", "bin_low", "bin_high", "n", "method", "metric", "value", "low", "high",
         "difference_value", "difference_low", "difference_high",
     )  # fmt: skip
-    kinds = ("U32", "f8", "f8", "i8", "U32", "U32", *["f8"] * 6)
+    kinds = ("U32", "U32", "f8", "f8", "i8", "U32", "U32", *["f8"] * 6)
     return Table(rows=rows or None, names=names, dtype=kinds)
 
 

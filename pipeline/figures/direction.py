@@ -1,6 +1,6 @@
 """How well the direction is reconstructed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,19 +14,23 @@ _LARGEST_DEG = 3.0
 
 
 @style.styled
-def containment_curves(errors_deg: Mapping[str, tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> "Figure":
-    """Share of the images within an angle of the true direction.
+def containment_curves(
+    errors_deg: Mapping[str, Sequence[np.ndarray]], weights: np.ndarray, *, items: str = "images"
+) -> "Figure":
+    """Share of the images or events within an angle of the true direction.
 
     Parameters
     ----------
     errors_deg : mapping
-        Method -> angles to the true direction, and the same if the end of the image was known, shape (n,) each.
+        Method -> angles to the true direction and, of images, the same if the end was known, shape (n,) each.
     weights : ndarray, shape (n,)
+    items : str
+        What is counted.
     """
     figure = style.new_figure(5.2, 3.8)
     axes = figure.subplots()
-    for method, (separation, at_right_end) in errors_deg.items():
-        for values, line in ((separation, "-"), (at_right_end, "--")):
+    for method, angles in errors_deg.items():
+        for values, line in zip(angles, ("-", "--"), strict=False):
             order = np.argsort(values)
             share = np.cumsum(weights[order]) / weights.sum()
             label = style.label(method) if line == "-" else f"{style.label(method)}, right end"
@@ -35,7 +39,7 @@ def containment_curves(errors_deg: Mapping[str, tuple[np.ndarray, np.ndarray]], 
     axes.annotate("68 %", (0.012, 0.69), color="0.35", fontsize=8)
     axes.set(
         xscale="log", xlim=(0.01, _LARGEST_DEG), ylim=(0, 1.02), xlabel="angle to the true direction [deg]",
-        ylabel="share of the images within",
+        ylabel=f"share of the {items} within",
     )  # fmt: skip
     style.plain_log_axis(axes.xaxis)
     axes.legend(loc="lower right", fontsize=8)

@@ -17,8 +17,8 @@ References = Sequence[Mapping[str, Any]]
 
 _TITLES = {"point_source": "gammas of a point source", "diffuse": "diffuse gammas"}
 _TRUE, _RECONSTRUCTED = "true energy [TeV]", "reconstructed energy [TeV]"
-_REFERENCE_LINES = ((0, (5, 2)), (0, (1, 1.5)), (0, (4, 1, 1, 1)), "-")
-_REFERENCE_MARKERS = "xd*+"
+_REFERENCE_LINES = ((0, (5, 2)), (0, (1, 1.5)), (0, (4, 1, 1, 1)), "-", (0, (2, 1)))
+_REFERENCE_MARKERS = "xd*+1"
 _MIN_BACKGROUND = 10
 _TICKS_TEV = [factor * 10.0**power for power in range(-2, 3) for factor in (1, 2, 5)]
 

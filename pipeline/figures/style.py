@@ -15,16 +15,23 @@ COLORS = {
     "network": "#0072B2",
     "forest": "#D55E00",
     "combined": "#009E73",
+    "hillas": "#E69F00",
+    "mono": "#56B4E9",
     "noisy": "#7F7F7F",
     "astroscrappy_median": "#D55E00",
     "gamma": "#CC79A7",
     "hadron": "#4D4D4D",
 }
-MARKERS = {"network": "o", "forest": "s", "combined": "D", "noisy": "x", "astroscrappy_median": "s"}
+MARKERS = {
+    "network": "o", "forest": "s", "combined": "D", "hillas": "^", "mono": "v", "noisy": "x",
+    "astroscrappy_median": "s",
+}  # fmt: skip
 LABELS = {
     "network": "network",
     "forest": "forest on Hillas parameters",
     "combined": "mean of network and forest",
+    "hillas": "crossing of the image axes",
+    "mono": "network for single telescopes",
     "noisy": "as recorded",
     "astroscrappy_median": "astroscrappy + median",
 }

@@ -1,7 +1,7 @@
 """Base class of all inputs: from raw tiles to the named arrays of a network."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -28,6 +28,22 @@ class Range(BaseModel):
         return f"{self.words}: {self.low:.3g} to {self.high:.3g} {self.unit}".rstrip()
 
 
+class Columns(NamedTuple):
+    """Columns of an array that move when the images of their item are turned or mirrored.
+
+    Attributes
+    ----------
+    first, last : int
+        From `first` to before `last`.
+    motion : {"vector", "double_angle"}
+        See `pipeline.tasks.interfaces.Motion`.
+    """
+
+    first: int
+    last: int
+    motion: Literal["vector", "double_angle"]
+
+
 class Input(BaseModel):
     """A kind of input, fitted to training tiles; it is stored in the model's card and replayed at prediction.
 
@@ -41,6 +57,8 @@ class Input(BaseModel):
         Which networks it feeds, as their registration says.
     raw_channels : tuple of str
         Channels of the tiles that it reads, in this order.
+    moving : mapping
+        Array besides the images -> which of its columns move with them.
     ranges : tuple of Range
         Of what the training data covered, where the kind measures it.
     """
@@ -50,6 +68,7 @@ class Input(BaseModel):
     wing: ClassVar[Literal["camera", "sky"]]
     takes: ClassVar[Literal["image", "telescopes", "frame"]]
     raw_channels: ClassVar[tuple[str, ...]]
+    moving: ClassVar[Mapping[str, tuple[Columns, ...]]] = {}
 
     kind: str
     ranges: tuple[Range, ...] = ()
@@ -113,6 +132,10 @@ class Input(BaseModel):
             Names of the batch's channels; by default those of `raw_channels`.
         """
         raise NotImplementedError
+
+    def items(self, batch: TileBatch) -> TileBatch:
+        """What the outputs of the network belong to, one row each: the tiles, or whole events made of them."""
+        return batch
 
     def shapes(self, n: int, tile_shape: tuple[int, int]) -> dict[str, tuple[int, ...]]:
         """Shapes of `arrays` for `n` tiles."""

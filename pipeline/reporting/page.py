@@ -31,6 +31,7 @@ _BIN_TITLES = {
     "true_energy_tev": ("In bands of true energy", "TeV"),
     "true_offset_deg": ("In bands of offset from the pointing", "deg"),
     "hillas_intensity_pe": ("Above image sizes", "p.e."),
+    "n_telescopes": ("By number of telescopes", "telescopes"),
     "magnitude": ("In bands of magnitude", "mag"),
 }
 
@@ -286,7 +287,7 @@ def _data_text(head: HeadResult) -> str:
     if not data:
         return ""
     wing = _wing(head.task)
-    what = "images" if wing == "camera" else "tiles"
+    what = data.get("items") or ("images" if wing == "camera" else "tiles")
     text = (
         f"Judged on {words.count_text(data['n'])} {what} of {words.count_text(data['n_groups'])} {_GROUPS[wing]}s of "
     )
@@ -375,6 +376,8 @@ def _cell(entry: Mapping[str, Any], metric: str, method: str) -> str:
 
 
 def _range(entry: Mapping[str, Any]) -> str:
+    if "name" in entry:
+        return entry["name"]
     low, high = entry.get("low"), entry.get("high")
     if high is None:
         return f"> {low:g}"

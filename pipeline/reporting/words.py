@@ -13,6 +13,8 @@ _METHODS = {
     "network": "network",
     "forest": "forest on Hillas parameters",
     "combined": "mean of network and forest",
+    "hillas": "crossing of the image axes",
+    "mono": "network for single telescopes",
 }
 
 

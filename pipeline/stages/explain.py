@@ -83,6 +83,11 @@ def explain(
     card = load_bundle_card(bundle)
     if card.wing != "camera":
         raise UserError(f"{card.name} restores frames; only networks with one answer per camera image are explained")
+    if card.input.preparation.takes != "image":
+        raise UserError(
+            f"{card.name} answers for whole events; only networks with one answer per camera image are explained: give "
+            "the bundle of single images that it started from"
+        )
     chosen = card.head(head)
     chunk, batch = _image(cfg, card, Path(file), event, telescope)
     target = out or Path(f"{source_name(file)}_event{event}_tel{chunk.tel_id}_{chosen.task}_{show}.png")

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from pipeline.camera.irf.inputs import EventFile
 from pipeline.camera.irf.models import Models, load_models, with_directions
 from pipeline.camera.irf.responses import BENCHMARKS, CUTS, IRF, POINT_LIKE, EventSet, Responses, make_responses
 from pipeline.config import Config, IrfShowers, sections_of
+from pipeline.figures.published import published_curves
 from pipeline.files import atomic_output, check_free, temporary_folder
 from pipeline.logs import get_logger
 from pipeline.sky import cards
@@ -152,7 +152,7 @@ def _finish(folder: Path, cfg: Config, models: Models, made: Sequence[Responses]
     for part in made:
         for name in (CUTS, IRF, POINT_LIKE, BENCHMARKS):
             fits_files.finish(folder / part.kind / name, history)
-    references = read_references()
+    references = published_curves()
     figures = _draw(made, references, cfg.irf.observation_h, folder)
     content = {
         "sources": {"energy": cfg.irf.energy, "gammaness": cfg.irf.gammaness, "direction": cfg.irf.direction},
@@ -174,12 +174,6 @@ def _content(part: Responses) -> dict[str, Any]:
         "offset_edges_deg": [round(float(edge), 6) for edge in part.bins.offset_edges_deg],
         "bins": part.entries,
     }
-
-
-def read_references() -> list[dict[str, Any]]:
-    """Published curves: ``name``, ``quantity``, ``unit``, ``source`` and ``points`` ([energy in TeV, value])."""
-    text = resources.files("pipeline").joinpath("data/irf_references.json").read_text(encoding="utf-8")
-    return json.loads(text)["curves"]
 
 
 def _draw(

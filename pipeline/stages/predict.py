@@ -25,6 +25,7 @@ from pipeline.stages.inputs import is_of_a_stopped_run, names_file, write_status
 from pipeline.workers import in_order
 
 if TYPE_CHECKING:
+    from pipeline.camera.event_predictions import EventPredictions
     from pipeline.camera.predictions import CameraModel, ImagePredictions
     from pipeline.sky.frames import Frame
     from pipeline.sky.restore import FrameResult
@@ -114,8 +115,11 @@ def _log_status(status: Mapping[str, Any]) -> None:
         name, out = Path(status["file"]).name, status["output"]
         left_out = ", ".join(f"{count} left out: {reason}" for reason, count in status["left_out"].items())
         reasons = f" ({left_out})" if left_out else ""
-        n_valid, n_images = status["n_valid"], status["n_images"]
-        log.info("%s: %d of %d images predicted%s, written to %s", name, n_valid, n_images, reasons, out)
+        done = f"{status['n_valid']} of {status['n_images']} images predicted"
+        if "n_events" in status:
+            done += f", {status['n_valid_events']} of {status['n_events']} events"
+            done += f" ({status['n_by_mono']} with one usable image, by the network for single images)"
+        log.info("%s: %s%s, written to %s", name, done, reasons, out)
     for text in status.get("warnings", ()):
         log.warning("%s: %s", Path(status["file"]).name, text)
 
@@ -304,9 +308,10 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
     if not models.camera:
         raise UserError(f"{job.path} holds camera images, but none of the bundles takes these: {models.named()}")
 
-    def write_records(predictions: "ImagePredictions") -> None:
-        for record in image_records(job.path.name, predictions, models.camera) if sink.wanted else ():
-            sink.write(record)
+    def write_records(predictions: "ImagePredictions | EventPredictions") -> None:
+        if sink.wanted:
+            for record in camera_records(job.path.name, predictions, models.camera):
+                sink.write(record)
 
     result = products.predict_events(
         job.path,
@@ -323,37 +328,52 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
     return result
 
 
-def image_records(
-    file: str, predictions: "ImagePredictions", models: "Sequence[CameraModel]"
+def camera_records(
+    file: str, predictions: "ImagePredictions | EventPredictions", models: "Sequence[CameraModel]"
 ) -> Iterator[dict[str, Any]]:
-    """One record per image: ids, event type, camera, valid, the values of all models, and why one has none.
+    """One record per image, or per event for models of whole events.
 
-    A column that several models predict is named PREFIX_COLUMN.
+    Each has ids, event type, whether it is valid, the values of these models, and why one has none; of an image the
+    camera, of an event the telescopes used, and `answered_by` mono where that was one. A column that several models
+    predict is named PREFIX_COLUMN.
     """
+    from pipeline.camera.event_predictions import EventPredictions
     from pipeline.camera.event_types import type_name
 
-    heads = [head for model in models for head in model.heads]
-    times = Counter(column for head in heads for column in head.shown)
-    names = {
-        (head.prefix, column): column if times[column] == 1 else f"{head.prefix}_{column}"
-        for head in heads
-        for column in head.shown
-    }
-    for place, reason in enumerate(predictions.joined_reasons()):
-        record = {
+    of_events = isinstance(predictions, EventPredictions)
+    own = [model for model in models if model.of_events == of_events]
+    names = _column_names(own)
+    by_mono = predictions.by_mono if of_events else None
+    for place, reason in enumerate(predictions.joined_reasons() if own else ()):
+        record: dict[str, Any] = {
             "file": file,
             "obs_id": int(predictions.obs_id[place]),
             "event_id": int(predictions.event_id[place]),
-            "tel_id": predictions.tel_id,
-            "event_type": type_name(int(predictions.event_type[place])),
-            "camera": predictions.camera,
-            "valid": not reason,
         }
+        kind = {"event_type": type_name(int(predictions.event_type[place]))}
+        if of_events:
+            used = np.any([mask[place] for mask in predictions.used.values()], axis=0)
+            record["tel_ids"] = [tel_id for tel_id, is_used in zip(predictions.tel_ids, used, strict=True) if is_used]
+            record |= kind | {"answered_by": ("mono" if by_mono[place] else "stereo") if used.any() else None}
+        else:
+            record |= {"tel_id": predictions.tel_id} | kind | {"camera": predictions.camera}
+        record["valid"] = not reason
         for (prefix, column), name in names.items():
             record[name] = _number(predictions.values[prefix][column][place])
         if reason:
             record["reason"] = reason
         yield record
+
+
+def _column_names(models: "Sequence[CameraModel]") -> dict[tuple[str, str], str]:
+    """(prefix of a head, column) -> name in records."""
+    heads = [head for model in models for head in model.heads]
+    times = Counter(column for head in heads for column in head.shown)
+    return {
+        (head.prefix, column): column if times[column] == 1 else f"{head.prefix}_{column}"
+        for head in heads
+        for column in head.shown
+    }
 
 
 def _number(value: float) -> float | None:

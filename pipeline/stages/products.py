@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pipeline.bundle.card import Card
     from pipeline.camera.dl1 import DL1File
+    from pipeline.camera.event_predictions import EventPredictions
     from pipeline.camera.predictions import CameraModel, ImagePredictions
     from pipeline.sky.frames import FrameProduct
 
@@ -37,7 +38,7 @@ def predict_events(
     kind: Kind,
     models: "Sequence[CameraModel]",
     cfg: Config,
-    take: "Callable[[ImagePredictions], None]",
+    take: "Callable[[ImagePredictions | EventPredictions], None]",
     *,
     event: int | None = None,
     telescope: int | None = None,
@@ -55,7 +56,7 @@ def predict_events(
     cfg : Config
         `ingest.camera` and `predict` are used.
     take : callable
-        Called with the predictions of each chunk, in the order of the file.
+        Called with the predictions of each chunk, in the order of the file, and with those for events at the end.
     event, telescope : int, optional
         Only images of these.
     out : path, optional
@@ -66,8 +67,9 @@ def predict_events(
     Returns
     -------
     dict
-        ``n_images``, ``n_valid``, ``left_out`` (reason -> number of images), ``warnings`` if there are any and, if
-        written, ``output``.
+        ``n_images``, ``n_valid``, ``left_out`` (reason -> number of images, or of events for models of these),
+        ``warnings`` if there are any and, if written, ``output``; with a model of whole events also ``n_events``,
+        ``n_valid_events`` and ``n_by_mono``, the events that the network for single images answered.
 
     Raises
     ------
@@ -75,7 +77,7 @@ def predict_events(
         If the file cannot be used, the event or telescope is not in it, or `out` exists.
     """
     from pipeline.camera.dl1 import DL1File
-    from pipeline.camera.predictions import predict_images
+    from pipeline.camera.event_predictions import EventPredictions, predict_file
 
     started = time.monotonic()
     counts = {"n_images": 0, "n_valid": 0}
@@ -89,7 +91,7 @@ def predict_events(
         product = None
         if out is not None:
             product = stack.enter_context(_dl2_product(path, dl1_path, models, cfg, out, force, warnings, started))
-        chunks = predict_images(
+        chunks = predict_file(
             file,
             models,
             tel_ids=None if telescope is None else [telescope],
@@ -97,8 +99,11 @@ def predict_events(
             chunk_images=cfg.predict.batch_size,
         )
         for predictions in chunks:
-            counts["n_images"] += len(predictions)
-            counts["n_valid"] += int(predictions.any_valid.sum())
+            if isinstance(predictions, EventPredictions):
+                counts |= _event_counts(predictions)
+            else:
+                counts["n_images"] += len(predictions)
+                counts["n_valid"] += int(predictions.any_valid.sum())
             left_out.update(predictions.left_out())
             if product is not None:
                 product.add(predictions)
@@ -111,6 +116,15 @@ def predict_events(
     if product is not None:
         result["output"] = str(out)
     return result
+
+
+def _event_counts(predictions: "EventPredictions") -> dict[str, int]:
+    valid = predictions.any_valid
+    return {
+        "n_events": len(predictions),
+        "n_valid_events": int(valid.sum()),
+        "n_by_mono": int(predictions.by_mono.sum()),
+    }
 
 
 def _warnings_of(file: "DL1File") -> list[str]:
@@ -128,9 +142,15 @@ class _DL2Product:
     def __init__(self, writer: Any, stamp: dict[str, Any]) -> None:
         self._writer, self.stamp = writer, stamp
 
-    def add(self, predictions: "ImagePredictions") -> None:
+    def add(self, predictions: "ImagePredictions | EventPredictions") -> None:
         """Every image of a served camera whose trigger is in the file: events of DL2 are triggered ones."""
-        if predictions.served:
+        from pipeline.camera.event_predictions import EventPredictions
+
+        if isinstance(predictions, EventPredictions):
+            self._writer.append_events(
+                predictions.obs_id, predictions.event_id, predictions.tel_ids, predictions.used, predictions.values
+            )
+        elif predictions.served:
             rows = predictions.is_triggered
             self._writer.append(
                 predictions.tel_id,
@@ -158,10 +178,10 @@ def _dl2_product(
 ) -> Iterator[_DL2Product]:
     from pipeline.camera.dl2 import DL2Writer, outputs_of
 
-    heads = [head for model in models for head in model.heads]
-    outputs = [output for head in heads for output in outputs_of(head.prefix, head.spec.columns)]
+    heads = [(head, model.of_events) for model in models for head in model.heads]
+    outputs = [o for head, of_events in heads for o in outputs_of(head.prefix, head.spec.columns, of_events=of_events)]
     if not outputs:
-        names = ", ".join(head.spec.name for head in heads)
+        names = ", ".join(head.spec.name for head, _ in heads)
         raise UserError(f"DL2 has no place for {names}; predict without --out, with --json for all values")
     stamp = provenance.stamp(
         "predict",

@@ -5,14 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import provenance
-from pipeline.config import Config, sections_of
+from pipeline.config import Config, ShowersConfig, sections_of
 from pipeline.files import atomic_output, check_free
 from pipeline.logs import get_logger
 
 log = get_logger(__name__)
 
-#: Sections of the configuration that decide a run: DL1 holds image masks and parameters, so the cleaning is one.
-READS = ("showers", "tiles.camera.cleaning", "seed")
+#: Keys and sections of the configuration that decide a run: DL1 holds image masks and parameters, so the cleaning is
+#: one. The scale decides how many runs there are: those of a smaller scale stay as they are.
+READS = (
+    *(f"showers.{key}" for key in ShowersConfig.model_fields if key != "scale"),
+    "tiles.camera.cleaning",
+    "seed",
+)
 #: The same for a run of the section `irf`.
 READS_IRF = (*READS, "irf.classes")
 

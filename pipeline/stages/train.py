@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config, sections_of
 from pipeline.device import choose_device, choose_precision, torch_threads
@@ -87,6 +87,7 @@ def train(
 
 
 def _fit_and_write(run: "TrainingRun", checkpoints: Path, out: Path, *, force: bool) -> "Progress":
+    from pipeline.bundle.card import MONO_FOLDER
     from pipeline.bundle.description import card_of
     from pipeline.training.calibrate import calibrations
 
@@ -99,6 +100,8 @@ def _fit_and_write(run: "TrainingRun", checkpoints: Path, out: Path, *, force: b
     card = card_of(run, trained, progress, found, wall_time_s)
     with atomic_output(out, force=force, folder=True) as temporary:
         _write(trained, card, progress, temporary)
+        for number, bundle in enumerate(run.mono_bundles):
+            shutil.copytree(bundle, temporary / MONO_FOLDER.format(number=number))
         write_sidecar(temporary, run.stamped, wall_time_s=round(wall_time_s, 1))
     return progress
 
@@ -133,16 +136,18 @@ class TrainingRun:
             cameras=[camera.identity for camera in self.train_tiles.cameras],
             scalars=self.config.scalars,
             motions={head.task: head.objective.targets.motions for head in self.heads.heads},
+            of_events=self.of_events,
         )
-        self.origin = self._origin(bundles)
+        self.origins = self._origins(bundles)
         self.input = self._fitted_input()
+        self.model_kwargs = self._model_kwargs()
         self.new_network()  # refuses what does not fit
         self.stamped = stamp(
             "train",
             config={"network": network} | sections_of(cfg, reads(network)),
             manifests=[manifest.sha256 for manifest in self.train_tiles.manifests],
             precision=self.precision,
-            **({"origin_sha256": self.origin.card.bundle_sha256} if self.origin else {}),
+            **({"origin_sha256": [o.card.bundle_sha256 for o in self.origins]} if self.origins else {}),
         )
 
     @property
@@ -164,18 +169,30 @@ class TrainingRun:
 
         from pipeline.bundle.export import create_network
         from pipeline.training.data import WEIGHTS, keyed_seed
+        from pipeline.training.transfer import start_encoders
 
-        model, n_channels = self.config.model, self.input.n_channels
+        name, n_channels = self.config.model.name, self.input.n_channels
 
         def build(n_outputs: int) -> "nn.Module":
-            return create_network(model.name, model.kwargs, n_channels, n_outputs, len(self.config.scalars))
+            return create_network(name, self.model_kwargs, n_channels, n_outputs, len(self.input.scalar_names))
 
         with torch.random.fork_rng(devices=[]):
-            self._check_fit(create_network(model.name, model.kwargs, n_channels, self.heads.num_outputs, 0))
+            self._check_fit(create_network(name, self.model_kwargs, n_channels, self.heads.num_outputs, 0))
             torch.manual_seed(keyed_seed(self.cfg.seed, WEIGHTS))
-            if self.origin is None:
-                return build(self.heads.num_outputs)
-            return self.origin.network(build, outputs=self.heads.output_names, scalars=self.config.scalars)
+            if self.mono_bundles:
+                network = build(self.heads.num_outputs)
+                start_encoders(network, self.origins, scalars=self.config.scalars)
+                return network
+            if self.origins:
+                return self.origins[0].network(build, outputs=self.heads.output_names, scalars=self.config.scalars)
+            return build(self.heads.num_outputs)
+
+    @property
+    def mono_bundles(self) -> "list[Path]":
+        """Bundles for the single images of each camera, in the order of the encoders that started from them."""
+        if self.of_events and self.origins and self.origins[0].takes == "image":
+            return [origin.directory for origin in self.origins]
+        return []
 
     def _module(self) -> "TrainingModule":
         from pipeline.training.data import Feed
@@ -201,24 +218,67 @@ class TrainingRun:
                 f"{self.config.wing}; use {self.config.specs[0].input}"
             )
         fitted = kind.fit(self.train_tiles, self.config.scalars)
-        if self.origin is None or not self.config.scalars or not self.origin.has_scalars(self.config.scalars):
+        if self.of_events:
+            self.origins = self._by_camera(fitted)
+        learned = [origin.card.input.preparation for origin in self.origins]
+        if not learned or not all(origin.has_scalars(self.config.scalars) for origin in self.origins):
             return fitted
-        learned = self.origin.card.input.preparation.scalar_statistics
-        return fitted.model_copy(update={"scalar_statistics": learned})
+        if self.mono_bundles:
+            return fitted.model_copy(update={"cameras": dict(zip(fitted.cameras, learned, strict=True))})
+        if self.of_events:
+            return fitted.model_copy(update={"cameras": learned[0].cameras})
+        return fitted.model_copy(update={"scalar_statistics": learned[0].scalar_statistics})
 
-    def _origin(self, bundles: Path) -> "Origin | None":
-        start_from = self.config.start_from
-        if start_from is None:
-            return None
+    @property
+    def of_events(self) -> bool:
+        """Whether the network takes whole events of several telescopes."""
+        return get_input(self.config.input).takes == "telescopes"
+
+    def _origins(self, bundles: Path) -> "list[Origin]":
+        if not self.config.start_from:
+            return []
         from pipeline.training.transfer import Origin
 
-        logger.info("starting from the weights of %s", start_from)
-        return Origin(bundles / start_from if start_from in self.cfg.networks else start_from)
+        logger.info("starting from the weights of %s", ", ".join(self.config.start_from))
+        return [Origin(bundles / name if name in self.cfg.networks else name) for name in self.config.start_from]
+
+    def _by_camera(self, fitted: Input) -> "list[Origin]":
+        """The bundles in the order of the cameras: each serves one of them; one of whole events serves all."""
+        if not self.origins or self.origins[0].takes == "telescopes":
+            return self.origins
+        served = {camera.identity: origin for origin in self.origins for camera in origin.card.cameras}
+        if len(self.origins) != len(fitted.cameras) or set(served) != set(fitted.cameras):
+            raise UserError(
+                f"networks.{self.network}.start_from names bundles for the cameras {', '.join(sorted(served))}, and "
+                f"the tiles are of {', '.join(fitted.cameras)}; name one bundle of single images for each, or none"
+            )
+        return [served[identity] for identity in fitted.cameras]
+
+    def _model_kwargs(self) -> dict[str, Any]:
+        """Arguments of the network: those of the configuration, and of an array those that tiles and origins tell."""
+        kwargs = dict(self.config.model.kwargs)
+        if not self.of_events:
+            return kwargs
+        from pipeline.inputs.shower import N_PLACES
+
+        kwargs |= {"n_places": N_PLACES, "n_cameras": len(self.input.cameras)}
+        if self.origins and "encoder" not in kwargs:
+            model = self.origins[0].card.model
+            if self.mono_bundles:
+                kwargs |= {"encoder": model.name, "encoder_kwargs": model.kwargs}
+            else:
+                kwargs = model.kwargs | kwargs
+        return kwargs
 
     def _frozen(self, network: "nn.Module") -> list["nn.Module"]:
         """Freeze what the configuration names; the parts of `network` that must stay in evaluation mode."""
         if not self.config.freeze:
             return []
+        if self.of_events and self.config.freeze != "features":
+            raise UserError(
+                f"networks.{self.network}.freeze is {self.config.freeze}; of a network for events, only the "
+                "features of all encoders can be kept: set it to features or 0"
+            )
         import torch
 
         from pipeline.training.transfer import freeze
@@ -235,7 +295,12 @@ class TrainingRun:
             if entry.takes == "telescopes":
                 raise UserError(
                     f"the model {name!r} joins the telescopes of a shower, and the input {self.config.input} gives it "
-                    "single images; use its encoder"
+                    "single images; set input: shower, or use its encoder"
+                )
+            if takes == "telescopes":
+                raise UserError(
+                    f"the model {name!r} takes one {entry.takes}, and the input {self.config.input} gives whole "
+                    "events; use stereo_mean, stereo_attention, hyper_lstm or stereo_lstm"
                 )
             raise UserError(
                 f"the model {name!r} takes one {entry.takes}, and the input {self.config.input} gives one {takes}; "

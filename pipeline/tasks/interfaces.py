@@ -8,8 +8,9 @@ import numpy as np
 from pipeline.tiles.shards import TileBatch
 
 #: How an array moves when its image is turned, mirrored or magnified: not at all; as two coordinates (x, y) in tile
-#: axes, along its last axis; as an angle [rad] from x to y of a line without head, modulo pi; as the image's pixels.
-Motion = Literal["scalar", "vector", "axis", "map"]
+#: axes, along its last axis; as an angle [rad] from x to y of a line without head, modulo pi; as (cos 2a, sin 2a) of
+#: such an angle a, along its last axis; as the image's pixels.
+Motion = Literal["scalar", "vector", "axis", "double_angle", "map"]
 
 
 class StoredTarget(NamedTuple):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +17,11 @@ class HeadOptions(BaseModel):
     def outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Which of the task's network outputs a head with these options has."""
         return names
+
+    @classmethod
+    def defaults(cls, kind: str) -> dict[str, Any]:
+        """Options whose default depends on the kind of input of the network."""
+        return {}
 
 
 class UncertaintyOptions(HeadOptions):

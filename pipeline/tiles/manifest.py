@@ -23,7 +23,7 @@ from pipeline.provenance import sha256_file, write_sidecar
 from pipeline.tiles.layout import Channel
 from pipeline.tiles.shards import Shard
 from pipeline.tiles.splits import SPLITS
-from pipeline.tiles.weighting import Weighting, joined_column, weightings_of
+from pipeline.tiles.weighting import Weighting, event_weighting_of, joined_column, weightings_of
 
 FORMAT_NAME = "lightpool-manifest"
 FORMAT_VERSION = 3
@@ -68,6 +68,7 @@ class _Content(_Part):
     shards: tuple[ShardEntry, ...] = Field(min_length=1)
     counts: dict[Literal["train", "validation", "test"], dict[str, _Count]]
     weightings: tuple[Weighting | None, ...]
+    event_weighting: Weighting | None
     provenance: dict[str, Any]
 
     @model_validator(mode="after")
@@ -83,7 +84,7 @@ class _Content(_Part):
             raise ValueError(f"tiles of the {self.wing} are of {len(cameras)} cameras")
         if len(self.weightings) not in (0, len(cameras) or 1):
             raise ValueError(f"it has {len(self.weightings)} weightings for {len(cameras)} cameras")
-        for weighting in filter(None, self.weightings):
+        for weighting in filter(None, (*self.weightings, self.event_weighting)):
             weighting.check()
         return self
 
@@ -99,7 +100,10 @@ class Manifest:
     counts : dict
         split -> class -> number of tiles ("all" without classes).
     weightings : sequence of Weighting or None
-        What equalises the classes, for each camera, or for all tiles of the sky; empty if nothing does.
+        What equalises the classes of single images, for each camera, or for all tiles of the sky; empty if nothing
+        does.
+    event_weighting : Weighting or None
+        The same for events of several telescopes.
     """
 
     path: Path
@@ -110,6 +114,7 @@ class Manifest:
     shards: Sequence[ShardEntry]
     counts: dict[str, dict[str, int]]
     weightings: Sequence[Weighting | None]
+    event_weighting: Weighting | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -144,6 +149,7 @@ class Manifest:
             shards=content.shards,
             counts=content.counts,
             weightings=content.weightings,
+            event_weighting=content.event_weighting,
             provenance=content.provenance,
         )
 
@@ -277,8 +283,8 @@ def write_manifest(
     class_column : str, optional
         Integer event column that tells the classes apart, where the shards have it.
     equalised : mapping, optional
-        Column -> number of bins: equalised between the classes, in the tiles of each camera
-        (`pipeline.tiles.weighting`).
+        Column -> number of bins: equalised between the classes, in the tiles of each camera and in events of several
+        telescopes (`pipeline.tiles.weighting`).
     max_weight : float
     provenance : mapping, optional
     shards_outside : bool
@@ -314,10 +320,12 @@ def write_manifest(
         split = np.concatenate([columns["split"] for columns in filled])
         classes = joined_column(filled, class_column) if class_column in filled[0] else None
         weightings: list[Weighting | None] = []
+        event_weighting: Weighting | None = None
         if classes is not None and equalised:
             cameras = common["attributes"].get("cameras", [])
             weightings, more = weightings_of(filled, cameras, class_column, equalised, max_weight)
-            warnings += more
+            event_weighting, of_events = event_weighting_of(filled, class_column, equalised, max_weight)
+            warnings += more + of_events
         elif equalised and all(name in columns for columns in filled for name in equalised):
             warnings.append(
                 f"the tiles have {', '.join(equalised)}, but no {class_column}; classes are not known and not equalised"
@@ -332,6 +340,7 @@ def write_manifest(
             "shards": entries,
             "counts": _counts(split, classes),
             "weightings": [table and table.to_json() for table in weightings],
+            "event_weighting": event_weighting and event_weighting.to_json(),
             "provenance": facts,
         }
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
@@ -358,7 +367,7 @@ def _read_shards(
                     "n_groups": shard.n_groups,
                 }
             )
-            events.append(shard.read_columns([*shard.columns, "split"]))
+            events.append(shard.read_columns([*shard.columns, "split"]) | {"group": shard.group})
     _check_distinct(paths, entries, events)
     common = {
         "wing": first.wing,

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.tiles.cameras import KnownCamera, known_cameras
-from pipeline.tiles.layout import CAMERA_COLUMN
+from pipeline.tiles.layout import CAMERA_COLUMN, TileCamera
 from pipeline.tiles.manifest import Manifest, check_alike, load_manifests
 from pipeline.tiles.shards import CHUNK_TILES, Channel, Shard, TileBatch
 from pipeline.tiles.splits import SPLITS
@@ -53,7 +53,8 @@ class TileReader:
     Attributes
     ----------
     cameras : tuple of KnownCamera
-        Those that `where` chooses (`pipeline.tiles.cameras`); empty for the sky.
+        Those that `where` chooses (`pipeline.tiles.cameras`), as the event column `camera` counts them; empty for the
+        sky.
 
     Raises
     ------
@@ -77,7 +78,7 @@ class TileReader:
             raise UserError("no manifest was given; make one with `lightpool manifest`")
         self.manifests = load_manifests(manifests)
         self.split_name = split
-        self._where = {name: np.atleast_1d(value) for name, value in (where or {}).items()}
+        self._where = {name: np.unique(value) for name, value in (where or {}).items()}
         self._equalise = equalise
         self._open: OrderedDict[int, Shard] = OrderedDict()
         self._shards: list[tuple[Manifest, int]] = []
@@ -171,6 +172,26 @@ class TileReader:
         for block in self._blocks:
             yield self._read(block, columns)
 
+    def in_batches(self, batch_size: int, columns: Iterable[str] | None = None) -> Iterator[TileBatch]:
+        """All tiles in the order of the shards, in batches of `batch_size` (the last one is smaller).
+
+        Blocks of a shard hold few tiles of one split.
+        """
+        waiting: list[TileBatch] = []
+        n_waiting = 0
+        for part in self.sequential(columns):
+            waiting.append(part)
+            n_waiting += len(part)
+            if n_waiting < batch_size:
+                continue
+            joined = TileBatch.concatenate(waiting)
+            n_whole = n_waiting // batch_size * batch_size
+            for start in range(0, n_whole, batch_size):
+                yield joined.select(slice(start, start + batch_size))
+            waiting, n_waiting = [joined.select(slice(n_whole, None))], n_waiting - n_whole
+        if n_waiting:
+            yield TileBatch.concatenate(waiting)
+
     def shuffled(
         self,
         seed: int,
@@ -240,10 +261,13 @@ class TileReader:
             if not keep.any():
                 continue
             shard, manifest = self._shard(number), self._shards[number][0]
-            found = shard.read_columns([*names, "weights", "split"])
+            extra = self._class_columns(manifest) if self._equalise else []
+            found = shard.read_columns({*names, "weights", "split", *extra}) | {"group": shard.group}
+            if self._equalise:
+                found["weights"] = found["weights"] * self._class_weights(manifest, found)
             found["group"] = shard.group + self._first_group[number]
             found["source_index"] = np.full(shard.n_tiles, number)
-            found["weights"] = found["weights"] * self._class_weights(manifest, shard.read_columns)
+            self._renumber(found)
             for name, column in parts.items():
                 column.append(found[name][keep])
         return {name: np.concatenate(column) if column else np.empty(0) for name, column in parts.items()}
@@ -257,20 +281,39 @@ class TileReader:
         """Attributes of each shard, in the order of `sources`."""
         return [self._shard(number).attributes for number in range(len(self._shards))]
 
-    def _class_weights(self, manifest: Manifest, read: Any) -> np.ndarray | float:
-        if not (self._equalise and manifest.weightings):
-            return 1.0
-        return weights_of(manifest.weightings, read(needs_of(manifest.weightings)))
+    def shard_cameras(self) -> list[tuple[TileCamera, ...]]:
+        """Those of `cameras` as each shard has them, in the order of `sources`."""
+        chosen = {camera.identity for camera in self.cameras}
+        shards = (self._shard(number) for number in range(len(self._shards)))
+        return [tuple(camera for camera in shard.cameras if camera.identity in chosen) for shard in shards]
+
+    def _class_columns(self, manifest: Manifest) -> list[str]:
+        """Event columns that `_class_weights` reads, besides `group`."""
+        return needs_of(manifest.weightings)
+
+    def _class_weights(self, manifest: Manifest, events: Mapping[str, np.ndarray]) -> np.ndarray | float:
+        """Factors that equalise the classes; `events` holds all tiles of a shard or of a block."""
+        return weights_of(manifest.weightings, events) if manifest.weightings else 1.0
+
+    def _renumber(self, events: dict[str, np.ndarray]) -> None:
+        """Count the column `camera` in `cameras`, where these are not all; other cameras get 0."""
+        if CAMERA_COLUMN in events and CAMERA_COLUMN in self._where:
+            places = self._where[CAMERA_COLUMN]
+            number = np.searchsorted(places, events[CAMERA_COLUMN]).astype(events[CAMERA_COLUMN].dtype)
+            events[CAMERA_COLUMN] = np.minimum(number, len(places) - 1)
 
     def _read(self, block: "Block", columns: Iterable[str] | None) -> TileBatch:
         number = block.shard
         shard, manifest = self._shard(number), self._shards[number][0]
         wanted = shard.columns if columns is None else list(columns)
-        extra = needs_of(manifest.weightings) if self._equalise else []
+        extra = self._class_columns(manifest) if self._equalise else []
         batch = shard.tiles(block.start, block.stop, {*wanted, *extra})
         batch.base_weights = batch.weights
-        batch.weights = (batch.weights * self._class_weights(manifest, lambda _: batch.events)).astype(np.float32)
+        if self._equalise:
+            factors = self._class_weights(manifest, batch.events | {"group": batch.group})
+            batch.weights = (batch.weights * factors).astype(np.float32)
         batch.events = {name: batch.events[name] for name in wanted}
+        self._renumber(batch.events)
         batch.group = batch.group + self._first_group[number]
         keep = self._keep[number][block.tiles]
         return batch if keep.all() else batch.select(keep)

@@ -22,7 +22,10 @@ from torch import Tensor
 
 from pipeline.config import AugmentationConfig
 from pipeline.errors import UserError
+from pipeline.inputs.base import Columns
 from pipeline.inputs.image import ORIENTED_COLUMNS, scalar_columns
+from pipeline.tiles.events import starts_of
+from pipeline.tiles.shards import TileBatch
 
 # Event columns (or how they begin) that belong to a place in the camera, and that are lengths, or counts and shares of
 # areas. Like those that belong to a direction, they no longer fit an image that is moved, for they are not.
@@ -61,27 +64,50 @@ def augment(
     rng: np.random.Generator,
     config: AugmentationConfig,
     motions: Mapping[str, Mapping[str, str]],
+    moving: Mapping[str, Sequence[Columns]] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Move each tile of a batch as the configuration says, and its targets with it.
+    """Move each item of a batch as the configuration says: its images, and its targets with it.
 
     Parameters
     ----------
     batch : dict
-        `inputs` with `images` (N, C, H, W), and the arrays of each head.
+        `inputs` with `images` (N, C, H, W), and the arrays of each head. With `members` (N, T), an item is an event,
+        and all of its images make the same motion.
     rng : numpy.random.Generator
     config : AugmentationConfig
     motions : mapping
         Task -> array -> how it moves (`pipeline.tasks.interfaces.Motion`).
+    moving : mapping, optional
+        Array of the inputs -> which of its columns move with the images.
     """
-    images = batch["inputs"]["images"]
-    motion = draw_motion(len(images), rng, config, transposable=images.shape[-1] == images.shape[-2])
-    images = turn_and_mirror(images, motion.symmetries)
-    if config.interpolates:
-        images = resample_camera_images(images, motion.angles_rad, motion.scales)
-    if config.shift_px:
-        images = shift(images, motion.shifts_px)
+    inputs = batch["inputs"]
+    images, members = inputs["images"], inputs.get("members")
+    n = len(images) if members is None else len(members)
+    motion = draw_motion(n, rng, config, transposable=images.shape[-1] == images.shape[-2])
     heads = {task: _moved(arrays, motion, motions[task]) for task, arrays in batch["heads"].items()}
-    return {"inputs": batch["inputs"] | {"images": images}, "heads": heads}
+    of_image = motion if members is None else motion.of(_item_of_image(members, len(images)))
+    images = turn_and_mirror(images, of_image.symmetries)
+    if config.interpolates:
+        images = resample_camera_images(images, of_image.angles_rad, of_image.scales)
+    if config.shift_px:
+        images = shift(images, of_image.shifts_px)
+    moved = {name: _move_columns(inputs[name], of_image, parts) for name, parts in (moving or {}).items()}
+    return {"inputs": inputs | moved | {"images": images}, "heads": heads}
+
+
+def _item_of_image(members: Tensor, n_images: int) -> Tensor:
+    """From the table of images by event to the event of each image, shape (M,)."""
+    rows, columns = torch.nonzero(members >= 0, as_tuple=True)
+    return torch.empty(n_images, dtype=torch.int64).scatter_(0, members[rows, columns], rows)
+
+
+def _move_columns(values: Tensor, motion: Motion, parts: Sequence[Columns]) -> Tensor:
+    """Some columns of (M, K) moved, two by two."""
+    values = values.clone()
+    for first, last, kind in parts:
+        pairs = values[:, first:last].unflatten(1, (-1, 2))
+        values[:, first:last] = move_target(pairs, motion, kind).flatten(1)
+    return values
 
 
 def _moved(arrays: dict[str, Tensor], motion: Motion, kinds: Mapping[str, str]) -> dict[str, Tensor]:
@@ -98,10 +124,10 @@ def move_target(values: Tensor, motion: Motion, kind: str) -> Tensor:
     ----------
     values : Tensor
         ``map``: (N, ..., H, W). ``vector``: (N, ..., 2), x and y in tile axes (columns and rows), from any point to any
-        other, so that a shift does not change it. ``axis``: (N, ...), angle [rad] of a line from x to y. ``scalar``:
-        any.
+        other, so that a shift does not change it. ``axis``: (N, ...), angle [rad] of a line from x to y.
+        ``double_angle``: (N, ..., 2), cosine and sine of twice such an angle. ``scalar``: any.
     motion : Motion
-    kind : {"scalar", "vector", "axis", "map"}
+    kind : {"scalar", "vector", "axis", "double_angle", "map"}
 
     Raises
     ------
@@ -117,7 +143,9 @@ def move_target(values: Tensor, motion: Motion, kind: str) -> Tensor:
     if kind == "axis":
         line = _move_vector(torch.stack([torch.cos(values), torch.sin(values)], dim=-1), motion, with_scale=False)
         return torch.remainder(torch.atan2(line[..., 1], line[..., 0]), torch.pi)
-    raise ValueError(f"unknown motion {kind!r}; accepted: scalar, vector, axis, map")
+    if kind == "double_angle":
+        return _move_double_angle(values, motion)
+    raise ValueError(f"unknown motion {kind!r}; accepted: scalar, vector, axis, double_angle, map")
 
 
 def _move_vector(vectors: Tensor, motion: Motion, *, with_scale: bool) -> Tensor:
@@ -133,6 +161,32 @@ def _move_vector(vectors: Tensor, motion: Motion, *, with_scale: bool) -> Tensor
     return turned.reshape(vectors.shape)
 
 
+def _move_double_angle(values: Tensor, motion: Motion) -> Tensor:
+    """(N, ..., 2): mirrors turn the angle a into -a or pi - a, the swap into pi/2 - a, a turn adds to it."""
+    flat = values.reshape(len(values), -1, 2)
+    flip_x, flip_y, swap = (choice[:, None] for choice in motion.symmetries.T)
+    cosine, sine = flat[..., 0], flat[..., 1]
+    sine = torch.where(flip_x ^ flip_y, -sine, sine)
+    cosine = torch.where(swap, -cosine, cosine)
+    turn_cos, turn_sin = (f(2 * motion.angles_rad).to(flat)[:, None] for f in (torch.cos, torch.sin))
+    turned = torch.stack([turn_cos * cosine - turn_sin * sine, turn_sin * cosine + turn_cos * sine], dim=-1)
+    return turned.reshape(values.shape)
+
+
+def drop_telescopes(tiles: TileBatch, rng: np.random.Generator, probability: float, at_least: int = 2) -> TileBatch:
+    """Whole events of which each telescope is left out with a probability; `at_least` of each event remain.
+
+    A network that has seen events of few telescopes of an array is not lost when some of them do not observe.
+    """
+    starts = starts_of(tiles)
+    event = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(tiles)))
+    luck = rng.random(len(tiles))
+    order = np.lexsort((-luck, event))
+    rank = np.empty(len(tiles), np.int64)
+    rank[order] = np.arange(len(tiles)) - starts[event[order]]
+    return tiles.select((luck >= probability) | (rank < at_least))
+
+
 def check_augmentation(
     config: AugmentationConfig,
     section: str,
@@ -141,6 +195,7 @@ def check_augmentation(
     cameras: Sequence[str],
     scalars: Sequence[str],
     motions: Mapping[str, Mapping[str, str]],
+    of_events: bool = False,
 ) -> None:
     """Refuse settings that are valid in general, but not for these tiles, scalars or targets.
 
@@ -153,6 +208,11 @@ def check_augmentation(
         raise UserError(
             f"{section}.augmentation: frames are turned by quarters and mirrored only: interpolation would spoil "
             "their noise; set rotation to quarters or none, shift_px and scale to 0"
+        )
+    if of_events and (config.interpolates or config.shift_px):
+        raise UserError(
+            f"{section}.augmentation: events of several telescopes are turned by quarters and mirrored only; set "
+            "rotation to quarters or none, shift_px and scale to 0"
         )
     others = [identity for identity in cameras if not identity.startswith("hexagon")]
     if config.rotation == "sixths" and others:

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 
 from pipeline.bundle.calibration import Calibration
+from pipeline.bundle.export import apply_network
 from pipeline.inputs import Input
 from pipeline.tasks import get_decoder
 from pipeline.tiles.reader import TileReader
-from pipeline.training.data import as_tensors, rebatch
+from pipeline.training.data import as_tensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,16 +45,17 @@ def calibrations(
     network.to(device).eval()
     pulls: dict[str, list[np.ndarray]] = {head.task: [] for head in stating}
     sizes: dict[str, list[np.ndarray]] = {head.task: [] for head in stating}
-    for batch in rebatch(validation.sequential(), _BATCH_TILES):
-        arrays = [tensor.to(device) for tensor in as_tensors(prepared.arrays(batch)).values()]
-        outputs = network(*arrays).float().cpu()
+    for batch in validation.in_batches(_BATCH_TILES):
+        arrays = {name: tensor.to(device) for name, tensor in as_tensors(prepared.arrays(batch)).items()}
+        outputs = apply_network(network, arrays).float().cpu()
+        items = prepared.items(batch)
         for head in stating:
-            target = as_tensors(head.arrays(batch))
-            rows = target["rows"].numpy() if head.selects else np.arange(len(batch))
-            own, tiles = head.of(outputs, target).numpy(), batch.select(rows)
+            target = as_tensors(head.arrays(items))
+            rows = target["rows"].numpy() if head.selects else np.arange(len(items))
+            own, chosen = head.of(outputs, target).numpy(), items.select(rows)
             decoder = get_decoder(head.task)
-            pulls[head.task].append(decoder.pulls(decoder.decode(own, tiles), tiles.events))
-            sizes[head.task].append(tiles.events[COLUMN])
+            pulls[head.task].append(decoder.pulls(decoder.decode(own, chosen), chosen.events))
+            sizes[head.task].append(chosen.events[COLUMN])
     network.to("cpu")
     fitted = {task: Calibration.fit(np.concatenate(pulls[task]), COLUMN, np.concatenate(sizes[task])) for task in pulls}
     return {task: calibration for task, calibration in fitted.items() if calibration is not None}

@@ -16,7 +16,7 @@ from pipeline.config import AugmentationConfig
 from pipeline.inputs import Input
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
-from pipeline.training.augmentation import augment
+from pipeline.training.augmentation import augment, drop_telescopes
 from pipeline.training.heads import Heads
 
 # Purposes of random numbers: part of every key, so that no two uses share a stream.
@@ -53,15 +53,18 @@ class Feed:
 
     def batch(self, tiles: TileBatch) -> Batch:
         """Tensors that share the memory of the tiles where they can."""
-        return as_tensors({"inputs": self.input.arrays(tiles), "heads": self.heads.arrays(tiles)})
+        return as_tensors({"inputs": self.input.arrays(tiles), "heads": self.heads.arrays(self.input.items(tiles))})
 
     def training_batch(self, tiles: TileBatch, epoch: int, step: int) -> Batch:
         """The same with the images moved at random, keyed by epoch and step."""
+        rng = keyed_rng(self.seed, AUGMENTATION, epoch, step)
+        if self.input.takes == "telescopes" and self.augmentation.drop_telescopes:
+            tiles = drop_telescopes(tiles, rng, self.augmentation.drop_telescopes)
         batch = self.batch(tiles)
         if not self.augmentation.active:
             return batch
         motions = {head.task: head.objective.targets.motions for head in self.heads.heads}
-        return augment(batch, keyed_rng(self.seed, AUGMENTATION, epoch, step), self.augmentation, motions)
+        return augment(batch, rng, self.augmentation, motions, self.input.moving)
 
 
 class TrainingBatches(IterableDataset):
@@ -90,26 +93,8 @@ class ValidationBatches(IterableDataset):
         self.reader, self.feed, self.batch_size = reader, feed, batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        for tiles in rebatch(self.reader.sequential(self.feed.columns), self.batch_size):
+        for tiles in self.reader.in_batches(self.batch_size, self.feed.columns):
             yield self.feed.batch(tiles)
-
-
-def rebatch(parts: Iterator[TileBatch], batch_size: int) -> Iterator[TileBatch]:
-    """Chunks of a shard hold few tiles of one split: join them to batches of `batch_size` (the last one is smaller)."""
-    waiting: list[TileBatch] = []
-    n_waiting = 0
-    for part in parts:
-        waiting.append(part)
-        n_waiting += len(part)
-        if n_waiting < batch_size:
-            continue
-        joined = TileBatch.concatenate(waiting)
-        n_whole = n_waiting // batch_size * batch_size
-        for start in range(0, n_whole, batch_size):
-            yield joined.select(slice(start, start + batch_size))
-        waiting, n_waiting = [joined.select(slice(n_whole, None))], n_waiting - n_whole
-    if n_waiting:
-        yield TileBatch.concatenate(waiting)
 
 
 def as_tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pipeline.inputs import get_input
 from pipeline.tasks import get_objective
 from pipeline.tasks.spec import Monitor
 from pipeline.tiles.cameras import where_camera, where_one_camera
+from pipeline.tiles.events import EventReader
 from pipeline.tiles.manifest import Manifest
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
@@ -65,8 +66,11 @@ class Head:
                 keep &= batch.events[name] == value
             rows = np.flatnonzero(keep)
             batch = batch.select(rows)
+        targets = self.objective.targets
+        if any(target.name not in batch.targets for target in targets.stored):  # an event, made of its tiles
+            batch.targets |= targets.of_truth(batch)
         weights = batch.weights if self.equalises else batch.base_weights
-        target = {"weights": weights.astype(np.float32), **self.objective.targets.arrays(batch)}
+        target = {"weights": weights.astype(np.float32), **targets.arrays(batch)}
         return target if rows is None else target | {"rows": rows}
 
 
@@ -99,8 +103,11 @@ class Heads:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Event columns that the selection of tiles needs."""
-        return tuple(dict.fromkeys(c for head in self.heads if head.selects for c in head.objective.spec.where))
+        """Event columns that the selection of tiles needs, and what the targets of events are made of."""
+        names = [c for head in self.heads if head.selects for c in head.objective.spec.where]
+        if get_input(self.config.input).takes == "telescopes":
+            names += [c for head in self.heads for c in head.objective.spec.needs]
+        return tuple(dict.fromkeys(names))
 
     @property
     def monitor(self) -> Monitor:
@@ -109,7 +116,13 @@ class Heads:
 
     def reader(self, manifests: Sequence[str | Path | Manifest], split: str) -> TileReader:
         """The tiles of a split that count for at least one head."""
-        return TileReader(manifests, split, where=self._selection | self._camera(manifests), equalise=self._equalise)
+        return self._reader(manifests, split, self._selection, equalise=self._equalise)
+
+    def _reader(
+        self, manifests: Sequence[str | Path | Manifest], split: str, where: Mapping[str, Any], *, equalise: bool
+    ) -> TileReader:
+        kind = EventReader if get_input(self.config.input).takes == "telescopes" else TileReader
+        return kind(manifests, split, where={**where, **self._camera(manifests)}, equalise=equalise)
 
     def _camera(self, manifests: Sequence[str | Path | Manifest]) -> dict[str, Any]:
         """Selection of the tiles of the network's camera; an input of single images takes no more than one."""
@@ -132,17 +145,17 @@ class Heads:
                 self._check_columns(whole, head.objective)
         finally:
             whole.close()
-        of_camera = self._camera(manifests)
         for head in self.heads:
             spec = head.objective.spec
             for split in ("train", "validation"):
-                reader = TileReader(manifests, split, where=spec.where | of_camera, equalise=spec.equalise)
+                reader = self._reader(manifests, split, spec.where, equalise=spec.equalise)
                 if reader.n_tiles == 0:
                     selection = "".join(f" with {name} = {value}" for name, value in spec.where.items())
-                    selection += f" of {self.config.camera}" if of_camera else ""
+                    selection += f" of {self.config.camera}" if self.config.camera else ""
+                    item = "event of several telescopes" if isinstance(reader, EventReader) else "tile"
                     raise TooFewEventsError(
-                        f"the {split} split has no tile{selection} to train {spec.name} on; add runs, loosen the cuts "
-                        "(tiles.*.cuts) or change the shares (tiles.splits)"
+                        f"the {split} split has no {item}{selection} to train {spec.name} on; add runs, loosen the "
+                        "cuts (tiles.*.cuts) or change the shares (tiles.splits)"
                     )
                 head.objective.check(reader)
                 reader.close()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from pipeline.bundle.export import apply_network
 from pipeline.config import NetworkConfig
 from pipeline.errors import UserError
 from pipeline.tiles.reader import TileReader
@@ -100,7 +101,7 @@ class TrainingModule(LightningModule):
         """
         inputs = dict(batch["inputs"])
         inputs["images"] = inputs["images"].contiguous(memory_format=torch.channels_last)
-        result = network(*inputs.values())
+        result = apply_network(network, inputs)
         main, auxiliary = result if isinstance(result, tuple) else (result, ())
         return main.float(), tuple(output.float() for output in auxiliary)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.bundle.card import Card, bundle_weights, load_bundle_card
+from models.sequence import ShowerModel
+from pipeline.bundle.card import Card, bundle_weights, load_bundle_card, resolve_bundle
 from pipeline.bundle.export import load_weights
 from pipeline.errors import UserError
 
@@ -32,7 +33,8 @@ class Origin:
     def __init__(self, bundle: str | Path) -> None:
         self.name = str(bundle)
         self.card: Card = load_bundle_card(bundle)
-        self._weights = bundle_weights(bundle)
+        self.directory = resolve_bundle(bundle)
+        self.weights = bundle_weights(bundle)
 
     def has_scalars(self, scalars: Sequence[str]) -> bool:
         """Whether the bundle reads these scalars in this order, so that its head has weights for them."""
@@ -66,7 +68,7 @@ class Origin:
         same_scalars = self.has_scalars(scalars)
         # Built with the bundle's outputs, the head takes all of its weights; its last layer is then replaced.
         network = build(self.card.model.num_outputs if same_scalars else len(outputs))
-        weights = load_weights(self._weights)
+        weights = load_weights(self.weights)
         if not same_scalars:
             weights = {name: tensor for name, tensor in weights.items() if not name.startswith(_HEAD)}
         self._check_fit(network, weights, same_scalars=same_scalars)
@@ -76,6 +78,11 @@ class Origin:
         if same_scalars and not same_outputs:
             network.reset_head(len(outputs))
         return network
+
+    @property
+    def takes(self) -> str:
+        """What the bundle's network takes; see `pipeline.inputs`."""
+        return self.card.input.preparation.takes
 
     def _check_fit(self, network: nn.Module, weights: dict[str, Tensor], *, same_scalars: bool) -> None:
         problems = []
@@ -93,6 +100,48 @@ class Origin:
                 f"differences); it is a {model.name} with {model.kwargs or 'its default arguments'} for "
                 f"{model.in_chans} channels: train the same model with the same arguments"
             )
+
+
+def start_encoders(network: ShowerModel, origins: Sequence[Origin], *, scalars: Sequence[str]) -> None:
+    """Take over the encoders of a network for events from networks for single images.
+
+    With the same scalars, the layers that join them to the features are taken over, too. The join over the telescopes
+    keeps its fresh weights.
+
+    Parameters
+    ----------
+    network : ShowerModel
+    origins : sequence of Origin
+        One per camera, in the order of the encoders.
+    scalars : sequence of str
+        Names of the network's scalars.
+
+    Raises
+    ------
+    UserError
+        If the weights do not fit: another architecture, or other arguments.
+    """
+    state = network.state_dict()
+    for number, origin in enumerate(origins):
+        of_head = f"head.telescopes.{number}."
+        parts = [f"encoders.{number}."]
+        if origin.has_scalars(scalars) and scalars:
+            parts += [f"{of_head}embed.", f"{of_head}join."]
+        renamed = {
+            f"{of_head}{name.removeprefix(_HEAD)}" if name.startswith(_HEAD) else f"encoders.{number}.{name}": tensor
+            for name, tensor in load_weights(origin.weights).items()
+        }
+        wanted = [name for name in state if name.startswith(tuple(parts)) and not _is_auxiliary(name.split(".", 2)[2])]
+        missing = [n for n in wanted if n not in renamed or renamed[n].shape != state[n].shape]
+        if missing:
+            model = origin.card.model
+            raise UserError(
+                f"start_from {origin.name} does not fit this network's encoder: {missing[0]} is not there or of "
+                f"another shape; it is a {model.name} with {model.kwargs or 'its default arguments'}: leave encoder "
+                "and encoder_kwargs out, and scalars_hidden at its default"
+            )
+        state |= {name: renamed[name] for name in wanted}
+    network.load_state_dict(state)
 
 
 def _is_auxiliary(name: str) -> bool:

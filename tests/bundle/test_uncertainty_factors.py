@@ -10,7 +10,8 @@ from pipeline.bundle.calibration import Calibration
 from pipeline.bundle.card import card_markdown, load_bundle_card
 from pipeline.bundle.runtime import Predictor
 from pipeline.camera.dl1 import DL1File
-from pipeline.camera.predictions import CameraModel, predict_images
+from pipeline.camera.event_predictions import predict_file
+from pipeline.camera.predictions import CameraModel
 from pipeline.errors import UserError
 
 RNG = np.random.default_rng(4)
@@ -76,7 +77,7 @@ def test_prediction_multiplies_the_uncertainty_alone(calibrated, tmp_path):
     for bundle in calibrated:
         model = CameraModel.of(Predictor.load(bundle, threads=1))
         with DL1File(tmp_path / "run.dl1.h5") as file:
-            (chunk,) = predict_images(file, [model], tel_ids=[1])
+            (chunk,) = predict_file(file, [model], tel_ids=[1])
         found.append(chunk.values["tiny_energy"])
         size = chunk.size_pe
     np.testing.assert_array_equal(found[0]["reco_energy_tev"], found[1]["reco_energy_tev"])

@@ -95,6 +95,12 @@ def thresholds(rng):
     return comparison.by_threshold("AUC", "image size [p.e.]", comparison.Series(pairs, base.methods, base.differences))
 
 
+def multiplicities(rng):
+    base = series(rng, (2, 3, 4, 5), 0.2)
+    counted = comparison.Series([(2, 2), (3, 3), (4, np.inf)], base.methods, base.differences, ["2", "3", "4 or more"])
+    return comparison.in_multiplicity_bins([("68 % containment [deg]", counted), ("AUC", counted)])
+
+
 def migration(rng):
     true = 10 ** rng.uniform(-1.3, 1, 4000)
     matrices = {}
@@ -146,7 +152,7 @@ def pulls(rng):
 
 
 FIGURES = {f.__name__: f for f in (
-    roc_single, roc_bands, distributions, distribution_single, energy_bins, thresholds, migration, residuals, restored,
+    roc_single, roc_bands, distributions, distribution_single, energy_bins, thresholds, multiplicities, migration, residuals, restored,
     restored_without_truth, taken_away, flux, pulls,
 )}  # fmt: skip
 
@@ -179,3 +185,25 @@ def test_a_method_keeps_its_colour():
     assert len({style.color("network"), style.color("forest"), style.color("noisy")}) == 3
     assert style.color("something new") == "0.4"
     assert style.label("something_new") == "something new"
+
+
+def test_a_published_curve_ends_with_the_bins(rng):
+    curve = {"name": "published", "points": [[0.01, 9.0], [EDGES_TEV[0], 0.3], [0.5, 0.2], [500.0, 9.0]]}
+    one = curve | {"points": [[0.01, 9.0], [0.5, 0.2]]}
+    bins = series(rng, EDGES_TEV, 0.25)
+    figure = comparison.in_energy_bins([("a", bins), ("b", bins), ("c", bins)], published={0: curve, 1: one, 2: None})
+    drawn = [
+        [line for line in axes.lines if line.get_label() == "published"] for axes in figure.axes[::2]
+    ]  # every second one holds differences
+    (line,), (point,), nothing = drawn
+    np.testing.assert_allclose(line.get_xydata(), [[EDGES_TEV[0], 0.3], [0.5, 0.2]])
+    assert point.get_marker() == "x"
+    assert not nothing
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["network", "forest on Hillas parameters", "published"]  # once, though two panels have it
+
+
+def test_multiplicities_have_names(rng):
+    axes = FIGURES["multiplicities"](rng).axes
+    assert [text.get_text() for text in axes[-1].get_xticklabels()] == ["2", "3", "4 or more"]
+    assert axes[-1].get_xlim() == (-0.5, 2.5)

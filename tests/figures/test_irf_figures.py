@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.figures import irf
-from pipeline.stages.irf import read_references
+from pipeline.figures.published import published_curves
 
 OFFSETS = {"point_source": [(0.0, 1.0)], "diffuse": [(0.0, 1.25), (1.25, 2.5)]}
 QUANTITIES = {
@@ -44,7 +44,7 @@ def entries():
     ],
 )
 def test_every_bin_is_drawn_beside_the_published_values(entries, draw, quantity, rows):
-    references = read_references()
+    references = published_curves()
     figure = draw(entries, references)
     assert len(figure.axes) == 2 * rows
     for axes, labels in zip(figure.axes[-2:], (["at 0.5°"], ["0 to 1.25°", "1.25 to 2.5°"]), strict=True):
@@ -75,12 +75,12 @@ def test_one_kind_of_gammas_has_one_column(entries):
 
 
 def test_references_say_number_unit_and_source():
-    for curve in read_references():
-        assert curve.keys() == {"name", "quantity", "unit", "source", "points"}
+    for curve in published_curves():
+        assert curve.keys() == {"key", "name", "quantity", "unit", "source", "points"}
         assert "arXiv" in curve["source"] or "http" in curve["source"] or "www" in curve["source"]
         energy = [point[0] for point in curve["points"]]
         assert energy == sorted(energy)
-    required = {(c["name"], c["quantity"]): dict(c["points"]) for c in read_references()}
+    required = {(c["name"], c["quantity"]): dict(c["points"]) for c in published_curves()}
     name = "CTAO requirement, four LSTs"
     assert required[name, "angular_resolution"][0.1] == 0.129
     assert required[name, "energy_resolution"][0.1] == 0.2158

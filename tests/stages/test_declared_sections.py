@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from pipeline.config import load_config
+from pipeline.config import digest_of, load_config
 from pipeline.stages import evaluate, ingest, manifest, predict, simulate_showers, simulate_sky, tiles, train
 
-# What every stage may read: it decides how fast a result comes, and in which folder it is.
-FREE = ("name", "device", "threads")
+# What every stage may read: it decides how fast a result comes, in which folder it is, and how many runs there are.
+FREE = ("name", "device", "threads", "showers.scale")
 
 
 class Recorder:
@@ -45,6 +45,7 @@ class Recorder:
         return self._section.model_dump(**kwargs)
 
     def model_copy(self, update):
+        update = {key: getattr(value, "_section", value) for key, value in update.items()}
         return Recorder(self._section.model_copy(update=update), self._read, self._prefix)
 
     def __eq__(self, other):
@@ -137,9 +138,15 @@ def test_the_rules_use_the_declarations(checkout):
         assert f"settings({name}" in text or f", {name}(" in text or f"settings({name}(" in text, name
 
 
-def test_a_change_of_the_cleaning_concerns_simulation_and_tiles(tiny_config_path, tmp_path):
-    from pipeline.config import digest_of
+def test_a_larger_scale_leaves_the_runs_that_exist(tiny_config_path):
+    cfg = load_config(tiny_config_path)
+    larger = cfg.model_copy(update={"showers": cfg.showers.model_copy(update={"scale": 3})})
+    assert digest_of(larger, simulate_showers.READS) == digest_of(cfg, simulate_showers.READS)
+    other = cfg.model_copy(update={"showers": cfg.showers.model_copy(update={"zenith_deg": 40.0})})
+    assert digest_of(other, simulate_showers.READS) != digest_of(cfg, simulate_showers.READS)
 
+
+def test_a_change_of_the_cleaning_concerns_simulation_and_tiles(tiny_config_path, tmp_path):
     path = tmp_path / "other.yaml"
     path.write_text(
         Path(tiny_config_path)

@@ -105,6 +105,7 @@ class Oracle:
             "reco_x_max_uncert_g_cm2": np.full(len(batch), 20.0),
             "reco_fov_lon_deg": batch.events["true_fov_lon_deg"] + rng.normal(0, 0.05, len(batch)),
             "reco_fov_lat_deg": batch.events["true_fov_lat_deg"] + rng.normal(0, 0.05, len(batch)),
+            "reco_alt_other_end_deg": np.full(len(batch), 89.0),
             "reco_ang_distance_uncert_deg": np.full(len(batch), RADIUS_68 * 0.05),
         }
 

@@ -15,7 +15,8 @@ from toy_events import FIRST_EVENT, toy_camera, write_toy_dl1
 from two_headed_bundles import two_headed_bundle
 
 from pipeline.camera.dl1 import DL1File
-from pipeline.camera.predictions import CameraModel, column_prefix, distinct, predict_images
+from pipeline.camera.event_predictions import predict_file
+from pipeline.camera.predictions import CameraModel, column_prefix, distinct
 from pipeline.camera.tiling import camera_tile_chunk
 from pipeline.config import Config, parse_config
 from pipeline.directions import altaz_of_fov
@@ -138,7 +139,7 @@ def test_event_of_another_telescope(folder, tmp_path):
             chunks=lambda *args, **kwargs: (one.chunks if kwargs["tel_ids"] == [1] else two.chunks)(*args, **kwargs),
         )
         with pytest.raises(UserError, match="event 104 has no image of telescope 1; it has 2"):
-            list(predict_images(both, models, tel_ids=[1], event_ids=[104]))
+            list(predict_file(both, models, tel_ids=[1], event_ids=[104]))
 
 
 def test_chunks_do_not_show(folder):

@@ -254,6 +254,18 @@ def test_bins_and_counts_are_tables(page):
     assert "train 6\u202f000 6\u202f000" in text
 
 
+def test_events_of_several_telescopes_are_named(run_dir, tmp_path):
+    path = run_dir / "evaluation/gammaness/gammaness/metrics.json"
+    content = json.loads(path.read_text())
+    content["data"]["items"] = "events"
+    content["bins"].append({"by": "n_telescopes", "low": 5, "high": None, "n": 77, "name": "5 or more"})
+    path.write_text(json.dumps(content))
+    text = text_of(report(run_dir, tmp_path / "report.html").read_text())
+    assert "Judged on 6\u202f500 events of 1\u202f600 showers" in text
+    assert "By number of telescopes" in text
+    assert "5 or more 77" in text
+
+
 def test_sections_that_are_linked_exist(page):
     for anchor in re.findall(r'href="#([^"]+)"', page):
         assert f'id="{anchor}"' in page

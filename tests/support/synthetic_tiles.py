@@ -132,17 +132,18 @@ def write_tiles(
     shares: SplitsConfig = SHARES,
     equalised: dict[str, int] | None = None,
     frame: dict | None = None,
-    cameras: Sequence[tuple[str, ...]] = ((CAMERA_IDENTITY, "TestCam", "LST"),),
+    cameras: Sequence[tuple[str, ...]] = (),
 ) -> Manifest:
     """One shard and its manifest; the number of channels says which wing it is.
 
-    `frame` describes a sky frame; `cameras` are identity, name and type, as the event column `camera` counts them.
+    `frame` describes a sky frame; `cameras` are identity, name and type, as the event column `camera` counts them: by
+    default of one.
     """
     camera = batch.images.shape[1] == len(CAMERA_CHANNELS)
     size_px = batch.images.shape[-1]
     attributes = (
         {
-            "cameras": [camera_entry(*names) for names in cameras],
+            "cameras": [camera_entry(*names) for names in cameras or [(CAMERA_IDENTITY,)]],
             "recipe": camera_recipe(size_px).model_dump(mode="json"),
         }
         if camera

@@ -4,7 +4,8 @@ from synthetic_tiles import camera_entry
 
 from pipeline.errors import UserError
 from pipeline.tiles import Channel, ShardWriter, TileBatch, write_manifest
-from pipeline.tiles.events import EventReader, event_starts, starts_of
+from pipeline.tiles.event_rows import event_starts
+from pipeline.tiles.events import EventReader, starts_of
 
 # Images per event; the pattern repeats, and neither 64 nor 256 tiles end with an event.
 SIZES = np.tile([1, 2, 3, 4, 1, 4], 60)

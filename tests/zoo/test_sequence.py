@@ -237,9 +237,48 @@ def test_compiles_in_one_piece(name):
 
 def test_features_are_the_encoders():
     model = small("stereo_mean")
-    assert model.min_size == model.encoder.min_size
-    assert [info.module for info in model.feature_info] == ["encoder.stages.0", "encoder.stages.1"]
-    assert not list(model.encoder.head.parameters())
+    assert model.min_size == model.encoders[0].min_size
+    assert [info.module for info in model.feature_info] == ["encoders.0.stages.0", "encoders.0.stages.1"]
+    assert not list(model.encoders[0].head.parameters())
+
+
+def test_each_camera_has_its_own_encoder():
+    model = small("stereo_mean", n_cameras=2, n_scalars=2, n_places=3).train()
+    images, scalars, places = torch.randn(5, 2, 16, 16), torch.randn(5, 2), torch.randn(5, 3)
+    camera = torch.tensor([1, 0, 1, 0, 0])
+    members = torch.tensor([[0, 1, 2], [3, 4, NO_TELESCOPE]])
+    model.eval()
+    got = model(images, scalars, members, places, camera)
+    vectors = torch.empty(5, 8)
+    for number in range(2):
+        own = camera == number
+        vectors[own] = model.encode(images[own], scalars[own], number)
+    torch.testing.assert_close(got, model.head(vectors, members, places))
+    other = model(images, scalars, members, places, 1 - camera)
+    assert not torch.allclose(got, other)
+    only_first = model(images, scalars, members, places, torch.zeros_like(camera))
+    torch.testing.assert_close(only_first, model(images, scalars, members, places))
+
+
+def test_places_belong_to_telescopes():
+    model = small("stereo_attention", n_places=3).eval()
+    randomise(model.head)
+    places = torch.randn(4, 3, requires_grad=True)
+    model(torch.randn(4, 2, 16, 16), members=telescope_table([3, 1]), places=places)[0].sum().backward()
+    assert (places.grad[:3] != 0).any(dim=1).all()
+    assert not places.grad[3].any()
+
+
+@pytest.mark.parametrize(
+    ("n_places", "places", "message"),
+    [
+        (0, torch.zeros(2, 3), "built without places of the telescopes, and they were given"),
+        (3, None, "built with places of the telescopes, and none were given"),
+    ],
+)
+def test_places_must_be_given_where_they_are_read(n_places, places, message):
+    with pytest.raises(ValueError, match=message):
+        small("stereo_mean", n_places=n_places)(torch.randn(2, 2, 16, 16), places=places)
 
 
 ENCODERS = {
@@ -286,6 +325,7 @@ def test_any_tile_network_is_an_encoder(encoder):
         ({"encoder_kwargs": {"widht": 3}}, "resnet20 has no argument 'widht'"),
         ({"join": "median"}, "join of a ShowerModel must be one of mean, lstm, hyper_lstm, attention, got 'median'"),
         ({"width": 0}, "width of a ShowerModel must be at least 1, got 0"),
+        ({"n_cameras": 0}, "n_cameras of a ShowerModel must be at least 1, got 0"),
         ({"join": "attention", "heads": 3}, "heads of the attention must divide its width of 8, got 3"),
         ({"join": "attention", "layers": 0}, "layers of the attention must be at least 1, got 0"),
     ],

@@ -40,10 +40,13 @@ class Output:
     columns : sequence of Column
         Of one group. One of them may say how telescopes are averaged: it decides validity. Without, events have no
         value, and the first column decides.
+    of_events : bool
+        Whether values are predicted for events, and none for their telescopes.
     """
 
     prefix: str
     columns: tuple[Column, ...]
+    of_events: bool = False
 
     def __post_init__(self) -> None:
         if not self.prefix.isidentifier():
@@ -95,13 +98,17 @@ class Output:
         return tuple(Quantity(c.dl2.name, c.unit or None, c.description) for c in self.stored)
 
 
-def outputs_of(prefix: str, columns: Sequence[Column]) -> tuple[Output, ...]:
-    """What a head with these columns writes: one output for each group in which it has a place."""
+def outputs_of(prefix: str, columns: Sequence[Column], *, of_events: bool = False) -> tuple[Output, ...]:
+    """What a head with these columns writes: one output for each group in which it has a place.
+
+    A head of whole events has none in groups that telescopes alone have.
+    """
     groups: dict[str, list[Column]] = {}
     for column in columns:
         if column.dl2 is not None:
             groups.setdefault(column.dl2.group, []).append(column)
-    return tuple(Output(prefix, tuple(own)) for own in groups.values())
+    outputs = (Output(prefix, tuple(own), of_events) for own in groups.values())
+    return tuple(output for output in outputs if output.is_averaged or not of_events)
 
 
 # ---- rows and their attributes ---------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from pipeline.camera.dl2.layout import (
 )
 from pipeline.camera.dl2.selection import Selection, select
 from pipeline.camera.dl2.tables import copy_attributes, create_table, make_groups, take_rows, take_whole
+from pipeline.camera.keys import KeyIndex
 from pipeline.errors import InputFileError
 from pipeline.hdf5 import dataset, hdf5_errors, open_file, open_hdf5, read_columns
 
@@ -68,6 +69,7 @@ class DL2Writer:
         self._weights: dict[int, list[np.ndarray]] = defaultdict(list)
         # (prefix, column) -> telescope -> values of internal columns, which no table holds.
         self._internal: dict[tuple[str, str], dict[int, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
+        self._of_events: list[tuple[np.ndarray, np.ndarray, Sequence[int], Mapping, Mapping]] = []
 
     def __enter__(self) -> "DL2Writer":
         import tables
@@ -80,7 +82,7 @@ class DL2Writer:
         self._rows = tables.open_file(
             str(self._rows_path), "w", filters=tables.Filters(complevel=5, complib="blosc:zstd", fletcher32=True)
         )
-        for output in self.outputs:
+        for output in self._of_telescopes:
             self._rows.create_group(*f"/{_telescopes_group(output)}".rsplit("/", 1), createparents=True)
         return self
 
@@ -117,6 +119,31 @@ class DL2Writer:
                 self._rows.close()
             self._rows_path.unlink(missing_ok=True)
 
+    @property
+    def _of_telescopes(self) -> list[Output]:
+        return [output for output in self.outputs if not output.of_events]
+
+    def append_events(
+        self,
+        obs_id: np.ndarray,
+        event_id: np.ndarray,
+        tel_ids: Sequence[int],
+        used: Mapping[str, np.ndarray],
+        values: Mapping[str, Mapping[str, np.ndarray]],
+    ) -> None:
+        """Add predictions for whole events, once; events of which no image was appended are left out.
+
+        Parameters
+        ----------
+        obs_id, event_id : ndarray, shape (n,)
+        tel_ids : sequence of int
+        used : mapping
+            Prefix -> (n, n_telescopes) bool: the telescopes, in the order of `tel_ids`, of which the value was made.
+        values : mapping
+            Prefix -> decoder's column -> (n,) values; NaN where the model has none.
+        """
+        self._of_events.append((obs_id, event_id, tel_ids, used, values))
+
     def append(
         self,
         tel_id: int,
@@ -142,7 +169,7 @@ class DL2Writer:
         if n == 0:
             return
         name = f"tel_{tel_id:03d}"
-        for output in self.outputs:
+        for output in self._of_telescopes:
             rows = telescope_rows(output, self._types, tel_id, obs_id, event_id, values[output.prefix])
             group = f"/{_telescopes_group(output)}"
             if f"{group}/{name}" in self._rows:
@@ -170,7 +197,9 @@ class DL2Writer:
             self.n_events = selection.n_events
             tel_ids = read_columns(source, contents.LAYOUT, {"tel_id": "integer"})["tel_id"]
             for output in self.outputs:
-                if output.is_averaged:
+                if output.of_events:
+                    self._write_events(output, selection, tel_ids)
+                elif output.is_averaged:
                     self._combine(output, selection, tel_ids)
             self._rows.close()
             check_whole(self._rows_path)
@@ -197,7 +226,34 @@ class DL2Writer:
             columns.append(np.full(len(used), np.flatnonzero(tel_ids == tel_id)[0]))
         event, column = np.concatenate(events), np.concatenate(columns)
         order = np.argsort(event, kind="stable")
-        averaged = mean.result()
+        self._write_table(output, selection, tel_ids, mean.result(), event[order], column[order])
+
+    def _write_events(self, output: Output, selection: Selection, tel_ids: np.ndarray) -> None:
+        """Values that were predicted for events, in the order of the file; NaN for those without."""
+        found = {quantity.name: np.full(selection.n_events, np.nan) for quantity in output.quantities}
+        events, columns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for obs_id, event_id, tels, used, values in self._of_events:
+            row, is_known = KeyIndex(obs_id, event_id).find(selection.obs_id, selection.event_id)
+            own = values[output.prefix]
+            valid = is_known & np.isfinite(own[output.value.name][row])
+            for column, quantity in zip(output.stored, output.quantities, strict=True):
+                found[quantity.name][valid] = own[column.name][row[valid]]
+            event, number = np.nonzero(used[output.prefix][row] & valid[:, None])
+            place = np.argsort(tel_ids)[np.searchsorted(tel_ids, np.asarray(tels), sorter=np.argsort(tel_ids))]
+            events.append(event)
+            columns.append(place[number])
+        self._write_table(output, selection, tel_ids, found, np.concatenate(events), np.concatenate(columns))
+
+    def _write_table(
+        self,
+        output: Output,
+        selection: Selection,
+        tel_ids: np.ndarray,
+        averaged: Mapping[str, np.ndarray],
+        event: np.ndarray,
+        column: np.ndarray,
+    ) -> None:
+        """A table of events; `event` (rising) and `column` are the pairs of event and telescope that counted."""
         dtype = subarray_dtype(output, self._types, len(tel_ids))
         attributes = subarray_attributes(output)
         group = f"/{contents.DL2_OF_EVENTS}/{output.group}"
@@ -210,7 +266,7 @@ class DL2Writer:
                 rows[f"{output.prefix}_{quantity.name}"] = averaged[quantity.name][here]
             rows[f"{output.prefix}_is_valid"] = np.isfinite(averaged[output.value.dl2.name][here])
             rows[f"{output.prefix}_goodness_of_fit"] = np.nan
-            _set_mask(rows[f"{output.prefix}_tels_used"], here, event[order], column[order])
+            _set_mask(rows[f"{output.prefix}_tels_used"], here, event, column)
             written.append(rows)
 
     def _write_predictions(self, out: Any, selection: Selection) -> None:
@@ -219,8 +275,9 @@ class DL2Writer:
         with h5py.File(self._rows_path) as rows:
             for output in self.outputs:
                 group = _telescopes_group(output)
-                make_groups(rows, out, group)
-                for tel_id, images in selection.telescopes.items():
+                if not output.of_events:
+                    make_groups(rows, out, group)
+                for tel_id, images in selection.telescopes.items() if not output.of_events else ():
                     path = f"{group}/tel_{tel_id:03d}"
                     take_rows(rows[path], out, path, images.rows)
                 if output.is_averaged:

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.directions import on_ground, pointing_axes
-from pipeline.tasks.core.targets import UNIT_M, core_vector_m
+from pipeline.tasks.core.targets import UNIT_M, core_vector_m, place_m
 from pipeline.tasks.interfaces import Decoder
 from pipeline.tiles.shards import TileBatch
 
@@ -30,7 +30,8 @@ class CoreDecoder(Decoder):
             sigma = UNIT_M * np.exp(0.5 * np.clip(outputs[:, 2].astype(np.float64), *LOG_VARIANCE_RANGE))
         core, spread = _core_m(vector, batch.events)
         return {
-            "reco_impact_m": np.hypot(*vector.T),
+            # An event of several telescopes has no distance: each of them has.
+            "reco_impact_m": np.where("reference_x_m" in batch.events, np.nan, np.hypot(*vector.T)),
             "reco_impact_uncert_m": sigma,
             "reco_core_x_m": core[:, 0],
             "reco_core_y_m": core[:, 1],
@@ -50,8 +51,9 @@ def _core_m(vector_m: np.ndarray, events: Mapping[str, np.ndarray]) -> tuple[np.
     """Core on the ground, and how far it moves per metre in the tilted plane (root of squares), shape (N, 2) each."""
     pointing = events["pointing_alt_deg"], events["pointing_az_deg"]
     axes = pointing_axes(*pointing)[:2]
-    telescope = np.stack([events[f"tel_{axis}_m"] for axis in "xyz"], axis=1).astype(np.float64)
-    core = on_ground(telescope + sum(vector_m[:, [i]] * axis for i, axis in enumerate(axes)), *pointing)
+    core = on_ground(
+        place_m(events).astype(np.float64) + sum(vector_m[:, [i]] * axis for i, axis in enumerate(axes)), *pointing
+    )
     return core, np.hypot(*(on_ground(axis, *pointing) for axis in axes))
 
 

@@ -8,10 +8,13 @@ import numpy as np
 from pipeline import statistics
 from pipeline.camera.baselines import Estimand
 from pipeline.config import Config
+from pipeline.evaluation.camera import FOREST
 from pipeline.evaluation.comparison import NETWORK, Metric
 from pipeline.evaluation.gammas import Gammas
-from pipeline.evaluation.images import FOREST, image_sample
+from pipeline.evaluation.images import ImageSample, image_sample
 from pipeline.evaluation.result import CaptionedFigure, Predicts, Result, bins_table, series_of
+from pipeline.evaluation.showers import HILLAS, MONO, EventSample, event_sample, takes_events
+from pipeline.evaluation.wording import by_multiplicity, minus_baselines
 from pipeline.figures import comparison
 from pipeline.tasks.core.decode import DECODER
 from pipeline.tasks.core.spec import SPEC
@@ -22,10 +25,17 @@ _IMPACT = "impact_m"
 _COLUMNS = (
     "true_core_x_m", "true_core_y_m", "tel_x_m", "tel_y_m", "tel_z_m", "pointing_alt_deg", "pointing_az_deg",
 )  # fmt: skip
+_CORE_XY = ("core_x_m", "core_y_m")
 METRICS = (
     Metric("core_resolution_m", "lower", lambda error, weights: _within(error["distance_m"], weights)),
     Metric("impact_resolution_m", "lower", lambda error, weights: _within(error["impact_m"], weights)),
 )
+# The distance from the telescope is one of images.
+_OF_EVENTS = METRICS[:1]
+_LABELS = {
+    "core_resolution_m": "68 % containment of the core [m]",
+    "impact_resolution_m": "68 % of the errors of the impact [m]",
+}
 
 
 def _within(error_m: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -45,20 +55,58 @@ ESTIMANDS = {
 
 
 def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
-    """Compare network and forest on the gammas of the test split.
+    """Compare network and baselines on the gammas of the test split.
+
+    Of images: the forest. Of events: the crossing of the images' axes, and the network for single telescopes.
 
     Raises
     ------
     UserError
-        If the tiles carry no truth, or a split has too few images.
+        If the tiles carry no truth, or a split has too few images or events.
     """
-    images = image_sample(SPEC, ESTIMANDS, predictor, manifests, cfg)
-    events, gammas = images.events, Gammas.of(images.events)
+    if takes_events(predictor):
+        items = event_sample(SPEC, {}, predictor, manifests, cfg)
+        errors, columns = _of_events(items)
+        metrics = _OF_EVENTS
+    else:
+        items = image_sample(SPEC, ESTIMANDS, predictor, manifests, cfg)
+        errors, columns = _of_images(items)
+        metrics = METRICS
+    gammas = Gammas.of(items.events)
+    compared = gammas.compare(metrics, errors, cfg.evaluate, seed=cfg.seed)
+    quantities = [(_LABELS[metric.name], metric.name) for metric in metrics]
+    distance = (
+        "distance from the true axis, in the plane perpendicular to the pointing, that 68 % of the "
+        f"{gammas.items} stay within"
+    )
+    shown = f"Left: {distance}. Right: the same for the distance of the axis from the telescope."
+    result = Result(
+        content=compared.overall.to_json()
+        | {"calibration": gammas.calibration(DECODER.pulls(items.predicted, items.events), cfg.evaluate)},
+        bins=compared.bins,
+        tables={"bins": bins_table(compared.bins)},
+        figures=[
+            CaptionedFigure(
+                "core_performance.png",
+                "Resolution of the core against true energy",
+                f"{shown if metrics is METRICS else f'Above: {distance}; events without a core count as outside.'} "
+                f"95 % intervals over showers. Below: {minus_baselines(gammas.items)}.",
+                comparison.in_energy_bins([(text, series_of(compared.by_energy, name)) for text, name in quantities]),
+            ),
+            *by_multiplicity("core", "Resolution of the core", compared.by_multiplicity, quantities),
+        ],
+    )
+    return items.complete(result, columns, units=dict.fromkeys(columns, "m"))
+
+
+def _of_images(items: ImageSample) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Errors by method, and columns of the table."""
+    events = items.events
     truth = core_vector_m(events)
-    impact = images.baseline[_IMPACT]
-    away = -np.where(images.baseline[disp.SIGN] >= 0.5, 1.0, -1.0)[:, None] * np.nan_to_num(disp.outward(events))
-    vectors = {NETWORK: network_vector_m(images.predicted, events), FOREST: impact[:, None] * away}
-    impacts = {NETWORK: images.predicted["reco_impact_m"], FOREST: impact}
+    impact = items.baseline[_IMPACT]
+    away = -np.where(items.baseline[disp.SIGN] >= 0.5, 1.0, -1.0)[:, None] * np.nan_to_num(disp.outward(events))
+    vectors = {NETWORK: network_vector_m(items.predicted, events), FOREST: impact[:, None] * away}
+    impacts = {NETWORK: items.predicted["reco_impact_m"], FOREST: impact}
     errors = {
         method: {
             "distance_m": np.linalg.norm(vectors[method] - truth, axis=1),
@@ -66,35 +114,30 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
         }
         for method in vectors
     }
-    compared = gammas.compare(METRICS, errors, cfg.evaluate, seed=cfg.seed)
-    pulls = DECODER.pulls(images.predicted, events)
-    figure = comparison.in_energy_bins(
-        [
-            ("68 % containment of the core [m]", series_of(compared.by_energy, "core_resolution_m")),
-            ("68 % of the errors of the impact [m]", series_of(compared.by_energy, "impact_resolution_m")),
-        ]
-    )
-    result = Result(
-        content=compared.overall.to_json() | {"calibration": gammas.calibration(pulls, cfg.evaluate)},
-        bins=compared.bins,
-        tables={"bins": bins_table(compared.bins)},
-        figures=[
-            CaptionedFigure(
-                "core_performance.png",
-                "Resolution of the core against true energy",
-                "Left: distance from the true axis, in the plane perpendicular to the pointing, that 68 % of the "
-                "images stay within. Right: the same for the distance of the axis from the telescope. 95 % intervals "
-                "over showers. Below: network minus forest on the same images, resampled in pairs.",
-                figure,
-            )
-        ],
-    )
     columns = {f"reco_impact_m_{method}": values for method, values in impacts.items()}
     columns["true_impact_m"] = np.linalg.norm(truth, axis=1)
-    return images.complete(result, columns, units=dict.fromkeys(columns, "m"))
+    return errors, columns
+
+
+def _of_events(items: EventSample) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Errors by method, and columns of the table."""
+    events, geometry = items.events, items.images.geometry
+    cores = {
+        NETWORK: {name: items.predicted[f"reco_{name}"] for name in _CORE_XY},
+        HILLAS: {name: getattr(geometry, name) for name in _CORE_XY},
+    }
+    if items.mono:
+        cores[MONO] = {name: items.mono[f"reco_{name}"] for name in _CORE_XY}
+    errors, columns = {}, {f"true_{name}": events[f"true_{name}"] for name in _CORE_XY}
+    for method, core in cores.items():
+        found = {f"reco_{name}": values for name, values in core.items()}
+        distance = np.linalg.norm(network_vector_m(found, events) - core_vector_m(events), axis=1)
+        errors[method] = {"distance_m": np.where(np.isfinite(distance), distance, np.inf)}
+        columns |= {f"{name}_{method}": values for name, values in found.items()}
+    return errors, columns
 
 
 def network_vector_m(predicted: Mapping[str, np.ndarray], events: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The predicted core minus the telescope in the plane perpendicular to the pointing, shape (n, 2)."""
+    """A predicted core minus the telescope in the plane perpendicular to the pointing, shape (n, 2)."""
     places = {"true_core_x_m": predicted["reco_core_x_m"], "true_core_y_m": predicted["reco_core_y_m"]}
     return core_vector_m({**events, **places})

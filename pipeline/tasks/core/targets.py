@@ -32,8 +32,14 @@ TARGETS = CoreTargets()
 
 
 def core_vector_m(events: Mapping[str, np.ndarray]) -> np.ndarray:
-    """True core minus telescope in the plane perpendicular to the pointing, shape (N, 2), along fov_lon and fov_lat."""
+    """True core minus `place_m` in the plane perpendicular to the pointing, shape (N, 2), along fov_lon and fov_lat."""
     core = np.stack([events["true_core_x_m"], events["true_core_y_m"], np.zeros(len(events["true_core_x_m"]))], axis=1)
-    from_telescope = core - np.stack([events[f"tel_{axis}_m"] for axis in "xyz"], axis=1)
+    from_telescope = core - place_m(events)
     along_lon, along_lat, _ = pointing_axes(events["pointing_alt_deg"], events["pointing_az_deg"])
     return np.stack([(from_telescope * axis).sum(axis=1) for axis in (along_lon, along_lat)], axis=1)
+
+
+def place_m(events: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What the core counts from, shape (N, 3): the telescope, or the reference of an event of several."""
+    kind = "reference" if "reference_x_m" in events else "tel"
+    return np.stack([events[f"{kind}_{axis}_m"] for axis in "xyz"], axis=1)

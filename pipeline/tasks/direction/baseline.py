@@ -1,7 +1,8 @@
-"""Directions as current analyses reconstruct them with one telescope: the "disp" method.
+"""Directions as current analyses reconstruct them with one telescope or several: the "disp" method.
 
 The source lies on the long axis of the image; one forest gives its distance from the centre of gravity, another the end
 [1]_. Signs are relative to the axis that points away from the camera's centre, as those of the forest's features are.
+With several telescopes the ends are those that agree best, and need no forest.
 
 References
 ----------
@@ -13,6 +14,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from pipeline.camera.baselines import Estimand
+from pipeline.camera.dl2.directions import DirectionMean
+from pipeline.camera.stereo.forests import StereoImages
+from pipeline.directions import altaz_of_fov
 from pipeline.tasks.direction.targets import displacement_deg
 
 _TRUTH = ("true_fov_lon_deg", "true_fov_lat_deg", "hillas_fov_lon", "hillas_fov_lat")
@@ -56,3 +60,27 @@ def source_deg(events: Mapping[str, np.ndarray], answers: Mapping[str, np.ndarra
     disp = answers[NORM] * np.where(answers[SIGN] >= 0.5, 1.0, -1.0)
     center = np.stack([events["hillas_fov_lon"], events["hillas_fov_lat"]], axis=1).astype(np.float64)
     return center + np.nan_to_num(disp[:, None] * outward(events))
+
+
+def event_altaz_deg(images: StereoImages, norm_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Altitude and azimuth of the source of each event, shape (n_events,).
+
+    The weighted mean of the telescopes' directions, with the ends of their images that scatter least about it.
+
+    Parameters
+    ----------
+    images : StereoImages
+    norm_deg : ndarray, shape (n_images,)
+        What the forests for `NORM` answer.
+    """
+    columns, n = images.columns, len(images.event)
+    center = np.stack([columns["hillas_fov_lon"], columns["hillas_fov_lat"]], axis=1).astype(np.float64)
+    step = np.nan_to_num(norm_deg[:, None] * outward(columns))
+    values = {"alt_uncert": np.full(n, np.nan), "end_log_odds": np.zeros(n)}
+    for name, place in (("", center + step), ("_other_end", center - step)):
+        pointing = columns["pointing_alt_deg"], columns["pointing_az_deg"]
+        values[f"alt{name}"], values[f"az{name}"] = altaz_of_fov(place[:, 0], place[:, 1], *pointing)
+    mean = DirectionMean(images.n_events)
+    mean.add(images.event, values, images.containment_weights)
+    found = mean.result()
+    return found["alt"], found["az"]

@@ -6,6 +6,9 @@ centre of gravity, where the source never is; and no continuous function of an i
 the image comes back to itself after half a turn and the vector to its opposite. So line and end are two answers: the
 line as |d| (cos 2a, sin 2a), which half a turn leaves unchanged, and a vector h that points to the end with certainty
 |h|. The end at angle a has the probability 1 / (1 + exp(-h·u)), u = (cos a, sin a).
+
+Several telescopes of an event tell the end, and their network gives the vector alone, from near
+the point where the axes of the images meet.
 """
 
 from collections.abc import Mapping
@@ -14,6 +17,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from pipeline.directions import RADIUS_68, altaz_of_fov, offset_deg
+from pipeline.tasks.direction.targets import origin_deg
 from pipeline.tasks.interfaces import Decoder
 from pipeline.tiles.shards import TileBatch
 
@@ -29,15 +33,27 @@ class Displacement(NamedTuple):
     vector_deg : ndarray, shape (N, 2)
         Along fov_lon and fov_lat.
     end_log_odds : ndarray, shape (N,)
-        Logarithm of the odds of this end, at least 0.
+        Logarithm of the odds of this end, at least 0; infinite where there is no other.
     """
 
     vector_deg: np.ndarray
     end_log_odds: np.ndarray
 
 
+def has_ends(outputs: np.ndarray) -> bool:
+    """Whether `outputs` (N, K) are line and end, and not the vector."""
+    return outputs.shape[1] >= 4
+
+
+def has_variance(outputs: np.ndarray) -> bool:
+    """Whether the last of `outputs` (N, K) is the log variance."""
+    return outputs.shape[1] in (3, 5)
+
+
 def displacement(outputs: np.ndarray) -> Displacement:
-    """Line and end of `outputs` (N, 4 or 5) joined."""
+    """The vector, or line and end joined, of `outputs` (N, K)."""
+    if not has_ends(outputs):
+        return Displacement(outputs[:, :2].astype(np.float64), np.full(len(outputs), np.inf))
     axis_cos, axis_sin, head_lon, head_lat = outputs[:, :4].astype(np.float64).T
     angle = np.arctan2(axis_sin, axis_cos) / 2
     along = np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -47,10 +63,10 @@ def displacement(outputs: np.ndarray) -> Displacement:
 
 
 class DirectionDecoder(Decoder):
-    """Outputs: line and end of the displacement, and the log variance if the network was trained to give it."""
+    """Outputs: the displacement (line and end, or a vector), and the log variance if the network gives it."""
 
     columns: ClassVar[tuple[str, ...]] = (
-        "hillas_fov_lon", "hillas_fov_lat", "hillas_psi", "pointing_alt_deg", "pointing_az_deg",
+        "hillas_fov_lon", "hillas_fov_lat", "pointing_alt_deg", "pointing_az_deg",
     )  # fmt: skip
     uncertainties: ClassVar[tuple[str, ...]] = (
         "reco_alt_uncert_deg", "reco_az_uncert_deg", "reco_ang_distance_uncert_deg",
@@ -60,15 +76,17 @@ class DirectionDecoder(Decoder):
         """Direction in the field of view and in the sky, shape (N,) each; alt and az are NaN without a pointing."""
         events = batch.events
         found = displacement(outputs)
-        lon, lat = (np.asarray(events[f"hillas_fov_{axis}"], np.float64) for axis in ("lon", "lat"))
+        lon, lat = origin_deg(events).astype(np.float64).T
         pointing = events["pointing_alt_deg"], events["pointing_az_deg"]
-        other = altaz_of_fov(lon - found.vector_deg[:, 0], lat - found.vector_deg[:, 1], *pointing)
+        away = np.where(np.isfinite(found.end_log_odds), 1.0, np.nan)
+        other = altaz_of_fov(lon - away * found.vector_deg[:, 0], lat - away * found.vector_deg[:, 1], *pointing)
         lon, lat = lon + found.vector_deg[:, 0], lat + found.vector_deg[:, 1]
         alt, az = altaz_of_fov(lon, lat, *pointing)
         sigma = np.full(len(outputs), np.nan)
-        if outputs.shape[1] > 4:
-            sigma = np.exp(0.5 * np.clip(outputs[:, 4].astype(np.float64), *LOG_VARIANCE_RANGE))
-        psi = np.radians(np.asarray(events["hillas_psi"], np.float64))
+        if has_variance(outputs):
+            sigma = np.exp(0.5 * np.clip(outputs[:, -1].astype(np.float64), *LOG_VARIANCE_RANGE))
+        # An event has no axis of its own.
+        psi = np.radians(np.asarray(events.get("hillas_psi", np.full(len(outputs), np.nan)), np.float64))
         along_psi = found.vector_deg[:, 0] * np.cos(psi) + found.vector_deg[:, 1] * np.sin(psi)
         return {
             "reco_fov_lon_deg": lon,
@@ -82,21 +100,20 @@ class DirectionDecoder(Decoder):
             "reco_az_other_end_deg": other[1],
             "reco_end_log_odds": found.end_log_odds,
             "reco_disp_deg": along_psi,
-            "reco_sign_score": np.tanh(found.end_log_odds / 2),
+            "reco_sign_score": np.where(np.isfinite(found.end_log_odds), np.tanh(found.end_log_odds / 2), np.nan),
         }
 
     def pulls(self, values: Mapping[str, np.ndarray], events: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Along fov_lon and fov_lat, at that end of the image which is nearer to the truth.
+        """Along fov_lon and fov_lat, at that end of the image which is nearer to the truth, where there are two.
 
         The uncertainty is that of the right end: whether it is right is in `reco_sign_score`.
         """
-        truth, cog = (
-            np.stack([events[f"{kind}_lon{unit}"], events[f"{kind}_lat{unit}"]], axis=1)
-            for kind, unit in (("true_fov", "_deg"), ("hillas_fov", ""))
-        )
+        truth = np.stack([events["true_fov_lon_deg"], events["true_fov_lat_deg"]], axis=1)
         reco = np.stack([values["reco_fov_lon_deg"], values["reco_fov_lat_deg"]], axis=1)
         sigma = values["reco_ang_distance_uncert_deg"] / RADIUS_68
-        return (nearer_end(reco, cog, truth) - truth) / np.where(sigma > 0, sigma, np.nan)[:, None]
+        has_other = np.isfinite(values["reco_alt_other_end_deg"])[:, None]
+        reco = np.where(has_other, nearer_end(reco, origin_deg(events), truth), reco)
+        return (reco - truth) / np.where(sigma > 0, sigma, np.nan)[:, None]
 
 
 def nearer_end(reco_deg: np.ndarray, cog_deg: np.ndarray, true_deg: np.ndarray) -> np.ndarray:

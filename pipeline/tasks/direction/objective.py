@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from pipeline import statistics
 from pipeline.errors import UserError
-from pipeline.tasks.direction.decode import LOG_VARIANCE_RANGE, displacement
+from pipeline.tasks.direction.decode import LOG_VARIANCE_RANGE, displacement, has_ends, has_variance
 from pipeline.tasks.direction.spec import SPEC
 from pipeline.tasks.direction.targets import TARGETS, displacement_deg
 from pipeline.tasks.interfaces import Targets
@@ -29,7 +29,7 @@ SMALLEST_DISPLACEMENT_DEG = 1e-3
 
 
 class DirectionObjective(Objective):
-    """Line by a Huber loss, end by a cross-entropy, variance by a Gaussian likelihood that the others do not feel.
+    """Line or vector by a Huber loss, end by a cross-entropy, variance by a Gaussian likelihood that these do not feel.
 
     See `pipeline.tasks.direction.decode` for the outputs. The likelihood is that of a normal distribution in two
     dimensions about the source, for the right end.
@@ -53,24 +53,36 @@ class DirectionObjective(Objective):
     def loss(self, outputs: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """Sum of the three parts."""
         truth = target["displacement_deg"]
+        off, total = self._where(outputs, truth, target["weights"])
+        if has_variance(outputs):
+            log_variance = outputs[:, -1].clamp(*LOG_VARIANCE_RANGE)
+            likelihood = log_variance + 0.5 * off.detach().square() * torch.exp(-log_variance)
+            total = total + VARIANCE_WEIGHT * weighted_mean(likelihood, target["weights"])
+        return total
+
+    @staticmethod
+    def _where(outputs: Tensor, truth: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance [deg] from the truth, at the right end, shape (N,), and the loss without that of the variance."""
+        if not has_ends(outputs):
+            off = (outputs[:, :2] - truth).norm(dim=1)
+            return off, LINE_WEIGHT * weighted_mean(_huber(off), weights)
         distance = truth.norm(dim=1)
         along = truth / distance.clamp(min=SMALLEST_DISPLACEMENT_DEG)[:, None]
         line = distance[:, None] * torch.stack([along[:, 0].square() - along[:, 1].square(), 2 * along.prod(1)], dim=1)
         off_line = (outputs[:, :2] - line).norm(dim=1)
-        per_tile = 2 * F.huber_loss(off_line, torch.zeros_like(off_line), reduction="none", delta=HUBER_DELTA_DEG)
-        total = LINE_WEIGHT * weighted_mean(per_tile, target["weights"])
         logit = (outputs[:, 2:4] * along).sum(1)
-        total = total + END_WEIGHT * weighted_mean(F.softplus(-logit), target["weights"])
-        if outputs.shape[1] > 4:
-            log_variance = outputs[:, 4].clamp(*LOG_VARIANCE_RANGE)
-            square = _distance_at_the_right_end(outputs.detach(), truth).square()
-            likelihood = log_variance + 0.5 * square * torch.exp(-log_variance)
-            total = total + VARIANCE_WEIGHT * weighted_mean(likelihood, target["weights"])
-        return total
+        total = LINE_WEIGHT * weighted_mean(_huber(off_line), weights)
+        total = total + END_WEIGHT * weighted_mean(F.softplus(-logit), weights)
+        return _distance_at_the_right_end(outputs.detach(), truth), total
 
     def metrics(self) -> Metric:
         """Resolution, with and without the end, and the width of the pulls."""
         return DirectionMetrics()
+
+
+def _huber(off_deg: Tensor) -> Tensor:
+    """Per item, scaled to the size of a squared error."""
+    return 2 * F.huber_loss(off_deg, torch.zeros_like(off_deg), reduction="none", delta=HUBER_DELTA_DEG)
 
 
 def _distance_at_the_right_end(outputs: Tensor, truth: Tensor) -> Tensor:
@@ -92,10 +104,12 @@ class DirectionMetrics(Metric):
         truth = target["displacement_deg"].cpu().numpy()
         vector = displacement(outputs.cpu().numpy()).vector_deg
         distance = np.linalg.norm(vector - truth, axis=1)
-        at_right_end = np.minimum(distance, np.linalg.norm(vector + truth, axis=1))
+        at_right_end = distance
+        if has_ends(outputs):
+            at_right_end = np.minimum(distance, np.linalg.norm(vector + truth, axis=1))
         pull2 = np.zeros_like(distance)
-        if outputs.shape[1] > 4:
-            pull2 = at_right_end**2 / 2 / np.exp(np.clip(outputs[:, 4].cpu().numpy(), *LOG_VARIANCE_RANGE))
+        if has_variance(outputs):
+            pull2 = at_right_end**2 / 2 / np.exp(np.clip(outputs[:, -1].cpu().numpy(), *LOG_VARIANCE_RANGE))
         is_right = (vector * truth).sum(axis=1) > 0
         columns = (distance, at_right_end, is_right, pull2, target["weights"].cpu().numpy())
         self.parts.append(torch.from_numpy(np.stack(columns, axis=1).astype(np.float32)).to(outputs.device))

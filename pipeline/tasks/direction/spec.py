@@ -1,6 +1,33 @@
 """Direction of the primary gamma ray: what is predicted, from what, and how it is called."""
 
+from typing import Any
+
+from pydantic import Field
+
 from pipeline.tasks.spec import Column, DL2Place, MetricText, Monitor, TaskSpec, UncertaintyOptions
+
+#: Outputs of a head that does not leave the end open.
+VECTOR_OUTPUTS = ("lon", "lat", "log_variance")
+
+
+class DirectionOptions(UncertaintyOptions):
+    """Options of the direction head."""
+
+    ends: bool = Field(
+        True,
+        description="Whether the line on which the source lies and the end of the image are two answers, as one "
+        "telescope needs; else one vector is predicted. false for the input shower.",
+    )
+
+    def outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Line and end, or the vector."""
+        return super().outputs(names if self.ends else VECTOR_OUTPUTS)
+
+    @classmethod
+    def defaults(cls, kind: str) -> dict[str, Any]:
+        """Several telescopes tell the end."""
+        return {"ends": kind != "shower"}
+
 
 SPEC = TaskSpec(
     name="direction",
@@ -10,7 +37,8 @@ SPEC = TaskSpec(
     outputs=("axis_cos", "axis_sin", "head_lon", "head_lat", "log_variance"),
     transform="The network gives the vector d [deg] from the image's centre of gravity to the source in two parts: the "
     "line on which it lies as |d| (cos 2a, sin 2a), a the angle of d from fov_lon to fov_lat; and a vector whose "
-    "projection on that line is the logit of the end that the source is at. With them, the logarithm of the variance "
+    "projection on that line is the logit of the end that the source is at; or, without ends, d itself. With "
+    "them, the logarithm of the variance "
     "[deg2] along each axis.",
     quantity="|d| cos 2a, d from the centre of gravity to the source",
     columns=(
@@ -91,6 +119,6 @@ SPEC = TaskSpec(
     where={"true_primary_id": 0},
     needs=("true_fov_lon_deg", "true_fov_lat_deg", "true_primary_id"),
     targets=("direction",),
-    options=UncertaintyOptions,
+    options=DirectionOptions,
     order=25,
 )

@@ -12,7 +12,8 @@ from pipeline.tiles.shards import TileBatch
 class DirectionTargets(Targets):
     """The vector from the image's centre of gravity to the source, in tile axes; it turns with the image.
 
-    A network sees the image, not where it lies in the camera: pooling forgets places.
+    Of an event of several images, it begins where their axes meet. A network sees the image, not where it lies in the
+    camera: pooling forgets places.
     """
 
     stored: ClassVar[tuple[StoredTarget, ...]] = (StoredTarget("direction", 2),)
@@ -31,6 +32,15 @@ TARGETS = DirectionTargets()
 
 
 def displacement_deg(events: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Source minus centre of gravity in the field of view, shape (N, 2), float32; NaN where the pointing is unknown."""
-    parts = (events[f"true_fov_{axis}_deg"] - events[f"hillas_fov_{axis}"] for axis in ("lon", "lat"))
-    return np.stack(list(parts), axis=1).astype(np.float32)
+    """Source minus `origin_deg` in the field of view, shape (N, 2), float32; NaN where the pointing is unknown."""
+    source = np.stack([events["true_fov_lon_deg"], events["true_fov_lat_deg"]], axis=1)
+    return (source - origin_deg(events)).astype(np.float32)
+
+
+def origin_deg(events: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What displacements count from, shape (N, 2), along fov_lon and fov_lat.
+
+    The centre of gravity of an image; the reference of an event (`pipeline.inputs.shower.events_of`).
+    """
+    kind = "reference_fov" if "reference_fov_lon" in events else "hillas_fov"
+    return np.stack([events[f"{kind}_{axis}"] for axis in ("lon", "lat")], axis=1)

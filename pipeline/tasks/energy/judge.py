@@ -9,11 +9,14 @@ import numpy as np
 from pipeline import statistics
 from pipeline.camera.baselines import Estimand
 from pipeline.config import Config, EvaluateConfig
+from pipeline.evaluation.camera import FOREST
 from pipeline.evaluation.comparison import NETWORK, Metric
 from pipeline.evaluation.gammas import Compared, Gammas
-from pipeline.evaluation.images import FOREST, image_sample
 from pipeline.evaluation.result import CaptionedFigure, Predicts, Result, bins_table, series_of
+from pipeline.evaluation.showers import camera_sample
+from pipeline.evaluation.wording import by_multiplicity, minus_baselines, source_of
 from pipeline.figures import comparison, energy
+from pipeline.figures.published import published_curve
 from pipeline.tasks.energy.decode import DECODER
 from pipeline.tasks.energy.spec import SPEC
 
@@ -72,22 +75,22 @@ METRICS = (
 
 
 def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
-    """Compare network and forest on the gammas of the test split.
+    """Compare network and baselines on the gammas of the test split.
 
     Raises
     ------
     UserError
-        If the tiles carry no truth, or a split has too few images.
+        If the tiles carry no truth, or a split has too few images or events.
     """
-    images = image_sample(SPEC, _ESTIMANDS, predictor, manifests, cfg)
-    log10_energy = images.methods("log10_energy", np.log10(images.predicted["reco_energy_tev"]))
+    items = camera_sample(SPEC, _ESTIMANDS, predictor, manifests, cfg)
+    log10_energy = items.methods("log10_energy", lambda columns: np.log10(columns["reco_energy_tev"]))
     reco_tev = {method: 10.0**values for method, values in log10_energy.items()}
-    events = images.events
-    pulls = DECODER.pulls(images.predicted, events)
+    events = items.events
+    pulls = DECODER.pulls(items.predicted, events)
     sample = EnergySample(events["true_energy_tev"], reco_tev, pulls, Gammas.of(events))
     columns = {f"reco_energy_tev_{method}": values for method, values in reco_tev.items()}
-    columns["reco_energy_uncert_tev_network"] = images.predicted["reco_energy_uncert_tev"]
-    return images.complete(
+    columns["reco_energy_uncert_tev_network"] = items.predicted["reco_energy_uncert_tev"]
+    return items.complete(
         evaluate_energy(sample, cfg.evaluate, seed=cfg.seed), columns, units=dict.fromkeys(columns, "TeV")
     )
 
@@ -117,16 +120,20 @@ def evaluate_energy(sample: EnergySample, cfg: EvaluateConfig, *, seed: int) -> 
 def _figures(
     sample: EnergySample, compared: Compared, matrices: Mapping[str, np.ndarray], cfg: EvaluateConfig
 ) -> list[CaptionedFigure]:
-    return [
+    items = sample.gammas.items
+    published = published_curve(cfg.reference, "energy_resolution")
+    figures = [
         CaptionedFigure(
             "energy_performance.png",
             "Energy bias and resolution against true energy",
-            "Left: median of E_reco/E_true − 1 (0 is best). Right: the relative error that 68 % of the images stay "
-            "within, bias included (lower is better). 95 % intervals over showers. Below: network minus forest on "
-            "the same images, resampled in pairs (of the bias, the absolute value); below zero the network is "
-            "better. At both ends of the range every method is biased towards the energies that it was trained on.",
+            f"Left: median of E_reco/E_true − 1 (0 is best). Right: the relative error that 68 % of the {items} stay "
+            f"within, bias included (lower is better). 95 % intervals over showers. Below: {minus_baselines(items)} "
+            "(of the bias, the absolute value); below zero the network is better. At both ends of the range every "
+            f"method is biased towards the energies that it was trained on.{source_of(published)}",
             comparison.in_energy_bins(
-                [(text, series_of(compared.by_energy, name)) for text, name in _QUANTITIES], reference={0: 0.0}
+                [(text, series_of(compared.by_energy, name)) for text, name in _QUANTITIES],
+                reference={0: 0.0},
+                published={1: published},
             ),
         ),
         CaptionedFigure(
@@ -138,7 +145,7 @@ def _figures(
         CaptionedFigure(
             "energy_migration.png",
             "Migration matrix",
-            "How the images of each true energy (a column of the picture) spread over the reconstructed energies. "
+            f"How the {items} of each true energy (a column of the picture) spread over the reconstructed energies. "
             "A perfect method would fill the diagonal alone.",
             energy.migration(matrices, cfg.energy_edges_tev),
         ),
@@ -149,6 +156,7 @@ def _figures(
             energy.energy_residuals(sample.true_tev, sample.reco_tev, sample.gammas.weights),
         ),
     ]
+    return figures + by_multiplicity("energy", "Energy bias and resolution", compared.by_multiplicity, _QUANTITIES)
 
 
 def _migration_table(matrices: Mapping[str, np.ndarray], cfg: EvaluateConfig) -> "Table":

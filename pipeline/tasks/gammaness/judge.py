@@ -10,17 +10,20 @@ from pipeline import statistics
 from pipeline.camera.baselines import Estimand
 from pipeline.config import Config, EvaluateConfig
 from pipeline.errors import TooFewEventsError
+from pipeline.evaluation.camera import FOREST
 from pipeline.evaluation.comparison import NETWORK, Comparison, Metric, compare
-from pipeline.evaluation.images import FOREST, image_sample
 from pipeline.evaluation.result import (
     Bin,
     CaptionedFigure,
     Predicts,
     Result,
     bins_table,
+    compare_by_multiplicity,
     compare_in_bins,
     series_of,
 )
+from pipeline.evaluation.showers import camera_sample
+from pipeline.evaluation.wording import by_multiplicity, minus_baselines
 from pipeline.figures import classification, comparison
 from pipeline.tasks.gammaness.spec import SPEC
 from pipeline.tasks.gammaness.targets import GAMMA
@@ -52,7 +55,10 @@ class GammanessSample:
     groups : ndarray, shape (n,)
         Shower of each image.
     true_energy_tev, true_offset_deg, size_pe : ndarray, shape (n,)
-        The offset from the pointing may be NaN: such images are in no bin of it.
+        The offset from the pointing may be NaN: such images are in no bin of it. Of events, the sizes of all images
+        together.
+    n_telescopes : ndarray of int, shape (n,), optional
+        Of events that several telescopes saw; None for images.
     """
 
     is_gamma: np.ndarray
@@ -62,9 +68,15 @@ class GammanessSample:
     true_energy_tev: np.ndarray
     true_offset_deg: np.ndarray
     size_pe: np.ndarray
+    n_telescopes: np.ndarray | None = None
+
+    @property
+    def items(self) -> str:
+        """What is counted, for captions."""
+        return "images" if self.n_telescopes is None else "events"
 
     def select(self, keep: np.ndarray) -> "GammanessSample":
-        """The images where `keep` is true."""
+        """The items where `keep` is true."""
         return GammanessSample(
             self.is_gamma[keep],
             {method: score[keep] for method, score in self.scores.items()},
@@ -73,6 +85,7 @@ class GammanessSample:
             self.true_energy_tev[keep],
             self.true_offset_deg[keep],
             self.size_pe[keep],
+            None if self.n_telescopes is None else self.n_telescopes[keep],
         )
 
     @property
@@ -95,15 +108,15 @@ def metrics_of(is_gamma: np.ndarray) -> tuple[Metric, ...]:
 
 
 def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
-    """Compare network and forest on the test split.
+    """Compare network and baselines on the test split.
 
     Raises
     ------
     UserError
-        If the tiles carry no truth, or a split has too few images.
+        If the tiles carry no truth, or a split has too few images or events.
     """
-    images = image_sample(SPEC, _ESTIMANDS, predictor, manifests, cfg)
-    scores, events = images.methods("gammaness", images.predicted["gammaness"]), images.events
+    items = camera_sample(SPEC, _ESTIMANDS, predictor, manifests, cfg)
+    scores, events = items.methods("gammaness", lambda columns: columns["gammaness"]), items.events
     sample = GammanessSample(
         is_gamma=events["true_primary_id"] == GAMMA,
         scores=scores,
@@ -112,9 +125,10 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
         true_energy_tev=events["true_energy_tev"],
         true_offset_deg=events.get("true_offset_deg", np.full(len(events["weights"]), np.nan)),
         size_pe=events["hillas_intensity"],
+        n_telescopes=events.get("n_telescopes"),
     )
     columns = {f"gammaness_{method}": values for method, values in scores.items()}
-    return images.complete(evaluate_gammaness(sample, cfg.evaluate, seed=cfg.seed), columns, units={})
+    return items.complete(evaluate_gammaness(sample, cfg.evaluate, seed=cfg.seed), columns, units={})
 
 
 def evaluate_gammaness(sample: GammanessSample, cfg: EvaluateConfig, *, seed: int) -> Result:
@@ -146,12 +160,14 @@ def evaluate_gammaness(sample: GammanessSample, cfg: EvaluateConfig, *, seed: in
         "hillas_intensity_pe", [(cut, np.inf, sample.size_pe > cut) for cut in cfg.size_cuts_pe], compare_selected
     )
     overall = _compare(sample, cfg, seed)
-    bins = [*energy_bins, *offset_bins, *size_bins]
+    multiplicity_bins = compare_by_multiplicity(sample.n_telescopes, compare_selected)
+    bins = [*energy_bins, *offset_bins, *size_bins, *multiplicity_bins]
     figures = [
         *_figures_overall(sample, overall, cfg, seed),
         *_figures_by_energy(sample, energy_bins, cfg, seed),
         _figure_by_offset(offset_bins),
         *_figures_by_size(sample, size_bins, cfg, seed),
+        *by_multiplicity("auc", "Area under the ROC curve and background", multiplicity_bins, _QUANTITIES),
     ]
     return Result(content=overall.to_json(), bins=bins, tables={"bins": bins_table(bins)}, figures=figures)
 
@@ -171,7 +187,7 @@ def _compare(sample: GammanessSample, cfg: EvaluateConfig, seed: int) -> Compari
 def _figures_overall(
     sample: GammanessSample, overall: Comparison, cfg: EvaluateConfig, seed: int
 ) -> list[CaptionedFigure]:
-    everything = [("all images", overall, np.ones(len(sample.is_gamma), bool))]
+    everything = [(f"all {sample.items}", overall, np.ones(len(sample.is_gamma), bool))]
     return [
         CaptionedFigure(
             "roc.png",
@@ -205,7 +221,7 @@ def _figures_by_energy(
             "roc_by_energy.png",
             "ROC curves in bands of true energy",
             "Gammas and hadrons of the same true energy. A hadron gives less light than a gamma of its energy: what an "
-            "observer can select is the image size, further below.",
+            "observer can select is the size of the images, further below.",
             classification.roc([(t, _curves(sample.select(k), c, cfg, seed)) for t, c, k in by_energy]),
         ),
         CaptionedFigure(
@@ -218,8 +234,8 @@ def _figures_by_energy(
             "auc_by_energy.png",
             "Area under the ROC curve and background against true energy",
             "Above: area under the ROC curve (higher is better) and share of hadrons kept with 80 % of the gammas "
-            "(lower is better), with 95 % intervals over showers. Below: network minus forest on the same images, "
-            "resampled in pairs; an interval that leaves out zero is a real difference.",
+            f"(lower is better), with 95 % intervals over showers. Below: {minus_baselines(sample.items)}; an interval "
+            "that leaves out zero is a real difference.",
             comparison.in_energy_bins(
                 [(text, series_of(bins, name)) for text, name in _QUANTITIES],
             ),
@@ -238,17 +254,19 @@ def _figure_by_offset(bins: list[Bin]) -> CaptionedFigure:
 
 def _figures_by_size(sample: GammanessSample, bins: list[Bin], cfg: EvaluateConfig, seed: int) -> list[CaptionedFigure]:
     panels = [(f"size > {b.low:g} p.e.", b.comparison, sample.size_pe > b.low) for b in bins]
+    items = sample.items
+    size = "image size [p.e.]" if items == "images" else "size of all images of the event [p.e.]"
     return [
         CaptionedFigure(
             "auc_by_size.png",
-            "Area under the ROC curve for images above a size",
-            "The selection that an observer can make. Each point holds all images brighter than the threshold, so that "
-            "the points are not independent.",
-            comparison.by_threshold("area under the ROC curve", "image size [p.e.]", series_of(bins, "auc")),
+            f"Area under the ROC curve for {items} above a size",
+            f"The selection that an observer can make. Each point holds all {items} brighter than the threshold, so "
+            "that the points are not independent.",
+            comparison.by_threshold("area under the ROC curve", size, series_of(bins, "auc")),
         ),
         CaptionedFigure(
             "roc_by_size.png",
-            "ROC curves for images above a size",
+            f"ROC curves for {items} above a size",
             "The same selections as curves.",
             classification.roc([(t, _curves(sample.select(k), c, cfg, seed)) for t, c, k in panels]),
         ),
