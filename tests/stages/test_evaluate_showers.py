@@ -7,6 +7,7 @@ import pytest
 from astropy.table import Table
 from stereo_tiles import CAMERA_IDENTITY, stereo_batch, write_stereo_tiles
 
+from pipeline.camera.telescopes import get_telescope
 from pipeline.config import Config, ShowerClass, ShowersConfig, TelescopePlace, parse_config
 from pipeline.directions import RADIUS_68, altaz_of_fov
 from pipeline.errors import TooFewEventsError, UserError
