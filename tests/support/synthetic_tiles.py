@@ -72,6 +72,33 @@ def camera_batch(n: int, size: int = 24, seed: int = 0, *, gamma: bool | None = 
     )
 
 
+def array_batch(n_events: int, cameras: Sequence[int] = (0, 0, 1), size: int = 24, seed: int = 0) -> TileBatch:
+    """Events of `camera_batch`, each with an image of every entry of `cameras`, a place among those of the shard.
+
+    All images of an event have its truth, but look as those of `camera_batch`; gammas and hadrons alternate, and two
+    events are of one group.
+    """
+    n_images = len(cameras)
+    batch = camera_batch(n_events * n_images, size, seed)
+    first = np.arange(n_events).repeat(n_images) * n_images
+    for name, column in batch.events.items():
+        if name.startswith("true_"):
+            batch.events[name] = column[first]
+    tel_id = np.tile(np.arange(n_images), n_events)
+    batch.events |= {
+        "camera": np.tile(np.asarray(cameras, np.int16), n_events),
+        "event_id": first // n_images,
+        "tel_id": tel_id + 1,
+        "tel_x_m": 100.0 * tel_id,
+        "tel_y_m": 70.0 * tel_id**2,
+    }
+    batch.events["true_primary_id"] = np.where(batch.events["event_id"] % 2 == 0, 0, 101).astype(np.int16)
+    batch.targets["energy"] = np.log10(batch.events["true_energy_tev"]).astype(np.float32)[:, None]
+    batch.targets["gammaness"] = (batch.events["true_primary_id"] == 0).astype(np.float32)[:, None]
+    batch.group = batch.events["event_id"] // 2
+    return batch
+
+
 def sky_batch(n: int, size: int = 32, seed: int = 0, *, noise2noise: bool = False) -> TileBatch:
     """Gaussian stars on a flat sky [electron], with cosmic-ray pixels, saturated cores and missing pixels."""
     rng = np.random.default_rng(seed)
