@@ -7,6 +7,7 @@ import pytest
 from astropy.table import Table
 from stereo_tiles import CAMERA_IDENTITY, stereo_batch, write_stereo_tiles
 
+from pipeline.camera.stereo.forests import stereo_images
 from pipeline.camera.telescopes import get_telescope
 from pipeline.config import Config, ShowerClass, ShowersConfig, TelescopePlace, parse_config
 from pipeline.directions import RADIUS_68, altaz_of_fov
@@ -211,6 +212,49 @@ def test_all_methods_see_the_same_events(manifest):
     first = np.unique(sample.images.event, return_index=True)[1]
     np.testing.assert_array_equal(sample.events["event_id"], sample.images.columns["event_id"][first])
     assert set(sample.images.camera) == {CAMERA_IDENTITY}
+
+
+def test_images_of_several_cameras(tmp_path, monkeypatch):
+    """The network has an encoder that no image is for: each image is of the camera that its identity says."""
+    batch = stereo_batch(200, np.random.default_rng(1))
+    batch.events["camera"] = (batch.events["tel_id"] % 2).astype(np.int16)
+    manifest = write_stereo_tiles(tmp_path, batch, {"hexagon-b": 0.5, "hexagon-d": 1.5})
+    seen, radii = [], []
+
+    class OfThreeCameras(Events):
+        def predict(self, batch):
+            seen.append((batch.events["tel_id"] % 2, batch.events["camera"]))
+            return super().predict(batch)
+
+    def recorded(columns, *others):
+        radii.append((columns["tel_id"] % 2, others[-1]))
+        return stereo_images(columns, *others)
+
+    monkeypatch.setattr("pipeline.evaluation.showers.stereo_images", recorded)
+    predictor = OfThreeCameras(
+        cameras=("hexagon-a", "hexagon-b", "hexagon-d"), mono={"hexagon-b": Telescopes(), "hexagon-d": Telescopes()}
+    )
+    sample = event_sample(SPEC, {NORM: ESTIMANDS[NORM]}, predictor, [manifest], settings())
+    odd = sample.images.columns["tel_id"] % 2
+    np.testing.assert_array_equal(sample.images.camera, np.where(odd, "hexagon-d", "hexagon-b"))
+    for parity, number in seen:
+        np.testing.assert_array_equal(number, 1 + parity)
+    for parity, radius_deg in radii:
+        np.testing.assert_array_equal(radius_deg, np.where(parity, 3.0, 1.0))  # of tiles of 4 x 4 px
+    assert set(sample.forests[NORM].forests) == {"hexagon-b", "hexagon-d"}
+    assert np.isfinite(sample.mono["reco_alt_deg"]).all()
+
+
+def test_images_of_cameras_that_are_not_served_are_left_out(tmp_path):
+    batch = stereo_batch(200, np.random.default_rng(1))
+    batch.events["camera"] = (batch.events["tel_id"] % 2).astype(np.int16)
+    manifest = write_stereo_tiles(tmp_path, batch, {"hexagon-b": 0.5, "hexagon-d": 1.5})
+    sample = event_sample(SPEC, {}, Events(cameras=("hexagon-d",), mono={}), [manifest], settings())
+    assert set(sample.images.columns["tel_id"]) == {1, 3, 5}
+    assert set(sample.images.camera) == {"hexagon-d"}
+    assert sample.events["n_telescopes"].min() == 2
+    with pytest.raises(UserError, match="holds images of the camera hexagon-b, hexagon-d, but the bundle serves"):
+        event_sample(SPEC, {}, Events(), [manifest], settings())
 
 
 def test_without_a_network_for_single_telescopes_there_is_no_mono(manifest, tmp_path):

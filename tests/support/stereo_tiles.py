@@ -1,5 +1,6 @@
 """Made-up images of events that several telescopes saw: showers are lines, image axes lead to their sources."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from pipeline.tiles import Channel, ShardWriter, TileBatch, write_manifest
 from pipeline.tiles.layout import TileCamera
 
 CAMERA_IDENTITY = "hexagon-1855-test"
+OF_ONE_CAMERA = {CAMERA_IDENTITY: 1.0}
 POINTING = (70.0, 359.0)  # north is in the field of view
 TELESCOPES_M = np.array(
     [[-60.0, -60.0, 3.0], [60.0, -60.0, 0.0], [60.0, 60.0, -2.0], [-60.0, 60.0, 5.0], [0.0, 150.0, 8.0]]
@@ -84,11 +86,14 @@ def stereo_batch(n_showers: int, rng: np.random.Generator, *, telescopes: tuple[
     )
 
 
-def write_stereo_tiles(folder: Path, batch: TileBatch) -> Path:
-    """One shard and its manifest."""
+def write_stereo_tiles(folder: Path, batch: TileBatch, cameras: Mapping[str, float] = OF_ONE_CAMERA) -> Path:
+    """One shard and its manifest; `cameras` are the side of a tile pixel [deg] by identity."""
     shard = folder / "run.tiles.h5"
-    camera = TileCamera(identity=CAMERA_IDENTITY, name="Cam", type="LST", focal_length_m=28, tile_pixel_deg=1)
-    facts = {"cameras": [camera.model_dump()]}
+    entries = [
+        TileCamera(identity=identity, name="Cam", type="LST", focal_length_m=28, tile_pixel_deg=pixel_deg)
+        for identity, pixel_deg in cameras.items()
+    ]
+    facts = {"cameras": [entry.model_dump() for entry in entries]}
     with ShardWriter(
         shard, channels=[Channel("charge", "p.e.")], tile_shape=(4, 4), source="run", wing="camera", attributes=facts
     ) as writer:
