@@ -726,6 +726,8 @@ def _edited(manifest, change):
         (lambda c: c["shards"][0].update(sha256="x"), r"shards\.0\.sha256: .*pattern"),
         (lambda c: c["shards"][0].update(path=3), r"shards\.0\.path: .*valid string"),
         (lambda c: c["weightings"][0].update(max_weight=-1), "max_weight is -1"),
+        (lambda c: c.update(event_weighting=c["weightings"][0] | {"max_weight": 0}), "max_weight is 0"),
+        (lambda c: c.pop("event_weighting"), "is a damaged manifest: event_weighting: Field required"),
         (lambda c: c["weightings"][0]["scale"].update(x=1), "the class 'x' has the scale 1"),
         (lambda c: c["weightings"][0]["columns"][0].update(edges=[1, 1]), "the edges of 'true_energy_tev' do not rise"),
         (lambda c: c["weightings"][0]["columns"][0]["factors"].pop("0"), "'true_energy_tev' lacks factors"),
