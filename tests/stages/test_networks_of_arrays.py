@@ -1,6 +1,7 @@
 """Networks of whole events that cameras of several kinds saw, started from a network for the images of each."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,11 +9,14 @@ from safetensors.numpy import load_file
 from synthetic_tiles import array_batch, write_tiles
 
 from pipeline.bundle.card import load_bundle_card
+from pipeline.bundle.description import _images_per_cpu_s
 from pipeline.bundle.runtime import EventPredictor, Predictor
 from pipeline.config import Config, parse_config
 from pipeline.errors import UserError
 from pipeline.inputs.shower import events_of
 from pipeline.stages.train import train
+from pipeline.tiles.events import EventReader
+from pipeline.tiles.reader import TileReader
 
 CAMERAS = (("hexagon-a", "NectarCam", "MST"), ("hexagon-b", "LSTCam", "LST"))
 SINGLE = {
@@ -81,6 +85,16 @@ def test_events_of_both_cameras_are_predicted(bundles):
         assert predictor.mono[identity].cameras == (identity,)
     batch.events["camera"] = 1 - batch.events["camera"]
     assert not np.allclose(predictor.predict(batch)["gammaness"], found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "batch_size", "rate"), [(EventReader, 16, 24), (EventReader, 64, 30), (TileReader, 16, 24)]
+)
+def test_images_are_counted_where_batches_hold_events(kind, batch_size, rate, tmp_path):
+    """Two epochs of 20 events with 60 images, without the rest behind whole batches, in 4 CPU seconds."""
+    reader = kind([write_tiles(tmp_path, array_batch(20, (1, 0, 1)), cameras=CAMERAS)], "all")
+    run = SimpleNamespace(device="cpu", train_tiles=reader, config=SimpleNamespace(batch_size=batch_size))
+    assert _images_per_cpu_s(run, SimpleNamespace(cpu_time_s=4.0, rows=[{}, {}])) == rate
 
 
 def test_events_of_one_camera_alone(bundles, manifest):
