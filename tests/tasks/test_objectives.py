@@ -51,7 +51,7 @@ def seeded():
 def test_energy_overfits_one_batch():
     tiles = camera_batch(8)
     network = create_model("resnet18", 3, 2, width=4, stem="stride2")
-    found = overfit("energy", tiles, network, steps=150)
+    found = overfit("energy", tiles, network, steps=250)
     residual = np.log10(found["reco_energy_tev"] / tiles.events["true_energy_tev"])
     assert np.sqrt(np.mean(residual**2)) < 0.02
 
@@ -244,6 +244,15 @@ def test_replacement_of_a_defect_is_not_far_above_what_was_measured():
     assert restored[0, 0] == pytest.approx(240.0)
     noise = float(tiles.events["noise"][0])
     assert restored[3, 3:5] == pytest.approx(200.0 + 4 * noise)
+
+
+def test_an_energy_counts_in_proportion_to_itself():
+    objective = objective_of("energy", uncertainty=False)
+    target = {"log10_energy": torch.tensor([-1.0, 0.0]), "weights": torch.ones(2)}
+    for wrong, share in ((0, 1 / 11), (1, 10 / 11)):
+        outputs = target["log10_energy"][:, None].clone()
+        outputs[wrong] += 0.1
+        assert float(objective.loss(outputs, target)) == pytest.approx(10 * 0.1**2 * share, rel=1e-5)
 
 
 def test_energy_metrics_are_those_of_the_residuals(rng):
