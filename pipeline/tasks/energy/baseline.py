@@ -1,0 +1,8 @@
+"""What a forest estimates in place of a network's energy: its logarithm, which errors are even in."""
+
+import numpy as np
+
+from pipeline.camera.baselines import Estimand
+
+LOG10_ENERGY = "log10_energy"
+ESTIMANDS = {LOG10_ENERGY: Estimand(lambda events: np.log10(events["true_energy_tev"]), columns=("true_energy_tev",))}
