@@ -144,7 +144,8 @@ def irf(
         list[Path] | None,
         typer.Option(
             metavar="MANIFEST",
-            help="Data set that the forests of irf.baseline are trained on; may be given several times.",
+            help="Camera tiles that the forests of irf.baseline are trained on; may be given several times; default: "
+            "results/NAME/tiles/camera.manifest.json.",
         ),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Runs processed in parallel.")] = 1,

@@ -60,7 +60,8 @@ def irf(
     bundles : path, optional
         Folder with the bundles of the experiment's networks; default results/NAME/bundles.
     tiles : sequence of path, optional
-        Manifests of camera tiles that the baseline is trained on, if the section wants one.
+        Manifests of camera tiles that the baseline is trained on, if the section wants one; default
+        results/NAME/tiles/camera.manifest.json.
     jobs : int
         Number of processes; only directions of ctapipe use several.
     force : bool

@@ -72,6 +72,12 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def forests(made):
+    config, _, _, manifest = made
+    return EventForests.train(forest_tiles(config(), [manifest]), config())
+
+
+@pytest.fixture(scope="module")
 def product(made, tmp_path_factory):
     config, _, dl2, manifest = made
     return irf(config(), tmp_path_factory.mktemp("product") / "tiny" / "irf", list(dl2.values()), tiles=[manifest])
@@ -98,7 +104,7 @@ def test_images_of_dl2_are_those_of_tiles_to_the_last_bit(made, run):
         np.testing.assert_array_equal(got, want, err_msg=name)
 
 
-def test_values_are_those_of_the_evaluation(made):
+def test_values_are_those_of_the_evaluation(made, forests):
     """The same forest, and the same value for each event of the test split."""
     config, _, dl2, manifest = made
     cfg = config()
@@ -110,20 +116,17 @@ def test_values_are_those_of_the_evaluation(made):
             return {"reco_energy_tev": events_of(batch).events["true_energy_tev"]}
 
     sample = event_sample(SPEC, {LOG10_ENERGY: ESTIMANDS[LOG10_ENERGY]}, Oracle(), [manifest], cfg)
-    tiles = forest_tiles(cfg, [manifest])
-    events = read_images(dl2[GAMMA_RUN], tiles.recipe, tiles.cameras)
-    values = EventForests.train(tiles, cfg).predict(events)["energy"]["energy"]
+    events = read_images(dl2[GAMMA_RUN], forests.tiles.recipe, forests.tiles.cameras)
+    values = forests.predict(events)["energy"]["energy"]
     place = np.searchsorted(events.event_id, sample.events["event_id"])
     assert len(place) > 10
     np.testing.assert_array_equal(10 ** sample.baseline[LOG10_ENERGY], values[place])
 
 
-def test_columns_say_which_events_have_values_and_whose_images_they_are_from(made, tmp_path):
-    config, _, dl2, manifest = made
-    cfg = config()
-    tiles = forest_tiles(cfg, [manifest])
-    path = dl2[GAMMA_RUN]
-    copies = EventForests.train(tiles, cfg).complete([read_event_file(path, {})], {path: path}, tmp_path)
+def test_columns_say_which_events_have_values_and_whose_images_they_are_from(made, forests, tmp_path):
+    _, _, dl2, _ = made
+    tiles, path = forests.tiles, dl2[GAMMA_RUN]
+    copies = forests.complete([read_event_file(path, {})], {path: path}, tmp_path)
     events = read_images(path, tiles.recipe, tiles.cameras)
     several = np.isin(np.arange(len(events.event_id)), events.images.event)
     with h5py.File(copies[path]) as file, h5py.File(path) as before:
@@ -180,15 +183,22 @@ def test_the_networks_responses_do_not_depend_on_the_baseline(made, product, tmp
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
-def test_tiles_and_baseline_belong_together(made, tmp_path):
+def test_tiles_and_baseline_belong_together(made, tmp_path, monkeypatch):
     config, _, dl2, manifest = made
     files = list(dl2.values())
-    with pytest.raises(UserError, match=r"irf\.baseline forest is trained on tiles, and none are given; .*--tiles"):
+    monkeypatch.chdir(tmp_path)
+    missing = (
+        r"is trained on camera tiles, and there is no results/tiny/tiles/camera\.manifest\.json, .*--tiles MANIFEST"
+    )
+    with pytest.raises(UserError, match=missing):
         irf(config(), tmp_path / "irf", files)
+    with pytest.raises(UserError, match=missing):
+        irf_from_runs(config(), tmp_path / "irf")
     with pytest.raises(UserError, match="the section irf has no baseline that learns from them; set baseline"):
         irf(config(baseline=None), tmp_path / "irf", files, tiles=[manifest])
-    with pytest.raises(UserError, match=r"irf\.baseline forest is trained on tiles, and none are given"):
-        irf_from_runs(config(), tmp_path / "irf")
+    (tmp_path / "results" / "tiny").mkdir(parents=True)
+    (tmp_path / "results" / "tiny" / "tiles").symlink_to(manifest.parent)
+    assert forest_tiles(config(), []).sha256 == forest_tiles(config(), [manifest]).sha256
 
 
 def copied(path, folder, **changes):
@@ -253,17 +263,15 @@ def test_tiles_of_single_telescopes_are_refused(made, tmp_path):
         forest_tiles(config(), [manifest])
 
 
-def test_values_of_the_forests_are_added_once(made, tmp_path):
+def test_values_of_the_forests_are_added_once(made, forests, tmp_path):
     config, _, dl2, manifest = made
-    cfg = config()
-    path = dl2[GAMMA_RUN]
-    forests = EventForests.train(forest_tiles(cfg, [manifest]), cfg)
+    cfg, path = config(), dl2[GAMMA_RUN]
     copies = forests.complete([read_event_file(path, {})], {path: path}, tmp_path)
     with pytest.raises(InputFileError, match="holds values of forest_energy already; give the file without them"):
         irf(cfg, tmp_path / "irf", [copies[path]], tiles=[manifest])
 
 
-def test_too_few_events_of_the_forests_do_not_cost_the_networks_theirs(made, product, tmp_path, monkeypatch):
+def test_too_few_events_of_the_forests_do_not_cost_the_networks_theirs(made, forests, product, tmp_path, monkeypatch):
     config, _, dl2, manifest = made
 
     def without_images(path, recipe, cameras):
@@ -271,6 +279,7 @@ def test_too_few_events_of_the_forests_do_not_cost_the_networks_theirs(made, pro
         return events.__class__(events.obs_id[:0], events.event_id[:0], read_images(path, recipe, ()).images)
 
     monkeypatch.setattr("pipeline.camera.irf.forest.read_images", without_images)
+    monkeypatch.setattr(EventForests, "train", lambda *_: forests)
     made_without = irf(config(), tmp_path / "irf", list(dl2.values()), tiles=[manifest])
     content = json.loads((made_without / "irf.json").read_text())
     assert content["kinds"] == json.loads((product / "irf.json").read_text())["kinds"]

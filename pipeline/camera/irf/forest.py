@@ -71,6 +71,12 @@ class ForestTiles:
 def forest_tiles(cfg: Config, manifests: Sequence[str | Path | Manifest]) -> ForestTiles | None:
     """The tiles for the forests; None where the section `irf` wants no baseline.
 
+    Parameters
+    ----------
+    cfg : Config
+    manifests : sequence of path or Manifest
+        Of camera tiles; empty: that of the experiment, where the workflow puts it.
+
     Raises
     ------
     UserError
@@ -82,10 +88,12 @@ def forest_tiles(cfg: Config, manifests: Sequence[str | Path | Manifest]) -> For
             raise UserError("tiles are given, and the section irf has no baseline that learns from them; set baseline")
         return None
     if not manifests:
-        raise UserError(
-            f"irf.baseline {cfg.irf.baseline} is trained on tiles, and none are given; give the manifest of the camera "
-            "tiles (--tiles results/NAME/tiles/camera.manifest.json), or set baseline: null"
-        )
+        manifests = [usual := Path("results", cfg.name, "tiles", "camera.manifest.json")]
+        if not usual.is_file():
+            raise UserError(
+                f"irf.baseline {cfg.irf.baseline} is trained on camera tiles, and there is no {usual}, where the "
+                "workflow puts their manifest; say where it is (--tiles MANIFEST), or set baseline: null"
+            )
     loaded = tuple(load_manifests(manifests))
     reader = events_of_split(get_spec("gammaness"), loaded, "train")
     reader.close()
