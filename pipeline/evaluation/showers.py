@@ -25,7 +25,9 @@ from pipeline.evaluation.images import image_sample
 from pipeline.evaluation.result import Predicts
 from pipeline.inputs.shower import events_of
 from pipeline.tasks.spec import TaskSpec
-from pipeline.tiles.events import EventReader, event_starts
+from pipeline.tiles.event_rows import event_starts
+from pipeline.tiles.events import EventReader
+from pipeline.tiles.layout import CAMERA_COLUMN
 from pipeline.tiles.shards import TileBatch
 
 HILLAS, MONO = "hillas", "mono"
@@ -109,13 +111,13 @@ def event_sample(
     UserError
         If the tiles carry no truth, no pointing or no positions of telescopes, or a split has too few events.
     """
-    reader = events_of_split(spec, manifests, "test")
+    reader = events_of_split(spec, manifests, "test", predictor.cameras)
     images, rows = images_of(reader)
-    forests = train_forests(spec, estimands, manifests, cfg)
+    forests = train_forests(spec, estimands, manifests, predictor.cameras, cfg)
     answers = {name: forest.predict(images) for name, forest in forests.items()}
     starts = event_starts(rows)
     parts, predicted, singly = [], [], []
-    for batch, camera in _batches(reader, images.camera):
+    for batch, camera in _batches(reader, images.camera, predictor.cameras):
         parts.append(events_of(batch))
         predicted.append(predictor.predict(batch))
         singly.append(_of_single_telescopes(spec, getattr(predictor, "mono", {}), batch, camera))
@@ -136,10 +138,12 @@ def event_sample(
     )
 
 
-def _batches(reader: EventReader, camera: np.ndarray) -> Iterator[tuple[TileBatch, np.ndarray]]:
-    """Whole events, and the camera of each of their images."""
+def _batches(reader: EventReader, camera: np.ndarray, served: Sequence[str]) -> Iterator[tuple[TileBatch, np.ndarray]]:
+    """Whole events, and the camera of each of their images; the column `camera` counts as the network does."""
+    number = np.array([served.index(camera.identity) for camera in reader.cameras])
     done = 0
     for batch in reader.sequential():
+        batch.events[CAMERA_COLUMN] = number[batch.events[CAMERA_COLUMN]]
         yield batch, camera[done : done + len(batch)]
         done += len(batch)
 

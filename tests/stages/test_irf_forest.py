@@ -55,6 +55,10 @@ def made(tmp_path_factory):
             {
                 "name": "tiny", "seed": 3, "threads": 1, "networks": {}, "irf": section | changes,
                 "evaluate": {"bootstrap": 50, "forest_trees": 10},
+                "tiles": {
+                    "splits": {"train": 0.5, "validation": 0.3, "test": 0.2},
+                    "weighting": {"energy_bins": 1, "offset_bins": 1, "size_bins": 1},
+                },
                 "showers": {"array": places, "min_telescopes": 2, "positions_per_shower": 4},
             }
         )  # fmt: skip
@@ -88,7 +92,7 @@ def test_images_of_dl2_are_those_of_tiles_to_the_last_bit(made, run):
     config, dl1, dl2, manifest = made
     tiles = forest_tiles(config(), [manifest])
     with DL1File(dl1[run]) as file:
-        parts = [batch.events for batch, _ in tile_file(file, tiles.recipe, IDENTITY)]
+        parts = [batch.events for batch, _ in tile_file(file, tiles.recipe, [IDENTITY])]
     expected = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     events = read_images(dl2[run], tiles.recipe, tiles.cameras)
     images = events.images
@@ -111,6 +115,7 @@ def test_values_are_those_of_the_evaluation(made, forests):
 
     class Oracle:
         mono = {}  # noqa: RUF012
+        cameras = (IDENTITY,)
 
         def predict(self, batch):
             return {"reco_energy_tev": events_of(batch).events["true_energy_tev"]}

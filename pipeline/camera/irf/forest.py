@@ -25,7 +25,6 @@ from pipeline.errors import InputFileError, UserError
 from pipeline.files import source_name
 from pipeline.hdf5 import open_hdf5
 from pipeline.inputs.image import ImageRecipe
-from pipeline.inputs.shower import cameras_of
 from pipeline.logs import get_logger
 from pipeline.tasks import get_spec
 from pipeline.tasks.direction import baseline as direction
@@ -95,10 +94,10 @@ def forest_tiles(cfg: Config, manifests: Sequence[str | Path | Manifest]) -> For
                 "workflow puts their manifest; say where it is (--tiles MANIFEST), or set baseline: null"
             )
     loaded = tuple(load_manifests(manifests))
-    reader = events_of_split(get_spec("gammaness"), loaded, "train")
+    cameras = tuple(loaded[0].cameras)
+    reader = events_of_split(get_spec("gammaness"), loaded, "train", cameras)
     reader.close()
-    recipe = ImageRecipe.model_validate(reader.attributes["recipe"])
-    return ForestTiles(loaded, recipe, tuple(cameras_of(reader)))
+    return ForestTiles(loaded, ImageRecipe.model_validate(reader.attributes["recipe"]), cameras)
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ class EventForests:
         forests = {}
         for task, estimands in _ESTIMANDS.items():
             log.info("training the forests for %s", task)
-            (forests[task],) = train_forests(get_spec(task), estimands, tiles.manifests, cfg).values()
+            (forests[task],) = train_forests(get_spec(task), estimands, tiles.manifests, tiles.cameras, cfg).values()
         return cls(tiles, forests)
 
     @property

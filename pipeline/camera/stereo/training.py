@@ -10,20 +10,21 @@ from pipeline.camera.stereo.forests import COLUMNS, StereoForest, StereoImages, 
 from pipeline.camera.task_tiles import reader_of, whole_groups
 from pipeline.config import Config
 from pipeline.errors import TooFewEventsError, UserError
-from pipeline.inputs.shower import cameras_of
 from pipeline.tasks.spec import TaskSpec
-from pipeline.tiles.events import EVENT_KEYS, EventReader, event_starts
+from pipeline.tiles.event_rows import EVENT_KEYS, event_starts
+from pipeline.tiles.events import EventReader
+from pipeline.tiles.layout import CAMERA_COLUMN
 
 
-def events_of_split(spec: TaskSpec, manifests: Sequence[Any], split: str) -> EventReader:
-    """Tiles of one split in events of at least two images, chosen and weighted as in training.
+def events_of_split(spec: TaskSpec, manifests: Sequence[Any], split: str, served: Sequence[str]) -> EventReader:
+    """Tiles of one split in events of at least two images, chosen and weighted as in training; see `reader_of`.
 
     Raises
     ------
     UserError
         If the tiles are not of a camera, carry no truth, or there is no such event.
     """
-    reader = reader_of(spec, manifests, split, EventReader)
+    reader = reader_of(spec, manifests, split, EventReader, served)
     if reader.n_events == 0:
         raise TooFewEventsError(
             f"the {split} split has no event with images of two telescopes; simulate an array of several telescopes, "
@@ -55,23 +56,21 @@ def images_of(
             f"the tiles do not have {', '.join(missing)}, which events of several telescopes are reconstructed from; "
             "make them again with this version's `lightpool tiles`"
         )
-    several = ["camera"] if "camera" in reader.columns else []
-    rows = reader.events(dict.fromkeys([*EVENT_KEYS, *COLUMNS, "tel_id", *several, *wanted]))
+    rows = reader.events(dict.fromkeys([*EVENT_KEYS, *COLUMNS, "tel_id", CAMERA_COLUMN, *wanted]))
     if choose is not None:
         chosen = choose(rows["group"])
         rows = {name: column[chosen] for name, column in rows.items()}
     n = len(rows["group"])
     starts = event_starts(rows)
     event = np.repeat(np.arange(len(starts)), np.diff(starts, append=n))
-    number = rows["camera"].astype(int) if several else np.zeros(n, int)
-    camera = np.array(cameras_of(reader))[number]
-    half = reader.tile_shape[0] / 2
-    radius_deg = np.array([half * attributes.get("tile_pixel_deg", 1.0) for attributes in reader.shard_attributes()])
-    return stereo_images(rows, event, len(starts), camera, radius_deg[rows["source_index"]]), rows
+    camera = np.array([camera.identity for camera in reader.cameras])[rows[CAMERA_COLUMN]]
+    pixel_deg = np.array([[camera.tile_pixel_deg for camera in cameras] for cameras in reader.shard_cameras()])
+    radius_deg = reader.tile_shape[0] / 2 * pixel_deg[rows["source_index"], rows[CAMERA_COLUMN]]
+    return stereo_images(rows, event, len(starts), camera, radius_deg), rows
 
 
 def train_forests(
-    spec: TaskSpec, estimands: Mapping[str, Estimand], manifests: Sequence[Any], cfg: Config
+    spec: TaskSpec, estimands: Mapping[str, Estimand], manifests: Sequence[Any], served: Sequence[str], cfg: Config
 ) -> dict[str, StereoForest]:
     """Train a forest for each quantity, with settings chosen on the validation split.
 
@@ -82,6 +81,8 @@ def train_forests(
     estimands : mapping
         What is estimated for each image, by name.
     manifests : sequence of path or Manifest
+    served : sequence of str
+        Identities of the cameras whose images are taken.
     cfg : Config
         `evaluate.forest_trees`, `evaluate.max_baseline_images`, `seed` and `threads` are used.
 
@@ -95,14 +96,14 @@ def train_forests(
     wanted = dict.fromkeys(column for estimand in estimands.values() for column in estimand.columns)
     splits = []
     for split in ("train", "validation"):
-        reader = events_of_split(spec, manifests, split)
+        reader = events_of_split(spec, manifests, split, served)
         splits.append(
             images_of(reader, wanted, lambda group: whole_groups(group, cfg.evaluate.max_baseline_images, cfg.seed))
         )
         reader.close()
     return {
         name: train_stereo_forest(
-            *((images, estimand.target(rows), rows["weights"]) for images, rows in splits),
+            *((images, estimand.target(rows), estimand.weights_of(rows)) for images, rows in splits),
             classes=estimand.classes,
             n_trees=cfg.evaluate.forest_trees,
             seed=cfg.seed,
