@@ -1,7 +1,7 @@
 """Instrument response functions: area, energy dispersion, point spread, background, sensitivity against energy."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,10 +38,12 @@ class _Series:
 def _series(entries: Entries, kind: str, name: str) -> list[_Series]:
     """Of each offset that has the quantity `name`; of a baseline, the innermost one."""
     found = _offsets(entries["network"][kind], kind, name)
+    if len(entries) > 1:
+        found = [replace(shown, label=f"network, {shown.label}") for shown in found]
     for method, kinds in entries.items():
         if method != "network" and (inner := _offsets(kinds.get(kind, ()), kind, name)[:1]):
             look = {"color": style.COLORS[method], "marker": style.MARKERS[method], "line": (0, (4, 2))}
-            found.append(_Series(f"{method}, {inner[0].label}", bins=inner[0].bins, **look))
+            found.append(replace(inner[0], label=f"{method}, {inner[0].label}", **look))
     return found
 
 

@@ -78,7 +78,8 @@ def test_a_baseline_is_drawn_in_its_colour_at_the_innermost_offset(entries):
         *_, forest = axes.containers
         assert len(axes.containers) == n_offsets + 1
         assert (forest.get_label(), forest[0].get_color()) == (f"forest, {label}", style.COLORS["forest"])
-        assert axes.get_legend().get_texts()[-1].get_text() == f"forest, {label}"
+        texts = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert (texts[0], texts[-1]) == (f"network, {label}", f"forest, {label}")
         others = {mpl.colors.to_hex(bars[0].get_color()) for bars in axes.containers[:-1]}
         assert len(others | {style.COLORS["forest"].lower()}) == n_offsets + 1
     without = irf.sensitivity(entries | {"forest": {"diffuse": entries["network"]["diffuse"]}}, [])
