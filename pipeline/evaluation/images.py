@@ -87,7 +87,7 @@ def _forest(spec: TaskSpec, estimand: Estimand, manifests: Sequence[Any], served
         reader.close()
         keep = whole_groups(events["group"], cfg.evaluate.max_baseline_images, cfg.seed)
         events = {name: column[keep] for name, column in events.items()}
-        samples.append(Sample(events, estimand.target(events), events["weights"]))
+        samples.append(Sample(events, estimand.target(events), estimand.weights_of(events)))
     return train_forest(
         *samples,
         classes=estimand.classes,

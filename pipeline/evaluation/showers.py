@@ -198,7 +198,7 @@ def _forests(
         reader.close()
     return {
         name: train_stereo_forest(
-            *((images, estimand.target(rows), rows["weights"]) for images, rows in splits),
+            *((images, estimand.target(rows), estimand.weights_of(rows)) for images, rows in splits),
             classes=estimand.classes,
             n_trees=cfg.evaluate.forest_trees,
             seed=cfg.seed,

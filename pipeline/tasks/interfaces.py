@@ -35,10 +35,13 @@ class Targets:
         the sky's own target `clean`, need not be stored.
     motions : mapping
         Name of an array that `arrays` gives -> how it moves; those without a name here do not move.
+    columns : tuple of str
+        Event columns of images that `arrays` reads.
     """
 
     stored: ClassVar[tuple[StoredTarget, ...]] = ()
     motions: ClassVar[Mapping[str, Motion]] = {}
+    columns: ClassVar[tuple[str, ...]] = ()
 
     def of_truth(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """The stored targets of tiles whose truth is known, by name, shape (N, n_values) or (N, n_values, H, W).

@@ -103,8 +103,9 @@ class Heads:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Event columns that the selection of tiles needs, and what the targets of events are made of."""
+        """Event columns that the selection of tiles needs, and what targets are made of."""
         names = [c for head in self.heads if head.selects for c in head.objective.spec.where]
+        names += [c for head in self.heads for c in head.objective.targets.columns]
         if get_input(self.config.input).takes == "telescopes":
             names += [c for head in self.heads for c in head.objective.spec.needs]
         return tuple(dict.fromkeys(names))

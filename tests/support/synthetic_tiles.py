@@ -43,6 +43,7 @@ def camera_batch(n: int, size: int = 24, seed: int = 0, *, gamma: bool | None = 
         "hillas_length": length,
         "hillas_width": np.full(n, np.nan),  # a parameter that could not be computed
         "hillas_psi": np.degrees(angle),
+        "hillas_phi": np.full(n, np.degrees(np.arctan2(-0.2, 0.3))),
         "timing_slope": rng.normal(0, 3, n),
         "hillas_fov_lon": np.full(n, 0.3),
         "hillas_fov_lat": np.full(n, -0.2),
