@@ -303,7 +303,10 @@ class TrainingRun:
         from models.registry import model_entry
 
         name, kind = self.config.model.name, self.config.input
-        entry, takes = model_entry(name), get_input(kind).takes
+        try:
+            entry, takes = model_entry(name), get_input(kind).takes
+        except ValueError as error:  # no such model
+            raise UserError(str(error)) from error
         if entry.takes == takes:
             return
         if entry.takes == "telescopes":
