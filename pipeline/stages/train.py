@@ -300,9 +300,11 @@ class TrainingRun:
 
     def _check_takes(self) -> None:
         """Refuse a network for another kind of input."""
-        from models.registry import model_entry
+        from models.registry import list_models, model_entry
 
         name, kind = self.config.model.name, self.config.input
+        if name not in list_models():
+            return  # `create_network` names the nearest ones
         entry, takes = model_entry(name), get_input(kind).takes
         if entry.takes == takes:
             return
