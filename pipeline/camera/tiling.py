@@ -1,7 +1,7 @@
 """Camera images to tiles, with cleaning, quality cuts and image parameters: one path for training and prediction."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -188,8 +188,19 @@ def chosen_camera(file: DL1File, wanted: str | None) -> str:
     return max(fitting, key=lambda identity: images[identity])
 
 
-def tile_file(file: DL1File, recipe: ImageRecipe, identity: str) -> Iterator[tuple[TileBatch, dict[str, int]]]:
+def tile_file(
+    file: DL1File, recipe: ImageRecipe, identity: str, alter: Callable[[ImageChunk], ImageChunk] | None = None
+) -> Iterator[tuple[TileBatch, dict[str, int]]]:
     """Tiles of all images of one kind of camera, batch by batch; the images of one shower are adjacent.
+
+    Parameters
+    ----------
+    file : DL1File
+    recipe : ImageRecipe
+    identity : str
+        Of the camera.
+    alter : callable, optional
+        What is done to the images before they are cleaned; it must not depend on which are read together.
 
     Yields
     ------
@@ -212,7 +223,8 @@ def tile_file(file: DL1File, recipe: ImageRecipe, identity: str) -> Iterator[tup
             here = here[np.argsort(rows["row"][here], kind="stable")]
             for first in range(0, len(here), size):
                 part = here[first : first + size]
-                tiles = camera_tile_chunk(file.read(tel_id, rows["row"][part]), recipe)
+                chunk = file.read(tel_id, rows["row"][part])
+                tiles = camera_tile_chunk(alter(chunk) if alter else chunk, recipe)
                 tiles.batch.group = rows["group"][part][tiles.reason == ""]
                 parts.append((tiles.batch, part[tiles.reason == ""]))
                 for text, count in tiles.rejected.items():

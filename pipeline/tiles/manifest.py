@@ -30,7 +30,7 @@ FORMAT_VERSION = 2
 
 _MAX_NAMES = 5  # of files in a message
 #: Facts in a shard's attributes that all shards of a manifest must share.
-SHARED_ATTRIBUTES = ("camera_identity", "recipe", "unit", "target")
+SHARED_ATTRIBUTES = ("camera_identity", "recipe", "noise", "unit", "target")
 
 _Count = Annotated[int, Field(ge=0, strict=True)]
 
