@@ -19,9 +19,18 @@ in `pipeline` and `models`, is private and may change with any version.
 """
 
 from lightpool._frames import FramePredictions
-from lightpool._images import ImagePredictions
+from lightpool._images import EventPredictions, ImagePredictions
 from lightpool._model import Model, list_models, load
 from pipeline import __version__
 from pipeline.errors import UserError
 
-__all__ = ["FramePredictions", "ImagePredictions", "Model", "UserError", "__version__", "list_models", "load"]
+__all__ = [
+    "EventPredictions",
+    "FramePredictions",
+    "ImagePredictions",
+    "Model",
+    "UserError",
+    "__version__",
+    "list_models",
+    "load",
+]

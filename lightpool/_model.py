@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from lightpool._frames import FramePredictions
-    from lightpool._images import ImagePredictions
+    from lightpool._images import EventPredictions, ImagePredictions
     from pipeline.bundle.card import Card
     from pipeline.bundle.runtime import Predictor
 
@@ -111,7 +111,7 @@ class Model:
         read_noise_e: float | None = None,
         saturation: float | None = None,
         overwrite: bool = False,
-    ) -> "ImagePredictions | FramePredictions":
+    ) -> "ImagePredictions | EventPredictions | FramePredictions":
         """Apply the model.
 
         Parameters
@@ -125,6 +125,8 @@ class Model:
               SubarrayDescription (with `tel_id` where it has several kinds of telescope), TelescopeDescription, or
               CameraGeometry whose frame has the equivalent focal length;
             - a ctapipe ArrayEventContainer with DL1 images, and its `subarray`.
+
+            For a model of events of several telescopes, a file or an ArrayEventContainer.
 
             For a model of frames:
 
@@ -152,8 +154,8 @@ class Model:
 
         Returns
         -------
-        ImagePredictions or FramePredictions
-            For a model of camera images, or of frames.
+        ImagePredictions, EventPredictions or FramePredictions
+            For a model of camera images, of events of several telescopes, or of frames.
 
         Raises
         ------

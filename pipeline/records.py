@@ -1,6 +1,7 @@
 """Records (dicts of plain values) to a text stream, one by one: JSON lines or an aligned table."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TextIO
 
@@ -96,3 +97,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.5g}" if isinstance(value, float) else printable(str(value))
+
+
+def number(value: float) -> float | None:
+    """Seven digits, which is what float32 holds; JSON has no NaN."""
+    value = float(value)
+    return float(f"{value:.7g}") if math.isfinite(value) else None

@@ -29,11 +29,11 @@ from pipeline.bundle.card import (
     ModelSection,
     bundle_sha256,
     bundle_weights,
-    card_markdown,
     load_bundle_card,
     resolve_bundle,
 )
 from pipeline.bundle.files import check_bundle
+from pipeline.bundle.model_card import card_markdown
 from pipeline.errors import InputFileError, UserError
 from pipeline.inputs.shower import N_PLACES
 

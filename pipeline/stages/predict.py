@@ -1,6 +1,5 @@
 """Stage `predict`: trained models on whole files or single images. No torch; ctapipe only to read simtel."""
 
-import math
 import os
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ from pipeline.errors import InputFileError, OutputError, UserError
 from pipeline.files import check_free, reserved, source_name
 from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
-from pipeline.records import RecordSink, record_sink
+from pipeline.records import RecordSink, number, record_sink
 from pipeline.stages import products
 from pipeline.stages.inputs import is_of_a_stopped_run, names_file, write_statuses
 from pipeline.workers import in_order
@@ -224,9 +223,9 @@ def _plan(files: Sequence[Path], out: Path | None, settings: _Settings, models: 
         if os.path.realpath(target) in sources:
             raise UserError(f"{target} is an input; predictions are written to a file of their own: give another --out")
     has_status = out is not None and not names_file(out)
-    for number, job in enumerate(jobs):
+    for place, job in enumerate(jobs):
         stopped = has_status and _is_of_a_stopped_run(job, settings, models)
-        jobs[number] = replace(job, replaces=settings.force or stopped)
+        jobs[place] = replace(job, replaces=settings.force or stopped)
     for job in jobs:
         if job.out is not None:
             check_free(job.out, force=job.replaces)
@@ -308,9 +307,11 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
     if not models.camera:
         raise UserError(f"{job.path} holds camera images, but none of the bundles takes these: {models.named()}")
 
+    from pipeline.camera.prediction_records import records_of
+
     def write_records(predictions: "ImagePredictions | EventPredictions") -> None:
         if sink.wanted:
-            for record in camera_records(job.path.name, predictions, models.camera):
+            for record in records_of(job.path.name, predictions, models.camera):
                 sink.write(record)
 
     result = products.predict_events(
@@ -326,60 +327,6 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
     )
     sink.end_of_file()
     return result
-
-
-def camera_records(
-    file: str, predictions: "ImagePredictions | EventPredictions", models: "Sequence[CameraModel]"
-) -> Iterator[dict[str, Any]]:
-    """One record per image, or per event for models of whole events.
-
-    Each has ids, event type, whether it is valid, the values of these models, and why one has none; of an image the
-    camera, of an event the telescopes used, and `answered_by` mono where that was one. A column that several models
-    predict is named PREFIX_COLUMN.
-    """
-    from pipeline.camera.event_predictions import EventPredictions
-    from pipeline.camera.event_types import type_name
-
-    of_events = isinstance(predictions, EventPredictions)
-    own = [model for model in models if model.of_events == of_events]
-    names = _column_names(own)
-    by_mono = predictions.by_mono if of_events else None
-    for place, reason in enumerate(predictions.joined_reasons() if own else ()):
-        record: dict[str, Any] = {
-            "file": file,
-            "obs_id": int(predictions.obs_id[place]),
-            "event_id": int(predictions.event_id[place]),
-        }
-        kind = {"event_type": type_name(int(predictions.event_type[place]))}
-        if of_events:
-            used = np.any([mask[place] for mask in predictions.used.values()], axis=0)
-            record["tel_ids"] = [tel_id for tel_id, is_used in zip(predictions.tel_ids, used, strict=True) if is_used]
-            record |= kind | {"answered_by": ("mono" if by_mono[place] else "stereo") if used.any() else None}
-        else:
-            record |= {"tel_id": predictions.tel_id} | kind | {"camera": predictions.camera}
-        record["valid"] = not reason
-        for (prefix, column), name in names.items():
-            record[name] = _number(predictions.values[prefix][column][place])
-        if reason:
-            record["reason"] = reason
-        yield record
-
-
-def _column_names(models: "Sequence[CameraModel]") -> dict[tuple[str, str], str]:
-    """(prefix of a head, column) -> name in records."""
-    heads = [head for model in models for head in model.heads]
-    times = Counter(column for head in heads for column in head.shown)
-    return {
-        (head.prefix, column): column if times[column] == 1 else f"{head.prefix}_{column}"
-        for head in heads
-        for column in head.shown
-    }
-
-
-def _number(value: float) -> float | None:
-    """Seven digits, which is what float32 holds; JSON has no NaN."""
-    value = float(value)
-    return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
 # ---- sky -------------------------------------------------------------------------------------------------------------
@@ -444,13 +391,13 @@ def _frame_record(file: str, frame: "Frame", model: str, result: "FrameResult") 
         "height_px": height,
         "width_px": width,
         "unit": frame.unit,
-        "level_before": _number(frame.level),
-        "level_after": _number(level),
-        "noise_before": _number(frame.noise),
-        "noise_after": _number(noise),
-        "median_err_before": _number(np.nanmedian(frame.err)),
-        "median_err_after": _number(np.nanmedian(result.err)),
-        **{f"median_{name.lower()}": _number(np.nanmedian(plane[part])) for name, (plane, _) in result.planes.items()},
+        "level_before": number(frame.level),
+        "level_after": number(level),
+        "noise_before": number(frame.noise),
+        "noise_after": number(noise),
+        "median_err_before": number(np.nanmedian(frame.err)),
+        "median_err_after": number(np.nanmedian(result.err)),
+        **{f"median_{name.lower()}": number(np.nanmedian(plane[part])) for name, (plane, _) in result.planes.items()},
         "n_restored": int(np.count_nonzero(has(result.dq, DQ.RESTORED))),
         "n_saturated": int(np.count_nonzero(has(result.dq, DQ.SATURATED))),
         "n_missing": int(np.count_nonzero(has(result.dq, DQ.MISSING))),

@@ -221,7 +221,9 @@ class TrainingRun:
         if self.of_events:
             self.origins = self._by_camera(fitted)
         learned = [origin.card.input.preparation for origin in self.origins]
-        if not learned or not all(origin.has_scalars(self.config.scalars) for origin in self.origins):
+        if not learned or not self.config.scalars:
+            return fitted
+        if not all(origin.has_scalars(self.config.scalars) for origin in self.origins):
             return fitted
         if self.mono_bundles:
             return fitted.model_copy(update={"cameras": dict(zip(fitted.cameras, learned, strict=True))})

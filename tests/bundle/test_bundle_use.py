@@ -20,12 +20,12 @@ from pipeline.bundle.card import (
     ModelSection,
     TrainingSection,
     bundle_sha256,
-    card_markdown,
     list_bundles,
     load_bundle_card,
     resolve_bundle,
 )
 from pipeline.bundle.export import check_graphs, create_network, export_bundle, load_network
+from pipeline.bundle.model_card import card_markdown
 from pipeline.bundle.runtime import Predictor
 from pipeline.errors import InputFileError, UserError
 from pipeline.inputs.frame import FrameInput

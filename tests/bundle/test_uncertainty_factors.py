@@ -7,7 +7,8 @@ from tiny_bundles import camera_bundle
 from toy_events import toy_camera, write_toy_dl1
 
 from pipeline.bundle.calibration import Calibration
-from pipeline.bundle.card import card_markdown, load_bundle_card
+from pipeline.bundle.card import load_bundle_card
+from pipeline.bundle.model_card import card_markdown
 from pipeline.bundle.runtime import Predictor
 from pipeline.camera.dl1 import DL1File
 from pipeline.camera.event_predictions import predict_file

@@ -152,8 +152,8 @@ def pulls(rng):
 
 
 FIGURES = {f.__name__: f for f in (
-    roc_single, roc_bands, distributions, distribution_single, energy_bins, thresholds, multiplicities, migration, residuals, restored,
-    restored_without_truth, taken_away, flux, pulls,
+    roc_single, roc_bands, distributions, distribution_single, energy_bins, thresholds, multiplicities, migration,
+    residuals, restored, restored_without_truth, taken_away, flux, pulls,
 )}  # fmt: skip
 
 

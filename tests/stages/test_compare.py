@@ -243,7 +243,11 @@ def test_an_entry_keeps_what_it_does_not_name():
         "zoo": {"entries": [{"name": "vgg11", "train": {"augmentation": {"shift_px": 2}}}]},
     })  # fmt: skip
     derived = zoo_config(cfg, "vgg11").networks
-    assert derived["gammaness"].augmentation.model_dump() == still | {"shift_px": 2, "scale": 0.0}
+    assert derived["gammaness"].augmentation.model_dump() == still | {
+        "shift_px": 2,
+        "scale": 0.0,
+        "drop_telescopes": 0.1,
+    }
     assert derived["gammaness"].model.kwargs == {}  # not those of the experiment's own network
     assert derived["energy"].augmentation.mirror
 

@@ -145,7 +145,7 @@ def test_a_scalar_stays(rng):
 
 
 def test_unknown_kind():
-    with pytest.raises(ValueError, match="unknown motion 'spin'; accepted: scalar, vector, axis, map"):
+    with pytest.raises(ValueError, match="unknown motion 'spin'; accepted: scalar, vector, axis, double_angle, map"):
         move_target(torch.zeros(1, 2), motion_of([False] * 3), "spin")
 
 

@@ -124,7 +124,9 @@ def bundle_folder(use, key="predict.uses"):
 def origin_of(network):
     """Weights that a training starts from, where they are a file: this run may have to make them first."""
     made = [bundle for bundle in CFG.network(network).start_from if bundle not in list_bundles()]
-    return [f"{bundle_folder(bundle) if bundle in NETWORKS else bundle}/weights.safetensors" for bundle in made]
+    return [
+        f"{bundle_folder(bundle) if bundle in NETWORKS else bundle}/weights.safetensors" for bundle in made
+    ]
 
 
 BUNDLES = {wing: [bundle_folder(use) for use in CFG.predict.uses.get(wing, ())] for wing in RAW}

@@ -1,0 +1,126 @@
+"""`MODEL_CARD.md`: what a bundle's card says, for human readers."""
+
+from collections.abc import Sequence
+
+from pipeline.bundle.calibration import Calibration
+from pipeline.bundle.card import Card
+from pipeline.inputs.base import Range
+
+
+def card_markdown(card: Card) -> str:
+    """The card for human readers."""
+    return (
+        "\n".join(
+            [
+                f"# {card.name}",
+                "",
+                f"Network {card.network}; task{'s' * (len(card.tasks) > 1)}: {', '.join(card.tasks)} ({card.wing}). "
+                f"Bundle sha256: `{card.bundle_sha256}`.",
+                "",
+                *_network_and_input(card),
+                *_output(card),
+                *_training(card),
+                *_validation_and_limits(card),
+            ]
+        ).rstrip()
+        + "\n"
+    )
+
+
+def _network_and_input(card: Card) -> list[str]:
+    model, given = card.model, card.input
+    channels = ", ".join(f"{n} [{u or '-'}]" for n, u in zip(given.channels, given.units, strict=True))
+    scalars = given.preparation.scalar_names
+    cameras = [f"- {camera.name} ({camera.identity})" for camera in card.cameras]
+    return [
+        "## Network",
+        "",
+        f"`{model.name}` with {model.kwargs or 'its default arguments'}, {model.n_parameters:,} parameters.",
+        "",
+        "## Input",
+        "",
+        f"Tiles of {given.tile_shape[0]} x {given.tile_shape[1]} px, channels {channels}.",
+        *(["Scalars joined to the image features: " + ", ".join(scalars) + "."] if scalars else []),
+        *(["", "Cameras served:", "", *cameras] if cameras else []),
+        "",
+        *_ranges(given.preparation.ranges),
+    ]
+
+
+def _ranges(ranges: Sequence[Range]) -> list[str]:
+    if not ranges:
+        return []
+    n_frames = max(trained.n_frames for trained in ranges)
+    return [
+        f"Ranges of {n_frames} training frames (1st to 99th percentile); prediction names frames outside them:",
+        "",
+        *(f"- {trained}" for trained in ranges),
+        "",
+    ]
+
+
+def _output(card: Card) -> list[str]:
+    lines = ["## Output", ""]
+    for head in card.heads:
+        lines += [
+            f"{head.transform}",
+            "",
+            "| column | unit | meaning |",
+            "| --- | --- | --- |",
+            *(f"| `{c.name}` | {c.unit or '-'} | {c.description} |" for c in head.columns),
+            "",
+            *_calibration(head.calibration),
+        ]
+    return lines
+
+
+def _calibration(calibration: Calibration | None) -> list[str]:
+    if calibration is None:
+        return []
+    factors = ", ".join(f"{factor:g}" for factor in calibration.factors)
+    edges = f", in bins of {calibration.column} with the inner edges {', '.join(f'{e:g}' for e in calibration.edges)}"
+    return [
+        f"Uncertainties are multiplied by {factors}{edges if calibration.edges else ''}: the width of the pulls on the "
+        "validation split.",
+        "",
+    ]
+
+
+def _training(card: Card) -> list[str]:
+    training = card.training
+    data = [
+        f"- {m.name} (sha256 {m.sha256[:16]}): "
+        + "; ".join(f"{split} {sum(counts.values())}" for split, counts in m.counts.items())
+        for m in training.manifests
+    ]
+    return [
+        "## Training",
+        "",
+        *(f"Started from the weights of {o.name} (sha256 {o.sha256[:16]}).\n" for o in training.origins),
+        f"{training.n_images:,} images, {training.epochs} epochs (the weights are those of epoch "
+        f"{training.best_epoch}), seed {training.seed}, {training.device} in {training.precision}, "
+        f"{training.wall_time_s:.0f} s.",
+        "",
+        *data,
+        "",
+    ]
+
+
+def _validation_and_limits(card: Card) -> list[str]:
+    return [
+        "## Validation",
+        "",
+        "On the split that chose the best epoch; test results come from `lightpool evaluate`.",
+        "",
+        "| metric | value |",
+        "| --- | --- |",
+        *(f"| {n} | {'not defined' if v is None else f'{v:.4g}'} |" for n, v in card.validation.items()),
+        "",
+        "## Limits",
+        "",
+        *(f"- {limit}" for limit in card.limits),
+        "",
+        "## Licence and citation",
+        "",
+        f"{card.licence}. {card.citation}",
+    ]

@@ -1,0 +1,57 @@
+"""Predictions for camera images and events, one record each."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.camera.event_predictions import EventPredictions
+from pipeline.camera.event_types import type_name
+from pipeline.camera.predictions import CameraModel, ImagePredictions
+from pipeline.records import number
+
+
+def records_of(
+    file: str, predictions: ImagePredictions | EventPredictions, models: Sequence[CameraModel]
+) -> Iterator[dict[str, Any]]:
+    """One record per image, or per event for models of whole events.
+
+    Each has ids, event type, whether it is valid, the values of these models, and why one has none; of an image the
+    camera, of an event the telescopes used, and `answered_by` mono where that was one. A column that several models
+    predict is named PREFIX_COLUMN.
+    """
+    of_events = isinstance(predictions, EventPredictions)
+    own = [model for model in models if model.of_events == of_events]
+    names = _column_names(own)
+    by_mono = predictions.by_mono if of_events else None
+    for place, reason in enumerate(predictions.joined_reasons() if own else ()):
+        record: dict[str, Any] = {
+            "file": file,
+            "obs_id": int(predictions.obs_id[place]),
+            "event_id": int(predictions.event_id[place]),
+        }
+        kind = {"event_type": type_name(int(predictions.event_type[place]))}
+        if of_events:
+            used = np.any([mask[place] for mask in predictions.used.values()], axis=0)
+            record["tel_ids"] = [tel_id for tel_id, is_used in zip(predictions.tel_ids, used, strict=True) if is_used]
+            record |= kind | {"answered_by": ("mono" if by_mono[place] else "stereo") if used.any() else None}
+        else:
+            record |= {"tel_id": predictions.tel_id} | kind | {"camera": predictions.camera}
+        record["valid"] = not reason
+        for (prefix, column), name in names.items():
+            record[name] = number(predictions.values[prefix][column][place])
+        if reason:
+            record["reason"] = reason
+        yield record
+
+
+def _column_names(models: Sequence[CameraModel]) -> dict[tuple[str, str], str]:
+    """(prefix of a head, column) -> name in records."""
+    heads = [head for model in models for head in model.heads]
+    times = Counter(column for head in heads for column in head.shown)
+    return {
+        (head.prefix, column): column if times[column] == 1 else f"{head.prefix}_{column}"
+        for head in heads
+        for column in head.shown
+    }
