@@ -55,10 +55,8 @@ def draw(sets: Sequence[Images], bundles: Sequence[str], out: Path) -> None:
         left.axline((0.1, 0.1), (1, 1), color="0.4", linewidth=0.8, linestyle="--")
         left.set(xscale="log", yscale="log", xlabel="true energy [TeV]", ylabel="predicted energy [TeV]", title=key)
         left.legend(fontsize=6)
-        right.set(
-            xscale="log", xlabel="size [p.e.]", ylabel="gammaness", ylim=(-0.02, 1.02),
-            title="circles: gammas, triangles: protons, squares: muons",
-        )  # fmt: skip
+        right.set(xscale="log", xlabel="size [p.e.]", ylabel="gammaness", ylim=(-0.02, 1.02))
+        right.set_title("circles: gammas, triangles: protons, squares: muons", fontsize=9)
     figure.savefig(out)
 
 
