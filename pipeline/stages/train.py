@@ -176,6 +176,7 @@ class TrainingRun:
         def build(n_outputs: int) -> "nn.Module":
             return create_network(name, self.model_kwargs, n_channels, n_outputs, len(self.input.scalar_names))
 
+        self._check_takes()
         with torch.random.fork_rng(devices=[]):
             self._check_fit(create_network(name, self.model_kwargs, n_channels, self.heads.num_outputs, 0))
             torch.manual_seed(keyed_seed(self.cfg.seed, WEIGHTS))
@@ -287,27 +288,35 @@ class TrainingRun:
 
         return freeze(network, self.config.freeze, torch.zeros(1, self.input.n_channels, *self.train_tiles.tile_shape))
 
+    def _check_takes(self) -> None:
+        """Refuse a network for another kind of input."""
+        from models.registry import model_entry
+
+        name, kind = self.config.model.name, self.config.input
+        entry, takes = model_entry(name), get_input(kind).takes
+        if entry.takes == takes:
+            return
+        if entry.takes == "telescopes":
+            raise UserError(
+                f"the model {name!r} joins the telescopes of a shower, and the input {kind} gives it single images; "
+                "set input: shower, or use its encoder"
+            )
+        if takes == "telescopes":
+            raise UserError(
+                f"the model {name!r} takes one {entry.takes}, and the input {kind} gives whole events; use "
+                "stereo_mean, stereo_attention, hyper_lstm or stereo_lstm"
+            )
+        raise UserError(
+            f"the model {name!r} takes one {entry.takes}, and the input {kind} gives one {takes}; "
+            "`lightpool models list` tells them apart"
+        )
+
     def _check_fit(self, network: "nn.Module") -> None:
-        """Refuse a network for another kind of input or of another kind of output, or tiles that it cannot take."""
+        """Refuse a network of another kind of output, or tiles that it cannot take."""
         from models.registry import model_entry
 
         name, size, spec = self.config.model.name, self.train_tiles.tile_shape, self.config.specs[0]
-        entry, takes = model_entry(name), get_input(self.config.input).takes
-        if entry.takes != takes:
-            if entry.takes == "telescopes":
-                raise UserError(
-                    f"the model {name!r} joins the telescopes of a shower, and the input {self.config.input} gives it "
-                    "single images; set input: shower, or use its encoder"
-                )
-            if takes == "telescopes":
-                raise UserError(
-                    f"the model {name!r} takes one {entry.takes}, and the input {self.config.input} gives whole "
-                    "events; use stereo_mean, stereo_attention, hyper_lstm or stereo_lstm"
-                )
-            raise UserError(
-                f"the model {name!r} takes one {entry.takes}, and the input {self.config.input} gives one {takes}; "
-                "`lightpool models list` tells them apart"
-            )
+        entry = model_entry(name)
         if entry.gives != spec.gives:
             needed = "a map" if spec.gives == "map" else "numbers per image"
             raise UserError(

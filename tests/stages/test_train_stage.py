@@ -246,7 +246,7 @@ def test_existing_bundle(energy_bundle, tiles):
         ),
         (
             {"model": {"name": "hyper_lstm"}},
-            "'hyper_lstm' joins the telescopes of a shower, and the input image gives it single images; use its",
+            "'hyper_lstm' joins the telescopes of a shower, and the input image gives it single images; set input",
         ),
         ({"model": {"name": "lenet5"}}, "24 x 24 px are too small for the model 'lenet5', which needs 32 px"),
         ({"scalars": ["hillas_lenght"]}, "unknown scalar 'hillas_lenght'"),
