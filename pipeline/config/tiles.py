@@ -55,11 +55,11 @@ class NoiseConfig(Section):
         "results with and without noise compare.",
     )
     night_sky_max_pe: float = Field(
-        4.0,
+        2.0,
         ge=0,
         le=1000,
         description="Largest mean of additional night-sky light [p.e. per pixel and integration window]; a dark sky "
-        "gives an LST 2.",
+        "fluctuates like 1.7 in an LST.",
     )
     gain_spread_max: float = Field(0.1, ge=0, le=0.5, description="Largest rms of the pixels' gains, relative.")
     dead_fraction_max: float = Field(
