@@ -302,6 +302,10 @@ def test_unknown_key_lists_the_accepted_ones():
             {"networks": {"own": {"heads": ["energy", "denoise"], "model": {"name": "lenet5"}}}},
             r"networks\.own: heads of one network share the wing and give all vectors or all maps, got energy: a ",
         ),
+        (
+            {"networks": {"denoise": {"camera": "LST"}}},
+            r"networks\.denoise: camera 'LST' chooses among camera tiles, and the heads are of the sky",
+        ),
         ({"zoo": {"tasks": ["denoise"]}}, r"zoo\.tasks: only camera tasks can be compared, and denoise is a sky task"),
     ],
 )

@@ -122,7 +122,7 @@ def _value(command: list[str], stdout: Path, out: Path) -> Any:
             values |= _fits(path)
         elif path.name in ("metrics.json", "m.json"):
             content = json.loads(path.read_text())
-            values |= {f"{path.name} {key}": content.get(key) for key in ("metrics", "counts", "weighting")}
+            values |= {f"{path.name} {key}": content.get(key) for key in ("metrics", "counts", "weightings")}
     return values
 
 

@@ -22,6 +22,7 @@ from pipeline.bundle.card import (
     TrainingSection,
 )
 from pipeline.provenance import package_versions
+from pipeline.tiles.events import EventReader
 from pipeline.tiles.reader import TileReader
 
 if TYPE_CHECKING:
@@ -127,16 +128,16 @@ def _images_per_cpu_s(run: "TrainingRun", progress: "Progress") -> float | None:
     """Training images per second of CPU time; None with an accelerator, where it has no meaning."""
     if run.device != "cpu" or not progress.cpu_time_s:
         return None
-    per_epoch = min(run.train_tiles.n_batches(run.config.batch_size) * run.config.batch_size, run.train_tiles.n_tiles)
+    reader, batch_size = run.train_tiles, run.config.batch_size
+    n_items = reader.n_events if isinstance(reader, EventReader) else reader.n_tiles
+    # The last, partial batch of an epoch is left out, unless it is the only one.
+    share = min(reader.n_batches(batch_size) * batch_size / n_items, 1)
+    per_epoch = share * reader.n_tiles
     return round(per_epoch * len(progress.rows) / progress.cpu_time_s, 1)
 
 
 def _cameras(reader: TileReader) -> tuple[CameraSection, ...]:
-    identity = reader.attributes.get("camera_identity")
-    if identity is None:
-        return ()
-    names = {attributes.get("camera_name", "") for attributes in reader.shard_attributes()}
-    return (CameraSection(identity=identity, name=", ".join(sorted(filter(None, names)))),)
+    return tuple(CameraSection(identity=camera.identity, name=camera.name) for camera in reader.cameras)
 
 
 def _limits(run: "TrainingRun") -> tuple[str, ...]:

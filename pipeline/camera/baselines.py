@@ -62,11 +62,18 @@ class Estimand:
     classes : mapping, optional
         Value of the target -> name of the class, for a classification, judged by its AUC (the score is the share of
         class 1); without, a regression, judged by its rms.
+    weights : callable, optional
+        Event columns -> factors of the images' weights in the fit, shape (N,).
     """
 
     target: Callable[[Mapping[str, np.ndarray]], np.ndarray]
     columns: tuple[str, ...]
     classes: Mapping[int, str] | None = None
+    weights: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
+
+    def weights_of(self, events: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Weights of the images in the fit, shape (N,)."""
+        return events["weights"] if self.weights is None else events["weights"] * self.weights(events)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Camera images to tiles, with cleaning, quality cuts and image parameters: one path for training and prediction."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +10,11 @@ from pipeline.camera.cleaning import dilate, tailcuts, usable_charges, usable_ti
 from pipeline.camera.dl1 import DL1File, ImageChunk
 from pipeline.camera.hillas import PARAMETERS, image_parameters
 from pipeline.camera.mapping import tile_mapper
+from pipeline.config import ALL_CAMERAS
 from pipeline.errors import InputFileError
 from pipeline.inputs.image import ImageRecipe
 from pipeline.tasks import get_targets, specs_of
+from pipeline.tiles.layout import CAMERA_COLUMN, TileCamera
 from pipeline.tiles.shards import Channel, TileBatch
 from pipeline.tiles.weighting import UNKNOWN_CLASS
 
@@ -109,8 +111,13 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     return CameraTiles(batch, dict(Counter(reason[~keep])), reason)
 
 
+def shard_columns(*, truth: bool) -> dict[str, str]:
+    """Event columns of camera shards and their types."""
+    return {CAMERA_COLUMN: "i2"} | column_types(truth=truth)
+
+
 def column_types(*, truth: bool) -> dict[str, str]:
-    """Event columns of camera tiles and their types."""
+    """Event columns of tiles of one camera and their types."""
     types = {"obs_id": "i8", "event_id": "i8", "tel_id": "i2", "shower_id": "i8"}
     types |= dict.fromkeys((*POINTING, *POSITION), "f8")
     types |= {_SHORT_NAMES.get(name, name): "f4" for name in PARAMETERS}
@@ -166,14 +173,23 @@ def _relative_time(image: np.ndarray, time: np.ndarray, mask: np.ndarray) -> np.
 
 
 # ---- whole files -----------------------------------------------------------------------------------------------------
-def chosen_camera(file: DL1File, wanted: str | None) -> str:
-    """Identity of the camera that tiles are made of: the one requested, else the one with the most images.
+def chosen_cameras(file: DL1File, wanted: str | None) -> list[str]:
+    """Identities of the cameras that tiles are made of, in rising order.
+
+    Parameters
+    ----------
+    file : DL1File
+    wanted : str, optional
+        A name, type or identity; ``all`` for those of all telescopes, with and without images: shards of runs of one
+        array are alike. By default the camera with the most images.
 
     Raises
     ------
     InputFileError
         If the file does not have this camera.
     """
+    if wanted == ALL_CAMERAS:
+        return sorted({camera.identity for camera in file.telescopes.values()})
     images: dict[str, int] = {}
     names: dict[str, set[str]] = {}
     for tel_id, camera in file.telescopes.items():
@@ -183,22 +199,26 @@ def chosen_camera(file: DL1File, wanted: str | None) -> str:
     if not fitting:
         available = "; ".join(", ".join(sorted(words)) for words in names.values())
         raise InputFileError(
-            f"{file.path} has no camera {wanted!r}; it has {available}: set tiles.camera.camera to one of them"
+            f"{file.path} has no camera {wanted!r}; it has {available}: set tiles.camera.camera to one of them, or to "
+            f"{ALL_CAMERAS}"
         )
-    return max(fitting, key=lambda identity: images[identity])
+    return [max(fitting, key=lambda identity: images[identity])]
 
 
 def tile_file(
-    file: DL1File, recipe: ImageRecipe, identity: str, alter: Callable[[ImageChunk], ImageChunk] | None = None
+    file: DL1File,
+    recipe: ImageRecipe,
+    identities: Sequence[str],
+    alter: Callable[[ImageChunk], ImageChunk] | None = None,
 ) -> Iterator[tuple[TileBatch, dict[str, int]]]:
-    """Tiles of all images of one kind of camera, batch by batch; the images of one shower are adjacent.
+    """Tiles of all images of some cameras, batch by batch; the images of one shower, and of one event, are adjacent.
 
     Parameters
     ----------
     file : DL1File
     recipe : ImageRecipe
-    identity : str
-        Of the camera.
+    identities : sequence of str
+        Of the cameras; the column `camera` counts in this order.
     alter : callable, optional
         What is done to the images before they are cleaned; it must not depend on which are read together.
 
@@ -209,12 +229,14 @@ def tile_file(
     rejected : dict
         Reason -> number of rejected images.
     """
-    tel_ids = [tel_id for tel_id in file.tel_ids if file.telescopes[tel_id].identity == identity]
-    if not tel_ids:
+    place = {identity: number for number, identity in enumerate(identities)}
+    camera_of = {t: place[identity] for t in file.tel_ids if (identity := file.telescopes[t].identity) in place}
+    if not camera_of:
         return
+    tel_ids = list(camera_of)
     file.check(tel_ids)
     rows = _rows_by_shower(file, tel_ids)
-    size = _chunk_images(file.telescopes[tel_ids[0]].n_pixels, recipe.size_px)
+    size = _chunk_images(max(file.telescopes[tel_id].n_pixels for tel_id in tel_ids), recipe.size_px)
     for start, stop in _blocks(rows["group"], size):
         parts, rejected = [], {}
         for tel_id in tel_ids:
@@ -226,6 +248,7 @@ def tile_file(
                 chunk = file.read(tel_id, rows["row"][part])
                 tiles = camera_tile_chunk(alter(chunk) if alter else chunk, recipe)
                 tiles.batch.group = rows["group"][part][tiles.reason == ""]
+                tiles.batch.events[CAMERA_COLUMN] = np.full(len(tiles.batch), camera_of[tel_id], np.int16)
                 parts.append((tiles.batch, part[tiles.reason == ""]))
                 for text, count in tiles.rejected.items():
                     rejected[text] = rejected.get(text, 0) + count
@@ -285,16 +308,21 @@ def _chunk_images(n_pixels: int, tile_size: int) -> int:
     return int(np.clip(_CHUNK_BYTES // bytes_per_image, 16, 1024))
 
 
-def shard_attributes(file: DL1File, recipe: ImageRecipe, identity: str) -> dict[str, Any]:
+def shard_attributes(file: DL1File, recipe: ImageRecipe, identities: Sequence[str]) -> dict[str, Any]:
     """How the tiles of a shard were made; `recipe` is all that prediction needs to make them alike."""
-    camera = next(camera for camera in file.telescopes.values() if camera.identity == identity)
-    mapper = tile_mapper(camera, recipe.size_px)
+    cameras = {camera.identity: camera for camera in reversed(file.telescopes.values())}
     return {
-        "camera_identity": identity,
-        "camera_name": camera.name,
-        "focal_length_m": camera.focal_length_m,
+        "cameras": [
+            TileCamera(
+                identity=identity,
+                name=cameras[identity].name,
+                type=cameras[identity].size_type,
+                focal_length_m=cameras[identity].focal_length_m,
+                tile_pixel_deg=tile_mapper(cameras[identity], recipe.size_px).pixel_deg,
+            ).model_dump(mode="json")
+            for identity in identities
+        ],
         "recipe": recipe.model_dump(mode="json"),
-        "tile_pixel_deg": mapper.pixel_deg,
         "pointing_deg": file.pointing,
         "data_model": file.data_model_version,
     }

@@ -25,6 +25,7 @@ from pipeline.config.networks import (
 from pipeline.config.showers import CameraConditions, ShowerClass, ShowersConfig, Star, TelescopePlace
 from pipeline.config.sky import SkyDefect, SkySimulationConfig
 from pipeline.config.tiles import (
+    ALL_CAMERAS,
     CameraTilesConfig,
     CleaningConfig,
     CutsConfig,
@@ -41,6 +42,7 @@ from pipeline.errors import UserError
 from pipeline.provenance import sha256_json
 
 __all__ = [
+    "ALL_CAMERAS",
     "DEFAULT_NETWORKS",
     "HILLAS_RECONSTRUCTOR",
     "HILLAS_SCALARS",

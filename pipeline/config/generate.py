@@ -190,8 +190,9 @@ def json_schema() -> dict[str, Any]:
 def _describe_networks(definitions: dict[str, Any], options: dict[str, dict[str, Any]]) -> None:
     """Add what the validators of a network accept, which pydantic's schema does not show.
 
-    Heads have the options of their task, and the augmentation may be a boolean. Heads and model are required only of a
-    network with a new name: one with the name of a default network starts from its settings.
+    Heads have the options of their task, `start_from` may be one name, and the augmentation may be a boolean. Heads and
+    model are required only of a network with a new name: one with the name of a default network starts from its
+    settings.
     """
     network, model = definitions["NetworkConfig"], definitions["ModelConfig"]
     complete = {
@@ -215,6 +216,11 @@ def _describe_networks(definitions: dict[str, Any], options: dict[str, dict[str,
     fields["scalars"] = {
         "description": scalars.pop("description"),
         "anyOf": [{key: scalars[key] for key in ("type", "items")}, {"const": "hillas"}],
+    }
+    start_from = fields["start_from"]
+    fields["start_from"] = {
+        "description": start_from.pop("description"),
+        "anyOf": [{key: start_from[key] for key in ("type", "items")}, {"type": ["string", "null"]}],
     }
     fields["augmentation"] = {
         "description": fields["augmentation"]["description"],

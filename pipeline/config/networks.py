@@ -74,6 +74,11 @@ class NetworkConfig(Section):
     """One network: its input, its tasks, and how it is trained. It becomes one bundle."""
 
     input: str = Field("", description="Kind of input. Empty: the kind that the task of the first head is made for.")
+    camera: str | None = Field(
+        None,
+        description="Camera whose tiles it is trained on, where these are of several: its name, telescope type (LST, "
+        "MST, SST) or identity. null: all tiles; a network of single images then needs tiles of one camera.",
+    )
     heads: dict[str, SerializeAsAny[HeadOptions]] = Field(
         min_length=1,
         description="Tasks of the network, one head each: a list, or {task: {options}}.",
@@ -183,6 +188,8 @@ class NetworkConfig(Section):
         if len({(spec.wing, spec.gives) for spec in self.specs}) > 1:
             kinds = ", ".join(f"{spec.name}: a {spec.gives} of the {spec.wing}" for spec in self.specs)
             raise ValueError(f"heads of one network share the wing and give all vectors or all maps, got {kinds}")
+        if self.camera is not None and self.wing != "camera":
+            raise ValueError(f"camera {self.camera!r} chooses among camera tiles, and the heads are of the {self.wing}")
         return self
 
     @property

@@ -67,13 +67,17 @@ class NoiseConfig(Section):
     )
 
 
+#: Value of `tiles.camera.camera` that stands for all cameras of a file.
+ALL_CAMERAS = "all"
+
+
 class CameraTilesConfig(Section):
     """Camera images to square tiles."""
 
     camera: str | None = Field(
         None,
         description="Which camera to take from a file with several: its name, telescope type (LST, MST, SST) or "
-        "identity. null: the one with the most images.",
+        "identity; all: every one, so that events are whole. null: the one with the most images.",
     )
     size: int = Field(56, ge=16, description="Side of a tile [px].")
     cleaning: CleaningConfig = Field(CleaningConfig(), description="Two-level tail-cut cleaning.")

@@ -11,6 +11,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.comparison import COMBINED, NETWORK
 from pipeline.evaluation.result import Result
 from pipeline.tasks.spec import TaskSpec
+from pipeline.tiles.cameras import where_served
 from pipeline.tiles.reader import TileReader
 
 if TYPE_CHECKING:
@@ -111,13 +112,25 @@ class CameraSample(ABC):
         return Table(content, units={"true_energy_tev": "TeV"} | dict(units))
 
 
-def reader_of(spec: TaskSpec, manifests: Sequence[Any], split: str, kind: type[Reader]) -> Reader:
+def reader_of(
+    spec: TaskSpec, manifests: Sequence[Any], split: str, kind: type[Reader], served: Sequence[str]
+) -> Reader:
     """Tiles of one split, chosen and weighted as in training.
+
+    Parameters
+    ----------
+    spec : TaskSpec
+    manifests : sequence of path or Manifest
+    split : {"train", "validation", "test"}
+    kind : type
+        `TileReader`, or `EventReader` for whole events.
+    served : sequence of str
+        Identities of the cameras that the network serves; images of others are left out.
 
     Raises
     ------
     UserError
-        If the tiles are not of a camera or carry no truth.
+        If the tiles are not of a camera that the network serves, or carry no truth.
     """
     reader = TileReader(manifests, split)
     if reader.wing != "camera":
@@ -128,7 +141,8 @@ def reader_of(spec: TaskSpec, manifests: Sequence[Any], split: str, kind: type[R
             f"the tiles have no truth ({', '.join(missing)}); {spec.name} can be judged on simulated tiles only"
         )
     reader.close()
-    return kind(manifests, split, where=spec.where, equalise=spec.equalise)
+    where = {**spec.where, **where_served(manifests, served)}
+    return kind(manifests, split, where=where, equalise=spec.equalise)
 
 
 def whole_groups(group: np.ndarray, limit: int, seed: int) -> np.ndarray:

@@ -54,12 +54,12 @@ def image_sample(
     UserError
         If the tiles carry no truth, or a split has too few images.
     """
-    reader = reader_of(spec, manifests, "test", TileReader)
+    reader = reader_of(spec, manifests, "test", TileReader, predictor.cameras)
     if reader.n_tiles == 0:
         raise TooFewEventsError("the test split has no image; enlarge tiles.splits.test or simulate more runs")
     predicted = _predict(predictor, reader)
     events = reader.events()
-    forests = {name: _forest(spec, estimand, manifests, cfg) for name, estimand in estimands.items()}
+    forests = {name: _forest(spec, estimand, manifests, predictor.cameras, cfg) for name, estimand in estimands.items()}
     settings = {name: forest.settings for name, forest in forests.items()}
     return ImageSample(
         events=events,
@@ -77,17 +77,17 @@ def _predict(predictor: Predicts, reader: TileReader) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _forest(spec: TaskSpec, estimand: Estimand, manifests: Sequence[Any], cfg: Config) -> Forest:
+def _forest(spec: TaskSpec, estimand: Estimand, manifests: Sequence[Any], served: Sequence[str], cfg: Config) -> Forest:
     samples = []
     for split in ("train", "validation"):
-        reader = reader_of(spec, manifests, split, TileReader)
+        reader = reader_of(spec, manifests, split, TileReader, served)
         if reader.n_tiles == 0:
             raise TooFewEventsError(f"the {split} split has no image; the forest needs it: see tiles.splits")
         events = reader.events(dict.fromkeys([*FOREST_COLUMNS, *estimand.columns]))
         reader.close()
         keep = whole_groups(events["group"], cfg.evaluate.max_baseline_images, cfg.seed)
         events = {name: column[keep] for name, column in events.items()}
-        samples.append(Sample(events, estimand.target(events), events["weights"]))
+        samples.append(Sample(events, estimand.target(events), estimand.weights_of(events)))
     return train_forest(
         *samples,
         classes=estimand.classes,

@@ -29,6 +29,11 @@ class Predicts(Protocol):
         With "telescopes": identity of a camera -> the model for single telescopes, if there is one.
     """
 
+    @property
+    def cameras(self) -> Sequence[str]:
+        """Identities of the cameras that it serves; empty for the sky."""
+        ...
+
     def predict(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """Physical values of raw tiles, by name."""
         ...

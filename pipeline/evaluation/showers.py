@@ -23,9 +23,11 @@ from pipeline.evaluation.camera import FOREST, CameraSample, reader_of, whole_gr
 from pipeline.evaluation.comparison import COMBINED
 from pipeline.evaluation.images import image_sample
 from pipeline.evaluation.result import Predicts
-from pipeline.inputs.shower import cameras_of, events_of
+from pipeline.inputs.shower import events_of
 from pipeline.tasks.spec import TaskSpec
-from pipeline.tiles.events import EVENT_KEYS, EventReader, event_starts
+from pipeline.tiles.event_rows import EVENT_KEYS, event_starts
+from pipeline.tiles.events import EventReader
+from pipeline.tiles.layout import CAMERA_COLUMN
 from pipeline.tiles.shards import TileBatch
 
 HILLAS, MONO = "hillas", "mono"
@@ -109,13 +111,13 @@ def event_sample(
     UserError
         If the tiles carry no truth, no pointing or no positions of telescopes, or a split has too few events.
     """
-    reader = _events_of_split(spec, manifests, "test")
+    reader = _events_of_split(spec, manifests, "test", predictor.cameras)
     images, rows = _images(reader)
-    forests = _forests(spec, estimands, manifests, cfg)
+    forests = _forests(spec, estimands, manifests, predictor.cameras, cfg)
     answers = {name: forest.predict(images) for name, forest in forests.items()}
     starts = event_starts(rows)
     parts, predicted, singly = [], [], []
-    for batch, camera in _batches(reader, images.camera):
+    for batch, camera in _batches(reader, images.camera, predictor.cameras):
         parts.append(events_of(batch))
         predicted.append(predictor.predict(batch))
         singly.append(_of_single_telescopes(spec, getattr(predictor, "mono", {}), batch, camera))
@@ -136,8 +138,8 @@ def event_sample(
     )
 
 
-def _events_of_split(spec: TaskSpec, manifests: Sequence[Any], split: str) -> EventReader:
-    reader = reader_of(spec, manifests, split, EventReader)
+def _events_of_split(spec: TaskSpec, manifests: Sequence[Any], split: str, served: Sequence[str]) -> EventReader:
+    reader = reader_of(spec, manifests, split, EventReader, served)
     if reader.n_events == 0:
         raise TooFewEventsError(
             f"the {split} split has no event with images of two telescopes; simulate an array of several telescopes, "
@@ -158,45 +160,45 @@ def _images(
             f"the tiles do not have {', '.join(missing)}, which events of several telescopes are reconstructed from; "
             "make them again with this version's `lightpool tiles`"
         )
-    several = ["camera"] if "camera" in reader.columns else []
-    rows = reader.events(dict.fromkeys([*EVENT_KEYS, *COLUMNS, "tel_id", *several, *wanted]))
+    rows = reader.events(dict.fromkeys([*EVENT_KEYS, *COLUMNS, "tel_id", CAMERA_COLUMN, *wanted]))
     if choose is not None:
         chosen = choose(rows["group"])
         rows = {name: column[chosen] for name, column in rows.items()}
     n = len(rows["group"])
     starts = event_starts(rows)
     event = np.repeat(np.arange(len(starts)), np.diff(starts, append=n))
-    number = rows["camera"].astype(int) if several else np.zeros(n, int)
-    camera = np.array(cameras_of(reader))[number]
-    half = reader.tile_shape[0] / 2
-    radius_deg = np.array([half * attributes.get("tile_pixel_deg", 1.0) for attributes in reader.shard_attributes()])
-    return stereo_images(rows, event, len(starts), camera, radius_deg[rows["source_index"]]), rows
+    camera = np.array([camera.identity for camera in reader.cameras])[rows[CAMERA_COLUMN]]
+    pixel_deg = np.array([[camera.tile_pixel_deg for camera in cameras] for cameras in reader.shard_cameras()])
+    radius_deg = reader.tile_shape[0] / 2 * pixel_deg[rows["source_index"], rows[CAMERA_COLUMN]]
+    return stereo_images(rows, event, len(starts), camera, radius_deg), rows
 
 
-def _batches(reader: EventReader, camera: np.ndarray) -> Iterator[tuple[TileBatch, np.ndarray]]:
-    """Whole events, and the camera of each of their images."""
+def _batches(reader: EventReader, camera: np.ndarray, served: Sequence[str]) -> Iterator[tuple[TileBatch, np.ndarray]]:
+    """Whole events, and the camera of each of their images; the column `camera` counts as the network does."""
+    number = np.array([served.index(camera.identity) for camera in reader.cameras])
     done = 0
     for batch in reader.sequential():
+        batch.events[CAMERA_COLUMN] = number[batch.events[CAMERA_COLUMN]]
         yield batch, camera[done : done + len(batch)]
         done += len(batch)
 
 
 def _forests(
-    spec: TaskSpec, estimands: Mapping[str, Estimand], manifests: Sequence[Any], cfg: Config
+    spec: TaskSpec, estimands: Mapping[str, Estimand], manifests: Sequence[Any], served: Sequence[str], cfg: Config
 ) -> dict[str, StereoForest]:
     if not estimands:
         return {}
     wanted = dict.fromkeys(column for estimand in estimands.values() for column in estimand.columns)
     splits = []
     for split in ("train", "validation"):
-        reader = _events_of_split(spec, manifests, split)
+        reader = _events_of_split(spec, manifests, split, served)
         splits.append(
             _images(reader, wanted, lambda group: whole_groups(group, cfg.evaluate.max_baseline_images, cfg.seed))
         )
         reader.close()
     return {
         name: train_stereo_forest(
-            *((images, estimand.target(rows), rows["weights"]) for images, rows in splits),
+            *((images, estimand.target(rows), estimand.weights_of(rows)) for images, rows in splits),
             classes=estimand.classes,
             n_trees=cfg.evaluate.forest_trees,
             seed=cfg.seed,

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.errors import UserError
+from pipeline.errors import TooFewEventsError, UserError
 from pipeline.inputs.base import Input
+from pipeline.tiles.layout import CAMERA_COLUMN
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 
@@ -133,6 +134,37 @@ class ImageInput(Input):
     def fit(cls, reader: TileReader, scalars: Sequence[str] = ()) -> Self:
         """Take the scalars' statistics from the training split."""
         cls.check_channels(reader)
+        events = cls._scalar_columns(reader, scalars)
+        return cls(scalar_statistics=tuple(_statistics(name, scalar_value(name, events)) for name in scalars))
+
+    @classmethod
+    def fit_cameras(cls, reader: TileReader, scalars: Sequence[str] = ()) -> dict[str, Self]:
+        """The same for the images of each camera of the reader, by its identity.
+
+        Raises
+        ------
+        TooFewEventsError
+            If there is no image of one of them.
+        """
+        cls.check_channels(reader)
+        events = cls._scalar_columns(reader, scalars, CAMERA_COLUMN)
+        fitted = {}
+        for number, camera in enumerate(reader.cameras):
+            rows = events[CAMERA_COLUMN] == number
+            if not rows.any():
+                raise TooFewEventsError(
+                    f"the training split has no event with an image of the camera {camera.name} ({camera.identity}); "
+                    "add runs, or choose one of the others (networks.NAME.camera)"
+                )
+            own = {name: column[rows] for name, column in events.items()}
+            fitted[camera.identity] = cls(
+                scalar_statistics=tuple(_statistics(name, scalar_value(name, own)) for name in scalars)
+            )
+        return fitted
+
+    @staticmethod
+    def _scalar_columns(reader: TileReader, scalars: Sequence[str], *more: str) -> dict[str, np.ndarray]:
+        """Event columns that the scalars are computed from, and `more`."""
         for name in scalars:
             lacking = [column for column in scalar_columns(name) if column not in reader.columns]
             if lacking:
@@ -140,8 +172,8 @@ class ImageInput(Input):
                     f"unknown scalar {name!r}: the tiles have no event column {', '.join(lacking)}; accepted, also as "
                     f"log10_NAME, NAME_abs or NAME_outward: {', '.join([*DERIVED_SCALARS, *reader.columns])}"
                 )
-        events = reader.events({column for name in scalars for column in scalar_columns(name)}) if scalars else {}
-        return cls(scalar_statistics=tuple(_statistics(name, scalar_value(name, events)) for name in scalars))
+        wanted = {*more, *(column for name in scalars for column in scalar_columns(name))}
+        return reader.events(wanted) if wanted else {}
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -16,7 +16,9 @@ from pipeline.directions import pointing_axes
 from pipeline.errors import UserError
 from pipeline.inputs.base import Columns, Input
 from pipeline.inputs.image import ImageInput
-from pipeline.tiles.events import EVENT_KEYS, event_starts, starts_of
+from pipeline.tiles.event_rows import EVENT_KEYS, event_starts
+from pipeline.tiles.events import starts_of
+from pipeline.tiles.layout import CAMERA_COLUMN
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 
@@ -78,7 +80,6 @@ class ShowerInput(Input):
             Also if pointing or position of a telescope are unknown.
         """
         cls.check_channels(reader)
-        identities = cameras_of(reader)
         columns = {c for c in (*_IMAGE, *_POINTING, *_POSITION) if c not in reader.columns}
         if columns:
             raise UserError(f"the tiles have no event column {sorted(columns)[0]}; remake them with `lightpool tiles`")
@@ -89,18 +90,15 @@ class ShowerInput(Input):
                 f"pointing or position of the telescope are unknown for {unknown.sum()} of {len(unknown)} training "
                 "images; events of several telescopes need both"
             )
-        whole = ImageInput.fit(reader, scalars) if len(identities) == 1 else None
-        fitted = {
-            identity: whole or ImageInput.fit(reader.of_camera(number), scalars)
-            for number, identity in enumerate(identities)
-        }
-        return cls(cameras=fitted, max_telescopes=int(n_telescopes_of(events).max(initial=2)))
+        return cls(
+            cameras=ImageInput.fit_cameras(reader, scalars), max_telescopes=int(n_telescopes_of(events).max(initial=2))
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Event columns that images, scalars and places are computed from."""
         own = {column for given in self.cameras.values() for column in given.columns}
-        several = ("camera",) if len(self.cameras) > 1 else ()
+        several = (CAMERA_COLUMN,) if len(self.cameras) > 1 else ()
         return tuple(sorted({*own, *EVENT_KEYS, *_IMAGE, *_POINTING, *_POSITION, *several}))
 
     @property
@@ -129,7 +127,7 @@ class ShowerInput(Input):
         """
         found = {**self.image_arrays(batch, channels), "members": members_of(batch), "places": places_of(batch)}
         if len(self.cameras) > 1:
-            found["camera"] = batch.events["camera"].astype(np.int64)
+            found["camera"] = batch.events[CAMERA_COLUMN].astype(np.int64)
         return found
 
     def image_arrays(self, batch: TileBatch, channels: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -138,7 +136,7 @@ class ShowerInput(Input):
             return next(iter(self.cameras.values())).arrays(batch, channels)
         found: dict[str, np.ndarray] = {}
         for number, given in enumerate(self.cameras.values()):
-            own = np.flatnonzero(batch.events["camera"] == number)
+            own = np.flatnonzero(batch.events[CAMERA_COLUMN] == number)
             for name, values in given.arrays(batch.select(own), channels).items():
                 if name not in found:
                     found[name] = np.empty((len(batch), *values.shape[1:]), values.dtype)
@@ -155,11 +153,6 @@ class ShowerInput(Input):
 
 
 INPUT = ShowerInput
-
-
-def cameras_of(reader: TileReader) -> list[str]:
-    """Identities of the cameras that tiles are of, in the order of the event column `camera`."""
-    return [str(reader.attributes["camera_identity"])]
 
 
 # ---- events ----------------------------------------------------------------------------------------------------------

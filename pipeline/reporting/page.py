@@ -1,6 +1,7 @@
 """From the products of a run to the page: numbers become text here."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -127,8 +128,8 @@ def _experiment(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(("simulated showers", runs))
         facts.append(
             (
-                "telescope",
-                f"{showers['telescope']}, zenith angle {showers['zenith_deg']:g}°, "
+                "telescopes",
+                f"{_telescopes(showers)}, zenith angle {showers['zenith_deg']:g}°, "
                 f"each shower seen from {showers['positions_per_shower']} places",
             )
         )
@@ -144,6 +145,12 @@ def _experiment(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         if key in config:
             facts.append((key, str(config[key])))
     return facts
+
+
+def _telescopes(showers: Mapping[str, Any]) -> str:
+    """How many of which type: 4 LST, 5 MST-NectarCam."""
+    types = Counter(place["type"] for place in showers.get("array") or [{"type": showers["telescope"]}])
+    return ", ".join(f"{n} {name}" for name, n in types.items())
 
 
 def _arguments(model: Mapping[str, Any]) -> str:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import provenance
 from pipeline.config import Config, sections_of
-from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
 from pipeline.logs import get_logger
 from pipeline.tasks import get_judge
+from pipeline.tiles.cameras import where_served
 from pipeline.tiles.manifest import Manifest, load_manifests
 
 if TYPE_CHECKING:
@@ -63,20 +63,10 @@ def evaluate(
     loaded = load_manifests(manifests)
     directory = resolve_bundle(bundle)
     predictor = Predictor.load(directory, threads=cfg.threads)
-    _check_camera(predictor.cameras, loaded)
+    where_served(loaded, predictor.cameras)  # tiles of other cameras are refused before the long work
     card = predictor.card
     facts = {"network": card.network, "model": card.model.name, "bundle_sha256": bundle_sha256(directory)}
     return evaluate_predictor(cfg, predictor, card.tasks, facts, loaded, out, force=force)
-
-
-def _check_camera(served: Sequence[str], manifests: Sequence[str | Path | Manifest]) -> None:
-    for manifest in load_manifests(manifests):
-        camera = manifest.attributes.get("camera_identity")
-        if served and camera and camera not in served:
-            raise UserError(
-                f"{manifest.path} holds images of the camera {camera}, but the bundle serves {', '.join(served)}; "
-                "evaluate it on tiles of its own camera"
-            )
 
 
 def evaluate_predictor(

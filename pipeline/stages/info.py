@@ -13,6 +13,7 @@ from pipeline.text_tables import format_table
 
 if TYPE_CHECKING:
     from pipeline.camera.dl1 import DL1File
+    from pipeline.tiles.shards import Shard
 
 # Time limit of an overview; what was counted until then is given as "at least".
 _MAX_SECONDS = 3.0
@@ -283,17 +284,32 @@ def _tiles(path: Path) -> Description:
     from pipeline.tiles.shards import Shard
 
     with Shard(path) as shard:
-        pass  # what is shown was read when it was opened
-    channels = ", ".join(f"{c.name} [{c.unit or '-'}]" for c in shard.channels)
-    height, width = shard.tile_shape
-    rows = [
-        ("source", shard.source),
-        ("tiles", f"{shard.n_tiles} of {height} x {width} px in {shard.n_groups} groups"),
-        ("channels", channels),
-        ("targets", ", ".join(shard.targets) or "none"),
-        ("columns", ", ".join(shard.columns)),
+        channels = ", ".join(f"{c.name} [{c.unit or '-'}]" for c in shard.channels)
+        height, width = shard.tile_shape
+        rows = [
+            ("source", shard.source),
+            ("tiles", f"{shard.n_tiles} of {height} x {width} px in {shard.n_groups} groups"),
+            *_camera_rows(shard),
+            ("channels", channels),
+            ("targets", ", ".join(shard.targets) or "none"),
+            ("columns", ", ".join(shard.columns)),
+        ]
+        return f"tile shard ({shard.wing})", rows
+
+
+def _camera_rows(shard: "Shard") -> list[Row]:
+    """One row for each camera, with the number of its tiles."""
+    from pipeline.tiles.layout import CAMERA_COLUMN
+
+    of_tiles = shard.read_columns([CAMERA_COLUMN])[CAMERA_COLUMN].tolist() if shard.cameras and shard.n_tiles else []
+    counts = Counter(of_tiles)
+    return [
+        (
+            "camera",
+            f"{camera.name} ({camera.identity}), {counts[place]} tiles, pixels of {camera.tile_pixel_deg:.4g} deg",
+        )
+        for place, camera in enumerate(shard.cameras)
     ]
-    return f"tile shard ({shard.wing})", rows
 
 
 def _manifest(path: Path) -> Description:
@@ -304,6 +320,7 @@ def _manifest(path: Path) -> Description:
     rows = [
         ("shards", str(len(manifest.shards))),
         ("tiles", f"{height} x {width} px, channels {', '.join(c.name for c in manifest.channels)}"),
+        *(("camera", identity) for identity in manifest.cameras),
     ]
     for split, classes in manifest.counts.items():
         parts = ", ".join(f"{name} {count}" for name, count in classes.items() if name != "all")

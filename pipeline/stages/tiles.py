@@ -117,9 +117,9 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
     from pipeline.camera.tiling import (
         CHANNELS,
         WITHOUT_TRUTH,
-        chosen_camera,
-        column_types,
+        chosen_cameras,
         shard_attributes,
+        shard_columns,
         target_types,
         tile_file,
     )
@@ -131,8 +131,8 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
     rejected: Counter[str] = Counter()
     with DL1File(path, cfg.ingest.camera.event_types) as file:
         warnings = file.check() + (file.unknown_pointings() if file.has_truth else [])
-        identity = chosen_camera(file, cfg.tiles.camera.camera)
-        other = sum(file.n_images_of(t) for t in file.tel_ids if file.telescopes[t].identity != identity)
+        cameras = chosen_cameras(file, cfg.tiles.camera.camera)
+        other = sum(file.n_images_of(t) for t in file.tel_ids if file.telescopes[t].identity not in cameras)
         stamped = provenance.stamp(
             "tiles",
             config=sections_of(cfg, READS_CAMERA),
@@ -147,11 +147,11 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
                 tile_shape=(recipe.size_px, recipe.size_px),
                 source=file.source,
                 wing="camera",
-                attributes=shard_attributes(file, recipe, identity) | _noise_attribute(cfg) | {"provenance": stamped},
-                columns=column_types(truth=file.has_truth),
+                attributes=shard_attributes(file, recipe, cameras) | _noise_attribute(cfg) | {"provenance": stamped},
+                columns=shard_columns(truth=file.has_truth),
                 targets=target_types((recipe.size_px, recipe.size_px), truth=file.has_truth),
             ) as writer:
-                for batch, left_out in tile_file(file, recipe, identity, _noise(file, cfg)):
+                for batch, left_out in tile_file(file, recipe, cameras, _noise(file, cfg)):
                     batch.split = _splits(file.source, file.obs_ids, batch.events, cfg)
                     writer.append(batch)
                     rejected.update(left_out)
@@ -171,7 +171,7 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
     for text in warnings:
         log.warning("%s: %s", path.name, text)
     log.info("%s: %d of %d images on tiles (%s)", path.name, n_tiles, n_images, _listed(rejected))
-    return {"output": str(out), "camera": identity} | counts
+    return {"output": str(out), "cameras": cameras} | counts
 
 
 def _noise_attribute(cfg: Config) -> dict[str, Any]:

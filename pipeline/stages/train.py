@@ -133,7 +133,7 @@ class TrainingRun:
             self.config.augmentation,
             f"networks.{network}",
             wing=self.config.wing,
-            camera_identity=str(self.train_tiles.attributes.get("camera_identity", "")),
+            cameras=[camera.identity for camera in self.train_tiles.cameras],
             scalars=self.config.scalars,
             motions={head.task: head.objective.targets.motions for head in self.heads.heads},
             of_events=self.of_events,
@@ -247,7 +247,17 @@ class TrainingRun:
 
     def _by_camera(self, fitted: Input) -> "list[Origin]":
         """The bundles in the order of the cameras: each serves one of them; one of whole events serves all."""
-        if not self.origins or self.origins[0].takes == "telescopes":
+        if not self.origins:
+            return []
+        of_events = next((origin for origin in self.origins if origin.takes == "telescopes"), None)
+        if of_events:
+            served = [camera.identity for camera in of_events.card.cameras]
+            if len(self.origins) > 1 or served != list(fitted.cameras):
+                raise UserError(
+                    f"networks.{self.network}.start_from: {of_events.name} is of whole events of the cameras "
+                    f"{', '.join(served)}, and the tiles are of {', '.join(fitted.cameras)}; name it alone, for tiles "
+                    "of its cameras, or one bundle of single images for each camera"
+                )
             return self.origins
         served = {camera.identity: origin for origin in self.origins for camera in origin.card.cameras}
         if len(self.origins) != len(fitted.cameras) or set(served) != set(fitted.cameras):
@@ -293,7 +303,10 @@ class TrainingRun:
         from models.registry import model_entry
 
         name, kind = self.config.model.name, self.config.input
-        entry, takes = model_entry(name), get_input(kind).takes
+        try:
+            entry, takes = model_entry(name), get_input(kind).takes
+        except ValueError as error:  # no such model
+            raise UserError(str(error)) from error
         if entry.takes == takes:
             return
         if entry.takes == "telescopes":

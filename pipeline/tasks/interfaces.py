@@ -35,10 +35,13 @@ class Targets:
         the sky's own target `clean`, need not be stored.
     motions : mapping
         Name of an array that `arrays` gives -> how it moves; those without a name here do not move.
+    columns : tuple of str
+        Event columns of images that `arrays` reads.
     """
 
     stored: ClassVar[tuple[StoredTarget, ...]] = ()
     motions: ClassVar[Mapping[str, Motion]] = {}
+    columns: ClassVar[tuple[str, ...]] = ()
 
     def of_truth(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """The stored targets of tiles whose truth is known, by name, shape (N, n_values) or (N, n_values, H, W).
@@ -61,13 +64,17 @@ class Decoder:
     Attributes
     ----------
     columns : tuple of str
-        Event columns that it reads.
+        Event columns that it reads, whatever the outputs of the head.
     uncertainties : tuple of str
         Columns of the task with uncertainties, which a calibration multiplies.
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
     uncertainties: ClassVar[tuple[str, ...]] = ()
+
+    def columns_of(self, n_outputs: int) -> tuple[str, ...]:
+        """Those that it reads for a head of so many outputs."""
+        return self.columns
 
     def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
         """Physical values, by the names of the task's columns.

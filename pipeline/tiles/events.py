@@ -7,29 +7,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.tiles.event_rows import EVENT_KEYS, MIN_TELESCOPES, event_starts, event_values
 from pipeline.tiles.manifest import Manifest
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import CHUNK_TILES, Shard, TileBatch
 
-#: Event columns that say which event a tile belongs to.
-EVENT_KEYS = ("obs_id", "event_id")
-
 _BLOCK_TILES = 4 * CHUNK_TILES  # so that few chunks are unpacked twice
-
-
-def event_starts(events: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Number of the first tile of each event; tiles of an event are adjacent.
-
-    Parameters
-    ----------
-    events : mapping
-        `obs_id`, `event_id` and `group`, shape (N,) each. A shower that is used several times makes several events of
-        one group.
-    """
-    is_first = np.ones(len(events["group"]), bool)
-    if len(is_first):
-        is_first[1:] = np.any([np.diff(events[name]) != 0 for name in (*EVENT_KEYS, "group")], axis=0)
-    return np.flatnonzero(is_first)
 
 
 def starts_of(batch: TileBatch) -> np.ndarray:
@@ -40,7 +23,8 @@ def starts_of(batch: TileBatch) -> np.ndarray:
 class EventReader(TileReader):
     """The tiles of one split, in whole events of at least `min_telescopes` images.
 
-    Batches of `shuffled` hold `batch_size` events; those of `sequential` end with an event.
+    Batches of `shuffled` hold `batch_size` events; those of `sequential` end with an event. Classes are equalised event
+    by event: all images of one have the same factor.
 
     Parameters
     ----------
@@ -68,7 +52,7 @@ class EventReader(TileReader):
         *,
         where: Mapping[str, Any] | None = None,
         equalise: bool = True,
-        min_telescopes: int = 2,
+        min_telescopes: int = MIN_TELESCOPES,
     ) -> None:
         self._min_telescopes = min_telescopes
         self.n_events = 0
@@ -125,6 +109,18 @@ class EventReader(TileReader):
     def n_batches(self, batch_size: int) -> int:
         """Number of batches that `shuffled` yields in each epoch."""
         return max(self.n_events // batch_size, min(self.n_events, 1))
+
+    def _class_columns(self, manifest: Manifest) -> list[str]:
+        weighting = manifest.event_weighting
+        return [*EVENT_KEYS, *weighting.needs] if weighting else []
+
+    def _class_weights(self, manifest: Manifest, events: Mapping[str, np.ndarray]) -> np.ndarray | float:
+        """From whole events, before images of some cameras are left out."""
+        if manifest.event_weighting is None:
+            return 1.0
+        starts = event_starts(events)
+        weights = manifest.event_weighting.weights(event_values(events, manifest.event_weighting.needs, starts))
+        return np.repeat(weights, np.diff(starts, append=len(events["group"])))
 
     def _read(self, block: Any, columns: Iterable[str] | None) -> TileBatch:
         return super()._read(block, None if columns is None else {*columns, *EVENT_KEYS})

@@ -2,18 +2,21 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import h5py
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pipeline.errors import InputFileError
 from pipeline.hdf5 import attribute, dataset
 from pipeline.tiles.splits import SPLITS
 
 FORMAT_NAME = "lightpool-tiles"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CHUNK_TILES = 64
+#: Event column of camera shards: place of the tile's camera in the attribute `cameras`.
+CAMERA_COLUMN = "camera"
 #: Flags per tile pixel: sixteen bits.
 MASK_DTYPE = np.uint16
 
@@ -26,14 +29,42 @@ class Channel:
     unit: str
 
 
+class TileCamera(BaseModel):
+    """A camera that tiles of a shard may be of.
+
+    Attributes
+    ----------
+    identity : str
+        What tells it from other cameras, whatever their names.
+    name, type : str
+        As its file calls it, and LST, MST or SST by its mirror area.
+    focal_length_m : float
+        Equivalent focal length.
+    tile_pixel_deg : float
+        Side of a tile pixel.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    identity: str = Field(min_length=1)
+    name: str
+    type: str
+    focal_length_m: float = Field(gt=0)
+    tile_pixel_deg: float = Field(gt=0)
+
+
+_CAMERAS = TypeAdapter(Annotated[tuple[TileCamera, ...], Field(min_length=1)])
+
+
 @dataclass(frozen=True)
 class ShardHead:
-    """The facts of a whole shard, from its attributes."""
+    """The facts of a whole shard, from its attributes; `cameras` is empty for the sky."""
 
     source: str
     wing: Literal["camera", "sky"]
     channels: list[Channel]
     attributes: dict[str, Any]
+    cameras: tuple[TileCamera, ...]
 
 
 def read_head(file: h5py.File) -> ShardHead:
@@ -66,7 +97,22 @@ def read_head(file: h5py.File) -> ShardHead:
     if not names or len(names) != len(units):
         _refuse(file, f"it names {len(names)} channels and {len(units)} units")
     channels = [Channel(name, unit) for name, unit in zip(names, units, strict=True)]
-    return ShardHead(attribute(file, "source", "text"), wing, channels, attributes)
+    cameras = _cameras(file, attributes) if wing == "camera" else ()
+    return ShardHead(attribute(file, "source", "text"), wing, channels, attributes, cameras)
+
+
+def _cameras(file: h5py.File, attributes: dict[str, Any]) -> tuple[TileCamera, ...]:
+    """The list that the event column `camera` counts in."""
+    try:
+        cameras = _CAMERAS.validate_python(attributes.get("cameras"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, ("cameras", *first["loc"])))
+        _refuse(file, f"its attribute {where}: {first['msg']}")
+    identities = [camera.identity for camera in cameras]
+    if identities != sorted(set(identities)):
+        _refuse(file, f"its cameras are not in the order of their identities: {', '.join(identities)}")
+    return cameras
 
 
 def _texts(file: h5py.File, name: str) -> list[str]:
@@ -77,19 +123,21 @@ def _texts(file: h5py.File, name: str) -> list[str]:
     return values.ravel().tolist()
 
 
-def check_arrays(file: h5py.File, n_channels: int) -> None:
+def check_arrays(file: h5py.File, head: ShardHead) -> None:
     """Refuse a shard whose arrays do not belong together; images, targets and masks are not read.
 
     Raises
     ------
     InputFileError
-        If an array is missing, or has another length, shape or type than the layout says; if the split of a tile is
-        unknown, a weight is negative or not finite, or the groups do not cover the tiles.
+        If an array is missing, or has another length, shape or type than the layout says; if the split or the camera
+        of a tile is unknown, a weight is negative or not finite, or the groups do not cover the tiles.
     """
     images = dataset(file, "images", ndim=4, values="number")
     n, in_file, *tile_shape = images.shape
-    if images.dtype.kind != "f" or in_file != n_channels or not all(tile_shape):
-        _refuse(file, f"its images are {images.dtype} of shape {images.shape}, with {n_channels} channels named")
+    if images.dtype.kind != "f" or in_file != len(head.channels) or not all(tile_shape):
+        _refuse(
+            file, f"its images are {images.dtype} of shape {images.shape}, with {len(head.channels)} channels named"
+        )
     own = {"weights": dataset(file, "weights", ndim=1, values="number"), "split": dataset(file, "split", ndim=1)}
     own |= {f"events/{name}": dataset(file, f"events/{name}", ndim=1) for name in _names(file, "events")}
     own |= {f"targets/{name}": dataset(file, f"targets/{name}") for name in _names(file, "targets")}
@@ -102,6 +150,12 @@ def check_arrays(file: h5py.File, n_channels: int) -> None:
             _refuse(file, f"it has {n} images, but {name} is {array.dtype} of shape {array.shape}")
     if not np.isin(own["split"][:], list(SPLITS.values())).all():
         _refuse(file, f"its splits are not all among {', '.join(map(str, SPLITS.values()))}")
+    if head.cameras and n:
+        camera = dataset(file, f"events/{CAMERA_COLUMN}", ndim=1, values="integer")[:]
+        if camera.min() < 0 or camera.max() >= len(head.cameras):
+            _refuse(
+                file, f"its cameras are numbered {camera.min()} to {camera.max()}, and it names {len(head.cameras)}"
+            )
     weights = own["weights"][:]
     if not (np.isfinite(weights) & (weights >= 0)).all():
         _refuse(file, "some of its weights are negative or not finite")

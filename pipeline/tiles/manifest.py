@@ -23,14 +23,14 @@ from pipeline.provenance import sha256_file, write_sidecar
 from pipeline.tiles.layout import Channel
 from pipeline.tiles.shards import Shard
 from pipeline.tiles.splits import SPLITS
-from pipeline.tiles.weighting import Weighting, equalise, starved_classes, usable_rows
+from pipeline.tiles.weighting import Weighting, event_weighting_of, joined_column, weightings_of
 
 FORMAT_NAME = "lightpool-manifest"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _MAX_NAMES = 5  # of files in a message
 #: Facts in a shard's attributes that all shards of a manifest must share.
-SHARED_ATTRIBUTES = ("camera_identity", "recipe", "noise", "unit", "target")
+SHARED_ATTRIBUTES = ("cameras", "recipe", "noise", "unit", "target")
 
 _Count = Annotated[int, Field(ge=0, strict=True)]
 
@@ -60,14 +60,15 @@ class _Content(_Part):
     """All keys of a manifest."""
 
     format: Literal["lightpool-manifest"]
-    format_version: Literal[2]
+    format_version: Literal[3]
     wing: Literal["camera", "sky"]
     channels: tuple[_Channel, ...] = Field(min_length=1)
     tile_shape: tuple[Annotated[int, Field(ge=1, strict=True)], Annotated[int, Field(ge=1, strict=True)]]
     attributes: dict[str, Any]
     shards: tuple[ShardEntry, ...] = Field(min_length=1)
     counts: dict[Literal["train", "validation", "test"], dict[str, _Count]]
-    weighting: Weighting | None
+    weightings: tuple[Weighting | None, ...]
+    event_weighting: Weighting | None
     provenance: dict[str, Any]
 
     @model_validator(mode="after")
@@ -76,8 +77,15 @@ class _Content(_Part):
         n_tiles = sum(shard.n_tiles for shard in self.shards)
         if set(self.counts) != set(SPLITS) or counted != n_tiles:
             raise ValueError(f"its counts add up to {counted} tiles, its shards to {n_tiles}")
-        if self.weighting:
-            self.weighting.check()
+        cameras = self.attributes.get("cameras", [])
+        if not isinstance(cameras, list) or not all(isinstance(identity, str) for identity in cameras):
+            raise ValueError(f"its cameras are {cameras!r:.60}, no list of identities")
+        if (self.wing == "camera") != bool(cameras):
+            raise ValueError(f"tiles of the {self.wing} are of {len(cameras)} cameras")
+        if len(self.weightings) not in (0, len(cameras) or 1):
+            raise ValueError(f"it has {len(self.weightings)} weightings for {len(cameras)} cameras")
+        for weighting in filter(None, (*self.weightings, self.event_weighting)):
+            weighting.check()
         return self
 
 
@@ -91,6 +99,11 @@ class Manifest:
     shards : sequence of ShardEntry
     counts : dict
         split -> class -> number of tiles ("all" without classes).
+    weightings : sequence of Weighting or None
+        What equalises the classes of single images, for each camera, or for all tiles of the sky; empty if nothing
+        does.
+    event_weighting : Weighting or None
+        The same for events of several telescopes.
     """
 
     path: Path
@@ -100,7 +113,8 @@ class Manifest:
     attributes: dict[str, Any]
     shards: Sequence[ShardEntry]
     counts: dict[str, dict[str, int]]
-    weighting: Weighting | None
+    weightings: Sequence[Weighting | None]
+    event_weighting: Weighting | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -134,9 +148,15 @@ class Manifest:
             attributes=content.attributes,
             shards=content.shards,
             counts=content.counts,
-            weighting=content.weighting,
+            weightings=content.weightings,
+            event_weighting=content.event_weighting,
             provenance=content.provenance,
         )
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Identities of the cameras that tiles may be of, as the event column `camera` counts them."""
+        return tuple(self.attributes.get("cameras", ()))
 
     def open_shard(self, number: int) -> Shard:
         """Open shard `number`, which must be the one that the manifest was made of.
@@ -175,6 +195,24 @@ def load_manifests(manifests: Sequence[str | Path | Manifest], *, shards_outside
     ]
 
 
+def check_alike(manifests: Sequence[Manifest]) -> None:
+    """Refuse manifests of different kinds of tiles.
+
+    Raises
+    ------
+    UserError
+        Naming the first two that differ, and in what.
+    """
+    first = manifests[0]
+    for manifest in manifests:
+        for name in ("wing", "channels", "tile_shape", "attributes"):
+            if getattr(manifest, name) != getattr(first, name):
+                got, expected = getattr(manifest, name), getattr(first, name)
+                raise UserError(
+                    f"{manifest.path} has {name} {got}, but {first.path} has {expected}; train on manifests of one kind"
+                )
+
+
 def _read(path: Path) -> _Content:
     content = read_json(path, "a manifest")
     if content.get("format") != FORMAT_NAME:
@@ -192,8 +230,9 @@ def _read(path: Path) -> _Content:
 
 
 def shared_attributes(shard: Shard) -> dict[str, Any]:
-    """Facts of a shard that all shards of its manifest must share."""
-    return {key: value for key, value in shard.attributes.items() if key in SHARED_ATTRIBUTES}
+    """Facts of a shard that all shards of its manifest must share; of `cameras` the identities, for names vary."""
+    shared = {key: value for key, value in shard.attributes.items() if key in SHARED_ATTRIBUTES}
+    return shared | ({"cameras": [camera.identity for camera in shard.cameras]} if shard.cameras else {})
 
 
 def _check_inside(manifest: Path, shard: str) -> None:
@@ -244,7 +283,8 @@ def write_manifest(
     class_column : str, optional
         Integer event column that tells the classes apart, where the shards have it.
     equalised : mapping, optional
-        Column -> number of bins: equalised between the classes (`pipeline.tiles.weighting`).
+        Column -> number of bins: equalised between the classes, in the tiles of each camera and in events of several
+        telescopes (`pipeline.tiles.weighting`).
     max_weight : float
     provenance : mapping, optional
     shards_outside : bool
@@ -278,11 +318,14 @@ def write_manifest(
         entries, events = [entries[place] for place in kept], [events[place] for place in kept]
         filled = [columns for columns in events if len(columns["split"])]
         split = np.concatenate([columns["split"] for columns in filled])
-        classes = _joined(filled, class_column) if class_column in filled[0] else None
-        weighting = None
+        classes = joined_column(filled, class_column) if class_column in filled[0] else None
+        weightings: list[Weighting | None] = []
+        event_weighting: Weighting | None = None
         if classes is not None and equalised:
-            weighting, more = _weighting(filled, class_column, equalised, max_weight)
-            warnings += more
+            cameras = common["attributes"].get("cameras", [])
+            weightings, more = weightings_of(filled, cameras, class_column, equalised, max_weight)
+            event_weighting, of_events = event_weighting_of(filled, class_column, equalised, max_weight)
+            warnings += more + of_events
         elif equalised and all(name in columns for columns in filled for name in equalised):
             warnings.append(
                 f"the tiles have {', '.join(equalised)}, but no {class_column}; classes are not known and not equalised"
@@ -296,7 +339,8 @@ def write_manifest(
             **common,
             "shards": entries,
             "counts": _counts(split, classes),
-            "weighting": weighting.to_json() if weighting else None,
+            "weightings": [table and table.to_json() for table in weightings],
+            "event_weighting": event_weighting and event_weighting.to_json(),
             "provenance": facts,
         }
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
@@ -323,7 +367,7 @@ def _read_shards(
                     "n_groups": shard.n_groups,
                 }
             )
-            events.append(shard.read_columns([*shard.columns, "split"]))
+            events.append(shard.read_columns([*shard.columns, "split"]) | {"group": shard.group})
     _check_distinct(paths, entries, events)
     common = {
         "wing": first.wing,
@@ -375,40 +419,14 @@ def _with_truth(
     ]
 
 
-def _joined(events: Sequence[Mapping[str, np.ndarray]], name: str) -> np.ndarray:
-    """A column of all shards; NaN where a shard does not have it."""
-    return np.concatenate(
-        [columns[name] if name in columns else np.full(len(columns["split"]), np.nan) for columns in events]
-    )
-
-
-def _weighting(
-    events: Sequence[Mapping[str, np.ndarray]], class_column: str, equalised: Mapping[str, int], max_weight: float
-) -> tuple[Weighting | None, list[str]]:
-    """The table that equalises the classes, from those of the columns that the shards have, and what it leaves out."""
-    # Tiles of all shards have to have a column, or the reader could not give them a weight.
-    n_bins = {name: n for name, n in equalised.items() if all(name in columns for columns in events)}
-    columns = {name: _joined(events, name) for name in (class_column, *n_bins)}
-    keep, n_bins, warnings = usable_rows(columns, class_column, n_bins)
-    columns = {name: columns[name][keep] for name in (class_column, *n_bins)}
-    weighting = equalise(columns, class_column, n_bins, max_weight)
-    if weighting is None:
-        return None, warnings
-    warnings += [
-        f"a shard has no column {name}; the classes are not equalised in it"
-        for name in equalised
-        if not all(name in each for each in events)
-    ]
-    return weighting, warnings + starved_classes(weighting, columns)
-
-
 def _check_alike(first: Shard, other: Shard) -> None:
     facts = [
         ("wing", first.wing, other.wing),
         ("channels", [c.name for c in first.channels], [c.name for c in other.channels]),
         ("tile shape", first.tile_shape, other.tile_shape),
     ]
-    facts += [(key, first.attributes.get(key), other.attributes.get(key)) for key in SHARED_ATTRIBUTES]
+    of_first, of_other = shared_attributes(first), shared_attributes(other)
+    facts += [(key, of_first.get(key), of_other.get(key)) for key in SHARED_ATTRIBUTES]
     for name, expected, got in facts:
         if expected != got:
             raise UserError(

@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.tiles.manifest import Manifest, load_manifests
+from pipeline.tiles.cameras import KnownCamera, known_cameras
+from pipeline.tiles.layout import CAMERA_COLUMN, TileCamera
+from pipeline.tiles.manifest import Manifest, check_alike, load_manifests
 from pipeline.tiles.shards import CHUNK_TILES, Channel, Shard, TileBatch
 from pipeline.tiles.splits import SPLITS
+from pipeline.tiles.weighting import needs_of, weights_of
 
 _OPEN_SHARDS = 64
 
@@ -47,6 +50,12 @@ class TileReader:
         Whether `weights` include the manifest's class equalisation (`base_weights` never do). Switch it off where
         only one class is used (the energy of gammas): the factors would bend its spectrum towards the other class.
 
+    Attributes
+    ----------
+    cameras : tuple of KnownCamera
+        Those that `where` chooses (`pipeline.tiles.cameras`), as the event column `camera` counts them; empty for the
+        sky.
+
     Raises
     ------
     UserError
@@ -69,23 +78,14 @@ class TileReader:
             raise UserError("no manifest was given; make one with `lightpool manifest`")
         self.manifests = load_manifests(manifests)
         self.split_name = split
-        self._where = {name: np.atleast_1d(value) for name, value in (where or {}).items()}
+        self._where = {name: np.unique(value) for name, value in (where or {}).items()}
         self._equalise = equalise
         self._open: OrderedDict[int, Shard] = OrderedDict()
         self._shards: list[tuple[Manifest, int]] = []
+        check_alike(self.manifests)
         for manifest in self.manifests:
-            self._check_alike(manifest)
             self._shards += [(manifest, number) for number in range(len(manifest.shards))]
         self._index()
-
-    def _check_alike(self, manifest: Manifest) -> None:
-        first = self.manifests[0]
-        for name in ("wing", "channels", "tile_shape", "attributes"):
-            if getattr(manifest, name) != getattr(first, name):
-                got, expected = getattr(manifest, name), getattr(first, name)
-                raise UserError(
-                    f"{manifest.path} has {name} {got}, but {first.path} has {expected}; train on manifests of one kind"
-                )
 
     def _index(self) -> None:
         """Selected tiles, from the small columns alone: no image is read."""
@@ -93,6 +93,7 @@ class TileReader:
         self._first_group: list[int] = []
         self._blocks: list[Block] = []
         self._sources: list[str] = []
+        cameras = []
         n_groups = 0
         self.n_groups = 0
         for number in range(len(self._shards)):
@@ -101,12 +102,17 @@ class TileReader:
             self._keep.append(keep)
             self._first_group.append(n_groups)
             self._sources.append(shard.source)
+            cameras.append(shard.cameras)
             n_groups += shard.n_groups
             self.n_groups += len(np.unique(shard.group[keep]))
             ends = self._block_ends(shard)
             blocks = (Block(number, start, stop) for start, stop in pairwise([0, *ends]))
             self._blocks += [block for block in blocks if keep[block.tiles].any()]
         self.n_tiles = int(sum(keep.sum() for keep in self._keep))
+        chosen = self._where.get(CAMERA_COLUMN)
+        self.cameras: tuple[KnownCamera, ...] = tuple(
+            camera for place, camera in enumerate(known_cameras(cameras)) if chosen is None or place in chosen
+        )
 
     def _selected(self, shard: Shard) -> np.ndarray:
         """Which of a shard's tiles are read, shape (N,), bool."""
@@ -142,7 +148,7 @@ class TileReader:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Facts that all shards share (camera identity, tile preparation, unit)."""
+        """Facts that all shards share (identities of the cameras, tile preparation, unit)."""
         return self.manifests[0].attributes
 
     @property
@@ -255,10 +261,13 @@ class TileReader:
             if not keep.any():
                 continue
             shard, manifest = self._shard(number), self._shards[number][0]
-            found = shard.read_columns([*names, "weights", "split"])
+            extra = self._class_columns(manifest) if self._equalise else []
+            found = shard.read_columns({*names, "weights", "split", *extra}) | {"group": shard.group}
+            if self._equalise:
+                found["weights"] = found["weights"] * self._class_weights(manifest, found)
             found["group"] = shard.group + self._first_group[number]
             found["source_index"] = np.full(shard.n_tiles, number)
-            found["weights"] = found["weights"] * self._class_weights(manifest, shard.read_columns)
+            self._renumber(found)
             for name, column in parts.items():
                 column.append(found[name][keep])
         return {name: np.concatenate(column) if column else np.empty(0) for name, column in parts.items()}
@@ -272,20 +281,39 @@ class TileReader:
         """Attributes of each shard, in the order of `sources`."""
         return [self._shard(number).attributes for number in range(len(self._shards))]
 
-    def _class_weights(self, manifest: Manifest, read: Any) -> np.ndarray | float:
-        if manifest.weighting is None or not self._equalise:
-            return 1.0
-        return manifest.weighting.weights(read(manifest.weighting.needs))
+    def shard_cameras(self) -> list[tuple[TileCamera, ...]]:
+        """Those of `cameras` as each shard has them, in the order of `sources`."""
+        chosen = {camera.identity for camera in self.cameras}
+        shards = (self._shard(number) for number in range(len(self._shards)))
+        return [tuple(camera for camera in shard.cameras if camera.identity in chosen) for shard in shards]
+
+    def _class_columns(self, manifest: Manifest) -> list[str]:
+        """Event columns that `_class_weights` reads, besides `group`."""
+        return needs_of(manifest.weightings)
+
+    def _class_weights(self, manifest: Manifest, events: Mapping[str, np.ndarray]) -> np.ndarray | float:
+        """Factors that equalise the classes; `events` holds all tiles of a shard or of a block."""
+        return weights_of(manifest.weightings, events) if manifest.weightings else 1.0
+
+    def _renumber(self, events: dict[str, np.ndarray]) -> None:
+        """Count the column `camera` in `cameras`, where these are not all; other cameras get 0."""
+        if CAMERA_COLUMN in events and CAMERA_COLUMN in self._where:
+            places = self._where[CAMERA_COLUMN]
+            number = np.searchsorted(places, events[CAMERA_COLUMN]).astype(events[CAMERA_COLUMN].dtype)
+            events[CAMERA_COLUMN] = np.minimum(number, len(places) - 1)
 
     def _read(self, block: "Block", columns: Iterable[str] | None) -> TileBatch:
         number = block.shard
         shard, manifest = self._shard(number), self._shards[number][0]
         wanted = shard.columns if columns is None else list(columns)
-        extra = manifest.weighting.needs if manifest.weighting is not None and self._equalise else []
+        extra = self._class_columns(manifest) if self._equalise else []
         batch = shard.tiles(block.start, block.stop, {*wanted, *extra})
         batch.base_weights = batch.weights
-        batch.weights = (batch.weights * self._class_weights(manifest, lambda _: batch.events)).astype(np.float32)
+        if self._equalise:
+            factors = self._class_weights(manifest, batch.events | {"group": batch.group})
+            batch.weights = (batch.weights * factors).astype(np.float32)
         batch.events = {name: batch.events[name] for name in wanted}
+        self._renumber(batch.events)
         batch.group = batch.group + self._first_group[number]
         keep = self._keep[number][block.tiles]
         return batch if keep.all() else batch.select(keep)

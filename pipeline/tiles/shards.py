@@ -27,6 +27,7 @@ from pipeline.tiles.layout import (
     FORMAT_VERSION,
     MASK_DTYPE,
     Channel,
+    TileCamera,
     check_arrays,
     read_head,
 )
@@ -141,7 +142,8 @@ class ShardWriter:
         Name of the run or field: with the group it decides the split.
     wing : {"camera", "sky"}
     attributes : mapping
-        JSON-able facts of the whole shard: camera identity, cleaning, provenance ...
+        JSON-able facts of the whole shard: recipe, provenance ...; of the camera, `cameras`, a list of `TileCamera`s
+        in the order of their identities, in which the event column `camera` counts.
     columns, targets : mapping, optional
         Event columns (name -> dtype) and targets (name -> (shape without N, dtype)), declared when a shard may stay
         empty; otherwise taken from the first batch.
@@ -306,7 +308,7 @@ class Shard:
         try:
             with hdf5_errors(self.path):
                 head = read_head(self._file)
-                check_arrays(self._file, len(head.channels))
+                check_arrays(self._file, head)
                 self.group_offsets: np.ndarray = self._file["groups"][:].astype(np.int64)
                 self.split: np.ndarray = self._file["split"][:].astype(np.uint8)
         except BaseException:
@@ -314,6 +316,7 @@ class Shard:
             raise
         self.source, self.wing = head.source, head.wing
         self.attributes: dict[str, Any] = head.attributes
+        self.cameras: tuple[TileCamera, ...] = head.cameras
         self.channels: list[Channel] = head.channels
         self.n_tiles: int = len(self.split)
         self.tile_shape: tuple[int, int] = self._file["images"].shape[2:]

@@ -5,6 +5,10 @@ tile is a product of one factor per column, found by iterative proportional fitt
 Ann. Math. Stat. 11, 427): each column's weighted histogram is brought to the geometric mean of the classes'
 histograms, in turn, until all fit. A bin that one class does not reach has weight zero in every class, and so has a
 tile without a finite value in one of the columns.
+
+Networks of single images and of events see different samples, so each has tables of its own: single images one for
+each camera, for classes that are alike in the sum of all tiles are not in those of one camera; events of several
+telescopes one, of one row per event. Without it, an event would count by the telescopes that saw it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +16,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+from pipeline.tiles.event_rows import EVENT_KEYS, MIN_TELESCOPES, event_starts, event_values
+from pipeline.tiles.layout import CAMERA_COLUMN
 
 _ITERATIONS = 100
 _STARVED = 0.5
@@ -103,6 +110,37 @@ class Weighting:
                 raise ValueError(f"{column.name!r:.40} has factors that are negative or not finite")
 
 
+def needs_of(tables: Sequence[Weighting | None]) -> list[str]:
+    """Event columns that `weights_of` reads."""
+    own = [name for table in tables if table is not None for name in table.needs]
+    return list(dict.fromkeys([*([CAMERA_COLUMN] if len(tables) > 1 else []), *own]))
+
+
+def weights_of(tables: Sequence[Weighting | None], events: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Weight of each tile by the table of its camera, or by the only one; 1 where a camera has none.
+
+    Parameters
+    ----------
+    tables : sequence of Weighting or None
+        One for all tiles, or one for each camera as the column `camera` counts them.
+    events : mapping of ndarray, shape (N,)
+        The columns of `needs_of`.
+
+    Returns
+    -------
+    ndarray of float32, shape (N,)
+    """
+    if len(tables) == 1 and tables[0] is not None:
+        return tables[0].weights(events)
+    camera = np.asarray(events[CAMERA_COLUMN])
+    result = np.ones(len(camera), np.float32)
+    for place, table in enumerate(tables):
+        if table is not None:
+            here = camera == place
+            result[here] = table.weights({name: np.asarray(events[name])[here] for name in table.needs})
+    return result
+
+
 def equalise(
     events: Mapping[str, np.ndarray], class_column: str, bins: Mapping[str, int], max_weight: float
 ) -> Weighting | None:
@@ -154,7 +192,7 @@ def equalise(
 
 
 def usable_rows(
-    events: Mapping[str, np.ndarray], class_column: str, bins: Mapping[str, int]
+    events: Mapping[str, np.ndarray], class_column: str, bins: Mapping[str, int], items: str = "tiles"
 ) -> tuple[np.ndarray, dict[str, int], list[str]]:
     """Which tiles and which columns classes can be equalised in, and what is left out, in sentences.
 
@@ -165,6 +203,8 @@ def usable_rows(
     ----------
     events, class_column, bins
         As for `equalise`, but values may be missing: NaN.
+    items : str
+        What a row is, in the sentences.
 
     Returns
     -------
@@ -178,7 +218,8 @@ def usable_rows(
     warnings = []
     if n_unknown := int(np.count_nonzero(~keep)):
         warnings.append(
-            f"{n_unknown} of {len(keep)} tiles are of an unknown particle and have weight 0 where classes are equalised"
+            f"{n_unknown} of {len(keep)} {items} are of an unknown particle and have weight 0 where classes are "
+            "equalised"
         )
     finite = {name: np.isfinite(np.asarray(events[name], np.float64)) for name in bins}
     remaining = {}
@@ -196,13 +237,14 @@ def usable_rows(
         keep &= finite[name]
         if lost.any():
             warnings.append(
-                f"{np.count_nonzero(lost)} of {len(keep)} tiles have no {name} and weight 0 where classes are equalised"
+                f"{np.count_nonzero(lost)} of {len(keep)} {items} have no {name} and weight 0 where classes are "
+                "equalised"
             )
     return keep, remaining, warnings
 
 
-def starved_classes(weighting: Weighting, events: Mapping[str, np.ndarray]) -> list[str]:
-    """Sentences about classes that lose most of their tiles because another class does not reach the same bins."""
+def starved_classes(weighting: Weighting, events: Mapping[str, np.ndarray], items: str) -> list[str]:
+    """Sentences about classes that lose most of their `items` because another class does not reach the same bins."""
     classes = np.asarray(events[weighting.class_column])
     weights = weighting.weights(events)
     sentences = []
@@ -211,10 +253,117 @@ def starved_classes(weighting: Weighting, events: Mapping[str, np.ndarray]) -> l
         if (n_lost := int(np.count_nonzero(own == 0))) > _STARVED * len(own):
             columns = ", ".join(column.name for column in weighting.columns)
             sentences.append(
-                f"{n_lost} of {len(own)} tiles of class {name} have weight 0, because another class has none with such "
-                f"values of {columns}; leave a class of few tiles out, or simulate equal ranges"
+                f"{n_lost} of {len(own)} {items} of class {name} have weight 0, because another class has none with "
+                f"such values of {columns}; leave a class of few {items} out, or simulate equal ranges"
             )
     return sentences
+
+
+def weightings_of(
+    events: Sequence[Mapping[str, np.ndarray]],
+    cameras: Sequence[str],
+    class_column: str,
+    equalised: Mapping[str, int],
+    max_weight: float,
+) -> tuple[list[Weighting | None], list[str]]:
+    """Find the tables for single images, or for fields of the sky.
+
+    Parameters
+    ----------
+    events : sequence of mapping
+        Event columns of each shard, with `split`.
+    cameras : sequence of str
+        Identities, as the column `camera` counts them; empty for the sky.
+    class_column : str
+    equalised : mapping
+        Column -> number of bins.
+    max_weight : float
+
+    Returns
+    -------
+    tables : list of Weighting or None
+        One for each camera, or one for all tiles; empty if none equalises anything.
+    warnings : list of str
+        What is left out, in sentences.
+    """
+    if len(cameras) < 2:
+        found = [_weighting(events, class_column, equalised, max_weight)]
+    else:
+        found = []
+        for place, identity in enumerate(cameras):
+            own = [_rows(columns, columns[CAMERA_COLUMN] == place) for columns in events]
+            filled = any(len(columns["split"]) for columns in own)
+            table, warnings = _weighting(own, class_column, equalised, max_weight) if filled else (None, [])
+            found.append((table, [f"camera {identity}: {text}" for text in warnings]))
+    tables = [table for table, _ in found]
+    return tables if any(tables) else [], [text for _, warnings in found for text in warnings]
+
+
+def event_weighting_of(
+    shards: Sequence[Mapping[str, np.ndarray]], class_column: str, equalised: Mapping[str, int], max_weight: float
+) -> tuple[Weighting | None, list[str]]:
+    """Find the table for events of several telescopes, of one row per event.
+
+    Parameters
+    ----------
+    shards : sequence of mapping
+        Event columns of each shard, with `split` and `group`.
+    class_column, equalised, max_weight
+        See `weightings_of`.
+
+    Returns
+    -------
+    table : Weighting or None
+        None without such events.
+    warnings : list of str
+    """
+    of_events = []
+    for columns in shards:
+        if set(EVENT_KEYS) <= columns.keys():
+            starts = event_starts(columns)
+            wanted = [name for name in (class_column, "split", *equalised) if name in columns]
+            several = np.diff(starts, append=len(columns["group"])) >= MIN_TELESCOPES
+            of_events.append(_rows(event_values(columns, wanted, starts), several))
+    filled = [columns for columns in of_events if len(columns["split"])]
+    if not filled:
+        return None, []
+    table, warnings = _weighting(filled, class_column, equalised, max_weight, items="events")
+    return table, [f"events of several telescopes: {text}" for text in warnings]
+
+
+def _rows(columns: Mapping[str, np.ndarray], keep: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: column[keep] for name, column in columns.items()}
+
+
+def _weighting(
+    events: Sequence[Mapping[str, np.ndarray]],
+    class_column: str,
+    equalised: Mapping[str, int],
+    max_weight: float,
+    items: str = "tiles",
+) -> tuple[Weighting | None, list[str]]:
+    """The table that equalises the classes, from those of the columns that the shards have, and what it leaves out."""
+    # Tiles of all shards have to have a column, or the reader could not give them a weight.
+    n_bins = {name: n for name, n in equalised.items() if all(name in columns for columns in events)}
+    columns = {name: joined_column(events, name) for name in (class_column, *n_bins)}
+    keep, n_bins, warnings = usable_rows(columns, class_column, n_bins, items)
+    columns = {name: columns[name][keep] for name in (class_column, *n_bins)}
+    weighting = equalise(columns, class_column, n_bins, max_weight)
+    if weighting is None:
+        return None, warnings
+    warnings += [
+        f"a shard has no column {name}; the classes are not equalised in it"
+        for name in equalised
+        if not all(name in each for each in events)
+    ]
+    return weighting, warnings + starved_classes(weighting, columns, items)
+
+
+def joined_column(events: Sequence[Mapping[str, np.ndarray]], name: str) -> np.ndarray:
+    """A column of all shards; NaN where a shard does not have it."""
+    return np.concatenate(
+        [columns[name] if name in columns else np.full(len(columns["split"]), np.nan) for columns in events]
+    )
 
 
 def _quantile_edges(values: np.ndarray, n_bins: int) -> list[float]:

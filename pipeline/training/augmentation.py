@@ -192,7 +192,7 @@ def check_augmentation(
     section: str,
     *,
     wing: str,
-    camera_identity: str,
+    cameras: Sequence[str],
     scalars: Sequence[str],
     motions: Mapping[str, Mapping[str, str]],
     of_events: bool = False,
@@ -214,10 +214,11 @@ def check_augmentation(
             f"{section}.augmentation: events of several telescopes are turned by quarters and mirrored only; set "
             "rotation to quarters or none, shift_px and scale to 0"
         )
-    if config.rotation == "sixths" and not camera_identity.startswith("hexagon"):
+    others = [identity for identity in cameras if not identity.startswith("hexagon")]
+    if config.rotation == "sixths" and others:
         raise UserError(
             f"{section}.augmentation.rotation: sixths are for cameras with hexagonal pixels, and the tiles are of "
-            f"{camera_identity or 'an unknown camera'}; use quarters"
+            f"{', '.join(others)}; use quarters"
         )
     for task, kinds in motions.items():
         if "map" in kinds.values() and (config.interpolates or config.shift_px):

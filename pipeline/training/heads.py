@@ -15,6 +15,7 @@ from pipeline.errors import TooFewEventsError, UserError
 from pipeline.inputs import get_input
 from pipeline.tasks import get_objective
 from pipeline.tasks.spec import Monitor
+from pipeline.tiles.cameras import where_camera, where_one_camera
 from pipeline.tiles.events import EventReader
 from pipeline.tiles.manifest import Manifest
 from pipeline.tiles.reader import TileReader
@@ -102,8 +103,9 @@ class Heads:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Event columns that the selection of tiles needs, and what the targets of events are made of."""
+        """Event columns that the selection of tiles needs, and what targets are made of."""
         names = [c for head in self.heads if head.selects for c in head.objective.spec.where]
+        names += [c for head in self.heads for c in head.objective.targets.columns]
         if get_input(self.config.input).takes == "telescopes":
             names += [c for head in self.heads for c in head.objective.spec.needs]
         return tuple(dict.fromkeys(names))
@@ -121,7 +123,14 @@ class Heads:
         self, manifests: Sequence[str | Path | Manifest], split: str, where: Mapping[str, Any], *, equalise: bool
     ) -> TileReader:
         kind = EventReader if get_input(self.config.input).takes == "telescopes" else TileReader
-        return kind(manifests, split, where=where, equalise=equalise)
+        return kind(manifests, split, where={**where, **self._camera(manifests)}, equalise=equalise)
+
+    def _camera(self, manifests: Sequence[str | Path | Manifest]) -> dict[str, Any]:
+        """Selection of the tiles of the network's camera; an input of single images takes no more than one."""
+        chosen = self.config.camera
+        if get_input(self.config.input).takes == "image":
+            return where_one_camera(manifests, chosen)
+        return where_camera(manifests, [chosen] if chosen else [])
 
     def check(self, manifests: Sequence[str | Path | Manifest]) -> None:
         """Fail before the long work: the right wing, the truth that each task needs, and tiles that count for it.
@@ -143,6 +152,7 @@ class Heads:
                 reader = self._reader(manifests, split, spec.where, equalise=spec.equalise)
                 if reader.n_tiles == 0:
                     selection = "".join(f" with {name} = {value}" for name, value in spec.where.items())
+                    selection += f" of {self.config.camera}" if self.config.camera else ""
                     item = "event of several telescopes" if isinstance(reader, EventReader) else "tile"
                     raise TooFewEventsError(
                         f"the {split} split has no {item}{selection} to train {spec.name} on; add runs, loosen the "

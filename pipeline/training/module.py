@@ -146,11 +146,10 @@ class TrainingModule(LightningModule):
         """
         decay = min(self.config.average_decay, self.global_step / (self.global_step + 10))
         update = get_ema_multi_avg_fn(decay)
-        current = self.network.state_dict()
-        averaged = self.average.state_dict()
-        floating = [name for name, tensor in averaged.items() if tensor.is_floating_point()]
+        current, averaged = self.network.state_dict(), self.average.state_dict()
+        floating = {name for name, tensor in averaged.items() if tensor.is_floating_point()}
         update([averaged[name] for name in floating], [current[name] for name in floating], None)
-        counters = [name for name in averaged if name not in set(floating)]
+        counters = averaged.keys() - floating
         if counters:
             torch._foreach_copy_([averaged[name] for name in counters], [current[name] for name in counters])
 

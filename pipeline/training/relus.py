@@ -27,7 +27,9 @@ class ReluWatch:
             # A ReLU module may be used at several places of a network: each call counts for itself.
             self._calls[name] = self._calls.get(name, 0) + 1
             key = (name, self._calls[name])
-            alive = output.detach().transpose(0, 1).flatten(1).amax(1) > 0
+            # Channels are the second axis of maps, and the last one of vectors, of single tiles or of all of an event.
+            channels_last = output.detach().movedim(1 if output.ndim == 4 else -1, -1)
+            alive = channels_last.flatten(0, -2).amax(0) > 0
             self._alive[key] = self._alive[key] | alive if key in self._alive else alive
 
         return hook

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from pipeline.camera.baselines import FEATURES, FOREST_COLUMNS, Sample, forest_features, train_forest
+from pipeline.camera.baselines import FEATURES, FOREST_COLUMNS, Estimand, Sample, forest_features, train_forest
 from pipeline.errors import TooFewEventsError
 
 CLASSES = {1: "gammas", 0: "hadrons"}
@@ -91,3 +93,11 @@ def test_too_few_images_are_refused():
         train_forest(train, validation, classes=CLASSES)
     with pytest.raises(TooFewEventsError, match="training split has 10 images"):
         train_forest(*samples("energy", sizes=(10, 30)))
+
+
+def test_an_estimand_may_weight_the_images():
+    events = {"true_energy_tev": np.array([0.1, 2.0]), "weights": np.array([1.0, 3.0])}
+    plain = Estimand(lambda columns: np.log10(columns["true_energy_tev"]), columns=("true_energy_tev",))
+    np.testing.assert_array_equal(plain.weights_of(events), [1.0, 3.0])
+    weighted = replace(plain, weights=lambda columns: columns["true_energy_tev"])
+    np.testing.assert_allclose(weighted.weights_of(events), [0.1, 6.0], rtol=1e-12)

@@ -97,7 +97,7 @@ def check_own_truth(path, truth):
                     continue
                 assert chunk.image[place].sum() == pytest.approx(charges[event, chunk.tel_id])
                 assert chunk.truth["true_energy_tev"][place] == energies[event]
-        for batch, _ in tile_file(file, RECIPE, file.telescopes[1].identity):
+        for batch, _ in tile_file(file, RECIPE, [file.telescopes[1].identity]):
             for event, energy in zip(batch.events["event_id"].tolist(), batch.events["true_energy_tev"], strict=True):
                 assert energy == energies[event]
                 assert (event, 1) not in reasons
@@ -282,7 +282,7 @@ def test_large_ids_are_kept(edited, dtype, first):
         assert one == [([first + 7], [energies[7]])] * 2
         if first > 2**63:
             with pytest.raises(InputFileError, match=r"has ids beyond 2\^63 - 1, which tiles cannot hold"):
-                next(tile_file(file, RECIPE, file.telescopes[1].identity))
+                next(tile_file(file, RECIPE, [file.telescopes[1].identity]))
 
 
 def test_equal_event_numbers_of_two_runs_stay_apart(edited, good):

@@ -9,7 +9,7 @@ from pipeline.camera.showers.array import lay_out, subarray
 from pipeline.config import Config, load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-READY = ("lst_mono", "lst_stereo", "magic", "mst_array", "sst_array")
+READY = ("lst_mono", "lst_stereo", "magic", "mixed_array", "mst_array", "sst_array")
 # What their telescopes look at: degrees from the axis to the edge of the camera
 FIELD_DEG = {"LST": 2.3, "MAGIC": 1.8, "MST-NectarCam": 4.1, "SST-CHEC": 4.8}
 
@@ -34,7 +34,7 @@ def test_ready_configurations_suit_their_instrument(name):
     # Half a proton's energy makes light: the ranges have the same light, and the protons come from farther outside.
     assert proton.energy_min_tev > gamma.energy_min_tev
     assert proton.scatter_radius_m > gamma.scatter_radius_m
-    (field_deg,) = {FIELD_DEG[place.type] for place in showers.places}
+    field_deg = min(FIELD_DEG[place.type] for place in showers.places)
     assert source.offset_deg < gamma.viewcone_deg < proton.viewcone_deg + 1e-9
     assert gamma.viewcone_deg <= field_deg + 0.5
     assert showers.min_telescopes == min(2, len(showers.places))
@@ -57,6 +57,26 @@ def test_distances_between_telescopes():
     assert nearest("magic") == pytest.approx([85, 85], abs=0.5)
     assert np.all((nearest("lst_stereo") > 90) & (nearest("lst_stereo") < 130))
     assert np.all((nearest("mst_array") > 130) & (nearest("mst_array") < 230))
+
+
+def test_the_mixed_array_is_made_of_the_others():
+    """The four LSTs, and five MSTs around them, each with a network of its own, and one for their events."""
+    places = {name: load_config(CONFIGS / f"{name}.yaml").showers.places for name in ("lst_stereo", "mst_array")}
+    cfg = load_config(CONFIGS / "mixed_array.yaml")
+    lsts = [place for place in cfg.showers.places if place.type == "LST"]
+    msts = [place for place in cfg.showers.places if place.type == "MST-NectarCam"]
+    assert lsts == list(places["lst_stereo"])
+    assert len(msts) == 5
+    assert all(place in places["mst_array"] for place in msts)
+    angle_deg = np.sort(np.degrees([np.arctan2(place.y_m, place.x_m) for place in msts]))
+    assert np.diff(angle_deg, append=angle_deg[0] + 360).max() < 100
+    assert min(np.hypot(place.x_m, place.y_m) for place in msts) > max(np.hypot(p.x_m, p.y_m) for p in lsts)
+    assert cfg.tiles.camera.camera == "all"
+    cameras = {name: network.camera for name, network in cfg.networks.items()}
+    assert cameras == {"mono_lst": "LST", "mono_mst": "MST", "stereo": None}
+    assert cfg.networks["stereo"].start_from == ("mono_lst", "mono_mst")
+    assert cfg.predict.uses == {"camera": ("stereo",)}
+    assert cfg.networks["mono_lst"] == cfg.networks["mono_mst"].model_copy(update={"camera": "LST"})
 
 
 def few(cfg: Config, n_showers: int) -> Config:

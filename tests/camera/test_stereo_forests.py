@@ -8,7 +8,7 @@ from pipeline.camera.stereo.forests import FEATURES, stereo_images, train_stereo
 from pipeline.directions import altaz_of_fov, offset_deg
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.tasks.direction.baseline import event_altaz_deg
-from pipeline.tiles.events import event_starts
+from pipeline.tiles.event_rows import event_starts
 
 ONE_CAMERA = np.array([CAMERA_IDENTITY])
 

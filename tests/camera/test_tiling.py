@@ -5,7 +5,14 @@ import pytest
 from pipeline.camera.cleaning import tailcuts, usable_times
 from pipeline.camera.dl1 import DL1File, DL1Writer, EventChunk, ImageChunk, SimulationRun, Subarray
 from pipeline.camera.geometry import Camera
-from pipeline.camera.tiling import REJECTION_REASONS, camera_tile_chunk, chosen_camera, tile_file
+from pipeline.camera.mapping import tile_mapper
+from pipeline.camera.tiling import (
+    REJECTION_REASONS,
+    camera_tile_chunk,
+    chosen_cameras,
+    shard_attributes,
+    tile_file,
+)
 from pipeline.config import CameraTilesConfig, CutsConfig
 from pipeline.errors import InputFileError
 from pipeline.inputs.image import ImageRecipe
@@ -188,28 +195,28 @@ def write_file(path, telescopes, events, showers=None):
         path, Subarray("s", telescopes, positions), obs_id=1, pointing_alt_rad=1.2, pointing_az_rad=3.1, simulation=run
     ) as writer:
         for number, (tel_ids, shower) in enumerate(zip(events, showers, strict=True)):
+            chunks = []
             for camera in {id(telescopes[t]): telescopes[t] for t in tel_ids}.values():
                 same = [t for t in tel_ids if telescopes[t] is camera]
-                assert len(same) == len(tel_ids), "one camera type per event keeps the writer's rule of whole events"
-            image, time = ellipses(telescopes[tel_ids[0]], len(tel_ids), seed=number)
-            n = len(tel_ids)
-            truth = {
-                "true_energy_tev": np.full(n, 0.2),
-                "true_primary_id": np.zeros(n, int),
-                "true_alt_deg": np.full(n, 70.0),
-            }
-            truth |= {"true_az_deg": np.full(n, 180.0), "true_core_x_m": np.zeros(n), "true_core_y_m": np.zeros(n)}
-            truth["shower_id"] = np.full(n, shower)
-            writer.append(EventChunk(np.full(n, number), np.array(tel_ids), image, time, truth=truth))
+                image, time = ellipses(camera, len(same), seed=number)
+                truth = {
+                    "true_energy_tev": 0.2, "true_primary_id": 0, "true_alt_deg": 70.0, "true_az_deg": 180.0,
+                    "true_core_x_m": 0.0, "true_core_y_m": 0.0, "shower_id": shower,
+                }  # fmt: skip
+                truth = {name: np.full(len(same), value) for name, value in truth.items()}
+                chunks.append(EventChunk(np.full(len(same), number), np.array(same), image, time, truth=truth))
+            writer.append(*chunks)
     return path
 
 
 def collect(path, wanted=None):
     with DL1File(path) as file:
-        parts = list(tile_file(file, RECIPE, chosen_camera(file, wanted)))
+        parts = list(tile_file(file, RECIPE, chosen_cameras(file, wanted)))
     batches = [batch for batch, _ in parts]
-    return {name: np.concatenate([b.events[name] for b in batches]) for name in ("event_id", "tel_id", "shower_id")} | {
+    names = ("event_id", "tel_id", "shower_id", "camera")
+    return {name: np.concatenate([b.events[name] for b in batches]) for name in names} | {
         "group": np.concatenate([b.group for b in batches]),
+        "images": np.concatenate([b.images for b in batches]),
         "sizes": [len(b) for b in batches],
     }
 
@@ -245,9 +252,77 @@ def test_choice_of_the_camera(tmp_path):
         assert set(collect(path, wanted)["tel_id"]) == {1}
     with (
         DL1File(path) as file,
-        pytest.raises(InputFileError, match=r"has no camera 'CHEC'; it has .*LSTCam.*NectarCam"),
+        pytest.raises(
+            InputFileError,
+            match=r"has no camera 'CHEC'; it has .*LSTCam.*NectarCam.*: set .* to one of them, or to all",
+        ),
     ):
-        chosen_camera(file, "CHEC")
+        chosen_cameras(file, "CHEC")
+
+
+MIXED = {1: LST, 2: LST, 5: MST, 6: MST}
+MIXED_EVENTS = [[1, 5, 6], [5], [1, 2], [1, 2, 5, 6], [6]]
+
+
+def test_images_of_an_event_stand_together_across_cameras(tmp_path):
+    path = write_file(tmp_path / "run.h5", MIXED, MIXED_EVENTS, showers=[7, 5, 7, 5, 9])
+    with DL1File(path) as file:
+        identities = chosen_cameras(file, "all")
+        assert identities == sorted([LST.identity, MST.identity])
+    found = collect(path, "all")
+    names = ("shower_id", "event_id", "tel_id")
+    assert list(zip(*(found[name].tolist() for name in names), strict=True)) == [
+        (7, 0, 1), (7, 0, 5), (7, 0, 6), (7, 2, 1), (7, 2, 2), (5, 1, 5), (5, 3, 1), (5, 3, 2), (5, 3, 5), (5, 3, 6),
+        (9, 4, 6),
+    ]  # fmt: skip
+    lst, mst = (identities.index(camera.identity) for camera in (LST, MST))
+    assert found["camera"].tolist() == [lst, mst, mst, lst, lst, mst, lst, lst, mst, mst, mst]
+    assert found["camera"].dtype == np.int16
+    assert found["group"].tolist() == [0] * 5 + [1] * 5 + [2]
+
+
+@pytest.mark.parametrize("wanted", ["LST", "MST"])
+def test_one_camera_has_the_tiles_that_it_has_among_all(tmp_path, wanted):
+    path = write_file(tmp_path / "run.h5", MIXED, MIXED_EVENTS, showers=[7, 5, 7, 5, 9])
+    alone, together = collect(path, wanted), collect(path, "all")
+    own = np.isin(together["tel_id"], (1, 2) if wanted == "LST" else (5, 6))
+    assert set(alone["camera"].tolist()) == {0}
+    for name in ("event_id", "tel_id", "shower_id", "images"):
+        np.testing.assert_array_equal(alone[name], together[name][own], err_msg=name)
+
+
+def test_blocks_of_several_cameras_are_bounded_and_end_with_a_shower(tmp_path, monkeypatch):
+    path = write_file(tmp_path / "run.h5", MIXED, MIXED_EVENTS, showers=[0, 0, 1, 2, 3])
+    whole = collect(path, "all")
+    asked = []
+    monkeypatch.setattr("pipeline.camera.tiling._chunk_images", lambda *sizes: asked.append(sizes) or 3)
+    read, reading = [], DL1File.read
+    monkeypatch.setattr(DL1File, "read", lambda file, tel, rows: read.append(len(rows)) or reading(file, tel, rows))
+    found = collect(path, "all")
+    assert asked == [(max(LST.n_pixels, MST.n_pixels), 24)]
+    # Showers of 4, 2, 4 and 1 images: one that is larger than a block is a block of its own.
+    assert found.pop("sizes") == [4, 2, 4, 1]
+    assert max(read) <= 3
+    whole.pop("sizes")
+    for name, column in found.items():
+        np.testing.assert_array_equal(column, whole[name], err_msg=name)
+
+
+def test_all_cameras_are_those_of_the_array(tmp_path):
+    """Also one without an image: shards of all runs are alike."""
+    path = write_file(tmp_path / "run.h5", {1: LST, 5: MST}, [[1], [1]])
+    with DL1File(path) as file:
+        identities = chosen_cameras(file, "all")
+        attributes = shard_attributes(file, RECIPE, identities)
+        assert chosen_cameras(file, None) == [LST.identity]
+    entries = {entry["identity"]: entry for entry in attributes["cameras"]}
+    assert list(entries) == identities == sorted([LST.identity, MST.identity])
+    for camera, kind in ((LST, "LST"), (MST, "MST")):
+        assert entries[camera.identity] == {
+            "identity": camera.identity, "name": camera.name, "type": kind, "focal_length_m": camera.focal_length_m,
+            "tile_pixel_deg": pytest.approx(tile_mapper(camera, 24).pixel_deg),
+        }  # fmt: skip
+    assert collect(path, "all")["camera"].tolist() == [identities.index(LST.identity)] * 2
 
 
 def test_an_image_without_an_event(tmp_path):

@@ -1,12 +1,16 @@
 """What a network for events of several telescopes is given: where images lie and telescopes stand."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from stereo_tiles import POINTING, TELESCOPES_M, images_of_axis, stereo_batch, write_stereo_tiles
+from synthetic_tiles import array_batch, write_tiles
 
 from pipeline.directions import fov_of_altaz
-from pipeline.errors import UserError
+from pipeline.errors import TooFewEventsError, UserError
+from pipeline.inputs import restore_input
 from pipeline.inputs.image import ImageInput
 from pipeline.inputs.shower import N_PLACES, ShowerInput, events_of, members_of, places_of
 from pipeline.tiles import TileBatch
@@ -186,3 +190,49 @@ def test_most_telescopes_of_an_event_are_known(tmp_path, rng, monkeypatch):
     _, counts = np.unique(reader.events(["event_id"])["event_id"], return_counts=True)
     assert given.max_telescopes == counts.max() >= 3
     assert set(given.cameras) == {"hexagon-1855-test"}
+
+
+# ---- arrays of several cameras ---------------------------------------------------------------------------------------
+SCALARS = ("log10_hillas_intensity",)
+CAMERAS = (("hexagon-a", "NectarCam", "MST"), ("hexagon-b", "LSTCam", "LST"))
+
+
+def of_two_cameras(n_events=100):
+    """The second camera's images have a hundred times the charge."""
+    batch = array_batch(n_events, (1, 0, 0))
+    batch.events["hillas_intensity"][batch.events["camera"] == 1] *= 100
+    return batch
+
+
+def test_the_images_of_each_camera_are_standardised_by_themselves(tmp_path):
+    reader = EventReader([write_tiles(tmp_path, of_two_cameras(), cameras=CAMERAS)], "train")
+    fitted = ShowerInput.fit(reader, SCALARS)
+    assert list(fitted.cameras) == ["hexagon-a", "hexagon-b"]
+    assert fitted.max_telescopes == 3
+    means = [given.scalar_statistics[0].mean for given in fitted.cameras.values()]
+    assert means[1] - means[0] == pytest.approx(2, abs=0.2)
+    batch = next(reader.in_batches(10_000, fitted.columns))
+    arrays = fitted.arrays(batch)
+    np.testing.assert_array_equal(arrays["camera"], np.tile([1, 0, 0], len(arrays["members"])))
+    assert arrays["camera"].dtype == np.int64
+    for number, given in enumerate(fitted.cameras.values()):
+        own = batch.select(arrays["camera"] == number)
+        assert np.abs(arrays["scalars"][arrays["camera"] == number].mean()) < 1e-5
+        for name, values in given.arrays(own).items():
+            np.testing.assert_array_equal(arrays[name][arrays["camera"] == number], values)
+    assert restore_input(json.loads(fitted.model_dump_json())) == fitted
+
+
+def test_events_of_one_camera_need_no_number(tmp_path):
+    manifest = write_tiles(tmp_path, of_two_cameras(), cameras=CAMERAS)
+    fitted = ShowerInput.fit(EventReader([manifest], "train", where={"camera": 0}), SCALARS)
+    assert list(fitted.cameras) == ["hexagon-a"]
+    assert fitted.max_telescopes == 2
+    assert "camera" not in fitted.columns
+
+
+def test_a_camera_without_an_image_cannot_be_fitted(tmp_path):
+    manifest = write_tiles(tmp_path, array_batch(40, (0, 0)), cameras=CAMERAS)
+    message = r"no event with an image of the camera LSTCam \(hexagon-b\); add runs, or choose one of the others"
+    with pytest.raises(TooFewEventsError, match=message):
+        ShowerInput.fit(EventReader([manifest], "train"), SCALARS)

@@ -3,14 +3,16 @@ import json
 import numpy as np
 import pytest
 from astropy.table import Table
+from synthetic_tiles import CAMERA_IDENTITY, camera_entry
 
 from pipeline.camera.baselines import FOREST_COLUMNS
 from pipeline.config import parse_config
 from pipeline.directions import RADIUS_68
 from pipeline.errors import TooFewEventsError, UserError
-from pipeline.stages.evaluate import _check_camera, evaluate, evaluate_predictor
+from pipeline.stages.evaluate import evaluate, evaluate_predictor
 from pipeline.tasks.core.targets import core_vector_m
-from pipeline.tiles.manifest import Manifest, write_manifest
+from pipeline.tiles.cameras import where_served
+from pipeline.tiles.manifest import write_manifest
 from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
 
 DRAWN_BELOW = ("hillas_intensity", "hillas_length", "hillas_width", "hillas_psi", "hillas_phi")
@@ -27,6 +29,7 @@ def made_up_batch(n_showers, images_per_shower, rng):
     parameters = [name for name in FOREST_COLUMNS if name not in DRAWN_BELOW]
     events = {name: rng.normal(size=n).astype(np.float32) for name in parameters}
     events |= {
+        "camera": np.zeros(n, np.int16),
         "obs_id": np.ones(n, np.int64),
         "event_id": np.arange(n),
         "tel_id": np.ones(n, np.int64),
@@ -72,7 +75,7 @@ def manifest(tmp_path_factory):
             tile_shape=(4, 4),
             source=f"run_{run}",
             wing="camera",
-            attributes={},
+            attributes={"cameras": [camera_entry()]},
         ) as writer:
             writer.append(made_up_batch(300, 3, rng))
         shards.append(path)
@@ -83,6 +86,8 @@ def manifest(tmp_path_factory):
 
 class Oracle:
     """A predictor that knows the truth up to a Gaussian error: better than any forest here."""
+
+    cameras = (CAMERA_IDENTITY,)
 
     def predict(self, batch):
         rng = np.random.default_rng(batch.events["event_id"][0])
@@ -103,6 +108,14 @@ class Oracle:
             "reco_alt_other_end_deg": np.full(len(batch), 89.0),
             "reco_ang_distance_uncert_deg": np.full(len(batch), RADIUS_68 * 0.05),
         }
+
+
+class ByImage(Oracle):
+    """The same with an error that belongs to the image, whatever other images are read with it."""
+
+    def predict(self, batch):
+        spread = np.sin(1e4 * batch.events["hillas_intensity"])
+        return {"gammaness": 0.5 + np.where(batch.events["true_primary_id"] == 0, 0.1, -0.1) + 0.3 * spread}
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +304,7 @@ def test_tiles_without_truth_are_refused(tmp_path, cfg):
         tile_shape=(4, 4),
         source="a",
         wing="camera",
-        attributes={},
+        attributes={"cameras": [camera_entry()]},
     ) as writer:
         writer.append(batch)
     write_manifest([tmp_path / "a.tiles.h5"], tmp_path / "m.json")
@@ -319,7 +332,7 @@ def test_too_small_a_test_split_is_refused(n_test, message, tmp_path, cfg):
         tile_shape=(4, 4),
         source="a",
         wing="camera",
-        attributes={},
+        attributes={"cameras": [camera_entry()]},
     ) as writer:
         writer.append(batch)
     write_manifest([tmp_path / "a.tiles.h5"], tmp_path / "m.json", class_column="true_primary_id")
@@ -334,12 +347,44 @@ def test_an_unknown_bundle_is_refused(manifest, cfg, tmp_path):
 
 def test_tiles_of_another_camera_are_refused(manifest, tmp_path):
     content = json.loads(manifest.read_text())
-    content["attributes"]["camera_identity"] = "square-2048"
+    content["attributes"]["cameras"] = ["square-2048"]
     other = manifest.with_name("other.manifest.json")
     other.write_text(json.dumps(content))
     with pytest.raises(UserError, match="holds images of the camera square-2048, but the bundle serves hexagon-1855"):
-        _check_camera(("hexagon-1855",), [Manifest.load(other)])
-    _check_camera(("square-2048",), [Manifest.load(other)])
+        where_served([other], ("hexagon-1855",))
+    assert where_served([other], ("hexagon-1855", "square-2048")) == {}
+
+
+def test_tiles_of_the_bundles_own_camera_are_judged(tmp_path, cfg):
+    """Of two cameras: network and forest see the same images as where a manifest has this camera alone."""
+    batch = made_up_batch(400, 3, np.random.default_rng(5))
+    batch.events["camera"] = (np.arange(len(batch)) % 3 == 0).astype(np.int16)
+    entries = [camera_entry("another"), camera_entry()]
+    own = batch.select(batch.events["camera"] == 1)
+    own.events["camera"] = np.zeros(len(own), np.int16)
+    found = {}
+    for name, tiles, cameras in (("mixed", batch, entries), ("own", own, entries[1:])):
+        (tmp_path / name).mkdir()
+        with ShardWriter(
+            tmp_path / name / "a.tiles.h5",
+            channels=[Channel("charge", "p.e.")],
+            tile_shape=(4, 4),
+            source="a",
+            wing="camera",
+            attributes={"cameras": cameras},
+        ) as writer:
+            writer.append(tiles)
+        manifest = write_manifest(
+            [tmp_path / name / "a.tiles.h5"],
+            tmp_path / name / "m.json",
+            class_column="true_primary_id",
+            equalised={"true_energy_tev": 3},
+        )
+        out = evaluate_predictor(cfg, ByImage(), ["gammaness"], FACTS, [manifest], tmp_path / name / "out")
+        found[name] = read(out / "gammaness")
+    assert 0 < found["mixed"]["data"]["n"] == np.count_nonzero(own.split == 2)
+    for key in ("metrics", "baselines", "differences", "bins", "baseline_settings"):
+        assert found["mixed"][key] == found["own"][key], key
 
 
 def test_a_task_that_is_not_judged_is_named(tmp_path, manifest, cfg):

@@ -7,6 +7,8 @@ import pytest
 from astropy.table import Table
 from stereo_tiles import CAMERA_IDENTITY, stereo_batch, write_stereo_tiles
 
+from pipeline.camera.stereo.forests import stereo_images
+from pipeline.camera.telescopes import get_telescope
 from pipeline.config import Config, ShowerClass, ShowersConfig, TelescopePlace, parse_config
 from pipeline.directions import RADIUS_68, altaz_of_fov
 from pipeline.errors import TooFewEventsError, UserError
@@ -42,8 +44,8 @@ class Telescopes:
 
     takes = "image"
 
-    def __init__(self, error=3.0):
-        self.error = error
+    def __init__(self, error=3.0, cameras=(CAMERA_IDENTITY,)):
+        self.error, self.cameras = error, cameras
 
     def predict(self, batch):
         """All columns."""
@@ -84,8 +86,8 @@ class Events(Telescopes):
 
     takes = "telescopes"
 
-    def __init__(self, error=1.0, mono=None):
-        super().__init__(error)
+    def __init__(self, error=1.0, mono=None, cameras=(CAMERA_IDENTITY,)):
+        super().__init__(error, cameras)
         self.mono = {CAMERA_IDENTITY: Telescopes()} if mono is None else mono
 
     def predict(self, batch):
@@ -212,6 +214,49 @@ def test_all_methods_see_the_same_events(manifest):
     assert set(sample.images.camera) == {CAMERA_IDENTITY}
 
 
+def test_images_of_several_cameras(tmp_path, monkeypatch):
+    """The network has an encoder that no image is for: each image is of the camera that its identity says."""
+    batch = stereo_batch(200, np.random.default_rng(1))
+    batch.events["camera"] = (batch.events["tel_id"] % 2).astype(np.int16)
+    manifest = write_stereo_tiles(tmp_path, batch, {"hexagon-b": 0.5, "hexagon-d": 1.5})
+    seen, radii = [], []
+
+    class OfThreeCameras(Events):
+        def predict(self, batch):
+            seen.append((batch.events["tel_id"] % 2, batch.events["camera"]))
+            return super().predict(batch)
+
+    def recorded(columns, *others):
+        radii.append((columns["tel_id"] % 2, others[-1]))
+        return stereo_images(columns, *others)
+
+    monkeypatch.setattr("pipeline.evaluation.showers.stereo_images", recorded)
+    predictor = OfThreeCameras(
+        cameras=("hexagon-a", "hexagon-b", "hexagon-d"), mono={"hexagon-b": Telescopes(), "hexagon-d": Telescopes()}
+    )
+    sample = event_sample(SPEC, {NORM: ESTIMANDS[NORM]}, predictor, [manifest], settings())
+    odd = sample.images.columns["tel_id"] % 2
+    np.testing.assert_array_equal(sample.images.camera, np.where(odd, "hexagon-d", "hexagon-b"))
+    for parity, number in seen:
+        np.testing.assert_array_equal(number, 1 + parity)
+    for parity, radius_deg in radii:
+        np.testing.assert_array_equal(radius_deg, np.where(parity, 3.0, 1.0))  # of tiles of 4 x 4 px
+    assert set(sample.forests[NORM].forests) == {"hexagon-b", "hexagon-d"}
+    assert np.isfinite(sample.mono["reco_alt_deg"]).all()
+
+
+def test_images_of_cameras_that_are_not_served_are_left_out(tmp_path):
+    batch = stereo_batch(200, np.random.default_rng(1))
+    batch.events["camera"] = (batch.events["tel_id"] % 2).astype(np.int16)
+    manifest = write_stereo_tiles(tmp_path, batch, {"hexagon-b": 0.5, "hexagon-d": 1.5})
+    sample = event_sample(SPEC, {}, Events(cameras=("hexagon-d",), mono={}), [manifest], settings())
+    assert set(sample.images.columns["tel_id"]) == {1, 3, 5}
+    assert set(sample.images.camera) == {"hexagon-d"}
+    assert sample.events["n_telescopes"].min() == 2
+    with pytest.raises(UserError, match="holds images of the camera hexagon-b, hexagon-d, but the bundle serves"):
+        event_sample(SPEC, {}, Events(), [manifest], settings())
+
+
 def test_without_a_network_for_single_telescopes_there_is_no_mono(manifest, tmp_path):
     out = evaluate_predictor(settings(), Events(mono={}), ["core"], FACTS, [manifest], tmp_path / "out")
     assert list(read(out, "core")["baselines"]) == ["hillas"]
@@ -263,7 +308,8 @@ def test_simulated_showers_of_an_array(tmp_path):
     make_tiles([raw], cfg, tmp_path / "tiles")
     manifest = tmp_path / "m.json"
     make_manifest([tmp_path / "tiles" / "run.tiles.h5"], cfg, manifest)
-    out = evaluate_predictor(cfg, Events(mono={}), ["direction", "core"], FACTS, [manifest], tmp_path / "out")
+    events = Events(mono={}, cameras=(get_telescope("LST").camera.identity,))
+    out = evaluate_predictor(cfg, events, ["direction", "core"], FACTS, [manifest], tmp_path / "out")
     content = read(out, "direction")
     assert content["data"]["n"] > 25
     assert content["baselines"]["hillas"]["angular_resolution_deg"]["value"] < 0.5

@@ -43,7 +43,7 @@ def config(**networks) -> Config:
     return parse_config({
         "name": "array", "threads": 1, "seed": 5, "networks": {"mono": MONO, "stereo": STEREO} | networks,
         "showers": {"array": array, "min_telescopes": 1, "positions_per_shower": 5, "classes": classes},
-        "tiles": {"camera": {"size": 32, "cuts": {"size_min_pe": 150}},
+        "tiles": {"camera": {"size": 32, "cuts": {"size_min_pe": 400}},
                   "splits": {"train": 0.5, "validation": 0.3, "test": 0.2}},
     })  # fmt: skip
 

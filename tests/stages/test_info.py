@@ -79,7 +79,19 @@ def test_tiles_and_manifest(tmp_path):
     shard = tmp_path / manifest.shards[0].path
     assert "tile shard (camera)" in _text(shard)
     assert "40 of 24 x 24 px" in _text(shard)
+    assert "camera    TestCam (hexagon-1855-test), 40 tiles, pixels of 0.08 deg" in _text(shard)
     assert "manifest of tiles (camera)" in _text(manifest.path)
+    assert "camera      hexagon-1855-test" in _text(manifest.path)
+
+
+def test_tiles_of_several_cameras_are_counted(tmp_path):
+    batch = camera_batch(40)
+    batch.events["camera"] = np.repeat(np.int16([0, 1]), [30, 10])
+    manifest = write_tiles(tmp_path, batch, cameras=[(f"hexagon-{n}", n.upper(), "MST") for n in "abc"])
+    text = _text(tmp_path / manifest.shards[0].path)
+    assert "A (hexagon-a), 30 tiles" in text
+    assert "B (hexagon-b), 10 tiles" in text
+    assert "C (hexagon-c), 0 tiles" in text
 
 
 def test_bundle(folder):

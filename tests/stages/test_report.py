@@ -14,7 +14,7 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.reporting import words
 from pipeline.reporting.collect import collect
-from pipeline.reporting.page import render
+from pipeline.reporting.page import _telescopes, render
 from pipeline.stages.report import report
 
 EVIL = "<script>alert(1)</script>.fits"
@@ -571,3 +571,17 @@ def test_a_screenshot_can_be_taken(page, tmp_path):
 def test_a_value_that_rounds_to_zero_has_no_sign():
     entry = {"value": -1e-5, "low": -0.0008, "high": 0.0011}
     assert words.value_text(entry, percent=True) == "0.00 % [−0.08, 0.11]"
+
+
+@pytest.mark.parametrize(
+    ("showers", "text"),
+    [
+        ({"telescope": "LST", "array": []}, "1 LST"),
+        (
+            {"telescope": "LST", "array": [{"type": t} for t in ("LST", "MST-NectarCam", "LST")]},
+            "2 LST, 1 MST-NectarCam",
+        ),
+    ],
+)
+def test_the_telescopes_of_an_array_are_counted(showers, text):
+    assert _telescopes(showers) == text

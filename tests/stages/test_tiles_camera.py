@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.camera.dl1 import DL1Writer, EventChunk, SimulationRun, Subarray
 from pipeline.camera.geometry import Camera
+from pipeline.camera.mapping import tile_mapper
 from pipeline.config import parse_config
 from pipeline.errors import UserError
 from pipeline.stages.manifest import make_manifest
@@ -26,7 +27,8 @@ def camera(focal_length_m=28.0, rings=8):
     )
 
 
-def write_run(path, n_showers=30, uses=2, brightness_pe=40.0, telescopes=None, seed=0, obs_id=1):
+def write_run(path, n_showers=30, uses=2, brightness_pe=40.0, telescopes=None, seed=0, obs_id=1, seen_by=None):
+    """Every telescope, or those of `seen_by`, sees showers of its own."""
     rng = np.random.default_rng(seed)
     telescopes = telescopes or {1: camera()}
     array = Subarray("s", telescopes, dict.fromkeys(telescopes, (0.0, 0.0, 0.0)))
@@ -35,6 +37,8 @@ def write_run(path, n_showers=30, uses=2, brightness_pe=40.0, telescopes=None, s
         path, array, obs_id=obs_id, pointing_alt_rad=1.2, pointing_az_rad=3.1, simulation=run, provenance={"seed": seed}
     ) as writer:
         for tel_id, one in telescopes.items():
+            if seen_by is not None and tel_id not in seen_by:
+                continue
             n = n_showers * uses
             event_id = 100 * (np.arange(n) // uses) + np.arange(n) % uses + 100_000 * tel_id
             x0, y0 = rng.uniform(-0.3, 0.3, (2, n, 1)) * one.pix_x_deg.max()
@@ -63,7 +67,12 @@ def test_one_shard_per_run(tmp_path):
         assert (shard.source, shard.wing, shard.n_tiles, shard.n_groups) == ("run_1", "camera", 60, 30)
         assert [channel.unit for channel in shard.channels] == ["p.e.", "ns", ""]
         assert shard.targets == ["core", "direction", "energy", "gammaness", "x_max"]
-        assert shard.attributes["camera_identity"] == camera().identity
+        assert shard.attributes["cameras"] == [
+            {
+                "identity": camera().identity, "name": "Cam", "type": "LST", "focal_length_m": 28.0,
+                "tile_pixel_deg": pytest.approx(tile_mapper(camera(), 24).pixel_deg),
+            },
+        ]  # fmt: skip
         assert shard.attributes["recipe"] == {
             "version": 1, "size_px": 24, "picture_pe": 6.0, "boundary_pe": 3.0, "min_picture_neighbors": 1,
             "size_min_pe": 50.0, "n_pixels_min": 3, "leakage_max": 0.5,
@@ -99,6 +108,28 @@ def test_rejected_images_are_counted(tmp_path):
     assert status["n_images"] == 120
     assert status["rejected"]["other camera"] == 60
     assert status["n_tiles"] + sum(status["rejected"].values()) == 120
+
+
+def test_all_cameras_in_one_shard(tmp_path):
+    telescopes = {1: camera(), 2: camera(16.0)}
+    paths = [
+        write_run(tmp_path / "both.h5", telescopes=telescopes),
+        write_run(tmp_path / "one.h5", telescopes=telescopes, seen_by=[2], seed=1),
+    ]
+    cfg = parse_config(CONFIG | {"tiles": {"camera": {**CONFIG["tiles"]["camera"], "camera": "all"}}})
+    both, one = make_tiles(paths, cfg, tmp_path)
+    identities = sorted(each.identity for each in telescopes.values())
+    assert both["cameras"] == one["cameras"] == identities
+    assert (both["n_images"], both["n_tiles"], both["rejected"]) == (120, 120, {})
+    assert (one["n_images"], one["n_tiles"], one["rejected"]) == (60, 60, {})
+    place = {tel_id: identities.index(each.identity) for tel_id, each in telescopes.items()}
+    for status in (both, one):
+        with Shard(status["output"]) as shard:
+            assert [each.identity for each in shard.cameras] == identities
+            columns = shard.read_columns(["camera", "tel_id"])
+            assert columns["camera"].tolist() == [place[tel_id] for tel_id in columns["tel_id"].tolist()]
+    manifest = make_manifest([Path(both["output"]), Path(one["output"])], cfg, tmp_path / "m.json")
+    assert manifest.cameras == tuple(identities)
 
 
 def test_truth_that_is_missing_is_counted(tmp_path, caplog):

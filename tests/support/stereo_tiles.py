@@ -1,5 +1,6 @@
 """Made-up images of events that several telescopes saw: showers are lines, image axes lead to their sources."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ from pipeline.camera.baselines import FOREST_COLUMNS
 from pipeline.camera.stereo.hillas import COLUMNS
 from pipeline.directions import fov_of_altaz, offset_deg, unit_vectors
 from pipeline.tiles import Channel, ShardWriter, TileBatch, write_manifest
+from pipeline.tiles.layout import TileCamera
 
 CAMERA_IDENTITY = "hexagon-1855-test"
+OF_ONE_CAMERA = {CAMERA_IDENTITY: 1.0}
 POINTING = (70.0, 359.0)  # north is in the field of view
 TELESCOPES_M = np.array(
     [[-60.0, -60.0, 3.0], [60.0, -60.0, 0.0], [60.0, 60.0, -2.0], [-60.0, 60.0, 5.0], [0.0, 150.0, 8.0]]
@@ -58,6 +61,7 @@ def stereo_batch(n_showers: int, rng: np.random.Generator, *, telescopes: tuple[
         n = len(seen)
         own = {name: rng.normal(size=n) for name in FOREST_COLUMNS if name not in images}
         own |= {
+            "camera": np.zeros(n, np.int16),
             "hillas_psi": images["hillas_psi"] + rng.normal(0, 2, n),
             "hillas_intensity": 10 ** (2.5 + np.log10(energy) + rng.normal(0, 0.2, n)),
             "hillas_width": (0.09 if is_gamma else 0.12) * rng.lognormal(0, 0.2, n),
@@ -82,10 +86,14 @@ def stereo_batch(n_showers: int, rng: np.random.Generator, *, telescopes: tuple[
     )
 
 
-def write_stereo_tiles(folder: Path, batch: TileBatch) -> Path:
-    """One shard and its manifest."""
+def write_stereo_tiles(folder: Path, batch: TileBatch, cameras: Mapping[str, float] = OF_ONE_CAMERA) -> Path:
+    """One shard and its manifest; `cameras` are the side of a tile pixel [deg] by identity."""
     shard = folder / "run.tiles.h5"
-    facts = {"camera_identity": CAMERA_IDENTITY, "tile_pixel_deg": 1.0}
+    entries = [
+        TileCamera(identity=identity, name="Cam", type="LST", focal_length_m=28, tile_pixel_deg=pixel_deg)
+        for identity, pixel_deg in cameras.items()
+    ]
+    facts = {"cameras": [entry.model_dump() for entry in entries]}
     with ShardWriter(
         shard, channels=[Channel("charge", "p.e.")], tile_shape=(4, 4), source="run", wing="camera", attributes=facts
     ) as writer:

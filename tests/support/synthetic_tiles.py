@@ -1,5 +1,6 @@
 """Tile sets made in milliseconds, with a truth that a network can learn: for tests of everything after `tiles`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from tiny_bundles import camera_recipe
 from pipeline.config import SplitsConfig
 from pipeline.sky.dq import DQ, DQ_DTYPE, LOST, flag
 from pipeline.tiles import Channel, Manifest, ShardWriter, TileBatch, split_of, write_manifest
+from pipeline.tiles.layout import TileCamera
 
 CAMERA_IDENTITY = "hexagon-1855-test"
 CAMERA_CHANNELS = (Channel("charge", "p.e."), Channel("peak_time", "ns"), Channel("mask", ""))
@@ -34,12 +36,14 @@ def camera_batch(n: int, size: int = 24, seed: int = 0, *, gamma: bool | None = 
     charge = charge + rng.normal(0, 1.0, charge.shape)
     mask = (charge > 4).astype(np.float32)
     events = {
+        "camera": np.zeros(n, np.int16),
         "obs_id": np.ones(n, np.int32),
         "event_id": np.arange(n, dtype=np.int64),
         "hillas_intensity": size_pe,
         "hillas_length": length,
         "hillas_width": np.full(n, np.nan),  # a parameter that could not be computed
         "hillas_psi": np.degrees(angle),
+        "hillas_phi": np.full(n, np.degrees(np.arctan2(-0.2, 0.3))),
         "timing_slope": rng.normal(0, 3, n),
         "hillas_fov_lon": np.full(n, 0.3),
         "hillas_fov_lat": np.full(n, -0.2),
@@ -67,6 +71,33 @@ def camera_batch(n: int, size: int = 24, seed: int = 0, *, gamma: bool | None = 
         },
         group=np.arange(n) // 2,
     )
+
+
+def array_batch(n_events: int, cameras: Sequence[int] = (0, 0, 1), size: int = 24, seed: int = 0) -> TileBatch:
+    """Events of `camera_batch`, each with an image of every entry of `cameras`, a place among those of the shard.
+
+    All images of an event have its truth, but look as those of `camera_batch`; gammas and hadrons alternate, and two
+    events are of one group.
+    """
+    n_images = len(cameras)
+    batch = camera_batch(n_events * n_images, size, seed)
+    first = np.arange(n_events).repeat(n_images) * n_images
+    for name, column in batch.events.items():
+        if name.startswith("true_"):
+            batch.events[name] = column[first]
+    tel_id = np.tile(np.arange(n_images), n_events)
+    batch.events |= {
+        "camera": np.tile(np.asarray(cameras, np.int16), n_events),
+        "event_id": first // n_images,
+        "tel_id": tel_id + 1,
+        "tel_x_m": 100.0 * tel_id,
+        "tel_y_m": 70.0 * tel_id**2,
+    }
+    batch.events["true_primary_id"] = np.where(batch.events["event_id"] % 2 == 0, 0, 101).astype(np.int16)
+    batch.targets["energy"] = np.log10(batch.events["true_energy_tev"]).astype(np.float32)[:, None]
+    batch.targets["gammaness"] = (batch.events["true_primary_id"] == 0).astype(np.float32)[:, None]
+    batch.group = batch.events["event_id"] // 2
+    return batch
 
 
 def sky_batch(n: int, size: int = 32, seed: int = 0, *, noise2noise: bool = False) -> TileBatch:
@@ -116,6 +147,11 @@ def sky_batch(n: int, size: int = 32, seed: int = 0, *, noise2noise: bool = Fals
     )
 
 
+def camera_entry(identity: str = CAMERA_IDENTITY, name: str = "TestCam", size_type: str = "LST") -> dict:
+    """One of the `cameras` among the attributes of a shard."""
+    return TileCamera(identity=identity, name=name, type=size_type, focal_length_m=28, tile_pixel_deg=0.08).model_dump()
+
+
 def write_tiles(
     folder: Path,
     batch: TileBatch,
@@ -124,14 +160,18 @@ def write_tiles(
     shares: SplitsConfig = SHARES,
     equalised: dict[str, int] | None = None,
     frame: dict | None = None,
+    cameras: Sequence[tuple[str, ...]] = (),
 ) -> Manifest:
-    """One shard and its manifest; the number of channels says which wing it is. `frame` describes a sky frame."""
+    """One shard and its manifest; the number of channels says which wing it is.
+
+    `frame` describes a sky frame; `cameras` are identity, name and type, as the event column `camera` counts them: by
+    default of one.
+    """
     camera = batch.images.shape[1] == len(CAMERA_CHANNELS)
     size_px = batch.images.shape[-1]
     attributes = (
         {
-            "camera_identity": CAMERA_IDENTITY,
-            "camera_name": "TestCam",
+            "cameras": [camera_entry(*names) for names in cameras or [(CAMERA_IDENTITY,)]],
             "recipe": camera_recipe(size_px).model_dump(mode="json"),
         }
         if camera

@@ -140,7 +140,7 @@ def direction_outputs(vector, logit, log_variance=0.0):
     angle = np.arctan2(lat, lon)
     line = np.hypot(lon, lat) * np.array([np.cos(2 * angle), np.sin(2 * angle)])
     head = logit * np.array([np.cos(angle), np.sin(angle)])
-    return np.array([[*line, *head, log_variance]], np.float32)
+    return np.array([[*line, *head, 0.0, 0.0, log_variance]], np.float32)
 
 
 @pytest.mark.parametrize("angle_deg", [0.0, 30.0, 90.0, 135.0, 180.0, 250.0, 359.0])
@@ -163,10 +163,34 @@ def test_direction_is_line_and_end_joined(angle_deg):
     np.testing.assert_allclose(other["reco_fov_lon_deg"], 0.3 - vector[0], atol=1e-6)
 
 
+def test_direction_adds_multiples_of_the_image_axis():
+    """The axis points away from the camera's centre, whichever way psi is counted; the source is inwards here."""
+    batch = camera_batch(2)
+    batch.events |= {"hillas_psi": np.full(2, 20.0), "hillas_phi": np.array([30.0, 190.0])}
+    outputs = np.tile(np.array([0, 0, 0, 0, 0.6, -3.0, 0], np.float32), (2, 1))
+    found = get_decoder("direction").decode(outputs, batch)
+    axis = np.array([np.cos(np.radians(20)), np.sin(np.radians(20))])
+    vectors = np.stack([found["reco_fov_lon_deg"] - 0.3, found["reco_fov_lat_deg"] + 0.2], axis=1)
+    np.testing.assert_allclose(vectors, [-0.6 * axis, 0.6 * axis], atol=1e-6)
+    np.testing.assert_allclose(found["reco_end_log_odds"], 3.0, rtol=1e-6)
+
+    along_20 = direction_outputs(0.2 * axis, 0.0)
+    for with_free_part in (outputs + along_20, 2 * along_20 + outputs * (1 / 3, 1 / 3, 1 / 3, 1 / 3, 2 / 3, 1, 1)):
+        found = get_decoder("direction").decode(with_free_part, batch)
+        np.testing.assert_allclose(found["reco_disp_deg"], [-0.8, 0.8], rtol=1e-6)
+
+
+def test_a_round_image_has_no_axis_to_lean_on():
+    batch = camera_batch(1)
+    batch.events["hillas_psi"][:] = np.nan
+    found = get_decoder("direction").decode(np.array([[0, 0, 0, 0, 0.6, -3.0, 0]], np.float32), batch)
+    np.testing.assert_allclose([found["reco_fov_lon_deg"], found["reco_fov_lat_deg"]], [[0.3], [-0.2]], atol=1e-6)
+
+
 def test_without_a_pointing_the_place_in_the_field_of_view_is_known():
     batch = camera_batch(1)
     batch.events["pointing_alt_deg"][:] = np.nan
-    found = get_decoder("direction").decode(direction_outputs((0.5, 0.1), 1.0)[:, :4], batch)
+    found = get_decoder("direction").decode(direction_outputs((0.5, 0.1), 1.0)[:, :6], batch)
     assert np.isfinite(found["reco_fov_lon_deg"]).all()
     assert np.isnan([found["reco_alt_deg"], found["reco_az_deg"], found["reco_alt_uncert_deg"]]).all()
 

@@ -51,7 +51,7 @@ def seeded():
 def test_energy_overfits_one_batch():
     tiles = camera_batch(8)
     network = create_model("resnet18", 3, 2, width=4, stem="stride2")
-    found = overfit("energy", tiles, network, steps=150)
+    found = overfit("energy", tiles, network, steps=250)
     residual = np.log10(found["reco_energy_tev"] / tiles.events["true_energy_tev"])
     assert np.sqrt(np.mean(residual**2)) < 0.02
 
@@ -67,15 +67,18 @@ def test_gammaness_overfits_one_batch():
 
 def test_direction_overfits_one_batch():
     tiles = camera_batch(8)
-    network = create_model("resnet18", 3, 5, width=4, stem="stride2")
+    network = create_model("resnet18", 3, 7, width=4, stem="stride2")
     found = overfit("direction", tiles, network, steps=150)
     off = np.hypot(*(found[f"reco_fov_{axis}_deg"] - tiles.events[f"true_fov_{axis}_deg"] for axis in ("lon", "lat")))
     assert off.max() < 0.05  # of 0.8 deg, and the other end is 1.6 deg away
     assert found["reco_sign_score"].min() > 0.5
 
 
-def direction_target(vectors: list[tuple[float, float]]) -> dict[str, torch.Tensor]:
-    return {"displacement_deg": torch.tensor(vectors), "weights": torch.ones(len(vectors))}
+def direction_target(vectors: list[tuple[float, float]], outward=(1.0, 0.0)) -> dict[str, torch.Tensor]:
+    n = len(vectors)
+    return {
+        "displacement_deg": torch.tensor(vectors), "outward": torch.tensor([outward] * n), "weights": torch.ones(n),
+    }  # fmt: skip
 
 
 def test_direction_loss_knows_line_and_end_apart():
@@ -84,7 +87,7 @@ def test_direction_loss_knows_line_and_end_apart():
     target = direction_target([(0.6, 0.0)])
 
     def loss(axis, head):
-        return float(objective.loss(torch.tensor([[*axis, *head]]), target))
+        return float(objective.loss(torch.tensor([[*axis, *head, 0.0, 0.0]]), target))
 
     line = (0.6, 0.0)  # |d| (cos 0, sin 0)
     right, undecided, wrong = (loss(line, (logit, 0.0)) for logit in (5.0, 0.0, -5.0))
@@ -101,18 +104,18 @@ def test_direction_loss_does_not_change_when_image_and_outputs_are_turned():
     objective = objective_of("direction")
     for turn in np.linspace(0, 2 * np.pi, 7):
         c, s, c2, s2 = np.cos(turn), np.sin(turn), np.cos(2 * turn), np.sin(2 * turn)
-        target = direction_target([(0.5 * c - 0.2 * s, 0.5 * s + 0.2 * c)])
+        target = direction_target([(0.5 * c - 0.2 * s, 0.5 * s + 0.2 * c)], outward=(2 * c, 2 * s))
         axis, head = (0.4 * c2 - 0.3 * s2, 0.4 * s2 + 0.3 * c2), (1.0 * c + 0.5 * s, 1.0 * s - 0.5 * c)
-        loss = float(objective.loss(torch.tensor([[*axis, *head, -3.0]], dtype=torch.float32), target))
-        assert loss == pytest.approx(float(objective.loss(
-            torch.tensor([[0.4, 0.3, 1.0, -0.5, -3.0]]), direction_target([(0.5, 0.2)]))), rel=1e-5)  # fmt: skip
+        loss = float(objective.loss(torch.tensor([[*axis, *head, 0.3, -0.7, -3.0]], dtype=torch.float32), target))
+        unturned = torch.tensor([[0.4, 0.3, 1.0, -0.5, 0.3, -0.7, -3.0]])
+        assert loss == pytest.approx(float(objective.loss(unturned, direction_target([(0.5, 0.2)]))), rel=1e-5)
 
 
 def test_direction_metrics_of_known_errors():
     metrics = objective_of("direction").metrics()
     target = direction_target([(0.5, 0.0)] * 4)
     sigma = 2 * np.log(0.1 / np.sqrt(2))  # half of the squared distance is the variance along one axis
-    outputs = torch.tensor([[0.4, 0.0, 3.0, 0.0, sigma]] * 3 + [[0.4, 0.0, -3.0, 0.0, sigma]], dtype=torch.float32)
+    outputs = torch.tensor([[0.1, 0, 3, 0, 0.3, 0, sigma]] * 3 + [[0.1, 0, -3, 0, 0.3, 0, sigma]], dtype=torch.float32)
     metrics.update(outputs, target)
     found = metrics.compute()
     assert found["angular_resolution_deg"] == pytest.approx(0.1, rel=1e-5)  # 3 of 4 are 0.1 deg off, one 0.9 deg
@@ -241,6 +244,15 @@ def test_replacement_of_a_defect_is_not_far_above_what_was_measured():
     assert restored[0, 0] == pytest.approx(240.0)
     noise = float(tiles.events["noise"][0])
     assert restored[3, 3:5] == pytest.approx(200.0 + 4 * noise)
+
+
+def test_an_energy_counts_in_proportion_to_itself():
+    objective = objective_of("energy", uncertainty=False)
+    target = {"log10_energy": torch.tensor([-1.0, 0.0]), "weights": torch.ones(2)}
+    for wrong, share in ((0, 1 / 11), (1, 10 / 11)):
+        outputs = target["log10_energy"][:, None].clone()
+        outputs[wrong] += 0.1
+        assert float(objective.loss(outputs, target)) == pytest.approx(10 * 0.1**2 * share, rel=1e-5)
 
 
 def test_energy_metrics_are_those_of_the_residuals(rng):

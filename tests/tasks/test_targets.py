@@ -16,7 +16,14 @@ def test_the_direction_is_relative_to_the_centre_of_gravity_and_turns():
     np.testing.assert_allclose(stored, 0.8 * np.stack([np.cos(angle), np.sin(angle)], axis=1), atol=1e-6)
     assert {entry.name: entry.shape((24, 24)) for entry in targets.stored} == {"direction": (2,)}
     np.testing.assert_array_equal(targets.arrays(tiles)["displacement_deg"], tiles.targets["direction"])
-    assert targets.motions == {"displacement_deg": "vector"}
+    assert targets.motions == {"displacement_deg": "vector", "outward": "vector"}
+
+
+def test_the_axis_points_away_from_the_centre_of_the_camera():
+    tiles = camera_batch(3)
+    tiles.events |= {"hillas_psi": np.array([20.0, 20.0, np.nan]), "hillas_phi": np.array([30.0, 190.0, 0.0])}
+    axis = np.array([np.cos(np.radians(20)), np.sin(np.radians(20))])
+    np.testing.assert_allclose(get_targets("direction").arrays(tiles)["outward"], [axis, -axis, (0, 0)], rtol=1e-6)
 
 
 def test_targets_of_the_camera_are_read_from_what_is_stored():

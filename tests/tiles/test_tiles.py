@@ -1,9 +1,11 @@
 import json
+import re
 
 import h5py
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
+from synthetic_tiles import camera_entry
 
 from pipeline import cli
 from pipeline.config import SplitsConfig, load_config, parse_config
@@ -19,6 +21,7 @@ from pipeline.tiles import (
     split_of,
     write_manifest,
 )
+from pipeline.tiles.cameras import where_camera, where_one_camera, where_served
 from pipeline.tiles.weighting import Weighting, equalise
 
 CHANNELS = [Channel("charge", "p.e."), Channel("peak_time", "ns")]
@@ -30,6 +33,7 @@ def make_batch(n, rng, *, first_group=0, per_group=3, primary=0, source="run"):
     return TileBatch(
         images=rng.normal(size=(n, 2, 16, 16)).astype(np.float16),
         events={
+            "camera": np.zeros(n, np.int16),
             "event_id": np.arange(n, dtype=np.int64) + 1000 * first_group,
             "true_primary_id": np.full(n, primary, np.int32),
             "true_energy_tev": energy * (1 if primary == 0 else 3),
@@ -42,7 +46,7 @@ def make_batch(n, rng, *, first_group=0, per_group=3, primary=0, source="run"):
 
 
 def write_shard(path, batches, source="run", **kwargs):
-    kwargs = {"attributes": {"camera_identity": "abc"}, "wing": "camera"} | kwargs
+    kwargs = {"attributes": {"cameras": [camera_entry("abc")]}, "wing": "camera"} | kwargs
     with ShardWriter(path, channels=CHANNELS, tile_shape=(16, 16), source=source, **kwargs) as writer:
         for batch in batches:
             writer.append(batch)
@@ -138,7 +142,7 @@ def test_shards_of_another_version_are_refused(tmp_path, version, advice):
     path = write_shard(tmp_path / "a.h5", [])
     with h5py.File(path, "a") as file:
         file.attrs["format_version"] = version
-    with pytest.raises(InputFileError, match=rf"format version {version}; this lightpool reads version 2: {advice}"):
+    with pytest.raises(InputFileError, match=rf"format version {version}; this lightpool reads version 3: {advice}"):
         Shard(path)
 
 
@@ -284,7 +288,7 @@ def test_values_that_are_missing_cost_their_tiles_the_weight_only(tmp_path):
     assert (weights[751:] > 0).mean() > 0.9
     # The table is the one that the other tiles alone give, to the last bit.
     rest = make_rest(tmp_path, paths)
-    assert made.weighting == rest.weighting
+    assert made.weightings == rest.weightings
     np.testing.assert_array_equal(np.delete(weights, np.s_[600:751]), weights_of(rest))
 
 
@@ -307,7 +311,7 @@ def test_a_column_that_one_class_has_nowhere_is_not_equalised(tmp_path):
     assert made.provenance["warnings"] == [
         "no tile of class 101 has a value of true_energy_tev; the classes are not equalised in it"
     ]
-    assert [column.name for column in made.weighting.columns] == ["hillas_intensity"]
+    assert [column.name for column in made.weightings[0].columns] == ["hillas_intensity"]
     assert (weights_of(made) > 0).mean() > 0.8
 
 
@@ -325,12 +329,12 @@ def write_two_classes(folder, lacking):
 def test_a_column_that_no_shard_has_is_not_equalised_and_that_is_said(tmp_path):
     made = write_two_classes(tmp_path, "true_energy_tev")
     assert made.provenance["warnings"] == ["a shard has no column true_energy_tev; the classes are not equalised in it"]
-    assert [column.name for column in made.weighting.columns] == ["hillas_intensity"]
+    assert [column.name for column in made.weightings[0].columns] == ["hillas_intensity"]
 
 
 def test_classes_that_are_not_known_though_their_truth_is(tmp_path):
     made = write_two_classes(tmp_path, "true_primary_id")
-    assert made.weighting is None
+    assert made.weightings == ()
     assert made.provenance["warnings"] == [
         "the tiles have true_energy_tev, hillas_intensity, but no true_primary_id; classes are not known and not "
         "equalised"
@@ -347,7 +351,7 @@ def test_unknown_particles_have_no_weight(tmp_path):
     assert made.provenance["warnings"] == [
         "7 of 800 tiles are of an unknown particle and have weight 0 where classes are equalised"
     ]
-    assert list(made.weighting.scale) == ["0", "101"]
+    assert list(made.weightings[0].scale) == ["0", "101"]
     weights = weights_of(made)
     assert (weights[600:607] == 0).all()
     assert (weights > 0).mean() > 0.9
@@ -375,7 +379,7 @@ def test_shards_without_truth_are_left_out(tmp_path):
         "1 of 6 shards (60 tiles) have no true_primary_id and are left out, because the others have it: "
         "observed.tiles.h5"
     ]
-    assert (mixed.shards, mixed.counts, mixed.weighting) == (whole.shards, whole.counts, whole.weighting)
+    assert (mixed.shards, mixed.counts, mixed.weightings) == (whole.shards, whole.counts, whole.weightings)
 
 
 def test_a_class_of_few_tiles_that_costs_the_others_their_weights(tmp_path):
@@ -418,17 +422,147 @@ def test_manifest_can_move_with_its_shards(manifest, tmp_path):
     assert TileReader([moved / "manifest.json"], "all").n_tiles == 800
 
 
+# ---- several cameras -------------------------------------------------------------------------------------------------
+CAMERAS = (("hexagon-a", "NectarCam", "MST"), ("hexagon-b", "LSTCam", "LST"))
+
+
+def of_cameras(n, rng, camera, **kwargs):
+    batch = make_batch(n, rng, **kwargs)
+    batch.events["camera"] = np.resize(camera, n).astype(np.int16)
+    return batch
+
+
+def manifest_of_cameras(folder, batches, names=(CAMERAS, CAMERAS), **kwargs):
+    """One shard of each batch."""
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for number, (batch, cameras) in enumerate(zip(batches, names, strict=True)):
+        attributes = {"cameras": [camera_entry(*camera) for camera in cameras]}
+        path = folder / f"{number}.tiles.h5"
+        paths.append(write_shard(path, [batch], source=f"run{number}", attributes=attributes))
+    return write_manifest(paths, folder / "manifest.json", **kwargs)
+
+
+@pytest.mark.parametrize(("word", "place"), [("LST", 1), ("LSTCam", 1), ("hexagon-a", 0), ("LSTN-01", 1)])
+def test_tiles_of_one_camera(tmp_path, word, place):
+    """Its names are those of all shards."""
+    rng = np.random.default_rng(0)
+    renamed = (CAMERAS[0], ("hexagon-b", "LSTN-01", "LST"))
+    batches = [of_cameras(90, rng, [0, 1, 1]), of_cameras(60, rng, [1, 0], primary=101)]
+    manifest = manifest_of_cameras(tmp_path, batches, (CAMERAS, renamed))
+    assert manifest.cameras == ("hexagon-a", "hexagon-b")
+    for select in (where_camera([manifest], [word]), where_one_camera([manifest], word)):
+        assert select == {"camera": [place]}
+    reader = TileReader([manifest], "all", where={"camera": [place], "true_primary_id": 0})
+    assert reader.n_tiles == (60 if place else 30)
+    assert [(c.identity, c.name) for c in reader.cameras] == [
+        (("hexagon-b", "LSTCam, LSTN-01"), ("hexagon-a", "NectarCam"))[1 - place]
+    ]
+    assert [c.name for c in TileReader([manifest], "all").cameras] == ["NectarCam", "LSTCam, LSTN-01"]
+
+
+@pytest.mark.parametrize(
+    ("served", "where"),
+    [
+        (["hexagon-b"], {"camera": [1]}),
+        (["square-9", "hexagon-a"], {"camera": [0]}),
+        (["hexagon-b", "hexagon-a"], {}),
+        ([], {}),  # of the sky, which other checks refuse
+    ],
+)
+def test_tiles_of_the_cameras_that_a_model_serves(tmp_path, served, where):
+    manifest = manifest_of_cameras(tmp_path, [of_cameras(9, np.random.default_rng(0), [0, 1])], [CAMERAS])
+    assert where_served([manifest], served) == where
+
+
+def test_all_cameras_need_no_selection(tmp_path):
+    rng = np.random.default_rng(0)
+    several = manifest_of_cameras(tmp_path / "several", [of_cameras(9, rng, [0, 1])], [CAMERAS])
+    one = manifest_of_cameras(tmp_path / "one", [make_batch(9, rng)], [CAMERAS[:1]])
+    assert where_camera([several], []) == where_camera([several], ["LST", "hexagon-a"]) == {}
+    assert where_one_camera([one], None) == where_one_camera([one], "MST") == {}
+
+
+def test_a_camera_that_cannot_be_chosen_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    alike = (CAMERAS[0], ("hexagon-c", "FlashCam", "MST"))
+    several = manifest_of_cameras(tmp_path / "several", [of_cameras(9, rng, [0, 1])], [CAMERAS])
+    of_msts = manifest_of_cameras(tmp_path / "msts", [of_cameras(9, rng, [0, 1])], [alike])
+    listed = r"set networks\.NAME\.camera to the name, type or identity of one: NectarCam, MST, hexagon-a; "
+    with pytest.raises(UserError, match=rf"the tiles of .*json have no camera 'SST'; {listed}LSTCam, LST, hexagon-b"):
+        where_camera([several], ["SST"])
+    with pytest.raises(UserError, match=rf"have several cameras 'MST'; {listed}FlashCam, MST, hexagon-c"):
+        where_one_camera([of_msts], "MST")
+    with pytest.raises(UserError, match=rf"are of 2 cameras, and a network of single images takes one; {listed}LSTCam"):
+        where_one_camera([several], None)
+    with pytest.raises(UserError, match=r"has attributes .*; train on manifests of one kind"):
+        where_camera([several, of_msts], ["LST"])
+
+
+def test_classes_are_equalised_in_each_camera(tmp_path):
+    """The tiles of a camera have the weights that they have in a manifest of their own."""
+    rng = np.random.default_rng(0)
+    batches = [
+        of_cameras(600, rng, [0, 0, 0, 1], primary=0, source="run0"),
+        of_cameras(400, rng, [0, 1, 1, 1], primary=101, source="run1"),
+    ]
+    equalised = {"class_column": "true_primary_id", "equalised": {"true_energy_tev": 4, "hillas_intensity": 4}}
+    together = manifest_of_cameras(tmp_path / "together", batches, **equalised)
+    assert len(together.weightings) == 2
+    events = TileReader([together], "all").events()
+    np.testing.assert_array_equal(
+        np.concatenate([batch.weights for batch in TileReader([together], "all").sequential(["event_id"])]),
+        events["weights"],
+    )
+    for place, camera in enumerate(CAMERAS):
+        own = [batch.select(batch.events["camera"] == place) for batch in batches]
+        for batch in own:
+            batch.events["camera"][:] = 0
+        alone = manifest_of_cameras(tmp_path / camera[2], own, [[camera]] * 2, **equalised)
+        assert alone.weightings == (together.weightings[place],)
+        here = events["camera"] == place
+        np.testing.assert_array_equal(events["weights"][here], TileReader([alone], "all").events()["weights"])
+        gamma = events["true_primary_id"][here] == 0
+        total = [events["weights"][here][selection].sum() for selection in (gamma, ~gamma)]
+        assert total[0] == pytest.approx(total[1], rel=0.02)
+
+
+def test_a_camera_of_one_class_keeps_its_weights(tmp_path):
+    rng = np.random.default_rng(0)
+    batches = [of_cameras(200, rng, [0, 1], primary=0), of_cameras(200, rng, [0], primary=101)]
+    manifest = manifest_of_cameras(tmp_path, batches, class_column="true_primary_id", equalised={"true_energy_tev": 3})
+    assert [table is None for table in manifest.weightings] == [False, True]
+    events = TileReader([manifest], "all").events()
+    np.testing.assert_array_equal(events["weights"][events["camera"] == 1], 1)
+    assert np.ptp(events["weights"][events["camera"] == 0]) > 0
+    starved = manifest_of_cameras(
+        tmp_path / "starved",
+        [of_cameras(200, rng, [0, 1], primary=0), _at_energy(of_cameras(200, rng, [0, 1], primary=101), 9.0)],
+        class_column="true_primary_id",
+        equalised={"true_energy_tev": 3},
+    )
+    first, second = starved.provenance["warnings"]
+    assert re.match(r"camera hexagon-a: \d+ of 100 tiles of class 0 have weight 0", first)
+    assert re.match(r"camera hexagon-b: \d+ of 100 tiles of class 0 have weight 0", second)
+
+
+def _at_energy(batch, energy_tev):
+    batch.events["true_energy_tev"][:] = energy_tev
+    return batch
+
+
+# ---- errors of manifests ---------------------------------------------------------------------------------------------
 def test_manifest_errors(tmp_path):
     rng = np.random.default_rng(0)
     a = write_shard(tmp_path / "a.h5", [make_batch(10, rng)])
-    b = write_shard(tmp_path / "b.h5", [make_batch(10, rng)], attributes={"camera_identity": "other"})
+    b = write_shard(tmp_path / "b.h5", [make_batch(10, rng)], attributes={"cameras": [camera_entry("other")]})
     empty = write_shard(tmp_path / "e.h5", [])
     out = tmp_path / "m.json"
     with pytest.raises(UserError, match="no shard was given"):
         write_manifest([], out)
     with pytest.raises(UserError, match="named twice"):
         write_manifest([a, a], out)
-    with pytest.raises(UserError, match=r"has camera_identity other, but .* has abc"):
+    with pytest.raises(UserError, match=r"has cameras \['other'\], but .* has \['abc'\]; make one"):
         write_manifest([a, b], out)
     with pytest.raises(UserError, match="none of the 1 shards has a tile"):
         write_manifest([empty], out)
@@ -472,6 +606,10 @@ def _replace(file, name, data):
     file[name] = data
 
 
+def _name_cameras(file, cameras):
+    file.attrs["attributes"] = json.dumps({"cameras": cameras})
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -503,6 +641,17 @@ def _replace(file, name, data):
         (lambda f: f.create_group("events/more"), "/events/more is not a table of numbers"),
         (lambda f: _replace(f, "targets/energy", np.float32(1)), r"but targets/energy is float32 of shape \(\)"),
         (lambda f: _replace(f, "split", np.full(100, 7, np.uint8)), "its splits are not all among 0, 1, 2"),
+        (lambda f: f.attrs.__setitem__("attributes", "{}"), "its attribute cameras: Input should be a valid tuple"),
+        (lambda f: _name_cameras(f, []), "its attribute cameras: Tuple should have at least 1 item"),
+        (lambda f: _name_cameras(f, [{"identity": "a"}]), r"its attribute cameras\.0\.name: Field required"),
+        (
+            lambda f: _name_cameras(f, [camera_entry("b"), camera_entry("a")]),
+            "its cameras are not in the order of their identities: b, a",
+        ),
+        (lambda f: f.__delitem__("events/camera"), "lacks /events/camera"),
+        (lambda f: _replace(f, "events/camera", np.zeros(100)), "/events/camera .* float64"),
+        (lambda f: f["events/camera"].__setitem__(3, 1), "its cameras are numbered 0 to 1, and it names 1"),
+        (lambda f: f["events/camera"].__setitem__(3, -1), "its cameras are numbered -1 to 0, and it names 1"),
         (lambda f: f["weights"].__setitem__(3, np.nan), "some of its weights are negative or not finite"),
         (lambda f: f["weights"].__setitem__(3, -1), "some of its weights are negative or not finite"),
         (lambda f: f["groups"].__setitem__(0, 5), "its groups do not cover its tiles"),
@@ -564,6 +713,11 @@ def _edited(manifest, change):
         (lambda c: c.update(channels=[]), "channels: .*at least 1"),
         (lambda c: c.update(tile_shape=[16]), r"tile_shape\.1: Field required"),
         (lambda c: c.update(tile_shape=[16, -1]), r"tile_shape\.1: .*greater than or equal to 1"),
+        (lambda c: c["attributes"].update(cameras="abc"), "its cameras are 'abc', no list of identities"),
+        (lambda c: c["attributes"].update(cameras=[1]), "its cameras are .1., no list of identities"),
+        (lambda c: c["attributes"].pop("cameras"), "tiles of the camera are of 0 cameras"),
+        (lambda c: c.update(wing="sky"), "tiles of the sky are of 1 cameras"),
+        (lambda c: c.update(weightings=c["weightings"] * 2), "it has 2 weightings for 1 cameras"),
         (lambda c: c["counts"].update(other={}), "counts.other"),
         (lambda c: c["counts"].pop("test"), "its counts add up to"),
         (lambda c: c["counts"]["train"].update({"0": 1}), "its counts add up to .* tiles, its shards to 800"),
@@ -571,11 +725,13 @@ def _edited(manifest, change):
         (lambda c: c["shards"][0].update(n_tiles=-1), r"shards\.0\.n_tiles: .*greater than or equal to 0"),
         (lambda c: c["shards"][0].update(sha256="x"), r"shards\.0\.sha256: .*pattern"),
         (lambda c: c["shards"][0].update(path=3), r"shards\.0\.path: .*valid string"),
-        (lambda c: c["weighting"].update(max_weight=-1), "max_weight is -1"),
-        (lambda c: c["weighting"]["scale"].update(x=1), "the class 'x' has the scale 1"),
-        (lambda c: c["weighting"]["columns"][0].update(edges=[1, 1]), "the edges of 'true_energy_tev' do not rise"),
-        (lambda c: c["weighting"]["columns"][0]["factors"].pop("0"), "'true_energy_tev' lacks factors"),
-        (lambda c: c["weighting"]["columns"][0]["factors"]["0"].append(1), "'true_energy_tev' lacks factors"),
+        (lambda c: c["weightings"][0].update(max_weight=-1), "max_weight is -1"),
+        (lambda c: c.update(event_weighting=c["weightings"][0] | {"max_weight": 0}), "max_weight is 0"),
+        (lambda c: c.pop("event_weighting"), "is a damaged manifest: event_weighting: Field required"),
+        (lambda c: c["weightings"][0]["scale"].update(x=1), "the class 'x' has the scale 1"),
+        (lambda c: c["weightings"][0]["columns"][0].update(edges=[1, 1]), "the edges of 'true_energy_tev' do not rise"),
+        (lambda c: c["weightings"][0]["columns"][0]["factors"].pop("0"), "'true_energy_tev' lacks factors"),
+        (lambda c: c["weightings"][0]["columns"][0]["factors"]["0"].append(1), "'true_energy_tev' lacks factors"),
     ],
 )
 def test_a_damaged_manifest_is_refused(manifest, change, match):
@@ -626,9 +782,9 @@ def test_a_manifest_is_written_for_shards_outside_only_if_asked_for(tmp_path):
             c["counts"]["train"].update({"0": c["counts"]["train"]["0"] - 1}),
         ),
         lambda c: c["shards"][0].update(path="1.tiles.h5"),
-        lambda c: c.update(wing="sky"),
+        lambda c: c.update(wing="sky", attributes={}),
         lambda c: c.update(tile_shape=[16, 8]),
-        lambda c: c["attributes"].update(camera_identity="other"),
+        lambda c: c["attributes"].update(cameras=["other"]),
     ],
 )
 def test_a_shard_that_is_not_the_one_of_the_manifest_is_refused(manifest, change):

@@ -56,7 +56,7 @@ def test_each_head_has_its_own_factors_from_the_tiles_that_count(reader):
 def test_directions_are_calibrated_at_the_right_end(reader):
     # The truth is 0.8 deg from the centre of gravity; the network answers 0.8 deg along fov_lon, whatever the image.
     found = calibrations(
-        Constant([0.8, 0.0, 1.0, 0.0, 2 * np.log(0.4)]), heads_of("direction"), ImageInput(), reader, "cpu"
+        Constant([0.8, 0, 1, 0, 0, 0, 2 * np.log(0.4)]), heads_of("direction"), ImageInput(), reader, "cpu"
     )
     events = reader.events(["true_fov_lon_deg", "true_fov_lat_deg", "true_primary_id"])
     lon, lat = (events[f"true_fov_{axis}_deg"][events["true_primary_id"] == 0] for axis in ("lon", "lat"))

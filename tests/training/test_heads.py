@@ -214,6 +214,59 @@ def test_a_bundle_with_two_heads(manifest, tmp_path):
     assert all(f"`{name}`" in text for name in found)
 
 
+# ---- tiles of several cameras -------------------------------------------------------------------------------------
+TWO_CAMERAS = (("hexagon-7-a", "NectarCam", "MST"), ("hexagon-7-b", "LSTCam", "LST"))
+
+
+def of_two_cameras(folder, n=240, name="run"):
+    batch = camera_batch(n)
+    batch.events["camera"] = (np.arange(n) // 4 % 2).astype(np.int16)
+    return write_tiles(folder, batch, name, cameras=TWO_CAMERAS)
+
+
+def heads_on(camera) -> Heads:
+    return Heads(NetworkConfig(heads=BOTH, model=MODEL, camera=camera))
+
+
+@pytest.mark.parametrize(("camera", "place"), [("MST", 0), ("NectarCam", 0), ("hexagon-7-b", 1)])
+def test_a_network_reads_the_tiles_of_its_camera(camera, place, tmp_path):
+    manifest = of_two_cameras(tmp_path)
+    heads = heads_on(camera)
+    heads.check([manifest])
+    reader = heads.reader([manifest], "train")
+    whole = TileReader([manifest], "train").events(["camera"])["camera"]
+    assert reader.n_tiles == np.count_nonzero(whole == place) < len(whole)
+    # Cameras are counted among those that are read.
+    assert set(reader.events(["camera"])["camera"].tolist()) == {0}
+    assert [known.identity for known in reader.cameras] == [TWO_CAMERAS[place][0]]
+
+
+def test_single_images_of_several_cameras_need_a_choice(tmp_path):
+    manifest = of_two_cameras(tmp_path)
+    choices = "NectarCam, MST, hexagon-7-a; LSTCam, LST, hexagon-7-b"
+    with pytest.raises(UserError, match=rf"are of 2 cameras, .* takes one; set networks\.NAME\.camera .*: {choices}"):
+        heads_on(None).check([manifest])
+    with pytest.raises(UserError, match=rf"have no camera 'SST'; set networks\.NAME\.camera .*: {choices}"):
+        heads_on("SST").reader([manifest], "train")
+
+
+def test_a_camera_without_tiles_is_named(tmp_path):
+    manifest = write_tiles(tmp_path, camera_batch(60), cameras=TWO_CAMERAS)
+    with pytest.raises(
+        TooFewEventsError, match="the train split has no tile with true_primary_id = 0 of LST to train energy on"
+    ):
+        heads_on("LST").check([manifest])
+
+
+def test_the_card_names_the_camera_that_was_trained_on(tmp_path):
+    manifest = of_two_cameras(tmp_path)
+    section = {"heads": ["gammaness"], "model": MODEL, "camera": "LST", "epochs": 1, "precision": "float32"}
+    cfg = parse_config({"seed": 3, "threads": 1, "device": "cpu", "networks": {"mono_lst": section}})
+    card = load_bundle_card(train(cfg, "mono_lst", [manifest.path], tmp_path / "mono_lst"))
+    assert [(camera.identity, camera.name) for camera in card.cameras] == [("hexagon-7-b", "LSTCam")]
+    assert card.training.n_images == heads_on("LST").reader([manifest], "train").n_tiles
+
+
 # ---- what is refused -------------------------------------------------------------------------------------------------
 def test_tiles_that_count_for_one_head_only(tmp_path):
     manifest = write_tiles(tmp_path, camera_batch(60, gamma=False))

@@ -180,6 +180,6 @@ def test_targets_of_a_batch_follow_their_images(seed):
 def test_maps_are_moved_by_whole_turns_only(settings):
     with pytest.raises(UserError, match=r"networks\.mine\.augmentation: the targets of outline are maps, which are"):
         check_augmentation(
-            AugmentationConfig(**settings), "networks.mine", wing="camera", camera_identity="hexagon-1855",
+            AugmentationConfig(**settings), "networks.mine", wing="camera", cameras=["hexagon-1855"],
             scalars=(), motions={"outline": {"mask": "map"}},
         )  # fmt: skip

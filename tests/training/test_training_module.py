@@ -170,4 +170,11 @@ def test_dead_relus_are_counted():
     network(torch.tensor([[1.0, 1.0, -1.0]]))
     assert watch.close() == pytest.approx(1 / 6)
     network(torch.ones(1, 3))  # no longer watched
+    watch = ReluWatch(network)
+    for n_telescopes in (2, 4):  # vectors of all telescopes of an event
+        network(torch.tensor([1.0, -1.0, -3.0]).expand(5, n_telescopes, 3))
+    assert watch.close() == pytest.approx(2 / 6)
+    watch = ReluWatch(network)
+    network(torch.tensor([1.0, -1.0])[:, None, None].expand(7, 2, 5, 3))  # maps
+    assert watch.close() == pytest.approx(1 / 4)
     assert np.isnan(ReluWatch(torch.nn.LeakyReLU()).close())

@@ -92,6 +92,13 @@ def test_one_job_for_each_run_and_frame(planned, tiny_config, tiny_config_path):
     assert jobs["report"] == 1
 
 
+def test_an_array_of_several_cameras_is_planned(planned, checkout):
+    jobs = planned(checkout / "configs" / "mixed_array.yaml")
+    assert jobs["simulate_showers"] == jobs["tiles_camera"] == jobs["predict_camera"] == 20
+    assert jobs["manifest"] == 1  # of both cameras
+    assert jobs["train"] == jobs["evaluate"] == 3
+
+
 def test_one_job_for_each_file_of_the_user(planned, tmp_path):
     for name in ("night 1/a.simtel.zst", "night 1/b.simtel.gz", "c.fits", "notes.txt"):
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)

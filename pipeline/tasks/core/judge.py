@@ -20,6 +20,7 @@ from pipeline.tasks.core.decode import DECODER
 from pipeline.tasks.core.spec import SPEC
 from pipeline.tasks.core.targets import core_vector_m
 from pipeline.tasks.direction import baseline as disp
+from pipeline.tasks.direction.targets import outward
 
 _IMPACT = "impact_m"
 _COLUMNS = (
@@ -104,7 +105,7 @@ def _of_images(items: ImageSample) -> tuple[dict[str, dict[str, np.ndarray]], di
     events = items.events
     truth = core_vector_m(events)
     impact = items.baseline[_IMPACT]
-    away = -np.where(items.baseline[disp.SIGN] >= 0.5, 1.0, -1.0)[:, None] * np.nan_to_num(disp.outward(events))
+    away = -np.where(items.baseline[disp.SIGN] >= 0.5, 1.0, -1.0)[:, None] * np.nan_to_num(outward(events))
     vectors = {NETWORK: network_vector_m(items.predicted, events), FOREST: impact[:, None] * away}
     impacts = {NETWORK: items.predicted["reco_impact_m"], FOREST: impact}
     errors = {

@@ -17,18 +17,10 @@ from pipeline.camera.baselines import Estimand
 from pipeline.camera.dl2.directions import DirectionMean
 from pipeline.camera.stereo.forests import StereoImages
 from pipeline.directions import altaz_of_fov
-from pipeline.tasks.direction.targets import displacement_deg
+from pipeline.tasks.direction.targets import displacement_deg, outward
 
 _TRUTH = ("true_fov_lon_deg", "true_fov_lat_deg", "hillas_fov_lon", "hillas_fov_lat")
 NORM, SIGN = "disp_norm_deg", "disp_sign"
-
-
-def outward(events: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Unit vectors along the images' long axes, away from the camera's centre, shape (n, 2)."""
-    psi = np.radians(np.asarray(events["hillas_psi"], np.float64))
-    axis = np.stack([np.cos(psi), np.sin(psi)], axis=1)
-    is_outward = np.cos(psi - np.radians(np.asarray(events["hillas_phi"], np.float64))) >= 0
-    return np.where(is_outward[:, None], axis, -axis)
 
 
 def _disp_deg(events: Mapping[str, np.ndarray]) -> np.ndarray:

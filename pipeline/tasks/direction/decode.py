@@ -7,22 +7,28 @@ the image comes back to itself after half a turn and the vector to its opposite.
 line as |d| (cos 2a, sin 2a), which half a turn leaves unchanged, and a vector h that points to the end with certainty
 |h|. The end at angle a has the probability 1 / (1 + exp(-h·u)), u = (cos a, sin a).
 
+The image parameters give the long axis well, and tell which of its ends is nearer to the camera's centre. So each of
+the two answers is a sum: what the network gives freely, and a multiple of what the axis that points away from the
+centre would give. These multiples do not depend on how the image is turned: a network learns them as fast as an energy.
+
 Several telescopes of an event tell the end, and their network gives the vector alone, from near
 the point where the axes of the images meet.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from pipeline.directions import RADIUS_68, altaz_of_fov, offset_deg
-from pipeline.tasks.direction.targets import origin_deg
+from pipeline.tasks.direction.targets import origin_deg, outward
 from pipeline.tasks.interfaces import Decoder
 from pipeline.tiles.shards import TileBatch
 
 #: Range of the predicted log variance of the direction [deg2]: from 0.002 to 5 deg.
 LOG_VARIANCE_RANGE = (-12.0, 3.2)
+
+_FEWEST_WITH_ENDS = 6  # line, end, and a multiple of the axis for each
 
 
 class Displacement(NamedTuple):
@@ -42,19 +48,37 @@ class Displacement(NamedTuple):
 
 def has_ends(outputs: np.ndarray) -> bool:
     """Whether `outputs` (N, K) are line and end, and not the vector."""
-    return outputs.shape[1] >= 4
+    return outputs.shape[1] >= _FEWEST_WITH_ENDS
 
 
 def has_variance(outputs: np.ndarray) -> bool:
     """Whether the last of `outputs` (N, K) is the log variance."""
-    return outputs.shape[1] in (3, 5)
+    return outputs.shape[1] in (3, 7)
 
 
-def displacement(outputs: np.ndarray) -> Displacement:
-    """The vector, or line and end joined, of `outputs` (N, K)."""
+def line_and_end(outputs: Any, outward: Any) -> tuple[Any, Any, Any, Any]:
+    """|d| cos 2a, |d| sin 2a and h of `outputs` (N, 6 or 7), shape (N,) each: free parts and multiples of the axis.
+
+    Parameters
+    ----------
+    outputs, outward : ndarray or Tensor
+        `outward` (N, 2): unit vectors along the images' axes, see `pipeline.tasks.direction.targets`.
+    """
+    cosine, sine = outward[:, 0], outward[:, 1]
+    line, end = outputs[:, 4], outputs[:, 5]
+    return (
+        outputs[:, 0] + line * (cosine * cosine - sine * sine),
+        outputs[:, 1] + line * (2 * cosine * sine),
+        outputs[:, 2] + end * cosine,
+        outputs[:, 3] + end * sine,
+    )
+
+
+def displacement(outputs: np.ndarray, outward: np.ndarray | None = None) -> Displacement:
+    """The vector, or line and end joined, of `outputs` (N, K); line and end need the axes of the images."""
     if not has_ends(outputs):
         return Displacement(outputs[:, :2].astype(np.float64), np.full(len(outputs), np.inf))
-    axis_cos, axis_sin, head_lon, head_lat = outputs[:, :4].astype(np.float64).T
+    axis_cos, axis_sin, head_lon, head_lat = line_and_end(outputs.astype(np.float64), outward)
     angle = np.arctan2(axis_sin, axis_cos) / 2
     along = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     logit = head_lon * along[:, 0] + head_lat * along[:, 1]
@@ -72,10 +96,14 @@ class DirectionDecoder(Decoder):
         "reco_alt_uncert_deg", "reco_az_uncert_deg", "reco_ang_distance_uncert_deg",
     )  # fmt: skip
 
+    def columns_of(self, n_outputs: int) -> tuple[str, ...]:
+        """With line and end, the axis of the image, too: an event of several telescopes has none."""
+        return self.columns + (("hillas_psi", "hillas_phi") if n_outputs >= _FEWEST_WITH_ENDS else ())
+
     def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
         """Direction in the field of view and in the sky, shape (N,) each; alt and az are NaN without a pointing."""
         events = batch.events
-        found = displacement(outputs)
+        found = displacement(outputs, outward(events) if has_ends(outputs) else None)
         lon, lat = origin_deg(events).astype(np.float64).T
         pointing = events["pointing_alt_deg"], events["pointing_az_deg"]
         away = np.where(np.isfinite(found.end_log_odds), 1.0, np.nan)

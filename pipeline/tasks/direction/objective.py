@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from pipeline import statistics
 from pipeline.errors import UserError
-from pipeline.tasks.direction.decode import LOG_VARIANCE_RANGE, displacement, has_ends, has_variance
+from pipeline.tasks.direction.decode import LOG_VARIANCE_RANGE, displacement, has_ends, has_variance, line_and_end
 from pipeline.tasks.direction.spec import SPEC
 from pipeline.tasks.direction.targets import TARGETS, displacement_deg
 from pipeline.tasks.interfaces import Targets
@@ -52,8 +52,7 @@ class DirectionObjective(Objective):
 
     def loss(self, outputs: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """Sum of the three parts."""
-        truth = target["displacement_deg"]
-        off, total = self._where(outputs, truth, target["weights"])
+        off, total = self._where(outputs, target)
         if has_variance(outputs):
             log_variance = outputs[:, -1].clamp(*LOG_VARIANCE_RANGE)
             likelihood = log_variance + 0.5 * off.detach().square() * torch.exp(-log_variance)
@@ -61,19 +60,23 @@ class DirectionObjective(Objective):
         return total
 
     @staticmethod
-    def _where(outputs: Tensor, truth: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def _where(outputs: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Distance [deg] from the truth, at the right end, shape (N,), and the loss without that of the variance."""
+        truth, weights = target["displacement_deg"], target["weights"]
         if not has_ends(outputs):
             off = (outputs[:, :2] - truth).norm(dim=1)
             return off, LINE_WEIGHT * weighted_mean(_huber(off), weights)
+        # A magnified image has a magnified vector, whose direction alone counts.
+        outward = F.normalize(target["outward"], dim=1)
+        joined = torch.stack(line_and_end(outputs, outward), dim=1)
         distance = truth.norm(dim=1)
         along = truth / distance.clamp(min=SMALLEST_DISPLACEMENT_DEG)[:, None]
         line = distance[:, None] * torch.stack([along[:, 0].square() - along[:, 1].square(), 2 * along.prod(1)], dim=1)
-        off_line = (outputs[:, :2] - line).norm(dim=1)
-        logit = (outputs[:, 2:4] * along).sum(1)
+        off_line = (joined[:, :2] - line).norm(dim=1)
+        logit = (joined[:, 2:] * along).sum(1)
         total = LINE_WEIGHT * weighted_mean(_huber(off_line), weights)
         total = total + END_WEIGHT * weighted_mean(F.softplus(-logit), weights)
-        return _distance_at_the_right_end(outputs.detach(), truth), total
+        return _distance_at_the_right_end(joined.detach(), truth), total
 
     def metrics(self) -> Metric:
         """Resolution, with and without the end, and the width of the pulls."""
@@ -85,10 +88,10 @@ def _huber(off_deg: Tensor) -> Tensor:
     return 2 * F.huber_loss(off_deg, torch.zeros_like(off_deg), reduction="none", delta=HUBER_DELTA_DEG)
 
 
-def _distance_at_the_right_end(outputs: Tensor, truth: Tensor) -> Tensor:
+def _distance_at_the_right_end(line: Tensor, truth: Tensor) -> Tensor:
     """Distance [deg] of the predicted source from the true one, shape (N,), the end being chosen for the truth."""
-    angle = torch.atan2(outputs[:, 1], outputs[:, 0]) / 2
-    vector = outputs[:, :2].norm(dim=1, keepdim=True) * torch.stack([torch.cos(angle), torch.sin(angle)], dim=1)
+    angle = torch.atan2(line[:, 1], line[:, 0]) / 2
+    vector = line[:, :2].norm(dim=1, keepdim=True) * torch.stack([torch.cos(angle), torch.sin(angle)], dim=1)
     return torch.minimum((vector - truth).norm(dim=1), (vector + truth).norm(dim=1))
 
 
@@ -102,7 +105,8 @@ class DirectionMetrics(Metric):
     def update(self, outputs: Tensor, target: Mapping[str, Tensor]) -> None:
         """Take in one batch."""
         truth = target["displacement_deg"].cpu().numpy()
-        vector = displacement(outputs.cpu().numpy()).vector_deg
+        axes = F.normalize(target["outward"], dim=1).cpu().numpy() if has_ends(outputs) else None
+        vector = displacement(outputs.cpu().numpy(), axes).vector_deg
         distance = np.linalg.norm(vector - truth, axis=1)
         at_right_end = distance
         if has_ends(outputs):

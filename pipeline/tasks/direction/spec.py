@@ -34,12 +34,12 @@ SPEC = TaskSpec(
     wing="camera",
     title="Direction of gamma rays",
     input="image",
-    outputs=("axis_cos", "axis_sin", "head_lon", "head_lat", "log_variance"),
+    outputs=("axis_cos", "axis_sin", "head_lon", "head_lat", "axis_along", "head_along", "log_variance"),
     transform="The network gives the vector d [deg] from the image's centre of gravity to the source in two parts: the "
     "line on which it lies as |d| (cos 2a, sin 2a), a the angle of d from fov_lon to fov_lat; and a vector whose "
-    "projection on that line is the logit of the end that the source is at; or, without ends, d itself. With "
-    "them, the logarithm of the variance "
-    "[deg2] along each axis.",
+    "projection on that line is the logit of the end that the source is at. To each it adds a multiple of the same for "
+    "the unit vector along the image's long axis, away from the camera's centre (the outputs *_along). Without ends, "
+    "it gives d itself. With them, the logarithm of the variance [deg2] along each axis.",
     quantity="|d| cos 2a, d from the centre of gravity to the source",
     columns=(
         Column("reco_fov_lon_deg", "deg", "source in the field of view, along azimuth"),

@@ -13,19 +13,23 @@ class DirectionTargets(Targets):
     """The vector from the image's centre of gravity to the source, in tile axes; it turns with the image.
 
     Of an event of several images, it begins where their axes meet. A network sees the image, not where it lies in the
-    camera: pooling forgets places.
+    camera: pooling forgets places. So the outputs for an image may lean on its long axis, which turns with it, too.
     """
 
     stored: ClassVar[tuple[StoredTarget, ...]] = (StoredTarget("direction", 2),)
-    motions: ClassVar[Mapping[str, Motion]] = {"displacement_deg": "vector"}
+    motions: ClassVar[Mapping[str, Motion]] = {"displacement_deg": "vector", "outward": "vector"}
+    columns: ClassVar[tuple[str, ...]] = ("hillas_psi", "hillas_phi")
 
     def of_truth(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """The vector [deg], shape (N, 2): along fov_lon, along fov_lat; NaN where the pointing is unknown."""
         return {"direction": displacement_deg(batch.events)}
 
     def arrays(self, batch: TileBatch) -> dict[str, np.ndarray]:
-        """`displacement_deg`, shape (N, 2)."""
-        return {"displacement_deg": batch.targets["direction"].astype(np.float32)}
+        """`displacement_deg`, and of images `outward`, shape (N, 2) each."""
+        found = {"displacement_deg": batch.targets["direction"].astype(np.float32)}
+        if "hillas_psi" in batch.events:  # an event has no axis of its own
+            found["outward"] = outward(batch.events).astype(np.float32)
+        return found
 
 
 TARGETS = DirectionTargets()
@@ -44,3 +48,11 @@ def origin_deg(events: Mapping[str, np.ndarray]) -> np.ndarray:
     """
     kind = "reference_fov" if "reference_fov_lon" in events else "hillas_fov"
     return np.stack([events[f"{kind}_{axis}"] for axis in ("lon", "lat")], axis=1)
+
+
+def outward(events: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Unit vectors along the images' long axes, away from the camera's centre, shape (N, 2); 0 without an axis."""
+    psi = np.radians(np.asarray(events["hillas_psi"], np.float64))
+    axis = np.nan_to_num(np.stack([np.cos(psi), np.sin(psi)], axis=1))
+    is_outward = np.cos(psi - np.radians(np.asarray(events["hillas_phi"], np.float64))) >= 0
+    return np.where(is_outward[:, None], axis, -axis)

@@ -19,12 +19,17 @@ from pipeline.figures import comparison, energy
 from pipeline.figures.published import published_curve
 from pipeline.tasks.energy.decode import DECODER
 from pipeline.tasks.energy.spec import SPEC
+from pipeline.tasks.energy.targets import spectrum_weights
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
 _ESTIMANDS = {
-    "log10_energy": Estimand(lambda events: np.log10(events["true_energy_tev"]), columns=("true_energy_tev",))
+    "log10_energy": Estimand(
+        lambda events: np.log10(events["true_energy_tev"]),
+        columns=("true_energy_tev",),
+        weights=lambda events: spectrum_weights(np.log10(events["true_energy_tev"])),
+    )
 }
 
 

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from pipeline.errors import UserError
 from pipeline.tasks.energy.decode import LOG_VARIANCE_RANGE
 from pipeline.tasks.energy.spec import SPEC
-from pipeline.tasks.energy.targets import TARGETS
+from pipeline.tasks.energy.targets import TARGETS, spectrum_weights
 from pipeline.tasks.interfaces import Targets
 from pipeline.tasks.spec import TaskSpec
 from pipeline.tiles.reader import TileReader
@@ -53,12 +53,14 @@ class EnergyObjective(Objective):
         """Huber loss of the mean, scaled to the size of a squared error, plus the likelihood of the variance."""
         residual = outputs[:, 0] - target["log10_energy"]
         per_tile = 2 * F.huber_loss(residual, torch.zeros_like(residual), reduction="none", delta=HUBER_DELTA_DEX)
+        factors = spectrum_weights(target["log10_energy"])
+        weights = target["weights"] * factors / factors.mean()
         # Weighted to the size of the likelihood (order 1): residuals are a few tenths of a decade.
-        total = 10 * weighted_mean(per_tile, target["weights"])
+        total = 10 * weighted_mean(per_tile, weights)
         if outputs.shape[1] > 1:
             log_variance = outputs[:, 1].clamp(*LOG_VARIANCE_RANGE)
             likelihood = 0.5 * (log_variance + residual.detach().square() * torch.exp(-log_variance))
-            total = total + 0.1 * weighted_mean(likelihood, target["weights"])
+            total = total + 0.1 * weighted_mean(likelihood, weights)
         return total
 
     def metrics(self) -> Metric:

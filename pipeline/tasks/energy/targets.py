@@ -1,6 +1,6 @@
 """Energy of the primary gamma ray: from the simulated truth to the target."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,6 +21,16 @@ class EnergyTargets(Targets):
     def arrays(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """`log10_energy`, shape (N,)."""
         return {"log10_energy": batch.targets["energy"][:, 0].astype(np.float32)}
+
+
+def spectrum_weights(log10_energy: Any) -> Any:
+    """Factors of the gammas' weights in a fit of the energy, in proportion to the energy; array or Tensor.
+
+    Where an image does not tell the energy well, the best guess is near the energy that most gammas have. With a
+    spectrum of E^-2, which simulations follow, that is the threshold, and all above come out too low: by 13 % at 0.3
+    TeV with one LST. With these weights each decade of the spectrum counts the same.
+    """
+    return 10**log10_energy
 
 
 TARGETS = EnergyTargets()
