@@ -1,7 +1,7 @@
 """Camera images to tiles, with cleaning, quality cuts and image parameters: one path for training and prediction."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +43,9 @@ _MAX_WITHOUT_CHARGE, _MAX_ABSURD_CHARGE, _MAX_WITHOUT_TIME = 0.5, 0.1, 0.5
 _CHUNK_BYTES = 96 << 20  # of float32 tiles and images that one chunk works on
 # Columns of the events whose names omit ctapipe's prefix.
 _SHORT_NAMES = {"morphology_n_pixels": "n_pixels", "morphology_n_islands": "n_islands"}
+#: Image parameter -> event column.
+PARAMETER_COLUMNS = {name: _SHORT_NAMES.get(name, name) for name in PARAMETERS}
+PARAMETER_TYPE = "f4"
 #: Where the telescope pointed and where it stands; NaN where unknown.
 POINTING = ("pointing_alt_deg", "pointing_az_deg")
 POSITION = ("tel_x_m", "tel_y_m", "tel_z_m")
@@ -92,7 +95,7 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     tiles[:, 0] = np.clip(mapper.charge(image), -_MAX_TILE_PE, _MAX_TILE_PE)
     tiles[:, 1] = mapper.average(_relative_time(image, time, mask), dilate(mask, camera))
     tiles[:, 2] = mapper.average(mask)
-    events = {_SHORT_NAMES.get(name, name): column[keep] for name, column in parameters.items()}
+    events = {PARAMETER_COLUMNS[name]: column[keep] for name, column in parameters.items()}
     events |= {name: getattr(chunk, name)[keep] for name in ("obs_id", "event_id", "shower_id")}
     events["tel_id"] = np.full(len(image), chunk.tel_id)
     events |= {name: getattr(chunk, name)[keep] for name in POINTING}
@@ -120,7 +123,7 @@ def column_types(*, truth: bool) -> dict[str, str]:
     """Event columns of tiles of one camera and their types."""
     types = {"obs_id": "i8", "event_id": "i8", "tel_id": "i2", "shower_id": "i8"}
     types |= dict.fromkeys((*POINTING, *POSITION), "f8")
-    types |= {_SHORT_NAMES.get(name, name): "f4" for name in PARAMETERS}
+    types |= dict.fromkeys(PARAMETER_COLUMNS.values(), PARAMETER_TYPE)
     return types | (dict.fromkeys(_TRUTH, "f8") | {"true_primary_id": "i8"} if truth else {})
 
 
@@ -147,11 +150,18 @@ def _reasons(
         n_pixels == 0,
         _absurd_share(chunk, image, mask) > _MAX_ABSURD_CHARGE,
         n_timed < (1 - _MAX_WITHOUT_TIME) * n_pixels,
-        n_pixels < recipe.n_pixels_min,
+        *fails_cuts(parameters, recipe),
+    )
+    return np.select(fails, [np.array(text, dtype=object) for text in REJECTION_REASONS], default="")
+
+
+def fails_cuts(parameters: Mapping[str, np.ndarray], recipe: ImageRecipe) -> tuple[np.ndarray, ...]:
+    """For each of the recipe's cuts, in the order of `REJECTION_REASONS`, the images that fail it, shape (n,)."""
+    return (
+        parameters["morphology_n_pixels"] < recipe.n_pixels_min,
         ~(parameters["hillas_intensity"] >= recipe.size_min_pe),
         ~(parameters["leakage_intensity_width_1"] <= recipe.leakage_max),
     )
-    return np.select(fails, [np.array(text, dtype=object) for text in REJECTION_REASONS], default="")
 
 
 def _absurd_share(chunk: ImageChunk, image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -272,9 +272,10 @@ class TrainingRun:
         kwargs = dict(self.config.model.kwargs)
         if not self.of_events:
             return kwargs
-        from pipeline.inputs.shower import N_PLACES
+        from pipeline.inputs.shower import N_PLACES, N_VECTORS
 
         kwargs |= {"n_places": N_PLACES, "n_cameras": len(self.input.cameras)}
+        kwargs |= {"n_vectors": N_VECTORS, "vector_outputs": list(self.heads.vector_outputs)}
         if self.origins and "encoder" not in kwargs:
             model = self.origins[0].card.model
             if self.mono_bundles:
