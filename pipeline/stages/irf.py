@@ -85,13 +85,13 @@ def irf(
     began = time.monotonic()
     with atomic_output(out, force=force, folder=True) as temporary, temporary_folder() as work:
         made = _responses(cfg, paths, models, learnt_from, temporary, work, jobs)
-        digests = {path.name: provenance.sha256_file(path) for path in paths}
         stamped = provenance.stamp(
             "irf",
             config=sections_of(cfg, READS),
             warnings=made.warnings,
-            inputs=digests | ({} if learnt_from is None else learnt_from.sha256),
+            inputs={path.name: provenance.sha256_file(path) for path in paths},
             bundles=models.sha256,
+            manifests=[] if learnt_from is None else [manifest.sha256 for manifest in learnt_from.manifests],
         )
         _finish(temporary, cfg, models, made, stamped)
         provenance.write_sidecar(temporary, stamped, wall_time_s=round(time.monotonic() - began, 1))
@@ -156,11 +156,8 @@ def _responses(
     copies = dict(zip(paths, with_directions(files, models, work, jobs), strict=True))
     if tiles is not None:
         forests = EventForests.train(tiles, cfg)
-        copies, made.settings, methods[FOREST] = (
-            forests.complete(files, copies, work),
-            forests.settings,
-            forest.PREFIXES,
-        )
+        made.settings, methods[FOREST] = forests.settings, forest.PREFIXES
+        copies = forests.complete(files, copies, work)
     sets = {kind: _event_set(kind, of_kind, copies, methods, work) for kind, of_kind in kinds.items()}
     background = {kind: sets[kind] for kind in ("proton", "electron") if kind in sets and "proton" in sets}
     folder.mkdir()

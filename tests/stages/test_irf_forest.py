@@ -19,6 +19,7 @@ from pipeline.config import parse_config
 from pipeline.errors import InputFileError, TooFewEventsError, UserError
 from pipeline.evaluation.showers import event_sample
 from pipeline.inputs.shower import events_of
+from pipeline.provenance import sha256_file
 from pipeline.reporting.collect import collect
 from pipeline.reporting.page import render
 from pipeline.stages.irf import irf
@@ -37,6 +38,7 @@ GAMMA = {
     "scatter_radius_m": 150.0, "viewcone_deg": 1.5,
 }  # fmt: skip
 PROTON = GAMMA | {"particle": "proton", "energy_min_tev": 0.5, "energy_max_tev": 10.0, "viewcone_deg": 1.6}
+BAD = {"dead_pixel_fraction": 0.05, "flat_field_rms": 0.1, "night_sky_factor": 2.0}
 GAMMA_RUN, PROTON_RUN = 10_001, 10_002
 
 
@@ -59,7 +61,7 @@ def made(tmp_path_factory):
                     "splits": {"train": 0.5, "validation": 0.3, "test": 0.2},
                     "weighting": {"energy_bins": 1, "offset_bins": 1, "size_bins": 1},
                 },
-                "showers": {"array": places, "min_telescopes": 2, "positions_per_shower": 4},
+                "showers": {"array": places, "min_telescopes": 2, "positions_per_shower": 4, "camera": BAD},
             }
         )  # fmt: skip
 
@@ -148,7 +150,8 @@ def test_columns_say_which_events_have_values_and_whose_images_they_are_from(mad
         assert set(before["dl2/event/subarray/energy"]) == {"tiny_energy"}
 
 
-def test_both_methods_are_in_the_product(product):
+def test_both_methods_are_in_the_product(made, product):
+    *_, manifest = made
     names = {"cuts.fits", "irf.fits", "irf_point_like.fits", "benchmarks.fits", "ctapipe.yaml"}
     assert {path.name for path in (product / "diffuse" / "forest").iterdir()} == names
     assert "gammaness_classifier: forest_gammaness" in (product / "diffuse" / "forest" / "ctapipe.yaml").read_text()
@@ -170,7 +173,8 @@ def test_both_methods_are_in_the_product(product):
     assert best[1] < 0.3 < best[0]  # the network is made by hand
     assert any(text.startswith("of the forest: the sensitivity") for text in content["warnings"])
     sidecar = json.loads((product.parent / "irf.provenance.json").read_text())
-    assert "camera.manifest.json" in sidecar["inputs"]
+    (digest,) = sidecar["manifests"]
+    assert digest == sha256_file(manifest)
 
 
 def test_the_report_shows_both_methods(product):
@@ -199,11 +203,12 @@ def test_tiles_and_baseline_belong_together(made, tmp_path, monkeypatch):
         irf(config(), tmp_path / "irf", files)
     with pytest.raises(UserError, match=missing):
         irf_from_runs(config(), tmp_path / "irf")
-    with pytest.raises(UserError, match="the section irf has no baseline that learns from them; set baseline"):
+    with pytest.raises(UserError, match=r"no forests learn from them; set irf\.baseline: forest, or leave --tiles"):
         irf(config(baseline=None), tmp_path / "irf", files, tiles=[manifest])
     (tmp_path / "results" / "tiny").mkdir(parents=True)
     (tmp_path / "results" / "tiny" / "tiles").symlink_to(manifest.parent)
-    assert forest_tiles(config(), []).sha256 == forest_tiles(config(), [manifest]).sha256
+    (usual,) = forest_tiles(config(), []).manifests
+    assert usual.path.resolve() == manifest.resolve()
 
 
 def copied(path, folder, **changes):

@@ -61,11 +61,6 @@ class ForestTiles:
     recipe: ImageRecipe
     cameras: tuple[str, ...]
 
-    @property
-    def sha256(self) -> dict[str, str]:
-        """Name of a manifest -> its digest."""
-        return {manifest.path.name: manifest.sha256 for manifest in self.manifests}
-
 
 def forest_tiles(cfg: Config, manifests: Sequence[str | Path | Manifest]) -> ForestTiles | None:
     """The tiles for the forests; None where the section `irf` wants no baseline.
@@ -84,7 +79,9 @@ def forest_tiles(cfg: Config, manifests: Sequence[str | Path | Manifest]) -> For
     """
     if cfg.irf.baseline is None:
         if manifests:
-            raise UserError("tiles are given, and the section irf has no baseline that learns from them; set baseline")
+            raise UserError(
+                "tiles are given, and no forests learn from them; set irf.baseline: forest, or leave --tiles out"
+            )
         return None
     if not manifests:
         manifests = [usual := Path("results", cfg.name, "tiles", "camera.manifest.json")]
