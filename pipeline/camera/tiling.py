@@ -1,7 +1,7 @@
 """Camera images to tiles, with cleaning, quality cuts and image parameters: one path for training and prediction."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -216,7 +216,10 @@ def chosen_cameras(file: DL1File, wanted: str | None) -> list[str]:
 
 
 def tile_file(
-    file: DL1File, recipe: ImageRecipe, identities: Sequence[str]
+    file: DL1File,
+    recipe: ImageRecipe,
+    identities: Sequence[str],
+    alter: Callable[[ImageChunk], ImageChunk] | None = None,
 ) -> Iterator[tuple[TileBatch, dict[str, int]]]:
     """Tiles of all images of some cameras, batch by batch; the images of one shower, and of one event, are adjacent.
 
@@ -226,6 +229,8 @@ def tile_file(
     recipe : ImageRecipe
     identities : sequence of str
         Of the cameras; the column `camera` counts in this order.
+    alter : callable, optional
+        What is done to the images before they are cleaned; it must not depend on which are read together.
 
     Yields
     ------
@@ -250,7 +255,8 @@ def tile_file(
             here = here[np.argsort(rows["row"][here], kind="stable")]
             for first in range(0, len(here), size):
                 part = here[first : first + size]
-                tiles = camera_tile_chunk(file.read(tel_id, rows["row"][part]), recipe)
+                chunk = file.read(tel_id, rows["row"][part])
+                tiles = camera_tile_chunk(alter(chunk) if alter else chunk, recipe)
                 tiles.batch.group = rows["group"][part][tiles.reason == ""]
                 tiles.batch.events[CAMERA_COLUMN] = np.full(len(tiles.batch), camera_of[tel_id], np.int16)
                 parts.append((tiles.batch, part[tiles.reason == ""]))

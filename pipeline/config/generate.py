@@ -91,13 +91,14 @@ def _section(section: BaseModel, indent: int, only: Container[str] | None = None
 
 
 def _key(start: str, value: Any, field: FieldInfo, comment: str | None) -> Iterator[str]:
-    """Lines of one key; the keys of a list's entries follow as an example that is commented out."""
+    """Lines of one key; the keys of a list's entries, or of a section that is off, follow as a comment."""
     model = next((kind for kind in get_args(field.annotation) if _is_section(kind)), None)
     if model is None:
         yield from _entry(f"{start} {_flow(value)}", comment)
         return
-    yield from _entry(f"{start} {_flow(value)}", f"{comment} The keys of an entry are:")
-    prefix = " " * (len(start) - len(start.lstrip())) + "# - "
+    optional = type(None) in get_args(field.annotation)
+    yield from _entry(f"{start} {_flow(value)}", f"{comment} {'Its keys' if optional else 'The keys of an entry'} are:")
+    prefix = " " * (len(start) - len(start.lstrip())) + ("#   " if optional else "# - ")
     for key, part in model.model_fields.items():
         required = " Required." if part.is_required() else ""
         yield from _entry(f"{prefix}{key}: {_flow(_example(part))}", f"{part.description}{required}")
