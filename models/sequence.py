@@ -200,6 +200,51 @@ class Places(nn.Module):
         return self.meet(torch.cat([vectors, self.embed(places.to(vectors.dtype))], dim=1))
 
 
+class VectorSum(nn.Module):
+    """Adds to outputs that are vectors a weighted sum of vectors that each telescope has.
+
+    The direction to the source from an image is a length times a unit vector along its axis, and that from an event a
+    mean of such: products of what a network sees and of where an image lies. Here, the network gives the factors
+    alone, which do not turn with the event, and the weights of the telescopes.
+
+    Parameters
+    ----------
+    width
+        Length of the vectors that describe a telescope, and the event.
+    n_vectors
+        Vectors (x, y) per telescope: the first 2 `n_vectors` of its places.
+    outputs
+        Numbers of the outputs that begin a vector.
+    num_outputs
+        Length of a shower's outputs.
+    """
+
+    def __init__(self, width: int, n_vectors: int, outputs: Sequence[int], num_outputs: int) -> None:
+        super().__init__()
+        self.n_vectors, self.n_outputs = n_vectors, len(outputs)
+        last = nn.Linear(width, self.n_outputs * (1 + n_vectors))
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.factors = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), last)
+        place = torch.zeros(2 * self.n_outputs, num_outputs)
+        for number, first in enumerate(outputs):
+            place[2 * number, first] = place[2 * number + 1, first + 1] = 1
+        self.register_buffer("place", place, persistent=False)
+
+    def forward(self, telescopes: Tensor, joined: Tensor, places: Tensor, padding: Tensor) -> Tensor:
+        """What is added to the outputs, (N, num_outputs).
+
+        Of telescopes (N, T, width), the event (N, width), places (N, T, n_places), and padding (N, T), True where a
+        telescope is missing.
+        """
+        event = joined[:, None].expand(-1, telescopes.shape[1], -1)
+        factors = self.factors(torch.cat([telescopes, event], dim=2)).unflatten(2, (self.n_outputs, 1 + self.n_vectors))
+        weights = torch.softmax(factors[..., 0].masked_fill(padding[..., None], -1e4), dim=1)
+        vectors = places[..., : 2 * self.n_vectors].to(factors.dtype).unflatten(2, (self.n_vectors, 2))
+        of_telescope = factors[..., 1:] @ vectors  # (N, T, n_outputs, 2)
+        return (weights[..., None] * of_telescope).sum(dim=1).flatten(1) @ self.place.to(factors.dtype)
+
+
 class ShowerHead(nn.Module):
     """From the pooled features of all images to one vector of outputs per shower.
 
@@ -217,6 +262,8 @@ class ShowerHead(nn.Module):
         Scalars per image, width of their own layers.
     n_places
         See `Places`; without any, that layer is left out.
+    n_vectors, vector_outputs
+        See `VectorSum`; without vector outputs, it is left out.
     drop_rate
         Probability with which an input of the last layer is dropped in training.
     """
@@ -230,6 +277,8 @@ class ShowerHead(nn.Module):
         n_scalars: int,
         scalars_hidden: int,
         n_places: int,
+        n_vectors: int,
+        vector_outputs: Sequence[int],
         drop_rate: float,
     ) -> None:
         super().__init__()
@@ -238,6 +287,7 @@ class ShowerHead(nn.Module):
         self.places = Places(n_places, width) if n_places else None
         self.join = join
         self.shower = Head(width, num_outputs, drop_rate=drop_rate)
+        self.vector_sum = VectorSum(width, n_vectors, vector_outputs, num_outputs) if vector_outputs else None
 
     def vectors(self, pooled: Tensor, scalars: Tensor | None = None, camera: int = 0) -> Tensor:
         """Pooled features (M, F) and scalars of the images of one camera to (M, width)."""
@@ -254,11 +304,24 @@ class ShowerHead(nn.Module):
             vectors = self.places(vectors, places)
         if members is None:
             members = torch.arange(vectors.shape[0], device=vectors.device)[:, None]
-        joined = self.join(vectors[members.clamp(min=0)], members < 0)
-        return self.shower(joined)
+        padding, row = members < 0, members.clamp(min=0)
+        telescopes = vectors[row]
+        joined = self.join(telescopes, padding)
+        outputs = self.shower(joined)
+        if self.vector_sum is None:
+            return outputs
+        return outputs + self.vector_sum(telescopes, joined, places[row], padding)
 
     def reset(self, num_outputs: int) -> None:
-        """Draw a new last layer."""
+        """Draw a new last layer.
+
+        Raises
+        ------
+        ValueError
+            If some outputs are vectors: what they are sums of has learned for them alone.
+        """
+        if self.vector_sum is not None:
+            raise ValueError("a ShowerModel with vector outputs keeps its outputs")
         self.shower.reset(num_outputs)
 
 
@@ -291,6 +354,9 @@ class ShowerModel(TileModel):
         Width of the scalars' own layers and of the one after they join the features.
     n_places
         Numbers per telescope that depend on the whole event, see `Places`.
+    n_vectors, vector_outputs
+        How many vectors (x, y) are at the beginning of the places, and numbers of the outputs that begin a vector,
+        which is then also a weighted sum of these; see `VectorSum`.
     """
 
     def __init__(
@@ -311,8 +377,15 @@ class ShowerModel(TileModel):
         n_scalars: int = 0,
         scalars_hidden: int = 64,
         n_places: int = 0,
+        n_vectors: int = 0,
+        vector_outputs: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        if 2 * n_vectors > n_places or any(not 0 <= first < num_outputs - 1 for first in vector_outputs):
+            raise ValueError(
+                f"a ShowerModel with {n_places} places and {num_outputs} outputs cannot have {n_vectors} vectors and "
+                f"vector outputs at {', '.join(map(str, vector_outputs)) or 'none'}"
+            )
         sizes = {"width": width, "hyper_units": hyper_units, "embedding": embedding, "n_cameras": n_cameras}
         for argument, value in sizes.items():
             if value < 1:
@@ -344,8 +417,9 @@ class ShowerModel(TileModel):
             raise ValueError(f"join of a ShowerModel must be one of {', '.join(JOINS)}, got {join!r}")
         num_features = [self._num_features()] * n_cameras
         self.head = ShowerHead(
-            num_features, num_outputs, joining, width, n_scalars, scalars_hidden, n_places, drop_rate
-        )
+            num_features, num_outputs, joining, width, n_scalars, scalars_hidden, n_places, n_vectors, vector_outputs,
+            drop_rate,
+        )  # fmt: skip
 
     def _num_features(self) -> int:
         """Channels of the encoder's last maps."""

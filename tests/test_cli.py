@@ -284,8 +284,12 @@ def test_model_card(folder, capsys, monkeypatch):
         (["ingest", "a", "b", "--out", "o", "--keep-going", "--jobs", "2"], "ingest.ingest", {"jobs": 2}),
         (["train", "a", "b", "--network", "energy", "--out", "o", "--resume"], "train.train", {"resume": True}),
         (["evaluate", "a", "b", "--bundle", "energy", "--out", "o"], "evaluate.evaluate", {}),
-        (["irf", "a", "b", "--out", "o", "--jobs", "2"], "irf.irf", {"bundles": None, "jobs": 2}),
-        (["irf", "--out", "o", "--bundles", "here"], "irf_runs.irf_from_runs", {"bundles": Path("here"), "jobs": 1}),
+        (["irf", "a", "b", "--out", "o", "--jobs", "2"], "irf.irf", {"bundles": None, "tiles": (), "jobs": 2}),
+        (
+            ["irf", "--out", "o", "--bundles", "here", "--tiles", "one.json", "--tiles", "two.json"],
+            "irf_runs.irf_from_runs",
+            {"bundles": Path("here"), "tiles": [Path("one.json"), Path("two.json")], "jobs": 1},
+        ),
         (
             ["explain", "a", "--bundle", "energy", "--event", "7", "--show", "features"],
             "explain.explain",

@@ -172,7 +172,7 @@ def _images(sets: Path, identity: str) -> None:
 
     shard = sets / made.shards[0].path
     with h5py.File(shard, "a") as file:
-        file.attrs["attributes"] = file.attrs["attributes"].replace(made.cameras[0].identity, identity)
+        file.attrs["attributes"] = file.attrs["attributes"].replace(made.cameras[0], identity)
     (sets / "first.json").unlink()
     assert identity not in text
     _run("manifest", shard, "--config", sets.parent / "experiment.yaml", "--out", sets / "m.json")

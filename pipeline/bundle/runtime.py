@@ -181,7 +181,8 @@ class Predictor:
         return decoded
 
     def _check_columns(self, head: HeadSection, events: Mapping[str, np.ndarray]) -> None:
-        needed = (*self._decoders[head.task].columns, *([head.calibration.column] if head.calibration else []))
+        needed = self._decoders[head.task].columns_of(len(head.outputs))
+        needed += (head.calibration.column,) if head.calibration else ()
         if missing := [name for name in needed if name not in events]:
             raise UserError(
                 f"the head {head.task} of {self.card.name} also reads {', '.join(missing)}, which the tiles do not "

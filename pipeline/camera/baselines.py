@@ -19,6 +19,9 @@ from pipeline import statistics
 from pipeline.errors import TooFewEventsError
 from pipeline.inputs.image import scalar_columns, scalar_value
 
+#: Name of the method, in figures and products.
+FOREST = "forest"
+
 #: Scalars of an image that the forest sees: signs are relative to the camera's centre, positive skewness and time slope
 #: point away from it.
 FEATURES = (

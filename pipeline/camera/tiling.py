@@ -1,7 +1,7 @@
 """Camera images to tiles, with cleaning, quality cuts and image parameters: one path for training and prediction."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +43,9 @@ _MAX_WITHOUT_CHARGE, _MAX_ABSURD_CHARGE, _MAX_WITHOUT_TIME = 0.5, 0.1, 0.5
 _CHUNK_BYTES = 96 << 20  # of float32 tiles and images that one chunk works on
 # Columns of the events whose names omit ctapipe's prefix.
 _SHORT_NAMES = {"morphology_n_pixels": "n_pixels", "morphology_n_islands": "n_islands"}
+#: Image parameter -> event column.
+PARAMETER_COLUMNS = {name: _SHORT_NAMES.get(name, name) for name in PARAMETERS}
+PARAMETER_TYPE = "f4"
 #: Where the telescope pointed and where it stands; NaN where unknown.
 POINTING = ("pointing_alt_deg", "pointing_az_deg")
 POSITION = ("tel_x_m", "tel_y_m", "tel_z_m")
@@ -92,7 +95,7 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     tiles[:, 0] = np.clip(mapper.charge(image), -_MAX_TILE_PE, _MAX_TILE_PE)
     tiles[:, 1] = mapper.average(_relative_time(image, time, mask), dilate(mask, camera))
     tiles[:, 2] = mapper.average(mask)
-    events = {_SHORT_NAMES.get(name, name): column[keep] for name, column in parameters.items()}
+    events = {PARAMETER_COLUMNS[name]: column[keep] for name, column in parameters.items()}
     events |= {name: getattr(chunk, name)[keep] for name in ("obs_id", "event_id", "shower_id")}
     events["tel_id"] = np.full(len(image), chunk.tel_id)
     events |= {name: getattr(chunk, name)[keep] for name in POINTING}
@@ -120,7 +123,7 @@ def column_types(*, truth: bool) -> dict[str, str]:
     """Event columns of tiles of one camera and their types."""
     types = {"obs_id": "i8", "event_id": "i8", "tel_id": "i2", "shower_id": "i8"}
     types |= dict.fromkeys((*POINTING, *POSITION), "f8")
-    types |= {_SHORT_NAMES.get(name, name): "f4" for name in PARAMETERS}
+    types |= dict.fromkeys(PARAMETER_COLUMNS.values(), PARAMETER_TYPE)
     return types | (dict.fromkeys(_TRUTH, "f8") | {"true_primary_id": "i8"} if truth else {})
 
 
@@ -147,11 +150,18 @@ def _reasons(
         n_pixels == 0,
         _absurd_share(chunk, image, mask) > _MAX_ABSURD_CHARGE,
         n_timed < (1 - _MAX_WITHOUT_TIME) * n_pixels,
-        n_pixels < recipe.n_pixels_min,
+        *fails_cuts(parameters, recipe),
+    )
+    return np.select(fails, [np.array(text, dtype=object) for text in REJECTION_REASONS], default="")
+
+
+def fails_cuts(parameters: Mapping[str, np.ndarray], recipe: ImageRecipe) -> tuple[np.ndarray, ...]:
+    """For each of the recipe's cuts, in the order of `REJECTION_REASONS`, the images that fail it, shape (n,)."""
+    return (
+        parameters["morphology_n_pixels"] < recipe.n_pixels_min,
         ~(parameters["hillas_intensity"] >= recipe.size_min_pe),
         ~(parameters["leakage_intensity_width_1"] <= recipe.leakage_max),
     )
-    return np.select(fails, [np.array(text, dtype=object) for text in REJECTION_REASONS], default="")
 
 
 def _absurd_share(chunk: ImageChunk, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -206,7 +216,10 @@ def chosen_cameras(file: DL1File, wanted: str | None) -> list[str]:
 
 
 def tile_file(
-    file: DL1File, recipe: ImageRecipe, identities: Sequence[str]
+    file: DL1File,
+    recipe: ImageRecipe,
+    identities: Sequence[str],
+    alter: Callable[[ImageChunk], ImageChunk] | None = None,
 ) -> Iterator[tuple[TileBatch, dict[str, int]]]:
     """Tiles of all images of some cameras, batch by batch; the images of one shower, and of one event, are adjacent.
 
@@ -216,6 +229,8 @@ def tile_file(
     recipe : ImageRecipe
     identities : sequence of str
         Of the cameras; the column `camera` counts in this order.
+    alter : callable, optional
+        What is done to the images before they are cleaned; it must not depend on which are read together.
 
     Yields
     ------
@@ -240,7 +255,8 @@ def tile_file(
             here = here[np.argsort(rows["row"][here], kind="stable")]
             for first in range(0, len(here), size):
                 part = here[first : first + size]
-                tiles = camera_tile_chunk(file.read(tel_id, rows["row"][part]), recipe)
+                chunk = file.read(tel_id, rows["row"][part])
+                tiles = camera_tile_chunk(alter(chunk) if alter else chunk, recipe)
                 tiles.batch.group = rows["group"][part][tiles.reason == ""]
                 tiles.batch.events[CAMERA_COLUMN] = np.full(len(tiles.batch), camera_of[tel_id], np.int16)
                 parts.append((tiles.batch, part[tiles.reason == ""]))

@@ -140,6 +140,14 @@ def irf(
             metavar="DIR", help="Folder of the bundles of the experiment's networks; default: results/NAME/bundles."
         ),
     ] = None,
+    tiles: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="MANIFEST",
+            help="Camera tiles that the forests of irf.baseline are trained on; may be given several times; default: "
+            "results/NAME/tiles/camera.manifest.json.",
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Runs processed in parallel.")] = 1,
     force: Force = False,
 ) -> None:
@@ -150,11 +158,11 @@ def irf(
     if files:
         from pipeline.stages.irf import irf as stage
 
-        stage(cfg, out, files, bundles=bundles, jobs=jobs, force=force)
+        stage(cfg, out, files, bundles=bundles, tiles=tiles or (), jobs=jobs, force=force)
     else:
         from pipeline.stages.irf_runs import irf_from_runs
 
-        irf_from_runs(cfg, out, bundles=bundles, jobs=jobs, force=force)
+        irf_from_runs(cfg, out, bundles=bundles, tiles=tiles or (), jobs=jobs, force=force)
 
 
 @command(

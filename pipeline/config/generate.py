@@ -91,13 +91,14 @@ def _section(section: BaseModel, indent: int, only: Container[str] | None = None
 
 
 def _key(start: str, value: Any, field: FieldInfo, comment: str | None) -> Iterator[str]:
-    """Lines of one key; the keys of a list's entries follow as an example that is commented out."""
+    """Lines of one key; the keys of a list's entries, or of a section that is off, follow as a comment."""
     model = next((kind for kind in get_args(field.annotation) if _is_section(kind)), None)
     if model is None:
         yield from _entry(f"{start} {_flow(value)}", comment)
         return
-    yield from _entry(f"{start} {_flow(value)}", f"{comment} The keys of an entry are:")
-    prefix = " " * (len(start) - len(start.lstrip())) + "# - "
+    optional = type(None) in get_args(field.annotation)
+    yield from _entry(f"{start} {_flow(value)}", f"{comment} {'Its keys' if optional else 'The keys of an entry'} are:")
+    prefix = " " * (len(start) - len(start.lstrip())) + ("#   " if optional else "# - ")
     for key, part in model.model_fields.items():
         required = " Required." if part.is_required() else ""
         yield from _entry(f"{prefix}{key}: {_flow(_example(part))}", f"{part.description}{required}")
@@ -189,8 +190,9 @@ def json_schema() -> dict[str, Any]:
 def _describe_networks(definitions: dict[str, Any], options: dict[str, dict[str, Any]]) -> None:
     """Add what the validators of a network accept, which pydantic's schema does not show.
 
-    Heads have the options of their task, and the augmentation may be a boolean. Heads and model are required only of a
-    network with a new name: one with the name of a default network starts from its settings.
+    Heads have the options of their task, `start_from` may be one name, and the augmentation may be a boolean. Heads and
+    model are required only of a network with a new name: one with the name of a default network starts from its
+    settings.
     """
     network, model = definitions["NetworkConfig"], definitions["ModelConfig"]
     complete = {
@@ -214,6 +216,11 @@ def _describe_networks(definitions: dict[str, Any], options: dict[str, dict[str,
     fields["scalars"] = {
         "description": scalars.pop("description"),
         "anyOf": [{key: scalars[key] for key in ("type", "items")}, {"const": "hillas"}],
+    }
+    start_from = fields["start_from"]
+    fields["start_from"] = {
+        "description": start_from.pop("description"),
+        "anyOf": [{key: start_from[key] for key in ("type", "items")}, {"type": ["string", "null"]}],
     }
     fields["augmentation"] = {
         "description": fields["augmentation"]["description"],

@@ -49,6 +49,11 @@ class IrfConfig(Section):
         HILLAS_RECONSTRUCTOR,
         description="What gives the directions, in the same way, or HillasReconstructor: that of ctapipe.",
     )
+    baseline: Literal["forest"] | None = Field(
+        None,
+        description="forest: the responses of forests on the image parameters of several telescopes are made as well, "
+        "from the same events; they learn from the camera tiles, as in evaluate. null: only those of the networks.",
+    )
     min_telescopes: int = Field(
         2, ge=1, description="Number of telescopes that each of an event's values must come from."
     )

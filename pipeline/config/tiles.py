@@ -45,6 +45,28 @@ class CutsConfig(Section):
     leakage_max: float = Field(0.2, description="Largest share of the charge in the outermost ring of pixels.")
 
 
+class NoiseConfig(Section):
+    """Noise of real cameras for simulated images; its strength is drawn for each image, from 0 to these limits."""
+
+    splits: tuple[Literal["train", "validation", "test"], ...] = Field(
+        ("train", "validation"),
+        min_length=1,
+        description="Splits whose images get noise. Test images are those of the files, as in predictions, so that "
+        "results with and without noise compare.",
+    )
+    night_sky_max_pe: float = Field(
+        2.0,
+        ge=0,
+        le=1000,
+        description="Largest mean of additional night-sky light [p.e. per pixel and integration window]; a dark sky "
+        "fluctuates like 1.7 in an LST.",
+    )
+    gain_spread_max: float = Field(0.1, ge=0, le=0.5, description="Largest rms of the pixels' gains, relative.")
+    dead_fraction_max: float = Field(
+        0.02, ge=0, le=0.5, description="Largest share of dead pixels; they get the mean of their neighbours."
+    )
+
+
 #: Value of `tiles.camera.camera` that stands for all cameras of a file.
 ALL_CAMERAS = "all"
 
@@ -61,6 +83,11 @@ class CameraTilesConfig(Section):
     cleaning: CleaningConfig = Field(CleaningConfig(), description="Two-level tail-cut cleaning.")
     cuts: CutsConfig = Field(
         CutsConfig(), description="Quality cuts on the cleaned image; images that fail are rejected and counted."
+    )
+    noise: NoiseConfig | None = Field(
+        None,
+        description="Noise that is added to images before the cleaning, so that networks learn to meet real cameras. "
+        "null: none.",
     )
 
 

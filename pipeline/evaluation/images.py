@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.camera.baselines import FOREST_COLUMNS, Estimand, Forest, Sample, train_forest
+from pipeline.camera.baselines import FOREST, FOREST_COLUMNS, Estimand, Forest, Sample, train_forest
+from pipeline.camera.task_tiles import reader_of, whole_groups
 from pipeline.config import Config
 from pipeline.errors import TooFewEventsError
-from pipeline.evaluation.camera import FOREST, CameraSample, reader_of, whole_groups
+from pipeline.evaluation.camera import CameraSample
 from pipeline.evaluation.result import Predicts
 from pipeline.tasks.spec import TaskSpec
 from pipeline.tiles.reader import TileReader

@@ -8,24 +8,24 @@ All methods see the same images of the same events; these are the baselines:
 - ``mono``: the mean, as in DL2 files, of what the network for single telescopes says from which this one started.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.camera.baselines import Estimand
+from pipeline.camera.baselines import FOREST, Estimand
 from pipeline.camera.dl2.layout import outputs_of
-from pipeline.camera.stereo.forests import COLUMNS, StereoForest, StereoImages, stereo_images, train_stereo_forest
+from pipeline.camera.stereo.forests import StereoForest, StereoImages
+from pipeline.camera.stereo.training import events_of_split, images_of, train_forests
 from pipeline.config import Config
-from pipeline.errors import TooFewEventsError, UserError
-from pipeline.evaluation.camera import FOREST, CameraSample, reader_of, whole_groups
+from pipeline.evaluation.camera import CameraSample
 from pipeline.evaluation.comparison import COMBINED
 from pipeline.evaluation.images import image_sample
 from pipeline.evaluation.result import Predicts
 from pipeline.inputs.shower import events_of
 from pipeline.tasks.spec import TaskSpec
-from pipeline.tiles.event_rows import EVENT_KEYS, event_starts
+from pipeline.tiles.event_rows import event_starts
 from pipeline.tiles.events import EventReader
 from pipeline.tiles.layout import CAMERA_COLUMN
 from pipeline.tiles.shards import TileBatch
@@ -111,9 +111,9 @@ def event_sample(
     UserError
         If the tiles carry no truth, no pointing or no positions of telescopes, or a split has too few events.
     """
-    reader = _events_of_split(spec, manifests, "test", predictor.cameras)
-    images, rows = _images(reader)
-    forests = _forests(spec, estimands, manifests, predictor.cameras, cfg)
+    reader = events_of_split(spec, manifests, "test", predictor.cameras)
+    images, rows = images_of(reader)
+    forests = train_forests(spec, estimands, manifests, predictor.cameras, cfg)
     answers = {name: forest.predict(images) for name, forest in forests.items()}
     starts = event_starts(rows)
     parts, predicted, singly = [], [], []
@@ -138,41 +138,6 @@ def event_sample(
     )
 
 
-def _events_of_split(spec: TaskSpec, manifests: Sequence[Any], split: str, served: Sequence[str]) -> EventReader:
-    reader = reader_of(spec, manifests, split, EventReader, served)
-    if reader.n_events == 0:
-        raise TooFewEventsError(
-            f"the {split} split has no event with images of two telescopes; simulate an array of several telescopes, "
-            "more runs, or see tiles.splits"
-        )
-    return reader
-
-
-def _images(
-    reader: EventReader, wanted: Iterable[str] = (), choose: Callable[[np.ndarray], np.ndarray] | None = None
-) -> tuple[StereoImages, dict[str, np.ndarray]]:
-    """Images of a reader with the axes of their showers, and their columns, `wanted` among them.
-
-    `choose` says for the groups of all images which of these are taken.
-    """
-    if missing := [name for name in COLUMNS if name not in reader.columns]:
-        raise UserError(
-            f"the tiles do not have {', '.join(missing)}, which events of several telescopes are reconstructed from; "
-            "make them again with this version's `lightpool tiles`"
-        )
-    rows = reader.events(dict.fromkeys([*EVENT_KEYS, *COLUMNS, "tel_id", CAMERA_COLUMN, *wanted]))
-    if choose is not None:
-        chosen = choose(rows["group"])
-        rows = {name: column[chosen] for name, column in rows.items()}
-    n = len(rows["group"])
-    starts = event_starts(rows)
-    event = np.repeat(np.arange(len(starts)), np.diff(starts, append=n))
-    camera = np.array([camera.identity for camera in reader.cameras])[rows[CAMERA_COLUMN]]
-    pixel_deg = np.array([[camera.tile_pixel_deg for camera in cameras] for cameras in reader.shard_cameras()])
-    radius_deg = reader.tile_shape[0] / 2 * pixel_deg[rows["source_index"], rows[CAMERA_COLUMN]]
-    return stereo_images(rows, event, len(starts), camera, radius_deg), rows
-
-
 def _batches(reader: EventReader, camera: np.ndarray, served: Sequence[str]) -> Iterator[tuple[TileBatch, np.ndarray]]:
     """Whole events, and the camera of each of their images; the column `camera` counts as the network does."""
     number = np.array([served.index(camera.identity) for camera in reader.cameras])
@@ -181,31 +146,6 @@ def _batches(reader: EventReader, camera: np.ndarray, served: Sequence[str]) -> 
         batch.events[CAMERA_COLUMN] = number[batch.events[CAMERA_COLUMN]]
         yield batch, camera[done : done + len(batch)]
         done += len(batch)
-
-
-def _forests(
-    spec: TaskSpec, estimands: Mapping[str, Estimand], manifests: Sequence[Any], served: Sequence[str], cfg: Config
-) -> dict[str, StereoForest]:
-    if not estimands:
-        return {}
-    wanted = dict.fromkeys(column for estimand in estimands.values() for column in estimand.columns)
-    splits = []
-    for split in ("train", "validation"):
-        reader = _events_of_split(spec, manifests, split, served)
-        splits.append(
-            _images(reader, wanted, lambda group: whole_groups(group, cfg.evaluate.max_baseline_images, cfg.seed))
-        )
-        reader.close()
-    return {
-        name: train_stereo_forest(
-            *((images, estimand.target(rows), estimand.weights_of(rows)) for images, rows in splits),
-            classes=estimand.classes,
-            n_trees=cfg.evaluate.forest_trees,
-            seed=cfg.seed,
-            threads=cfg.threads,
-        )
-        for name, estimand in estimands.items()
-    }
 
 
 def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -114,11 +114,14 @@ def _in_bins(
 
 
 def _legend_above(figure: "Figure", panels: Sequence["Axes"]) -> None:
-    """One legend for all panels, in as many lines as it needs."""
+    """One legend for all panels, in as many lines as it needs: methods, which have error bars, before bare lines."""
+    from matplotlib.lines import Line2D
+
     entries: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
+    entries = dict(sorted(entries.items(), key=lambda entry: isinstance(entry[1], Line2D)))
     n_rows = max(-(-len(entries) // (2 * len(panels))), 1)  # a panel is as wide as two labels
     n_columns = max(-(-len(entries) // n_rows), 1)
     figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=n_columns)

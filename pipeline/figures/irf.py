@@ -1,7 +1,7 @@
 """Instrument response functions: area, energy dispersion, point spread, background, sensitivity against energy."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Entries = Mapping[str, Sequence[Mapping[str, Any]]]
+Bins = Sequence[Mapping[str, Any]]
+Entries = Mapping[str, Mapping[str, Bins]]  # method -> kind of gammas -> bins
 References = Sequence[Mapping[str, Any]]
 
 _TITLES = {"point_source": "gammas of a point source", "diffuse": "diffuse gammas"}
@@ -23,45 +24,73 @@ _MIN_BACKGROUND = 10
 _TICKS_TEV = [factor * 10.0**power for power in range(-2, 3) for factor in (1, 2, 5)]
 
 
-def _series(entries: Entries, kind: str, name: str) -> Iterator[tuple[str, Any, list[Mapping[str, Any]]]]:
-    """Label, colour and bins of each offset that has the quantity `name`."""
+@dataclass(frozen=True)
+class _Series:
+    """Bins of one method at one offset, and how they look."""
+
+    label: str
+    color: Any
+    bins: Bins
+    marker: str = style.MARKERS["network"]
+    line: Any = "-"
+
+
+def _series(entries: Entries, kind: str, name: str) -> list[_Series]:
+    """Of each offset that has the quantity `name`; of a baseline, the innermost one."""
+    found = _offsets(entries["network"][kind], kind, name)
+    if len(entries) > 1:
+        found = [replace(shown, label=f"network, {shown.label}") for shown in found]
+    for method, kinds in entries.items():
+        if method != "network" and (inner := _offsets(kinds.get(kind, ()), kind, name)[:1]):
+            look = {"color": style.COLORS[method], "marker": style.MARKERS[method], "line": (0, (4, 2))}
+            found.append(replace(inner[0], label=f"{method}, {inner[0].label}", **look))
+    return found
+
+
+def _offsets(bins: Bins, kind: str, name: str) -> list[_Series]:
     import matplotlib as mpl
 
-    having = [entry for entry in entries[kind] if name in entry]
+    having = [entry for entry in bins if name in entry]
     offsets = sorted({(entry["offset_low_deg"], entry["offset_high_deg"]) for entry in having})
+    found = []
     for i, (near, far) in enumerate(offsets):
         here = [entry for entry in having if (entry["offset_low_deg"], entry["offset_high_deg"]) == (near, far)]
+        # A map without orange, which is the forests'.
+        color = mpl.colormaps["viridis"](0.85 * i / max(1, len(offsets) - 1))
         if kind == "point_source":
-            yield f"at {(near + far) / 2:g}°", style.COLORS["network"], here
+            found.append(_Series(f"at {(near + far) / 2:g}°", style.COLORS["network"], here))
         else:
-            yield f"{near:.3g} to {far:.3g}°", mpl.colormaps["plasma"](0.85 * i / max(1, len(offsets) - 1)), here
+            found.append(_Series(f"{near:.3g} to {far:.3g}°", color, here))
+    return found
 
 
 def _draw(
     axes: "Axes", entries: Entries, kind: str, name: str, *, scale: float = 1.0, known: str | None = None
 ) -> None:
-    """Values with error bars for each offset, slightly apart, so that bars can be told apart.
+    """Values with error bars for each offset and method, slightly apart, so that bars can be told apart.
 
     Where an entry has fewer than ten in `known`, there is an open marker alone.
     """
-    series = list(_series(entries, kind, name))
-    for number, (label, color, bins) in enumerate(series):
+    series = _series(entries, kind, name)
+    for number, shown in enumerate(series):
         shift = 1 + 0.03 * (number - (len(series) - 1) / 2)
-        energy = shift * np.array([np.sqrt(entry["low"] * entry["high"]) for entry in bins])
+        energy = shift * np.array([np.sqrt(entry["low"] * entry["high"]) for entry in shown.bins])
         value, low, high = (
-            scale * np.array([np.nan if entry[name][key] is None else entry[name][key] for entry in bins], float)
+            scale * np.array([np.nan if entry[name][key] is None else entry[name][key] for entry in shown.bins], float)
             for key in ("value", "low", "high")
         )
-        few = np.array([known is not None and entry[known] < _MIN_BACKGROUND for entry in bins])
+        few = np.array([known is not None and entry[known] < _MIN_BACKGROUND for entry in shown.bins])
         bars = np.nan_to_num(np.clip([value - low, high - value], 0, None))
         axes.errorbar(
-            energy, np.where(few, np.nan, value), yerr=np.where(few, 0, bars), color=color, label=label, marker="o",
-            markersize=3.5, linewidth=1.2, elinewidth=0.8, capsize=0, zorder=3,
+            energy, np.where(few, np.nan, value), yerr=np.where(few, 0, bars), color=shown.color, label=shown.label,
+            marker=shown.marker, linestyle=shown.line, markersize=3.5, linewidth=1.2, elinewidth=0.8, capsize=0,
+            zorder=3,
         )  # fmt: skip
         if few.any():
             axes.plot(
-                energy[few], value[few], "o", markersize=4.5, markerfacecolor="white", markeredgecolor=color, zorder=4
-            )
+                energy[few], value[few], shown.marker, markersize=4.5, markerfacecolor="white",
+                markeredgecolor=shown.color, zorder=4,
+            )  # fmt: skip
 
 
 def _draw_references(axes: "Axes", references: References, quantity: str, *, scale: float = 1.0) -> None:
@@ -87,15 +116,16 @@ class _Quantity:
 def _panels(entries: Entries, references: References, rows: Sequence[_Quantity], xlabel: str) -> "Figure":
     """A column for each kind of gammas, a row for each quantity; legends of offsets and of published curves."""
     heights = [2, 3] if len(rows) > 1 else [1]
-    figure = style.new_figure(1.2 + 4.2 * len(entries), 4.0 + 2.4 * (len(rows) - 1))
-    grid = figure.subplots(len(rows), len(entries), squeeze=False, sharex=True, sharey="row", height_ratios=heights)
+    kinds = list(entries["network"])
+    figure = style.new_figure(1.2 + 4.2 * len(kinds), 4.0 + 2.4 * (len(rows) - 1))
+    grid = figure.subplots(len(rows), len(kinds), squeeze=False, sharex=True, sharey="row", height_ratios=heights)
     for row, quantity in zip(grid, rows, strict=True):
-        for axes, kind in zip(row, entries, strict=True):
+        for axes, kind in zip(row, kinds, strict=True):
             _draw_references(axes, references, quantity.reference, scale=quantity.scale)
             _draw(axes, entries, kind, quantity.name, scale=quantity.scale, known=quantity.known)
         row[0].set_ylabel(quantity.ylabel)
         _set_limits(row, quantity)
-    for axes, kind in zip(grid[0], entries, strict=True):
+    for axes, kind in zip(grid[0], kinds, strict=True):
         axes.set_title(_TITLES[kind])
     for axes in grid[-1]:
         axes.set(xscale="log", xlim=_energy_limits(entries), xlabel=xlabel)
@@ -119,7 +149,7 @@ def _set_limits(row: Sequence["Axes"], quantity: _Quantity) -> None:
 
 
 def _energy_limits(entries: Entries) -> tuple[float, float]:
-    edges = [entry[key] for bins in entries.values() for entry in bins for key in ("low", "high")]
+    edges = [entry[key] for bins in entries["network"].values() for entry in bins for key in ("low", "high")]
     return 0.85 * min(edges), 1.15 * max(edges)
 
 
@@ -142,7 +172,8 @@ def effective_area(entries: Entries, references: References) -> "Figure":
     Parameters
     ----------
     entries : mapping
-        point_source, diffuse -> bins of `pipeline.camera.irf.summary.summarise`.
+        Method (network, and perhaps a baseline) -> point_source, diffuse -> bins of
+        `pipeline.camera.irf.summary.summarise`.
     references : sequence of mapping
         Published curves: name, quantity, points.
     """
@@ -158,7 +189,7 @@ def energy(entries: Entries, references: References) -> "Figure":
         _Quantity("energy_resolution", "energy_resolution", "resolution, 68 % [%]", scale=100, limits=(0, 80)),
     )
     figure = _panels(entries, references, rows, _TRUE)
-    for axes in figure.axes[: len(entries)]:
+    for axes in figure.axes[: len(entries["network"])]:
         axes.axhline(0, **style.REFERENCE)
     return figure
 

@@ -38,9 +38,9 @@ _AXIS_DEG, _AXIS_POWER, _BEST_AXIS_DEG, _USUAL_ELONGATION = 0.13, -0.45, 0.03, 0
 _CENTRE_DEG, _WEAKLY_DEG = 0.7, 3.0
 
 
-#: Six vectors (x, y), a line (cos 2a, sin 2a), and four numbers that do not move.
-_N_VECTORS, _N_NUMBERS = 6, 4
-N_PLACES = 2 * _N_VECTORS + 2 + _N_NUMBERS
+#: Seven vectors (x, y), a line (cos 2a, sin 2a), and five numbers that do not move.
+N_VECTORS, _N_NUMBERS = 7, 5
+N_PLACES = 2 * N_VECTORS + 2 + _N_NUMBERS
 
 
 class ShowerInput(Input):
@@ -60,8 +60,8 @@ class ShowerInput(Input):
     raw_channels: ClassVar[tuple[str, ...]] = ImageInput.raw_channels
     moving: ClassVar[Mapping[str, tuple[Columns, ...]]] = {
         "places": (
-            Columns(0, 2 * _N_VECTORS, "vector"),
-            Columns(2 * _N_VECTORS, 2 * _N_VECTORS + 2, "double_angle"),
+            Columns(0, 2 * N_VECTORS, "vector"),
+            Columns(2 * N_VECTORS, 2 * N_VECTORS + 2, "double_angle"),
         )
     }
 
@@ -117,7 +117,7 @@ class ShowerInput(Input):
         Returns
         -------
         dict
-            `images` (M, 3, H, W), `scalars` (M, S) if any, `members` (N, T) int64, `places` (M, 18), and `camera` (M,)
+            `images` (M, 3, H, W), `scalars` (M, S) if any, `members` (N, T) int64, `places` (M, 21), and `camera` (M,)
             int64 if there are several kinds.
 
         Raises
@@ -213,14 +213,15 @@ def _is_of_event(name: str) -> bool:
 
 # ---- places ----------------------------------------------------------------------------------------------------------
 def places_of(batch: TileBatch) -> np.ndarray:
-    """Where the telescopes of events stand and their images lie, shape (M, 18), float32, finite everywhere.
+    """Where the telescopes of events stand and their images lie, shape (M, 21), float32, finite everywhere.
 
     For each telescope, along fov_lon and fov_lat and relative to the reference of the event: centre of gravity [deg],
     its projection onto the normal of the image's axis, and the vector from here to the point where the axes of all
     images meet; telescope [100 m], its projection onto the same normal, and the vector from here to the core, where the
-    same lines through the telescopes meet; then (cos 2 psi, sin 2 psi); the lengths of these two vectors, the height
-    that follows from their ratio [10 km], and how well the axes cross (0: parallel, 1: at right angles). All are cut
-    at +-4.
+    same lines through the telescopes meet; the unit vector along the image's axis, at the end that is nearer to the
+    meeting point; then (cos 2 psi, sin 2 psi); the lengths of the vectors to the source and to the core, the height
+    that follows from their ratio [10 km], how well the axes cross (0: parallel, 1: at right angles), and the cosine of
+    the angle from the unit vector to the direction away from the camera's centre. All are cut at +-4.
 
     The axes meet in the point of the least sum of squared distances in units of the errors that such images usually
     have. The reference is the same point, drawn to the mean of the centres of gravity, or of the telescopes, as the
@@ -239,11 +240,15 @@ def places_of(batch: TileBatch) -> np.ndarray:
     source_deg = _ANGLE_UNIT_DEG * np.linalg.norm(to_meeting[0], axis=1)
     core_m = _LENGTH_UNIT_M * np.linalg.norm(to_meeting[1], axis=1)
     height_m = core_m / np.maximum(np.radians(source_deg), 1e-6)
-    vectors = [part[which] for which in (0, 1) for part in (from_reference, off_axis, to_meeting)]
+    end = geometry.end(to_meeting[0])
+    outward = geometry.centre + geometry.mean_centre[event]
+    outward /= np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-6)
+    vectors = [part[which] for which in (0, 1) for part in (from_reference, off_axis, to_meeting)] + [end]
     numbers = [source_deg / _ANGLE_UNIT_DEG, core_m / _LENGTH_UNIT_M, height_m / _HEIGHT_UNIT_M]
     trace = np.trace(geometry.matrix, axis1=1, axis2=2)
     crossing = np.clip(4 * np.linalg.det(geometry.matrix) / trace**2, 0.0, 1.0)[event]
-    columns = [*vectors, geometry.double, np.stack([*numbers, crossing], axis=1)]
+    numbers += [crossing, (end * outward).sum(axis=1)]
+    columns = [*vectors, geometry.double, np.stack(numbers, axis=1)]
     return np.clip(np.nan_to_num(np.concatenate(columns, axis=1)), -_MAX, _MAX).astype(np.float32)
 
 
@@ -309,6 +314,12 @@ class _Geometry(NamedTuple):
         off_axis = np.einsum("nij,nj->ni", self.normal, values)
         sums = np.add.reduceat(self.weight[:, None] * off_axis, self.starts)
         return np.linalg.solve(self.matrix + np.eye(2) / centre_deg**2, sums[..., None])[..., 0]
+
+    def end(self, towards: np.ndarray) -> np.ndarray:
+        """Unit vectors along the axes, (M, 2), within 90 deg of `towards`; zero for a round image."""
+        half = np.arctan2(self.double[:, 1], self.double[:, 0]) / 2
+        axis = np.stack([np.cos(half), np.sin(half)], axis=1) * np.linalg.norm(self.double, axis=1, keepdims=True)
+        return np.where((axis * towards).sum(axis=1, keepdims=True) < 0, -axis, axis)
 
     def reference(self, events: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Points from which direction and core are predicted, shape (N,) each."""

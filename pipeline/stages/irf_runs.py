@@ -1,8 +1,9 @@
 """`lightpool irf` without files: its runs are simulated and predicted first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline.camera.irf.forest import forest_tiles
 from pipeline.camera.irf.models import Models, load_models
 from pipeline.config import Config
 from pipeline.errors import UserError
@@ -17,7 +18,13 @@ log = get_logger(__name__)
 
 
 def irf_from_runs(
-    cfg: Config, out: str | Path, *, bundles: str | Path | None = None, jobs: int = 1, force: bool = False
+    cfg: Config,
+    out: str | Path,
+    *,
+    bundles: str | Path | None = None,
+    tiles: Sequence[str | Path] = (),
+    jobs: int = 1,
+    force: bool = False,
 ) -> Path:
     """Simulate and predict the runs of the section `irf`, and make responses of them.
 
@@ -25,7 +32,7 @@ def irf_from_runs(
     ----------
     cfg : Config
         Sections `irf` and `showers`, and what `predict` reads.
-    out, bundles, force
+    out, bundles, tiles, force
         See `pipeline.stages.irf.irf`.
     jobs : int
         Number of processes, each for one run.
@@ -40,10 +47,11 @@ def irf_from_runs(
             "the section irf has no runs of showers (irf.classes), and no DL2 files are given; give one of the two"
         )
     models = load_models(cfg, bundles_folder(cfg, bundles))
+    forest_tiles(cfg, tiles)  # what is wrong with them is said before hours of simulation
     with reserved(out, force=force, folder=True), temporary_folder() as work:
         log.info("simulating and predicting %d runs for responses", cfg.irf.n_runs)
         runs = in_order(_run_maker, (cfg, models, work), cfg.irf.runs, min(jobs, cfg.irf.n_runs))
-        return irf(cfg, out, list(runs), bundles=bundles, jobs=jobs, force=force)
+        return irf(cfg, out, list(runs), bundles=bundles, tiles=tiles, jobs=jobs, force=force)
 
 
 def _run_maker(cfg: Config, models: Models, folder: Path) -> Callable[[int], Path]:

@@ -85,12 +85,14 @@ def predict_events(
     with ExitStack() as stack:
         dl1_path = stack.enter_context(as_dl1(path, kind, cfg))
         file = stack.enter_context(DL1File(dl1_path, cfg.ingest.camera.event_types))
-        warnings = _warnings_of(file)
+        stamped = _provenance_of(file)
+        warnings = _warnings_of(stamped)
         if event is None:
             warnings += file.check(None if telescope is None else [telescope])
         product = None
         if out is not None:
-            product = stack.enter_context(_dl2_product(path, dl1_path, models, cfg, out, force, warnings, started))
+            facts = _facts_of(stamped) | {"warnings": warnings}
+            product = stack.enter_context(_dl2_product(path, dl1_path, models, cfg, out, force, facts, started))
         chunks = predict_file(
             file,
             models,
@@ -127,13 +129,26 @@ def _event_counts(predictions: "EventPredictions") -> dict[str, int]:
     }
 
 
-def _warnings_of(file: "DL1File") -> list[str]:
-    """What the events' own provenance warns of: a file that was cut when it was converted, for example."""
+def _provenance_of(file: "DL1File") -> Mapping[str, Any]:
+    """What the events' own provenance says; empty for a file that lightpool did not make."""
     try:
-        found = json.loads(file.provenance).get("warnings", [])
-    except (ValueError, AttributeError):
-        return []
+        found = json.loads(file.provenance)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _warnings_of(stamped: Mapping[str, Any]) -> list[str]:
+    """What it warns of: a file that was cut when it was converted, for example."""
+    found = stamped.get("warnings", [])
     return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+
+
+def _facts_of(stamped: Mapping[str, Any]) -> dict[str, Any]:
+    """How the images were cleaned for the image parameters, which go along: known of those that lightpool simulated."""
+    config = stamped.get("config")
+    cleaning = config.get("tiles.camera.cleaning") if isinstance(config, dict) else None
+    return {} if cleaning is None else {"cleaning": cleaning}
 
 
 class _DL2Product:
@@ -173,7 +188,7 @@ def _dl2_product(
     cfg: Config,
     out: Path,
     force: bool,
-    warnings: Sequence[str],
+    facts: Mapping[str, Any],
     started: float,
 ) -> Iterator[_DL2Product]:
     from pipeline.camera.dl2 import DL2Writer, outputs_of
@@ -186,7 +201,7 @@ def _dl2_product(
     stamp = provenance.stamp(
         "predict",
         config=sections_of(cfg, READS_CAMERA),
-        warnings=warnings,
+        **facts,
         input=path.name,
         input_sha256=provenance.sha256_file(path),
         bundles={model.name: model.predictor.card.bundle_sha256 for model in models},

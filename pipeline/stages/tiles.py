@@ -3,9 +3,9 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from pipeline.files import atomic_output, source_name
 from pipeline.filetypes import file_kind
 from pipeline.logs import get_logger
 from pipeline.stages.inputs import failed, is_of_a_stopped_run, kind_of, planned_outputs, write_statuses
+
+if TYPE_CHECKING:
+    from pipeline.camera.dl1 import DL1File, ImageChunk
 
 log = get_logger(__name__)
 
@@ -144,11 +147,11 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
                 tile_shape=(recipe.size_px, recipe.size_px),
                 source=file.source,
                 wing="camera",
-                attributes=shard_attributes(file, recipe, cameras) | {"provenance": stamped},
+                attributes=shard_attributes(file, recipe, cameras) | _noise_attribute(cfg) | {"provenance": stamped},
                 columns=shard_columns(truth=file.has_truth),
                 targets=target_types((recipe.size_px, recipe.size_px), truth=file.has_truth),
             ) as writer:
-                for batch, left_out in tile_file(file, recipe, cameras):
+                for batch, left_out in tile_file(file, recipe, cameras, _noise(file, cfg)):
                     batch.split = _splits(file.source, file.obs_ids, batch.events, cfg)
                     writer.append(batch)
                     rejected.update(left_out)
@@ -169,6 +172,29 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
         log.warning("%s: %s", path.name, text)
     log.info("%s: %d of %d images on tiles (%s)", path.name, n_tiles, n_images, _listed(rejected))
     return {"output": str(out), "cameras": cameras} | counts
+
+
+def _noise_attribute(cfg: Config) -> dict[str, Any]:
+    """What a shard says of the noise in its images; nothing if there is none."""
+    noise = cfg.tiles.camera.noise
+    return {"noise": noise.model_dump(mode="json")} if noise else {}
+
+
+def _noise(file: "DL1File", cfg: Config) -> "Callable[[ImageChunk], ImageChunk] | None":
+    """What adds noise to the images of the splits that get it; None if there is none."""
+    noise = cfg.tiles.camera.noise
+    if noise is None:
+        return None
+    from pipeline.camera.noise import add_noise
+    from pipeline.tiles import SPLITS
+
+    noisy = [SPLITS[name] for name in noise.splits]
+
+    def alter(chunk: "ImageChunk") -> "ImageChunk":
+        split = _splits(file.source, file.obs_ids, {"obs_id": chunk.obs_id, "shower_id": chunk.shower_id}, cfg)
+        return add_noise(chunk, noise, cfg.seed, np.isin(split, noisy))
+
+    return alter
 
 
 def _splits(source: str, obs_ids: Sequence[int], events: dict[str, np.ndarray], cfg: Config) -> np.ndarray:

@@ -272,9 +272,10 @@ class TrainingRun:
         kwargs = dict(self.config.model.kwargs)
         if not self.of_events:
             return kwargs
-        from pipeline.inputs.shower import N_PLACES
+        from pipeline.inputs.shower import N_PLACES, N_VECTORS
 
         kwargs |= {"n_places": N_PLACES, "n_cameras": len(self.input.cameras)}
+        kwargs |= {"n_vectors": N_VECTORS, "vector_outputs": list(self.heads.vector_outputs)}
         if self.origins and "encoder" not in kwargs:
             model = self.origins[0].card.model
             if self.mono_bundles:
@@ -303,7 +304,10 @@ class TrainingRun:
         from models.registry import model_entry
 
         name, kind = self.config.model.name, self.config.input
-        entry, takes = model_entry(name), get_input(kind).takes
+        try:
+            entry, takes = model_entry(name), get_input(kind).takes
+        except ValueError as error:  # no such model
+            raise UserError(str(error)) from error
         if entry.takes == takes:
             return
         if entry.takes == "telescopes":

@@ -64,13 +64,17 @@ class Decoder:
     Attributes
     ----------
     columns : tuple of str
-        Event columns that it reads.
+        Event columns that it reads, whatever the outputs of the head.
     uncertainties : tuple of str
         Columns of the task with uncertainties, which a calibration multiplies.
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
     uncertainties: ClassVar[tuple[str, ...]] = ()
+
+    def columns_of(self, n_outputs: int) -> tuple[str, ...]:
+        """Those that it reads for a head of so many outputs."""
+        return self.columns
 
     def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
         """Physical values, by the names of the task's columns.

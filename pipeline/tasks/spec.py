@@ -18,6 +18,11 @@ class HeadOptions(BaseModel):
         """Which of the task's network outputs a head with these options has."""
         return names
 
+    @property
+    def vectors(self) -> tuple[int, ...]:
+        """Numbers of the head's outputs that begin a vector (x, y), which turns with the image."""
+        return ()
+
     @classmethod
     def defaults(cls, kind: str) -> dict[str, Any]:
         """Options whose default depends on the kind of input of the network."""

@@ -30,7 +30,7 @@ FORMAT_VERSION = 3
 
 _MAX_NAMES = 5  # of files in a message
 #: Facts in a shard's attributes that all shards of a manifest must share.
-SHARED_ATTRIBUTES = ("cameras", "recipe", "unit", "target")
+SHARED_ATTRIBUTES = ("cameras", "recipe", "noise", "unit", "target")
 
 _Count = Annotated[int, Field(ge=0, strict=True)]
 

@@ -12,6 +12,7 @@ and a training step of a small ResNet-18 2 ms. Only training images are blurred 
 tested, and used, on sharper ones. Hence these two are off by default.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -150,7 +151,7 @@ def move_target(values: Tensor, motion: Motion, kind: str) -> Tensor:
 
 def _move_vector(vectors: Tensor, motion: Motion, *, with_scale: bool) -> Tensor:
     """Mirror, swap, turn and magnify (N, ..., 2), in the order in which images are."""
-    flat = vectors.reshape(len(vectors), -1, 2)
+    flat = vectors.reshape(len(vectors), math.prod(vectors.shape[1:-1]), 2)  # also of no vectors
     flip_x, flip_y, swap = (choice[:, None] for choice in motion.symmetries.T)
     x, y = torch.where(flip_x, -flat[..., 0], flat[..., 0]), torch.where(flip_y, -flat[..., 1], flat[..., 1])
     x, y = torch.where(swap, y, x), torch.where(swap, x, y)
@@ -163,7 +164,7 @@ def _move_vector(vectors: Tensor, motion: Motion, *, with_scale: bool) -> Tensor
 
 def _move_double_angle(values: Tensor, motion: Motion) -> Tensor:
     """(N, ..., 2): mirrors turn the angle a into -a or pi - a, the swap into pi/2 - a, a turn adds to it."""
-    flat = values.reshape(len(values), -1, 2)
+    flat = values.reshape(len(values), math.prod(values.shape[1:-1]), 2)
     flip_x, flip_y, swap = (choice[:, None] for choice in motion.symmetries.T)
     cosine, sine = flat[..., 0], flat[..., 1]
     sine = torch.where(flip_x ^ flip_y, -sine, sine)

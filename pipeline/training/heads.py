@@ -102,6 +102,14 @@ class Heads:
         return tuple(f"{head.task}.{name}" for head in self.heads for name in head.objective.outputs)
 
     @property
+    def vector_outputs(self) -> tuple[int, ...]:
+        """Numbers of the outputs that begin a vector."""
+        options = self.config.heads.values()
+        return tuple(
+            head.first + number for head, own in zip(self.heads, options, strict=True) for number in own.vectors
+        )
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Event columns that the selection of tiles needs, and what targets are made of."""
         names = [c for head in self.heads if head.selects for c in head.objective.spec.where]

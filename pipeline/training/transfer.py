@@ -66,6 +66,12 @@ class Origin:
         """
         same_outputs = tuple(outputs) == self.card.output_names
         same_scalars = self.has_scalars(scalars)
+        if self.takes == "telescopes" and not same_outputs:
+            raise UserError(
+                f"start_from {self.name} is a network of whole events with the outputs "
+                f"{', '.join(self.card.output_names)}, and this one has {', '.join(outputs)}; give it the same heads, "
+                "or start from networks of single images"
+            )
         # Built with the bundle's outputs, the head takes all of its weights; its last layer is then replaced.
         network = build(self.card.model.num_outputs if same_scalars else len(outputs))
         weights = load_weights(self.weights)

@@ -275,7 +275,7 @@ def test_what_has_no_place_is_named(folder, subarray, monkeypatch, caplog):
     LightpoolReconstructor(subarray, bundles=paths(folder, "energy", "x_max"))
     assert caplog.messages == ["ctapipe has no place for tiny_x_max; `lightpool predict --json` gives them"]
     strange = Output("tiny_energy", (Column("offset", "deg", "", dl2=DL2Place("offset", "offset", average="mean")),))
-    monkeypatch.setattr("pipeline.camera.dl2.outputs_of", lambda prefix, columns: (strange,))
+    monkeypatch.setattr("pipeline.camera.dl2.outputs_of", lambda prefix, columns, of_events: (strange,))
     with pytest.raises(TraitError, match="ctapipe has no place for energy"):
         LightpoolReconstructor(subarray, bundles=paths(folder, "energy"))
 

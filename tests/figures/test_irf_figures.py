@@ -2,10 +2,11 @@
 
 from itertools import pairwise
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 
-from pipeline.figures import irf
+from pipeline.figures import irf, style
 from pipeline.figures.published import published_curves
 
 OFFSETS = {"point_source": [(0.0, 1.0)], "diffuse": [(0.0, 1.25), (1.25, 2.5)]}
@@ -30,7 +31,7 @@ def entries():
                     for name in names:
                         cell[name] = {"value": value, "low": value and 0.8 * value, "high": value and 1.3 * value}
                     made[kind].append(cell | {"n_background": 20 - 2 * i})
-    return made
+    return {"network": made}
 
 
 @pytest.mark.parametrize(
@@ -70,8 +71,23 @@ def test_the_values_are_where_they_belong(entries):
     assert is_open.get_markeredgecolor() == point_source[0].get_color()
 
 
+def test_a_baseline_is_drawn_in_its_colour_at_the_innermost_offset(entries):
+    both = entries | {"forest": entries["network"]}
+    figure = irf.sensitivity(both, [])
+    for axes, n_offsets, label in zip(figure.axes, (1, 2), ("at 0.5°", "0 to 1.25°"), strict=True):
+        *_, forest = axes.containers
+        assert len(axes.containers) == n_offsets + 1
+        assert (forest.get_label(), forest[0].get_color()) == (f"forest, {label}", style.COLORS["forest"])
+        texts = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert (texts[0], texts[-1]) == (f"network, {label}", f"forest, {label}")
+        others = {mpl.colors.to_hex(bars[0].get_color()) for bars in axes.containers[:-1]}
+        assert len(others | {style.COLORS["forest"].lower()}) == n_offsets + 1
+    without = irf.sensitivity(entries | {"forest": {"diffuse": entries["network"]["diffuse"]}}, [])
+    assert [len(axes.containers) for axes in without.axes] == [1, 3]
+
+
 def test_one_kind_of_gammas_has_one_column(entries):
-    assert len(irf.energy({"diffuse": entries["diffuse"]}, []).axes) == 2
+    assert len(irf.energy({"network": {"diffuse": entries["network"]["diffuse"]}}, []).axes) == 2
 
 
 def test_references_say_number_unit_and_source():

@@ -40,10 +40,10 @@ def event(*telescopes: int, **columns) -> dict[str, np.ndarray]:
 
 def parts(places: np.ndarray) -> dict[str, np.ndarray]:
     """By their names."""
-    names = ("centre", "centre_off_axis", "to_source", "telescope", "telescope_off_axis", "to_core", "double_angle")
+    names = ("centre", "centre_off_axis", "to_source", "telescope", "telescope_off_axis", "to_core", "end", "double")
     found = {name: places[:, 2 * i : 2 * i + 2] for i, name in enumerate(names)}
-    numbers = ("source_distance", "core_distance", "height", "crossing")
-    return found | {name: places[:, 14 + i] for i, name in enumerate(numbers)}
+    numbers = ("source_distance", "core_distance", "height", "crossing", "outward")
+    return found | {name: places[:, 16 + i] for i, name in enumerate(numbers)}
 
 
 def test_axes_without_errors_meet_in_source_and_core():
@@ -56,6 +56,10 @@ def test_axes_without_errors_meet_in_source_and_core():
     truth = np.concatenate(fov_of_altaz(*np.array([SOURCE]).T, *np.array([POINTING]).T))
     np.testing.assert_allclose(source[0], truth, atol=0.01)  # drawn to the centre a little
     np.testing.assert_allclose(of["source_distance"], np.linalg.norm(of["to_source"], axis=1), rtol=1e-6)
+    unit = of["to_source"] / of["source_distance"][:, None]
+    np.testing.assert_allclose(of["end"], unit, atol=0.02)  # the axis, at the end of the source
+    centre = lon_lat / np.linalg.norm(lon_lat, axis=1, keepdims=True)
+    np.testing.assert_allclose(of["outward"], (unit * centre).sum(axis=1), atol=0.02)
     # Distance of the maximum: 9 km above the ground, along the axis.
     np.testing.assert_allclose(10 * of["height"], 9 / np.sin(np.radians(70.6)), rtol=0.02)
 
@@ -91,7 +95,7 @@ def test_round_images_have_no_axis():
     batch = batch_of(event(0, 1, hillas_psi=np.full(2, np.nan), hillas_width=np.full(2, np.nan)))
     places = places_of(batch)
     assert np.isfinite(places).all()
-    np.testing.assert_array_equal(parts(places)["double_angle"], 0)
+    np.testing.assert_array_equal(parts(places)["double"], 0)
     found = events_of(batch).events
     np.testing.assert_allclose(found["reference_fov_lon"], found["hillas_fov_lon"], atol=1e-3)
 

@@ -230,7 +230,7 @@ def test_images_of_several_cameras(tmp_path, monkeypatch):
         radii.append((columns["tel_id"] % 2, others[-1]))
         return stereo_images(columns, *others)
 
-    monkeypatch.setattr("pipeline.evaluation.showers.stereo_images", recorded)
+    monkeypatch.setattr("pipeline.camera.stereo.training.stereo_images", recorded)
     predictor = OfThreeCameras(
         cameras=("hexagon-a", "hexagon-b", "hexagon-d"), mono={"hexagon-b": Telescopes(), "hexagon-d": Telescopes()}
     )

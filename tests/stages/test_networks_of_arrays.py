@@ -116,6 +116,10 @@ def test_events_of_one_camera_alone(bundles, manifest):
             {"camera": "LST", "start_from": ["stereo_of_both"]},
             "is of whole events of the cameras hexagon-a, hexagon-b, and the tiles are of hexagon-b; name it alone",
         ),
+        (
+            {"start_from": [], "model": {"name": "stereo_mean", "kwargs": {"encoder_kwargs": [4]}}},
+            "'list' object has no attribute",
+        ),
         ({"start_from": ["mono_lst", "stereo_of_both"]}, "is of whole events of the cameras .*; name it alone"),
     ],
 )

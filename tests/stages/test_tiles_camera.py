@@ -200,3 +200,88 @@ def test_runs_of_one_number_are_told_apart_by_their_files(tmp_path):
     assert sum(entry.n_tiles for entry in both.shards) == 120
     with pytest.raises(UserError, match="both of a source named a, and both hold run 1, event 100000, telescope 1"):
         make_manifest([shards["one", "a"], shards["two", "a"]], cfg, tmp_path / "other.json")
+
+
+# ---- noise -----------------------------------------------------------------------------------------------------------
+NOISE = {"night_sky_max_pe": 5.0, "gain_spread_max": 0.2, "dead_fraction_max": 0.05}
+
+
+def with_noise(**changes):
+    return parse_config({"seed": 3, "tiles": {"camera": CONFIG["tiles"]["camera"] | {"noise": NOISE | changes}}})
+
+
+def columns_of(path):
+    with Shard(path) as shard:
+        return shard.read_columns([*shard.columns, "split"]) | {"images": shard.tiles(0, shard.n_tiles).images}
+
+
+@pytest.mark.parametrize("splits", [None, ["test"]])
+def test_noise_is_in_the_splits_that_get_it(tmp_path, splits):
+    path = write_run(tmp_path / "run.dl1.h5")
+    cfg = with_noise(**({"splits": splits} if splits else {}))
+    make_tiles([path], parse_config(CONFIG), tmp_path / "plain")
+    make_tiles([path], cfg, tmp_path / "noisy")
+    plain, noisy = (columns_of(tmp_path / folder / "run.tiles.h5") for folder in ("plain", "noisy"))
+    assert plain["event_id"].tolist() == noisy["event_id"].tolist()
+    assert plain["split"].tolist() == noisy["split"].tolist()
+    chosen = np.isin(plain["split"], [SPLITS[name] for name in splits or ("train", "validation")])
+    assert 0 < chosen.sum() < len(chosen)
+    for name in ("images", "hillas_intensity", "hillas_width", "n_pixels"):
+        np.testing.assert_array_equal(noisy[name][~chosen], plain[name][~chosen])
+    # The image parameters are those of the noisy image.
+    assert (noisy["hillas_intensity"][chosen] != plain["hillas_intensity"][chosen]).all()
+    assert (noisy["images"][chosen] != plain["images"][chosen]).any(axis=(1, 2, 3)).all()
+    assert noisy["n_pixels"][chosen].mean() > plain["n_pixels"][chosen].mean()
+
+
+def test_noise_does_not_depend_on_what_is_read_together(tmp_path, monkeypatch):
+    path = write_run(tmp_path / "run.dl1.h5", telescopes={1: camera(), 2: camera()})
+    make_tiles([path], with_noise(), tmp_path / "a")
+    monkeypatch.setattr("pipeline.camera.tiling._chunk_images", lambda *_: 5)
+    make_tiles([path], with_noise(), tmp_path / "b")
+    one, two = (columns_of(tmp_path / folder / "run.tiles.h5") for folder in "ab")
+    for name, column in one.items():
+        np.testing.assert_array_equal(column, two[name])
+
+
+def test_shards_say_their_noise(tmp_path):
+    path = write_run(tmp_path / "run.dl1.h5")
+    make_tiles([path], with_noise(), tmp_path / "noisy")
+    make_tiles([path], parse_config(CONFIG), tmp_path / "plain")
+    said = {"splits": ["train", "validation"], **NOISE}
+    with Shard(tmp_path / "noisy" / "run.tiles.h5") as shard:
+        assert shard.attributes["noise"] == said
+        assert shard.attributes["provenance"]["config"]["tiles.camera"]["noise"] == said
+        assert "noise" not in shard.attributes["recipe"]
+    with Shard(tmp_path / "plain" / "run.tiles.h5") as shard:
+        assert "noise" not in shard.attributes
+    manifest = make_manifest([tmp_path / "noisy" / "run.tiles.h5"], with_noise(), tmp_path / "noisy.json")
+    assert manifest.attributes["noise"] == said
+
+
+def test_a_manifest_has_one_noise(tmp_path):
+    shards = []
+    for seed, cfg in ((1, with_noise()), (2, parse_config(CONFIG))):
+        path = write_run(tmp_path / f"run_{seed}.dl1.h5", seed=seed)
+        make_tiles([path], cfg, tmp_path)
+        shards.append(tmp_path / f"run_{seed}.tiles.h5")
+    with pytest.raises(
+        UserError, match=r"run_2.tiles.h5 has noise None, but .*run_1.tiles.h5 has \{.*one manifest for"
+    ):
+        make_manifest(shards, with_noise(), tmp_path / "manifest.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"splits": []}, r"tiles\.camera\.noise\.splits"),
+        ({"splits": ["training"]}, r"tiles\.camera\.noise\.splits.*'train', 'validation' or 'test'"),
+        ({"night_sky_max_pe": -1}, r"tiles\.camera\.noise\.night_sky_max_pe.*greater than or equal to 0"),
+        ({"gain_spread_max": 0.6}, r"tiles\.camera\.noise\.gain_spread_max.*less than or equal to 0.5"),
+        ({"dead_fraction_max": 1}, r"tiles\.camera\.noise\.dead_fraction_max.*less than or equal to 0.5"),
+        ({"night_sky": 1}, r"unknown key 'tiles\.camera\.noise\.night_sky'; did you mean 'night_sky_max_pe'"),
+    ],
+)
+def test_noise_that_cannot_be(changes, message):
+    with pytest.raises(UserError, match=message):
+        with_noise(**changes)

@@ -239,7 +239,7 @@ def test_existing_bundle(energy_bundle, tiles):
         ({"model": {"name": "resnet17"}}, r"unknown model 'resnet17'; did you mean"),
         ({"model": {"name": "resnet18", "kwargs": {"wdith": 4}}}, r"resnet18 has no argument 'wdith'; accepted: "),
         ({"model": {"name": "resnet18", "kwargs": {"scalars_hidden": 0}}}, "scalars_hidden at least 1, got 0 and 0"),
-        ({"model": {"name": "stereo_mean", "kwargs": {"encoder_kwargs": [4]}}}, "'list' object has no attribute"),
+        ({"model": {"name": "resnet18", "kwargs": {"depths": 4}}}, "'int' object is not iterable"),
         (
             {"model": {"name": "unet"}},
             "the model 'unet' takes one frame, and the input image gives one image; `lightpool models list` tells",

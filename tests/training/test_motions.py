@@ -183,3 +183,10 @@ def test_maps_are_moved_by_whole_turns_only(settings):
             AugmentationConfig(**settings), "networks.mine", wing="camera", cameras=["hexagon-1855"],
             scalars=(), motions={"outline": {"mask": "map"}},
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("vector", (0, 2)), ("vector", (0, 3, 2)), ("double_angle", (0, 2))])
+def test_no_target(kind, shape):
+    """Of the images of a batch, none may count for a head."""
+    motion = motion_of([True, False, True]).of(torch.zeros(0, dtype=torch.int64))
+    assert move_target(torch.empty(shape), motion, kind).shape == shape

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from astropy.io import fits
+from tiny_bundles import camera_bundle
 
 BIN = Path(sys.executable).parent
 
@@ -180,6 +181,19 @@ def test_runs_of_responses_are_predicted_and_never_become_tiles(planned, tmp_pat
     assert (jobs["simulate_irf"], jobs["predict_irf"], jobs["irf"], jobs["report"]) == (5, 5, 1, 1)
 
 
+def test_the_baseline_of_responses_waits_for_the_tiles(planned, tmp_path):
+    content = RESPONSES.replace("networks: {energy: {}, gammaness: {}}", "networks: {}")
+    for task in ("energy", "gammaness"):
+        bundle = camera_bundle(tmp_path / task, task, "hexagon-1855-6.14arcmin-41deg-r24")
+        content = content.replace(f"{task}: {task}", f"{task}: {bundle}")
+    (tmp_path / "own.yaml").write_text(content)
+    assert planned(tmp_path / "own.yaml")["irf"] == 1
+    assert "tiles_camera" not in planned(tmp_path / "own.yaml")
+    (tmp_path / "own.yaml").write_text(content + "  baseline: forest\n")
+    jobs = planned(tmp_path / "own.yaml")
+    assert (jobs["tiles_camera"], jobs["manifest"], jobs["irf"]) == (1, 1, 1)
+
+
 def test_without_its_classes_there_are_no_responses(planned, tiny_config_path):
     assert not planned(tiny_config_path).keys() & {"simulate_irf", "predict_irf", "irf"}
 
@@ -218,6 +232,8 @@ def test_a_training_waits_for_the_bundle_of_another_experiment(planned, tmp_path
          r"predict\.uses: there is no bundle 'no/such'.*`make run` makes those"),
         ("{irf: {energy: no/such, gammaness: b, classes: [{particle: gamma}]}}", None,
          r"irf\.energy: there is no bundle 'no/such'"),
+        ("{irf: {baseline: forest, classes: [{particle: gamma}]}}", None,
+         r"irf\.baseline forest is trained on camera tiles, and there are no camera files"),
         ("{irf: {classes: [{particle: gamma}]}}", None, r"irf\.energy is empty; name the network or the bundle"),
     ],
 )  # fmt: skip

@@ -281,6 +281,65 @@ def test_places_must_be_given_where_they_are_read(n_places, places, message):
         small("stereo_mean", n_places=n_places)(torch.randn(2, 2, 16, 16), places=places)
 
 
+def vector_model(**kwargs):
+    """Vectors at the outputs 1 and 2 of four, from two vectors per telescope; its factors are random."""
+    model = create_model(
+        "stereo_mean", 2, 4, **SMALL_ENCODER, width=8, n_places=6, n_vectors=2, vector_outputs=[1], **kwargs
+    ).eval()
+    last = model.head.vector_sum.factors[-1]
+    nn.init.normal_(last.weight)
+    return model
+
+
+def test_vector_outputs_are_weighted_sums_of_the_telescopes_vectors():
+    model = vector_model()
+    head = model.head
+    vectors, places, members = torch.randn(5, 8), torch.randn(5, 6), telescope_table([3, 2])
+    added = head(vectors, members, places) - head.shower(
+        head.join(head.places(vectors, places)[members.clamp(min=0)], members < 0)
+    )
+    torch.testing.assert_close(added[:, [0, 3]], torch.zeros(2, 2), atol=1e-6, rtol=0)
+    described = head.places(vectors, places)
+    for event, rows in enumerate(([0, 1, 2], [3, 4])):
+        joined = head.join(described[rows][None], torch.zeros(1, len(rows), dtype=bool))
+        factors = head.vector_sum.factors(torch.cat([described[rows], joined.expand(len(rows), -1)], dim=1))
+        weights = torch.softmax(factors[:, 0], dim=0)
+        of_each = factors[:, 1:2] * places[rows, 0:2] + factors[:, 2:3] * places[rows, 2:4]
+        torch.testing.assert_close(added[event, 1:3], (weights[:, None] * of_each).sum(dim=0), atol=1e-5, rtol=1e-4)
+
+
+def test_vector_outputs_begin_as_those_of_the_last_layer():
+    """Their factors begin at zero, so that training begins at the reference of the event."""
+    torch.manual_seed(0)
+    model = create_model(
+        "stereo_mean", 2, 4, **SMALL_ENCODER, width=8, n_places=6, n_vectors=2, vector_outputs=[1]
+    ).eval()
+    vectors, places = torch.randn(5, 8), torch.randn(5, 6)
+    plain = model.head.shower(
+        model.head.join(model.head.places(vectors, places)[:, None], torch.zeros(5, 1, dtype=bool))
+    )
+    torch.testing.assert_close(model.head(vectors, places=places), plain)
+
+
+@pytest.mark.parametrize("changes", [{"n_vectors": 4}, {"vector_outputs": [3]}, {"vector_outputs": [-1]}])
+def test_vectors_that_are_not_there(changes):
+    with pytest.raises(ValueError, match=r"a ShowerModel with 6 places and 4 outputs cannot have [24] vectors and"):
+        create_model(
+            "stereo_mean",
+            2,
+            4,
+            **SMALL_ENCODER,
+            width=8,
+            n_places=6,
+            **{"n_vectors": 2, "vector_outputs": [1]} | changes,
+        )
+
+
+def test_vector_outputs_are_kept():
+    with pytest.raises(ValueError, match="a ShowerModel with vector outputs keeps its outputs"):
+        vector_model().reset_head(3)
+
+
 ENCODERS = {
     "mlp": {"hidden": (16,)},
     "lenet5": {},

@@ -132,6 +132,12 @@ def origin_of(network):
 BUNDLES = {wing: [bundle_folder(use) for use in CFG.predict.uses.get(wing, ())] for wing in RAW}
 
 
+# What the baseline of the responses learns from.
+IRF_TILES = [f"{RUN}/tiles/camera.manifest.json"] if CFG.irf.n_runs and CFG.irf.baseline else []
+if IRF_TILES and not HAS_SOURCES["camera"]:
+    raise WorkflowError(
+        f"{CONFIG_FILE}: irf.baseline {CFG.irf.baseline} is trained on camera tiles, and there are no camera files"
+    )
 # What gives the values of the events for responses; each bundle once.
 IRF_USES = (
     {key: getattr(CFG.irf, key) for key in ("energy", "gammaness", "direction")} if CFG.irf.n_runs else {}

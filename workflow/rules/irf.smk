@@ -47,6 +47,7 @@ rule predict_irf:
 rule irf:
     input:
         events=expand("{run}/irf_events/run_{number}.dl2.h5", run=RUN, number=CFG.irf.runs),
+        tiles=IRF_TILES,
         sources=sources("irf"),
     output:
         folder=directory(f"{RUN}/irf"),
@@ -63,9 +64,10 @@ rule irf:
     params:
         config=CONFIG_FILE,
         bundles=f"{RUN}/bundles",
+        tiles=[f"--tiles={manifest}" for manifest in IRF_TILES],
         settings=settings(irf.READS),
     message:
         "Make instrument response functions"
     shell:
         "lightpool irf {input.events:q} --config {params.config:q} --bundles {params.bundles:q}"
-        " --out {output.folder:q} --jobs {threads} --force 2> {log:q}"
+        " {params.tiles:q} --out {output.folder:q} --jobs {threads} --force 2> {log:q}"

@@ -11,7 +11,8 @@ wrong telescopes); tables of the input are copied byte for byte with h5py (PyTab
 their attributes, and so import ctapipe). Each library has files of its own open, never the same one.
 """
 
+from pipeline.camera.dl2.additions import add_events
 from pipeline.camera.dl2.layout import Output, outputs_of
 from pipeline.camera.dl2.writer import DL2Writer
 
-__all__ = ["DL2Writer", "Output", "outputs_of"]
+__all__ = ["DL2Writer", "Output", "add_events", "outputs_of"]

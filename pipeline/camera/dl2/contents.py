@@ -105,6 +105,11 @@ def predictions_of(file: Any) -> dict[str, list[str]]:
     return found
 
 
+def telescopes_of(file: Any) -> np.ndarray:
+    """Ids of the telescopes of an open h5py file, in the order in which masks list them."""
+    return read_columns(file, LAYOUT, {"tel_id": "integer"})["tel_id"]
+
+
 def keys_of(file: Any, path: str, *, with_telescope: bool = False) -> dict[str, np.ndarray]:
     """Key columns of a table, obs_id and event_id and perhaps tel_id, in the types that it stores.
 

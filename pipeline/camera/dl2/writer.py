@@ -24,7 +24,7 @@ from pipeline.camera.dl2.selection import Selection, select
 from pipeline.camera.dl2.tables import copy_attributes, create_table, make_groups, take_rows, take_whole
 from pipeline.camera.keys import KeyIndex
 from pipeline.errors import InputFileError
-from pipeline.hdf5 import dataset, hdf5_errors, open_file, open_hdf5, read_columns
+from pipeline.hdf5 import dataset, hdf5_errors, open_file, open_hdf5
 
 _BLOCK_EVENTS = 16_384
 
@@ -195,7 +195,7 @@ class DL2Writer:
             }
             selection = select(source, predicted)
             self.n_events = selection.n_events
-            tel_ids = read_columns(source, contents.LAYOUT, {"tel_id": "integer"})["tel_id"]
+            tel_ids = contents.telescopes_of(source)
             for output in self.outputs:
                 if output.of_events:
                     self._write_events(output, selection, tel_ids)

@@ -21,7 +21,8 @@ log = get_logger(__name__)
 CUTS, IRF, POINT_LIKE, BENCHMARKS, SETTINGS = (
     "cuts.fits", "irf.fits", "irf_point_like.fits", "benchmarks.fits", "ctapipe.yaml",
 )  # fmt: skip
-_NAMES = {"point_source": "a point source", "diffuse": "diffuse gammas"}
+#: Kind of gammas -> what the messages call it.
+NAMES = {"point_source": "a point source", "diffuse": "diffuse gammas"}
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _run_tools(
     bins: settings.Bins,
     observation_h: float,
 ) -> None:
-    kind = _NAMES[sets["gamma"].thrown.kind]
+    kind = NAMES[sets["gamma"].thrown.kind]
     inputs = [part for name, events in sets.items() for part in (f"--{name}-file", events.path)]
     common = ["--config", folder / SETTINGS, *inputs]
     before = {
@@ -211,6 +212,6 @@ def _warnings_of(made: Responses) -> list[str]:
         return []
     places = dict.fromkeys(f"{entry['low']:.2g} to {entry['high']:.2g} TeV" for entry in poor)
     return [
-        f"the sensitivity to {_NAMES[made.kind]} is not known in {len(poor)} of {len(cells)} bins, which have fewer "
+        f"the sensitivity to {NAMES[made.kind]} is not known in {len(poor)} of {len(cells)} bins, which have fewer "
         f"than {MIN_BACKGROUND} background events after cuts ({', '.join(places)}); simulate more protons"
     ]

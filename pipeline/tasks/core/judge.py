@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from pipeline import statistics
-from pipeline.camera.baselines import Estimand
+from pipeline.camera.baselines import FOREST, Estimand
 from pipeline.config import Config
-from pipeline.evaluation.camera import FOREST
 from pipeline.evaluation.comparison import NETWORK, Metric
 from pipeline.evaluation.gammas import Gammas
 from pipeline.evaluation.images import ImageSample, image_sample

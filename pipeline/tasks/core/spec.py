@@ -2,6 +2,16 @@
 
 from pipeline.tasks.spec import Column, DL2Place, MetricText, Monitor, TaskSpec, UncertaintyOptions
 
+
+class CoreOptions(UncertaintyOptions):
+    """Options of the core head."""
+
+    @property
+    def vectors(self) -> tuple[int, ...]:
+        """The first two outputs."""
+        return (0,)
+
+
 SPEC = TaskSpec(
     name="core",
     wing="camera",
@@ -48,6 +58,6 @@ SPEC = TaskSpec(
     where={"true_primary_id": 0},
     needs=("true_core_x_m", "true_core_y_m", "true_primary_id"),
     targets=("core",),
-    options=UncertaintyOptions,
+    options=CoreOptions,
     order=26,
 )

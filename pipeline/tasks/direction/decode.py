@@ -28,6 +28,8 @@ from pipeline.tiles.shards import TileBatch
 #: Range of the predicted log variance of the direction [deg2]: from 0.002 to 5 deg.
 LOG_VARIANCE_RANGE = (-12.0, 3.2)
 
+_FEWEST_WITH_ENDS = 6  # line, end, and a multiple of the axis for each
+
 
 class Displacement(NamedTuple):
     """The source relative to the centre of gravity.
@@ -46,7 +48,7 @@ class Displacement(NamedTuple):
 
 def has_ends(outputs: np.ndarray) -> bool:
     """Whether `outputs` (N, K) are line and end, and not the vector."""
-    return outputs.shape[1] >= 4
+    return outputs.shape[1] >= _FEWEST_WITH_ENDS
 
 
 def has_variance(outputs: np.ndarray) -> bool:
@@ -88,11 +90,15 @@ class DirectionDecoder(Decoder):
     """Outputs: the displacement (line and end, or a vector), and the log variance if the network gives it."""
 
     columns: ClassVar[tuple[str, ...]] = (
-        "hillas_fov_lon", "hillas_fov_lat", "hillas_psi", "hillas_phi", "pointing_alt_deg", "pointing_az_deg",
+        "hillas_fov_lon", "hillas_fov_lat", "pointing_alt_deg", "pointing_az_deg",
     )  # fmt: skip
     uncertainties: ClassVar[tuple[str, ...]] = (
         "reco_alt_uncert_deg", "reco_az_uncert_deg", "reco_ang_distance_uncert_deg",
     )  # fmt: skip
+
+    def columns_of(self, n_outputs: int) -> tuple[str, ...]:
+        """With line and end, the axis of the image, too: an event of several telescopes has none."""
+        return self.columns + (("hillas_psi", "hillas_phi") if n_outputs >= _FEWEST_WITH_ENDS else ())
 
     def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
         """Direction in the field of view and in the sky, shape (N,) each; alt and az are NaN without a pointing."""

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from pipeline import statistics
+from pipeline.camera.baselines import FOREST
 from pipeline.config import Config, EvaluateConfig
 from pipeline.directions import RADIUS_68, fov_of_altaz, offset_deg
-from pipeline.evaluation.camera import FOREST
 from pipeline.evaluation.comparison import NETWORK, Metric
 from pipeline.evaluation.gammas import Compared, Gammas
 from pipeline.evaluation.images import ImageSample, image_sample

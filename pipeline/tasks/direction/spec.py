@@ -23,6 +23,11 @@ class DirectionOptions(UncertaintyOptions):
         """Line and end, or the vector."""
         return super().outputs(names if self.ends else VECTOR_OUTPUTS)
 
+    @property
+    def vectors(self) -> tuple[int, ...]:
+        """Without ends, the first two."""
+        return () if self.ends else (0,)
+
     @classmethod
     def defaults(cls, kind: str) -> dict[str, Any]:
         """Several telescopes tell the end."""

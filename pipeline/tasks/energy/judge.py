@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import statistics
-from pipeline.camera.baselines import Estimand
+from pipeline.camera.baselines import FOREST
 from pipeline.config import Config, EvaluateConfig
-from pipeline.evaluation.camera import FOREST
 from pipeline.evaluation.comparison import NETWORK, Metric
 from pipeline.evaluation.gammas import Compared, Gammas
 from pipeline.evaluation.result import CaptionedFigure, Predicts, Result, bins_table, series_of
@@ -17,20 +16,12 @@ from pipeline.evaluation.showers import camera_sample
 from pipeline.evaluation.wording import by_multiplicity, minus_baselines, source_of
 from pipeline.figures import comparison, energy
 from pipeline.figures.published import published_curve
+from pipeline.tasks.energy.baseline import ESTIMANDS, LOG10_ENERGY
 from pipeline.tasks.energy.decode import DECODER
 from pipeline.tasks.energy.spec import SPEC
-from pipeline.tasks.energy.targets import spectrum_weights
 
 if TYPE_CHECKING:
     from astropy.table import Table
-
-_ESTIMANDS = {
-    "log10_energy": Estimand(
-        lambda events: np.log10(events["true_energy_tev"]),
-        columns=("true_energy_tev",),
-        weights=lambda events: spectrum_weights(np.log10(events["true_energy_tev"])),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -87,8 +78,8 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     UserError
         If the tiles carry no truth, or a split has too few images or events.
     """
-    items = camera_sample(SPEC, _ESTIMANDS, predictor, manifests, cfg)
-    log10_energy = items.methods("log10_energy", lambda columns: np.log10(columns["reco_energy_tev"]))
+    items = camera_sample(SPEC, ESTIMANDS, predictor, manifests, cfg)
+    log10_energy = items.methods(LOG10_ENERGY, lambda columns: np.log10(columns["reco_energy_tev"]))
     reco_tev = {method: 10.0**values for method, values in log10_energy.items()}
     events = items.events
     pulls = DECODER.pulls(items.predicted, events)

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from pipeline import statistics
-from pipeline.camera.baselines import Estimand
+from pipeline.camera.baselines import FOREST
 from pipeline.config import Config, EvaluateConfig
 from pipeline.errors import TooFewEventsError
-from pipeline.evaluation.camera import FOREST
 from pipeline.evaluation.comparison import NETWORK, Comparison, Metric, compare
 from pipeline.evaluation.result import (
     Bin,
@@ -25,18 +24,12 @@ from pipeline.evaluation.result import (
 from pipeline.evaluation.showers import camera_sample
 from pipeline.evaluation.wording import by_multiplicity, minus_baselines
 from pipeline.figures import classification, comparison
+from pipeline.tasks.gammaness.baseline import ESTIMANDS, GAMMANESS
 from pipeline.tasks.gammaness.spec import SPEC
 from pipeline.tasks.gammaness.targets import GAMMA
 
 #: Fewer than this many of a class say nothing about a bin.
 FEWEST_OF_A_CLASS = 25
-_ESTIMANDS = {
-    "gammaness": Estimand(
-        lambda events: (events["true_primary_id"] == GAMMA).astype(float),
-        columns=("true_primary_id",),
-        classes={1: "gammas", 0: "hadrons"},
-    )
-}
 _QUANTITIES = (("area under the ROC curve", "auc"), ("hadrons kept at 80 % of the gammas", "background_at_80"))
 _ROC_GRID = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, 150)])
 
@@ -115,8 +108,8 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     UserError
         If the tiles carry no truth, or a split has too few images or events.
     """
-    items = camera_sample(SPEC, _ESTIMANDS, predictor, manifests, cfg)
-    scores, events = items.methods("gammaness", lambda columns: columns["gammaness"]), items.events
+    items = camera_sample(SPEC, ESTIMANDS, predictor, manifests, cfg)
+    scores, events = items.methods(GAMMANESS, lambda columns: columns["gammaness"]), items.events
     sample = GammanessSample(
         is_gamma=events["true_primary_id"] == GAMMA,
         scores=scores,

@@ -1,0 +1,1 @@
+"""Parts of `data_against_simulation.py`."""
