@@ -325,3 +325,11 @@ def test_energy_not_positive(tmp_path):
     batch.events["true_energy_tev"][:10] = np.nan
     with pytest.raises(UserError, match="have no positive true energy"):
         check("energy", tmp_path, batch)
+
+
+def test_direction_metrics_without_ends():
+    """Several telescopes tell the end: there is no share of right ones."""
+    metrics = objective_of("direction", ends=False).metrics()
+    metrics.update(torch.tensor([[0.4, 0.0, 2 * np.log(0.1)]] * 3), direction_target([(0.5, 0.0)] * 3))
+    found = metrics.compute()
+    assert found == pytest.approx({"angular_resolution_deg": 0.1, "pull_rms": np.sqrt(0.5)}, rel=1e-5)

@@ -101,9 +101,11 @@ class DirectionMetrics(Metric):
     def __init__(self) -> None:
         super().__init__()
         self.add_state("parts", [], dist_reduce_fx="cat")
+        self._ends = True
 
     def update(self, outputs: Tensor, target: Mapping[str, Tensor]) -> None:
         """Take in one batch."""
+        self._ends = has_ends(outputs)
         truth = target["displacement_deg"].cpu().numpy()
         axes = F.normalize(target["outward"], dim=1).cpu().numpy() if has_ends(outputs) else None
         vector = displacement(outputs.cpu().numpy(), axes).vector_deg
@@ -119,15 +121,16 @@ class DirectionMetrics(Metric):
         self.parts.append(torch.from_numpy(np.stack(columns, axis=1).astype(np.float32)).to(outputs.device))
 
     def compute(self) -> dict[str, float]:
-        """`angular_resolution_deg`, `axis_resolution_deg` (with the right end), `sign_accuracy`, `pull_rms`."""
+        """`angular_resolution_deg`, `pull_rms`, and with ends `axis_resolution_deg` (that of the right end) and
+        `sign_accuracy`.
+        """
         parts = self.parts if isinstance(self.parts, Tensor) else torch.cat(self.parts)
         distance, at_right_end, is_right, pull2, weights = parts.cpu().numpy().astype(np.float64).T
-        return {
-            "angular_resolution_deg": float(statistics.containment(distance, weights)),
-            "axis_resolution_deg": float(statistics.containment(at_right_end, weights)),
-            "sign_accuracy": float(statistics.mean(is_right, weights)),
-            "pull_rms": math.sqrt(statistics.mean(pull2, weights)),
-        }
+        found = {"angular_resolution_deg": float(statistics.containment(distance, weights))}
+        if self._ends:
+            found["axis_resolution_deg"] = float(statistics.containment(at_right_end, weights))
+            found["sign_accuracy"] = float(statistics.mean(is_right, weights))
+        return found | {"pull_rms": math.sqrt(statistics.mean(pull2, weights))}
 
 
 OBJECTIVE = DirectionObjective
