@@ -144,7 +144,22 @@ class EventPredictions(ImagePredictions):
     table : QTable
         In place of ``tel_id``: ``n_telescopes``, the number of images that the value was made of, and ``by_mono``:
         whether that was one, whose value is that of the network for single images.
-    """
+
+    Examples
+    --------
+    >>> result = lightpool.load("bundles/stereo").predict("array.dl1.h5")
+    >>> result
+    <EventPredictions by tiny_stereo: 12 events, 9 valid>
+    obs_id event_id n_telescopes by_mono reco_energy_tev reco_energy_uncert_tev valid                     reason
+                                               TeV                TeV
+    ------ -------- ------------ ------- --------------- ---------------------- ----- ---------------------------------------------
+         7      100            0   False             nan                    nan False no usable image: nothing left by the cleaning
+         7      101            2   False           13.48                  6.928  True
+         7      102            2   False           16.94                  8.702  True
+         7      103            2   False           12.99                  6.676  True
+         7      104            0   False             nan                    nan False no usable image: nothing left by the cleaning
+    ... 7 more in .table
+    """  # noqa: E501
 
     _item = "event"
 

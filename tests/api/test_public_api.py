@@ -72,7 +72,7 @@ def test_what_is_not_promised_is_private(checkout):
 
 def test_models_that_ship(monkeypatch, folder):
     monkeypatch.setattr("pipeline.bundle.card.bundles_directory", lambda: folder / "bundles")
-    assert lightpool.list_models() == ["denoise", "energy", "gammaness"]
+    assert lightpool.list_models() == ["denoise", "energy", "gammaness", "stereo"]
     assert lightpool.load("gammaness").tasks == ("gammaness",)
 
 

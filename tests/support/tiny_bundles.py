@@ -7,6 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.bundle.card import (
+    ENCODER_FILE,
     ONNX_FILE,
     WEIGHTS_FILE,
     CameraSection,
@@ -21,6 +22,7 @@ from pipeline.bundle.card import (
 from pipeline.inputs.base import Range
 from pipeline.inputs.frame import FrameInput
 from pipeline.inputs.image import ImageInput, ImageRecipe, ScalarStatistics
+from pipeline.inputs.shower import N_PLACES, ShowerInput
 from pipeline.tasks import get_spec
 
 TILE_PX = 32
@@ -100,6 +102,64 @@ def camera_bundle(
     )
 
 
+def event_bundle(folder: Path, task: str, camera_identity: str, *, name: str | None = None) -> Path:
+    """A model of whole events, whose first output is the mean of log10(size) - 2 over the telescopes; see above."""
+    image_input = ImageInput(scalar_statistics=(ScalarStatistics(name="log10_hillas_intensity", mean=2.0, std=1.0),))
+    head = head_section(task)
+    n_outputs = len(head.outputs)
+    weights, biases = np.zeros((1, n_outputs), np.float32), np.zeros(n_outputs, np.float32)
+    weights[0, 0], biases[1:2] = 1.0, -3.0
+    folder.mkdir(parents=True)
+    encoder_inputs = [
+        helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, TILE_PX, TILE_PX]),
+        helper.make_tensor_value_info("scalars", TensorProto.FLOAT, ["n", 1]),
+    ]
+    encoder_outputs = [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["n", 1])]
+    encode = [helper.make_node("Identity", ["scalars"], ["outputs"])]
+    _save(folder / ENCODER_FILE.format(number=0), encode, encoder_inputs, encoder_outputs, {})
+    nodes = [
+        helper.make_node("Less", ["members", "zero"], ["missing"]),
+        helper.make_node("Where", ["missing", "none", "one"], ["counts"]),
+        helper.make_node("Max", ["members", "zero"], ["rows"]),
+        helper.make_node("Gather", ["vectors", "rows"], ["telescopes"], axis=0),
+        helper.make_node("Squeeze", ["telescopes", "last"], ["values"]),
+        helper.make_node("Mul", ["values", "counts"], ["known"]),
+        helper.make_node("ReduceSum", ["known", "one_axis"], ["total"], keepdims=1),
+        helper.make_node("ReduceSum", ["counts", "one_axis"], ["number"], keepdims=1),
+        helper.make_node("Div", ["total", "number"], ["mean"]),
+        helper.make_node("Gemm", ["mean", "weights", "bias"], ["outputs"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["m", 1]),
+        helper.make_tensor_value_info("members", TensorProto.INT64, ["n", "t"]),
+        helper.make_tensor_value_info("places", TensorProto.FLOAT, ["m", N_PLACES]),
+    ]
+    outputs = [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["n", n_outputs])]
+    constants = {
+        "zero": np.int64(0), "none": np.float32(0), "one": np.float32(1), "last": np.array([2]), "one_axis": np.array([1]),
+        "weights": weights, "bias": biases,
+    }  # fmt: skip
+    return _write(
+        folder,
+        nodes,
+        inputs,
+        outputs,
+        constants,
+        name=name or f"tiny_{task}_of_events",
+        wing="camera",
+        head=head,
+        model=(3, n_outputs, 1),
+        cameras=(CameraSection(identity=camera_identity, name="Toy"),),
+        input=InputSection(
+            channels=("charge", "peak_time", "mask"),
+            units=("p.e.", "ns", ""),
+            tile_shape=(TILE_PX, TILE_PX),
+            recipe=camera_recipe(TILE_PX).model_dump(mode="json"),
+            preparation=ShowerInput(cameras={camera_identity: image_input}, max_telescopes=4),
+        ),
+    )
+
+
 def sky_bundle(folder: Path, *, name: str = "tiny_denoise", ranges: tuple[Range, ...] = ()) -> Path:
     """A model that believes every pixel, halves its uncertainty, and sees no defect."""
     constants = np.array([0.0, 0.0, 2 * np.log(0.5), -9.0], np.float32).reshape(1, 4, 1, 1)
@@ -137,13 +197,17 @@ def sky_bundle(folder: Path, *, name: str = "tiny_denoise", ranges: tuple[Range,
     )
 
 
-def _write(folder, nodes, inputs, outputs, constants, *, name, wing, head, model, cameras, input) -> Path:
-    folder.mkdir(parents=True)
+def _save(path, nodes, inputs, outputs, constants) -> None:
     tensors = [numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()]
-    graph = helper.make_graph(nodes, name, inputs, outputs, tensors)
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, tensors)
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(proto)
-    onnx.save(proto, folder / ONNX_FILE)
+    onnx.save(proto, path)
+
+
+def _write(folder, nodes, inputs, outputs, constants, *, name, wing, head, model, cameras, input) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(folder / ONNX_FILE, nodes, inputs, outputs, constants)
     (folder / WEIGHTS_FILE).write_bytes(b"")
     in_chans, num_outputs, n_scalars = model
     card = Card(
