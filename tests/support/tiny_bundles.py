@@ -136,8 +136,8 @@ def event_bundle(folder: Path, task: str, camera_identity: str, *, name: str | N
     ]
     outputs = [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["n", n_outputs])]
     constants = {
-        "zero": np.int64(0), "none": np.float32(0), "one": np.float32(1), "last": np.array([2]), "one_axis": np.array([1]),
-        "weights": weights, "bias": biases,
+        "zero": np.int64(0), "none": np.float32(0), "one": np.float32(1), "last": np.array([2]),
+        "one_axis": np.array([1]), "weights": weights, "bias": biases,
     }  # fmt: skip
     return _write(
         folder,
