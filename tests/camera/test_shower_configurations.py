@@ -60,7 +60,7 @@ def test_distances_between_telescopes():
 
 
 def test_the_mixed_array_is_made_of_the_others():
-    """The four LSTs, and five MSTs around them, each with a network of its own, and one for their events."""
+    """The four LSTs, and five MSTs around them, each with a network of its own, and two for their events."""
     places = {name: load_config(CONFIGS / f"{name}.yaml").showers.places for name in ("lst_stereo", "mst_array")}
     cfg = load_config(CONFIGS / "mixed_array.yaml")
     lsts = [place for place in cfg.showers.places if place.type == "LST"]
@@ -73,9 +73,10 @@ def test_the_mixed_array_is_made_of_the_others():
     assert min(np.hypot(place.x_m, place.y_m) for place in msts) > max(np.hypot(p.x_m, p.y_m) for p in lsts)
     assert cfg.tiles.camera.camera == "all"
     cameras = {name: network.camera for name, network in cfg.networks.items()}
-    assert cameras == {"mono_lst": "LST", "mono_mst": "MST", "stereo": None}
-    assert cfg.networks["stereo"].start_from == ("mono_lst", "mono_mst")
-    assert cfg.predict.uses == {"camera": ("stereo",)}
+    assert cameras == {"mono_lst": "LST", "mono_mst": "MST", "stereo": None, "direction": None}
+    for name in ("stereo", "direction"):
+        assert cfg.networks[name].start_from == ("mono_lst", "mono_mst")
+    assert cfg.predict.uses == {"camera": ("stereo", "direction")}
     assert cfg.networks["mono_lst"] == cfg.networks["mono_mst"].model_copy(update={"camera": "LST"})
 
 

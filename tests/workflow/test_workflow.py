@@ -97,7 +97,7 @@ def test_an_array_of_several_cameras_is_planned(planned, checkout):
     jobs = planned(checkout / "configs" / "mixed_array.yaml")
     assert jobs["simulate_showers"] == jobs["tiles_camera"] == jobs["predict_camera"] == 20
     assert jobs["manifest"] == 1  # of both cameras
-    assert jobs["train"] == jobs["evaluate"] == 3
+    assert jobs["train"] == jobs["evaluate"] == 4
 
 
 def test_one_job_for_each_file_of_the_user(planned, tmp_path):
