@@ -319,6 +319,15 @@ def test_what_cannot_be_trained(network, message, folder, tmp_path):
     assert not (folder / "bundles" / "x.ckpt").exists()
 
 
+def test_a_network_of_events_cannot_start_from_one_with_other_heads(folder, tmp_path):
+    origin = str(folder / "bundles" / "stereo")
+    cfg = config(other=STEREO | {"start_from": origin, "heads": {"energy": {}}, "model": {"name": "stereo_mean"}})
+    with pytest.raises(
+        UserError, match=r"is a network of whole events with the outputs energy\.log10_energy_tev, .* same"
+    ):
+        train(cfg, "other", [folder / "m.json"], tmp_path / "other")
+
+
 @pytest.mark.parametrize(("join", "most"), [("stereo_attention", None), ("hyper_lstm", 4)])
 def test_other_joins(join, most, folder, tiles):
     """One that takes any number of telescopes, and one that reads them in order, as many as the array has."""

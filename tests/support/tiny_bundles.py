@@ -1,6 +1,7 @@
 """Bundles made in milliseconds, without torch: their ONNX graphs are written by hand, so their answers are known."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -88,18 +89,24 @@ def camera_bundle(
         outputs,
         constants,
         name=name or f"tiny_{task}",
-        wing="camera",
         head=head,
         model=(3, n_outputs, 1),
-        cameras=(CameraSection(identity=camera_identity, name="Toy"),),
-        input=InputSection(
-            channels=("charge", "peak_time", "mask"),
-            units=("p.e.", "ns", ""),
-            tile_shape=(TILE_PX, TILE_PX),
-            recipe=camera_recipe(TILE_PX, size_min_pe=size_min_pe).model_dump(mode="json"),
-            preparation=ImageInput(scalar_statistics=scalars),
+        **_of_camera(
+            camera_identity, camera_recipe(TILE_PX, size_min_pe=size_min_pe), ImageInput(scalar_statistics=scalars)
         ),
     )
+
+
+def _of_camera(identity: str, recipe: ImageRecipe, preparation: ImageInput | ShowerInput) -> dict[str, Any]:
+    """What a card says of the images of one camera."""
+    given = InputSection(
+        channels=("charge", "peak_time", "mask"),
+        units=("p.e.", "ns", ""),
+        tile_shape=(TILE_PX, TILE_PX),
+        recipe=recipe.model_dump(mode="json"),
+        preparation=preparation,
+    )
+    return {"wing": "camera", "cameras": (CameraSection(identity=identity, name="Toy"),), "input": given}
 
 
 def event_bundle(folder: Path, task: str, camera_identity: str, *, name: str | None = None) -> Path:
@@ -146,16 +153,12 @@ def event_bundle(folder: Path, task: str, camera_identity: str, *, name: str | N
         outputs,
         constants,
         name=name or f"tiny_{task}_of_events",
-        wing="camera",
         head=head,
         model=(3, n_outputs, 1),
-        cameras=(CameraSection(identity=camera_identity, name="Toy"),),
-        input=InputSection(
-            channels=("charge", "peak_time", "mask"),
-            units=("p.e.", "ns", ""),
-            tile_shape=(TILE_PX, TILE_PX),
-            recipe=camera_recipe(TILE_PX).model_dump(mode="json"),
-            preparation=ShowerInput(cameras={camera_identity: image_input}, max_telescopes=4),
+        **_of_camera(
+            camera_identity,
+            camera_recipe(TILE_PX),
+            ShowerInput(cameras={camera_identity: image_input}, max_telescopes=4),
         ),
     )
 
