@@ -5,6 +5,8 @@ the azimuth, which turns from north to east; both are spherical offsets from the
 Columns of a tile go along ``fov_lon``, rows along ``fov_lat``. A test compares with ctapipe, to 1e-9 deg.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 #: Radius about a direction with 68 % of a two-dimensional normal distribution, in standard deviations along one axis.
@@ -87,3 +89,11 @@ def on_ground(vectors_m: np.ndarray, alt_deg: np.ndarray, az_deg: np.ndarray) ->
     with np.errstate(divide="ignore", invalid="ignore"):
         down = vectors_m[..., 2:] / towards[..., 2:]
         return (vectors_m - down * towards)[..., :2]
+
+
+def outward(events: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Unit vectors along the images' long axes, away from the camera's centre, shape (N, 2); 0 without an axis."""
+    psi = np.radians(np.asarray(events["hillas_psi"], np.float64))
+    axis = np.nan_to_num(np.stack([np.cos(psi), np.sin(psi)], axis=1))
+    is_outward = np.cos(psi - np.radians(np.asarray(events["hillas_phi"], np.float64))) >= 0
+    return np.where(is_outward[:, None], axis, -axis)

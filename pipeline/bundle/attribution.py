@@ -56,7 +56,14 @@ class Attribution:
         return self.output - self.empty_output - float(self.images.sum() + self.scalars.sum())
 
 
-def attribute(network: nn.Module, images: Tensor, scalars: Tensor | None, output: int = 0) -> Attribution:
+def attribute(
+    network: nn.Module,
+    images: Tensor,
+    scalars: Tensor | None,
+    output: int = 0,
+    *,
+    empty: Tensor | None = None,
+) -> Attribution:
     """Attribute one output of `network` (in evaluation mode) to its inputs.
 
     Parameters
@@ -67,6 +74,8 @@ def attribute(network: nn.Module, images: Tensor, scalars: Tensor | None, output
     scalars : Tensor, shape (1, S), or None
     output : int
         Which output.
+    empty : Tensor, shape (1, C, H, W), optional
+        The empty image; what it shares with `images` has no part in the change. By default, zeros.
     """
     from captum.attr import IntegratedGradients
 
@@ -74,18 +83,19 @@ def attribute(network: nn.Module, images: Tensor, scalars: Tensor | None, output
         return network(x, s)[:, output]
 
     inputs = (images,) if scalars is None else (images, scalars)
+    nothing = (torch.zeros_like(images) if empty is None else empty, *(torch.zeros_like(part) for part in inputs[1:]))
     parts = IntegratedGradients(answer).attribute(
-        inputs, n_steps=_PATH_POINTS, internal_batch_size=_POINTS_AT_ONCE, method="gausslegendre"
+        inputs, baselines=nothing, n_steps=_PATH_POINTS, internal_batch_size=_POINTS_AT_ONCE, method="gausslegendre"
     )
     with torch.no_grad():
         value = float(answer(*inputs))
-        empty = float(answer(*(torch.zeros_like(part) for part in inputs)))
+        empty_value = float(answer(*nothing))
     location, layer = _locate(network, answer, inputs)
     return Attribution(
         images=parts[0][0].detach().numpy(),
         scalars=parts[1][0].detach().numpy() if scalars is not None else np.zeros(0),
         output=value,
-        empty_output=empty,
+        empty_output=empty_value,
         location=location,
         location_layer=layer,
     )

@@ -88,6 +88,11 @@ class NetworkConfig(Section):
         (),
         description="Numbers per image that join the features before the heads; hillas: the usual image parameters.",
     )
+    axis_maps: bool = Field(
+        True,
+        description="Camera images: whether the network is also told where each pixel lies along the long axis of the "
+        "image, as two more channels.",
+    )
     start_from: tuple[str, ...] = Field(
         (),
         description="Bundle whose weights the training starts from (fine-tuning), by path or name; input shower: one "

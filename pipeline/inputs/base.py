@@ -74,7 +74,7 @@ class Input(BaseModel):
     ranges: tuple[Range, ...] = ()
 
     @classmethod
-    def fit(cls, reader: TileReader, scalars: Sequence[str] = ()) -> Self:
+    def fit(cls, reader: TileReader, scalars: Sequence[str] = (), *, axis_maps: bool = False) -> Self:
         """Fit the input to the training split.
 
         Parameters
@@ -82,6 +82,8 @@ class Input(BaseModel):
         reader : TileReader
         scalars : sequence of str
             Numbers per image that the network also takes.
+        axis_maps : bool
+            Whether the network is also told where each pixel lies along a camera image.
 
         Raises
         ------
@@ -113,9 +115,14 @@ class Input(BaseModel):
         raise NotImplementedError
 
     @property
-    def n_channels(self) -> int:
+    def channel_names(self) -> tuple[str, ...]:
         """Channels of the network's images."""
         raise NotImplementedError
+
+    @property
+    def n_channels(self) -> int:
+        """How many these are."""
+        return len(self.channel_names)
 
     @property
     def scalar_names(self) -> tuple[str, ...]:

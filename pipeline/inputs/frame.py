@@ -65,8 +65,11 @@ class FrameInput(Input):
     version: Literal[1] = 1
 
     @classmethod
-    def fit(cls, reader: TileReader, scalars: Sequence[str] = ()) -> Self:
-        """Only the ranges of the training frames are taken: level and noise of each frame come with its tiles."""
+    def fit(cls, reader: TileReader, scalars: Sequence[str] = (), *, axis_maps: bool = False) -> Self:
+        """Only the ranges of the training frames are taken: level and noise of each frame come with its tiles.
+
+        A frame has no axis: `axis_maps` does not matter.
+        """
         if scalars:
             raise UserError(f"scalars must be empty, got {', '.join(scalars)}: a frame has no parameters")
         cls.check_channels(reader)
@@ -78,9 +81,9 @@ class FrameInput(Input):
         return ("level", "noise")
 
     @property
-    def n_channels(self) -> int:
+    def channel_names(self) -> tuple[str, ...]:
         """Signal, relative uncertainty, and whether a pixel cannot be trusted."""
-        return 3
+        return ("signal", "uncertainty", "untrusted")
 
     def arrays(self, batch: TileBatch, channels: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """`images`, shape (N, 3, H, W), float32, finite everywhere.

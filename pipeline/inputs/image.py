@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.directions import outward
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.inputs.base import Input
 from pipeline.tiles.layout import CAMERA_COLUMN
@@ -42,6 +43,11 @@ DERIVED_SCALARS: dict[str, tuple[tuple[str, ...], Callable[..., np.ndarray]]] = 
     ),
     "hillas_width_over_length": (("hillas_width", "hillas_length"), lambda width, length: width / length),
 }
+
+#: Event columns that the maps along an image's axis are computed from.
+AXIS_COLUMNS = ("hillas_fov_lon", "hillas_fov_lat", "hillas_psi", "hillas_phi")
+# Almost no image reaches further from its centre of gravity than this.
+_AXIS_REACH_DEG = 2.0
 
 # A scalar further out than this many standard deviations carries no more information, but would dominate the others.
 _MAX_DEVIATION = 6.0
@@ -108,7 +114,7 @@ class ScalarStatistics(BaseModel):
 
 
 class ImageInput(Input):
-    """Charge, time and cleaning mask of one telescope's image, and scalars.
+    """Charge, time and cleaning mask of one telescope's image, scalars, and where each pixel lies along the image.
 
     Attributes
     ----------
@@ -118,6 +124,11 @@ class ImageInput(Input):
         Peak times are divided by this and cut at +-3: a shower crosses a camera within tens of nanoseconds.
     scalar_statistics : tuple of ScalarStatistics
         Event quantities joined to the image features.
+    axis_pixel_deg : float, optional
+        Side of a tile pixel. If it is given, two more channels tell how far each pixel is from the image's centre of
+        gravity: along the long axis, positive away from the camera's centre, and to either side of it [deg]. A mean
+        over the tile forgets places; with these maps, convolutions know the head from the tail of a shower, however
+        it lies.
     """
 
     wing: ClassVar[Literal["camera"]] = "camera"
@@ -129,16 +140,22 @@ class ImageInput(Input):
     charge_scale_pe: float = Field(3.0, gt=0, allow_inf_nan=False)
     time_scale_ns: float = Field(10.0, gt=0, allow_inf_nan=False)
     scalar_statistics: tuple[ScalarStatistics, ...] = ()
+    axis_pixel_deg: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @classmethod
-    def fit(cls, reader: TileReader, scalars: Sequence[str] = ()) -> Self:
-        """Take the scalars' statistics from the training split."""
+    def fit(cls, reader: TileReader, scalars: Sequence[str] = (), *, axis_maps: bool = False) -> Self:
+        """Take the scalars' statistics from the training split; its tiles are of one camera."""
         cls.check_channels(reader)
-        events = cls._scalar_columns(reader, scalars)
-        return cls(scalar_statistics=tuple(_statistics(name, scalar_value(name, events)) for name in scalars))
+        events = cls._event_columns(reader, scalars)
+        return cls(
+            scalar_statistics=tuple(_statistics(name, scalar_value(name, events)) for name in scalars),
+            axis_pixel_deg=_pixel_deg(reader, 0) if axis_maps else None,
+        )
 
     @classmethod
-    def fit_cameras(cls, reader: TileReader, scalars: Sequence[str] = ()) -> dict[str, Self]:
+    def fit_cameras(
+        cls, reader: TileReader, scalars: Sequence[str] = (), *, axis_maps: bool = False
+    ) -> dict[str, Self]:
         """The same for the images of each camera of the reader, by its identity.
 
         Raises
@@ -147,7 +164,7 @@ class ImageInput(Input):
             If there is no image of one of them.
         """
         cls.check_channels(reader)
-        events = cls._scalar_columns(reader, scalars, CAMERA_COLUMN)
+        events = cls._event_columns(reader, scalars, CAMERA_COLUMN)
         fitted = {}
         for number, camera in enumerate(reader.cameras):
             rows = events[CAMERA_COLUMN] == number
@@ -158,12 +175,13 @@ class ImageInput(Input):
                 )
             own = {name: column[rows] for name, column in events.items()}
             fitted[camera.identity] = cls(
-                scalar_statistics=tuple(_statistics(name, scalar_value(name, own)) for name in scalars)
+                scalar_statistics=tuple(_statistics(name, scalar_value(name, own)) for name in scalars),
+                axis_pixel_deg=_pixel_deg(reader, number) if axis_maps else None,
             )
         return fitted
 
     @staticmethod
-    def _scalar_columns(reader: TileReader, scalars: Sequence[str], *more: str) -> dict[str, np.ndarray]:
+    def _event_columns(reader: TileReader, scalars: Sequence[str], *more: str) -> dict[str, np.ndarray]:
         """Event columns that the scalars are computed from, and `more`."""
         for name in scalars:
             lacking = [column for column in scalar_columns(name) if column not in reader.columns]
@@ -177,13 +195,14 @@ class ImageInput(Input):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Event columns that the scalars are computed from."""
-        return tuple(sorted({c for entry in self.scalar_statistics for c in scalar_columns(entry.name)}))
+        """Event columns that the scalars and the axis are computed from."""
+        of_axis = AXIS_COLUMNS if self.axis_pixel_deg else ()
+        return tuple(sorted({*of_axis, *(c for entry in self.scalar_statistics for c in scalar_columns(entry.name))}))
 
     @property
-    def n_channels(self) -> int:
-        """Charge, time, mask."""
-        return len(self.raw_channels)
+    def channel_names(self) -> tuple[str, ...]:
+        """Charge, time, mask, and two maps of the axis."""
+        return (*self.raw_channels, *(("along_axis", "off_axis") if self.axis_pixel_deg else ()))
 
     @property
     def scalar_names(self) -> tuple[str, ...]:
@@ -191,16 +210,24 @@ class ImageInput(Input):
         return tuple(entry.name for entry in self.scalar_statistics)
 
     def arrays(self, batch: TileBatch, channels: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """`images`, shape (N, 3, H, W), and `scalars`, shape (N, S), if any; float32, finite everywhere.
+        """`images`, shape (N, 3 or 5, H, W), and `scalars`, shape (N, S), if any; float32, finite everywhere.
 
-        Images: asinh charge, scaled time, mask.
+        Images: asinh charge, scaled time, mask; then the place along the axis and beside it [deg], cut at 2 deg.
 
         Raises
         ------
         UserError
             If an event column is missing.
         """
+        missing = [name for name in self.columns if name not in batch.events]
+        if missing:
+            raise UserError(
+                f"this model also reads the image parameters {', '.join(missing)}, which the images do not have"
+            )
         found = {"images": self._images(self.planes(batch.images, channels))}
+        if self.axis_pixel_deg:
+            maps = axis_maps(batch.events, found["images"].shape[2:], self.axis_pixel_deg)
+            found["images"] = np.concatenate([found["images"], maps], axis=1)
         if self.scalar_statistics:
             found["scalars"] = self._scalars(batch.events)
         return found
@@ -216,17 +243,39 @@ class ImageInput(Input):
 
     def _scalars(self, events: Mapping[str, np.ndarray]) -> np.ndarray:
         """Standardised; a value that is not finite (a parameter that could not be computed) counts as the mean."""
-        missing = [name for name in self.columns if name not in events]
-        if missing:
-            raise UserError(
-                f"this model also reads the image parameters {', '.join(missing)}, which the images do not have"
-            )
         columns = [(scalar_value(s.name, events) - s.mean) / s.std for s in self.scalar_statistics]
         standardised = np.nan_to_num(np.stack(columns, axis=1), nan=0.0)
         return np.clip(standardised, -_MAX_DEVIATION, _MAX_DEVIATION).astype(np.float32)
 
 
 INPUT = ImageInput
+
+
+def axis_maps(events: Mapping[str, np.ndarray], shape: tuple[int, int], pixel_deg: float) -> np.ndarray:
+    """Where the pixels of tiles lie relative to the images in them, shape (N, 2, H, W), float32.
+
+    First, how far along the long axis from the centre of gravity, positive away from the camera's centre; then, how far
+    from the axis [deg]: a mirrored image has the mirrored maps. Both are cut at 2 deg, and 0 for an image without axis.
+
+    Parameters
+    ----------
+    events : mapping
+        The `AXIS_COLUMNS`, shape (N,) each.
+    shape : (int, int)
+        Of the tiles.
+    pixel_deg : float
+        Side of a tile pixel.
+    """
+    height, width = shape
+    lon, lat = (np.float32(pixel_deg) * (np.arange(n, dtype=np.float32) - (n - 1) / 2) for n in (width, height))
+    x = lon - np.asarray(events["hillas_fov_lon"], np.float32)[:, None]
+    y = lat - np.asarray(events["hillas_fov_lat"], np.float32)[:, None]
+    cosine, sine = outward(events).astype(np.float32).T[:, :, None]
+    maps = np.empty((len(x), 2, height, width), np.float32)
+    maps[:, 0] = (cosine * x)[:, None, :] + (sine * y)[:, :, None]
+    maps[:, 1] = np.abs((cosine * y)[:, :, None] - (sine * x)[:, None, :])
+    maps[~np.isfinite(maps)] = 0
+    return np.clip(maps, -_AXIS_REACH_DEG, _AXIS_REACH_DEG, out=maps)
 
 
 def scalar_columns(name: str) -> tuple[str, ...]:
@@ -255,6 +304,23 @@ def scalar_value(name: str, events: Mapping[str, np.ndarray]) -> np.ndarray:
         if name.startswith("log10_"):
             values = np.log10(np.where(values > 0, values, np.nan))
     return np.where(np.isfinite(values), values, np.nan)
+
+
+def _pixel_deg(reader: TileReader, number: int) -> float:
+    """Side of a tile pixel of one camera: all shards agree, but for rounding.
+
+    Raises
+    ------
+    UserError
+        If the tiles lack a column that maps of the axis are computed from.
+    """
+    lacking = [name for name in AXIS_COLUMNS if name not in reader.columns]
+    if lacking:
+        raise UserError(
+            f"the tiles have no event column {', '.join(lacking)}, which tell where an image lies; set "
+            "networks.NAME.axis_maps: false"
+        )
+    return float(np.median([cameras[number].tile_pixel_deg for cameras in reader.shard_cameras()]))
 
 
 def _statistics(name: str, values: np.ndarray) -> ScalarStatistics:

@@ -71,7 +71,7 @@ class ShowerInput(Input):
     max_telescopes: int = Field(ge=2)
 
     @classmethod
-    def fit(cls, reader: TileReader, scalars: Sequence[str] = ()) -> Self:
+    def fit(cls, reader: TileReader, scalars: Sequence[str] = (), *, axis_maps: bool = False) -> Self:
         """Fit each camera's images to its tiles of the training split.
 
         Raises
@@ -91,7 +91,8 @@ class ShowerInput(Input):
                 "images; events of several telescopes need both"
             )
         return cls(
-            cameras=ImageInput.fit_cameras(reader, scalars), max_telescopes=int(n_telescopes_of(events).max(initial=2))
+            cameras=ImageInput.fit_cameras(reader, scalars, axis_maps=axis_maps),
+            max_telescopes=int(n_telescopes_of(events).max(initial=2)),
         )
 
     @property
@@ -102,9 +103,9 @@ class ShowerInput(Input):
         return tuple(sorted({*own, *EVENT_KEYS, *_IMAGE, *_POINTING, *_POSITION, *several}))
 
     @property
-    def n_channels(self) -> int:
-        """Of each image."""
-        return len(self.raw_channels)
+    def channel_names(self) -> tuple[str, ...]:
+        """Of each image, the same for all cameras."""
+        return next(iter(self.cameras.values())).channel_names
 
     @property
     def scalar_names(self) -> tuple[str, ...]:

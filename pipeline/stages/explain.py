@@ -220,7 +220,9 @@ def _attribution_figure(
     from pipeline.camera.mapping import tile_mapper
     from pipeline.figures.explanation import ChannelPicture, explanation
 
-    parts = attribute(network, images, scalars, output=head.first)
+    empty = images.clone()
+    empty[:, : len(card.input.preparation.raw_channels)] = 0  # maps of the axis remain: they tell no charge
+    parts = attribute(network, images, scalars, output=head.first, empty=empty)
     quantity = get_spec(head.task).quantity
     names = card.input.preparation.scalar_names
     sums = (
@@ -256,4 +258,4 @@ def _features_figure(
     except ValueError as error:
         raise UserError(f"{error}; take --show attribution") from error
     levels = [LevelPicture(level.layer, level.n_maps, level.indices.tolist(), level.maps) for level in found.levels]
-    return feature_maps(title, card.input.channels, found.filters, levels)
+    return feature_maps(title, card.input.preparation.channel_names, found.filters, levels)

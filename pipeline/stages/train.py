@@ -218,9 +218,10 @@ class TrainingRun:
                 f"networks.{self.network}.input: {self.config.input} reads {kind.wing} tiles, and its heads are of the "
                 f"{self.config.wing}; use {self.config.specs[0].input}"
             )
-        fitted = kind.fit(self.train_tiles, self.config.scalars)
+        fitted = kind.fit(self.train_tiles, self.config.scalars, axis_maps=self.config.axis_maps)
         if self.of_events:
             self.origins = self._by_camera(fitted)
+        self._check_channels_of_origins(fitted)
         learned = [origin.card.input.preparation for origin in self.origins]
         if not learned or not self.config.scalars:
             return fitted
@@ -231,6 +232,17 @@ class TrainingRun:
         if self.of_events:
             return fitted.model_copy(update={"cameras": learned[0].cameras})
         return fitted.model_copy(update={"scalar_statistics": learned[0].scalar_statistics})
+
+    def _check_channels_of_origins(self, fitted: Input) -> None:
+        """Weights are for the channels that they were trained on."""
+        for origin in self.origins:
+            learned = origin.card.input.preparation
+            if learned.channel_names != fitted.channel_names:
+                raise UserError(
+                    f"networks.{self.network}.start_from: {origin.card.name} reads {', '.join(learned.channel_names)}, "
+                    f"and this network {', '.join(fitted.channel_names)}; set networks.{self.network}.axis_maps: "
+                    f"{'false' if self.config.axis_maps else 'true'}"
+                )
 
     @property
     def of_events(self) -> bool:

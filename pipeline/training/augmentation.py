@@ -291,10 +291,10 @@ def resample_camera_images(images: Tensor, angles_rad: Tensor, scales: Tensor) -
 
     Parameters
     ----------
-    images : Tensor, shape (N, 3, H, H)
-        As `Preparation` makes them: asinh of the charge, time, share of the pixel that the cleaning kept. Charges are
-        interpolated as charges, and keep their sum except for what leaves the tile. Times are averaged over the pixels
-        that have one.
+    images : Tensor, shape (N, C, H, H)
+        As `ImageInput` makes them: asinh of the charge, time, share of the pixel that the cleaning kept, and maps of
+        lengths, which grow with the image. Charges are interpolated as charges, and keep their sum except for what
+        leaves the tile. Times are averaged over the pixels that have one.
     angles_rad, scales : Tensor, shape (N,)
         From the x axis to the y axis (columns to rows); above 1 the image gets larger.
     """
@@ -303,14 +303,17 @@ def resample_camera_images(images: Tensor, angles_rad: Tensor, scales: Tensor) -
     # Where each pixel of the new image comes from: the inverse turn and magnification.
     matrix = torch.stack([cosine, sine, torch.zeros_like(sine), -sine, cosine, torch.zeros_like(sine)], dim=-1)
     grid = F.affine_grid(matrix.view(-1, 2, 3).to(images), list(images.shape), align_corners=False)
-    charge, time, mask = images.unbind(1)
+    charge, time, mask, *lengths = images.unbind(1)
     timed = (time != 0).to(images.dtype)
-    planes = torch.stack([torch.sinh(charge), time, timed, mask], dim=1)
-    charge, time, timed, mask = F.grid_sample(planes, grid, align_corners=False).unbind(1)
-    charge = torch.asinh(charge / scales.square().to(images)[:, None, None])
+    planes = torch.stack([torch.sinh(charge), time, timed, mask, *lengths], dim=1)
+    charge, time, timed, mask, *lengths = F.grid_sample(planes, grid, align_corners=False).unbind(1)
+    scales = scales.to(images)[:, None, None]
+    charge = torch.asinh(charge / scales.square())
+    lengths = [length * scales for length in lengths]
     # A pixel has a time where more than half of it comes from pixels that have one: the area with times stays as large.
     time = torch.where(timed > 0.5, time / timed.clamp(min=0.5), 0)
-    return torch.where(moved.to(images.device)[:, None, None, None], torch.stack([charge, time, mask], dim=1), images)
+    new = torch.stack([charge, time, mask, *lengths], dim=1)
+    return torch.where(moved.to(images.device)[:, None, None, None], new, images)
 
 
 def shift(planes: Tensor, shifts_px: Tensor) -> Tensor:

@@ -52,6 +52,16 @@ def test_parts_of_a_linear_network_are_weight_times_input(rng):
     assert found.location is None
 
 
+def test_what_an_empty_image_has_too_takes_no_part(rng):
+    network = Linear(rng)
+    images, scalars = torch.randn(1, 2, 8, 8), torch.tensor([[1.0, 4.0]])
+    empty = torch.cat([torch.zeros(1, 1, 8, 8), images[:, 1:]], dim=1)
+    found = attribute(network, images, scalars, empty=empty)
+    assert found.empty_output == pytest.approx(float(network(empty, torch.zeros(1, 2))))
+    np.testing.assert_allclose(found.images[0], (network.pixels * images[0]).numpy()[0], rtol=1e-4, atol=1e-6)
+    assert not found.images[1].any()
+
+
 def test_location_weighs_the_maps_of_the_deepest_level_that_is_fine_enough():
     image = torch.zeros(1, 1, 8, 8)
     image[0, 0, 1, 1], image[0, 0, 6, 6] = 5.0, -5.0

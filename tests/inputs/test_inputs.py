@@ -10,7 +10,7 @@ from pipeline.config import HILLAS_SCALARS, CameraTilesConfig, SplitsConfig
 from pipeline.errors import UserError
 from pipeline.inputs import get_input, input_kinds, restore_input
 from pipeline.inputs.frame import FrameInput, SkyPixels
-from pipeline.inputs.image import ImageInput, ImageRecipe, scalar_columns, scalar_value
+from pipeline.inputs.image import AXIS_COLUMNS, ImageInput, ImageRecipe, axis_maps, scalar_columns, scalar_value
 from pipeline.tiles import TileBatch, TileReader
 
 SCALARS = ("log10_hillas_intensity", "timing_slope_abs", "hillas_width")
@@ -149,6 +149,63 @@ def test_shapes_are_those_of_the_arrays(image_input, frame_input):
     assert image_input.scalar_names == SCALARS
     assert image_input.columns == ("hillas_intensity", "hillas_width", "timing_slope")
     assert frame_input.columns == ("level", "noise")
+
+
+def axis_of(lon: float, lat: float, psi_deg: float, phi_deg: float) -> dict[str, np.ndarray]:
+    return {name: np.array([value]) for name, value in zip(AXIS_COLUMNS, (lon, lat, psi_deg, phi_deg), strict=True)}
+
+
+def test_maps_tell_how_far_pixels_are_along_the_image_and_beside_it():
+    along, off = axis_maps(axis_of(0.3, -0.2, 0.0, 0.0), (16, 20), 0.1)[0]
+    lon, lat = 0.1 * (np.arange(20) - 9.5), 0.1 * (np.arange(16) - 7.5)
+    np.testing.assert_allclose(along, np.broadcast_to(lon - 0.3, (16, 20)), atol=1e-6)
+    np.testing.assert_allclose(off, np.broadcast_to(np.abs(lat + 0.2)[:, None], (16, 20)), atol=1e-6)
+    # The other end of the axis is outward where the image is on the other side of the camera.
+    inward = axis_maps(axis_of(0.3, -0.2, 0.0, 180.0), (16, 20), 0.1)[0]
+    np.testing.assert_allclose(inward, [-along, off], atol=1e-6)
+    slanted = axis_maps(axis_of(0.0, 0.0, 30.0, 30.0), (3, 3), 1.0)[0]
+    assert slanted[:, 2, 1] == pytest.approx([0.5, np.sqrt(3) / 2])  # 1 deg above the centre, the axis at 30 deg
+
+
+def test_maps_turn_and_are_mirrored_with_the_image():
+    maps = axis_maps(axis_of(0.4, 0.1, 25.0, 14.0), (24, 24), 0.1)[0]
+    turned = axis_maps(axis_of(-0.1, 0.4, 115.0, 104.0), (24, 24), 0.1)[0]
+    np.testing.assert_allclose(turned, np.rot90(maps, -1, axes=(1, 2)), atol=1e-6)  # rows go upwards
+    mirrored = axis_maps(axis_of(-0.4, 0.1, 155.0, 166.0), (24, 24), 0.1)[0]
+    np.testing.assert_allclose(mirrored, maps[:, :, ::-1], atol=1e-6)
+
+
+def test_maps_end_at_two_degrees_and_are_empty_without_an_axis():
+    maps = axis_maps(axis_of(0.0, 0.0, 0.0, 0.0), (80, 80), 0.1)[0]
+    assert (maps[0].min(), maps.max()) == (-2, 2)
+    for unknown in (axis_of(0.3, 0.2, np.nan, 10.0), axis_of(np.nan, 0.2, 30.0, 10.0)):
+        assert np.isfinite(axis_maps(unknown, (16, 16), 0.1)).all()
+    assert not axis_maps(axis_of(0.3, 0.2, np.nan, 10.0), (16, 16), 0.1).any()
+
+
+def test_maps_are_made_with_the_pixels_of_the_training_tiles(tmp_path):
+    manifest = write_tiles(tmp_path, camera_batch(40))
+    reader = TileReader([manifest], "train")
+    fitted = ImageInput.fit(reader, SCALARS, axis_maps=True)
+    assert fitted.axis_pixel_deg == reader.shard_cameras()[0][0].tile_pixel_deg
+    assert fitted.channel_names == ("charge", "peak_time", "mask", "along_axis", "off_axis")
+    assert set(fitted.columns) == {*AXIS_COLUMNS, "hillas_intensity", "hillas_width", "timing_slope"}
+    batch = camera_batch(3)
+    images = fitted.arrays(batch)["images"]
+    assert images.shape == fitted.shapes(3, batch.images.shape[2:])["images"]
+    np.testing.assert_array_equal(images[:, 3:], axis_maps(batch.events, images.shape[2:], fitted.axis_pixel_deg))
+    assert restore_input(json.loads(fitted.model_dump_json())) == fitted
+    del batch.events["hillas_phi"]
+    with pytest.raises(UserError, match="reads the image parameters hillas_phi, which the images do not have"):
+        fitted.arrays(batch)
+
+
+def test_tiles_that_do_not_tell_where_images_lie(tmp_path):
+    batch = camera_batch(20)
+    del batch.events["hillas_phi"]
+    reader = TileReader([write_tiles(tmp_path, batch)], "train")
+    with pytest.raises(UserError, match=r"no event column hillas_phi, .* set networks\.NAME\.axis_maps: false"):
+        ImageInput.fit(reader, axis_maps=True)
 
 
 def test_sky_input_is_in_units_of_the_noise(frame_input):

@@ -111,6 +111,20 @@ def test_direction_loss_does_not_change_when_image_and_outputs_are_turned():
         assert loss == pytest.approx(float(objective.loss(unturned, direction_target([(0.5, 0.2)]))), rel=1e-5)
 
 
+def test_gammas_count_by_a_power_of_their_energy():
+    target = direction_target([(0.6, 0.0), (0.0, 0.4)])
+    energies = torch.tensor([0.1, 1.6])
+    outputs = torch.randn(2, 7)
+
+    def loss(rows, **options):
+        part = {name: values[rows] for name, values in target.items()} | {"energy_tev": energies[rows]}
+        return float(objective_of("direction", **options).loss(outputs[rows], part))
+
+    low, high, both = loss([0]), loss([1]), loss([0, 1], energy_power=0.5)
+    assert both == pytest.approx((low * 1 + high * 4) / 5, rel=1e-5)  # the mean weight of a batch is 1
+    assert loss([0, 1]) == pytest.approx((low + high) / 2, rel=1e-5)
+
+
 def test_direction_metrics_of_known_errors():
     metrics = objective_of("direction").metrics()
     target = direction_target([(0.5, 0.0)] * 4)

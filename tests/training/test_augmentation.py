@@ -142,6 +142,14 @@ def test_a_magnified_image_keeps_its_charge(scale):
     np.testing.assert_allclose(after[1:], scale * np.array(before[1:]), rtol=0.02)
 
 
+def test_lengths_grow_with_the_image():
+    image = torch.cat([shower(0.3), torch.full((1, 1, SIDE, SIDE), 0.8)], dim=1)
+    magnified = resampled(image, scale=1.25)
+    assert magnified.shape == image.shape
+    assert torch.equal(magnified[:, :3], resampled(image[:, :3], scale=1.25))
+    assert magnified[0, 3, SIDE // 2, SIDE // 2] == pytest.approx(1.0)
+
+
 def test_tiles_that_are_not_turned_stay_bit_for_bit():
     images = torch.cat([shower(0.1), shower(0.9)])
     angles, scales = torch.tensor([0.0, math.pi / 3]), torch.ones(2)

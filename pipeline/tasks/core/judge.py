@@ -8,6 +8,7 @@ import numpy as np
 from pipeline import statistics
 from pipeline.camera.baselines import FOREST, Estimand
 from pipeline.config import Config
+from pipeline.directions import outward
 from pipeline.evaluation.comparison import NETWORK, Metric
 from pipeline.evaluation.gammas import Gammas
 from pipeline.evaluation.images import ImageSample, image_sample
@@ -19,7 +20,6 @@ from pipeline.tasks.core.decode import DECODER
 from pipeline.tasks.core.spec import SPEC
 from pipeline.tasks.core.targets import core_vector_m
 from pipeline.tasks.direction import baseline as disp
-from pipeline.tasks.direction.targets import outward
 
 _IMPACT = "impact_m"
 _COLUMNS = (

@@ -16,8 +16,8 @@ import numpy as np
 from pipeline.camera.baselines import Estimand
 from pipeline.camera.dl2.directions import DirectionMean
 from pipeline.camera.stereo.forests import StereoImages
-from pipeline.directions import altaz_of_fov
-from pipeline.tasks.direction.targets import displacement_deg, outward
+from pipeline.directions import altaz_of_fov, outward
+from pipeline.tasks.direction.targets import displacement_deg
 
 _TRUTH = ("true_fov_lon_deg", "true_fov_lat_deg", "hillas_fov_lon", "hillas_fov_lat")
 NORM, SIGN = "disp_norm_deg", "disp_sign"

@@ -20,8 +20,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from pipeline.directions import RADIUS_68, altaz_of_fov, offset_deg
-from pipeline.tasks.direction.targets import origin_deg, outward
+from pipeline.directions import RADIUS_68, altaz_of_fov, offset_deg, outward
+from pipeline.tasks.direction.targets import origin_deg
 from pipeline.tasks.interfaces import Decoder
 from pipeline.tiles.shards import TileBatch
 
@@ -62,7 +62,7 @@ def line_and_end(outputs: Any, outward: Any) -> tuple[Any, Any, Any, Any]:
     Parameters
     ----------
     outputs, outward : ndarray or Tensor
-        `outward` (N, 2): unit vectors along the images' axes, see `pipeline.tasks.direction.targets`.
+        `outward` (N, 2): unit vectors along the images' axes, see `pipeline.directions.outward`.
     """
     cosine, sine = outward[:, 0], outward[:, 1]
     line, end = outputs[:, 4], outputs[:, 5]

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from pipeline import statistics
 from pipeline.errors import UserError
 from pipeline.tasks.direction.decode import LOG_VARIANCE_RANGE, displacement, has_ends, has_variance, line_and_end
-from pipeline.tasks.direction.spec import SPEC
+from pipeline.tasks.direction.spec import SPEC, DirectionOptions
 from pipeline.tasks.direction.targets import TARGETS, displacement_deg
 from pipeline.tasks.interfaces import Targets
 from pipeline.tasks.spec import TaskSpec
@@ -37,6 +37,7 @@ class DirectionObjective(Objective):
 
     spec: ClassVar[TaskSpec] = SPEC
     targets: ClassVar[Targets] = TARGETS
+    options: DirectionOptions
 
     def check(self, reader: TileReader) -> None:
         """Besides the common checks: the direction of every tile is known relative to the pointing."""
@@ -52,6 +53,9 @@ class DirectionObjective(Objective):
 
     def loss(self, outputs: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """Sum of the three parts."""
+        if self.options.energy_power:
+            factors = target["energy_tev"] ** self.options.energy_power
+            target = {**target, "weights": target["weights"] * factors / factors.mean()}
         off, total = self._where(outputs, target)
         if has_variance(outputs):
             log_variance = outputs[:, -1].clamp(*LOG_VARIANCE_RANGE)

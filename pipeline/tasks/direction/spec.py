@@ -19,6 +19,14 @@ class DirectionOptions(UncertaintyOptions):
         "telescope needs; else one vector is predicted. false for the input shower.",
     )
 
+    energy_power: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="Gammas count in the loss by this power of their true energy: with a steep spectrum, most are near "
+        "the threshold.",
+    )
+
     def outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Line and end, or the vector."""
         return super().outputs(names if self.ends else VECTOR_OUTPUTS)

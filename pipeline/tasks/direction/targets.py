@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from pipeline.directions import outward
 from pipeline.tasks.interfaces import Motion, StoredTarget, Targets
 from pipeline.tiles.shards import TileBatch
 
@@ -18,15 +19,18 @@ class DirectionTargets(Targets):
 
     stored: ClassVar[tuple[StoredTarget, ...]] = (StoredTarget("direction", 2),)
     motions: ClassVar[Mapping[str, Motion]] = {"displacement_deg": "vector", "outward": "vector"}
-    columns: ClassVar[tuple[str, ...]] = ("hillas_psi", "hillas_phi")
+    columns: ClassVar[tuple[str, ...]] = ("hillas_psi", "hillas_phi", "true_energy_tev")
 
     def of_truth(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """The vector [deg], shape (N, 2): along fov_lon, along fov_lat; NaN where the pointing is unknown."""
         return {"direction": displacement_deg(batch.events)}
 
     def arrays(self, batch: TileBatch) -> dict[str, np.ndarray]:
-        """`displacement_deg`, and of images `outward`, shape (N, 2) each."""
-        found = {"displacement_deg": batch.targets["direction"].astype(np.float32)}
+        """`displacement_deg`, and of images `outward`, shape (N, 2) each; `energy_tev`, shape (N,)."""
+        found = {
+            "displacement_deg": batch.targets["direction"].astype(np.float32),
+            "energy_tev": np.asarray(batch.events["true_energy_tev"], np.float32),
+        }
         if "hillas_psi" in batch.events:  # an event has no axis of its own
             found["outward"] = outward(batch.events).astype(np.float32)
         return found
@@ -48,11 +52,3 @@ def origin_deg(events: Mapping[str, np.ndarray]) -> np.ndarray:
     """
     kind = "reference_fov" if "reference_fov_lon" in events else "hillas_fov"
     return np.stack([events[f"{kind}_{axis}"] for axis in ("lon", "lat")], axis=1)
-
-
-def outward(events: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Unit vectors along the images' long axes, away from the camera's centre, shape (N, 2); 0 without an axis."""
-    psi = np.radians(np.asarray(events["hillas_psi"], np.float64))
-    axis = np.nan_to_num(np.stack([np.cos(psi), np.sin(psi)], axis=1))
-    is_outward = np.cos(psi - np.radians(np.asarray(events["hillas_phi"], np.float64))) >= 0
-    return np.where(is_outward[:, None], axis, -axis)
