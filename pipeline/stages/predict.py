@@ -114,11 +114,15 @@ def _log_status(status: Mapping[str, Any]) -> None:
         name, out = Path(status["file"]).name, status["output"]
         left_out = ", ".join(f"{count} left out: {reason}" for reason, count in status["left_out"].items())
         reasons = f" ({left_out})" if left_out else ""
-        done = f"{status['n_valid']} of {status['n_images']} images predicted"
+        done = []
         if "n_events" in status:
-            done += f", {status['n_valid_events']} of {status['n_events']} events"
-            done += f" ({status['n_by_mono']} with one usable image, by the network for single images)"
-        log.info("%s: %s%s, written to %s", name, done, reasons, out)
+            done.append(
+                f"{status['n_valid_events']} of {status['n_events']} events "
+                f"({status['n_by_mono']} with one usable image, by the network for single images)"
+            )
+        if status["n_valid"] or not done:  # networks of events say nothing of single images
+            done.insert(0, f"{status['n_valid']} of {status['n_images']} images")
+        log.info("%s: predicted %s%s, written to %s", name, ", ".join(done), reasons, out)
     for text in status.get("warnings", ()):
         log.warning("%s: %s", Path(status["file"]).name, text)
 

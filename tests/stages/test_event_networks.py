@@ -240,6 +240,14 @@ def test_dl2_of_images_and_of_events_in_one_file(folder, tmp_path):
     assert "array_mono_energy_tel_energy" in images.colnames
 
 
+def test_the_log_says_nothing_of_single_images_that_no_network_was_for(folder, tmp_path, caplog):
+    caplog.set_level("INFO")
+    (status,) = predict(Config(), [folder / "run1.dl1.h5"], [folder / "bundles" / "stereo"], tmp_path / "run1.dl2.h5")
+    (text,) = [record.getMessage() for record in caplog.records if "written to" in record.getMessage()]
+    counts = f"predicted {status['n_valid_events']} of {status['n_events']} events ({status['n_by_mono']} with one"
+    assert text.startswith(f"run1.dl1.h5: {counts} usable image, by the network for single images)")
+
+
 # ---- in Python, in ctapipe -------------------------------------------------------------------------------------------
 def test_from_python(folder, records):
     result = lightpool.load(folder / "bundles" / "stereo", threads=1).predict(folder / "run1.dl1.h5")
