@@ -4,14 +4,12 @@ import bz2
 import gzip
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from astropy.io import fits
 
 #: Endings of products, in any case.
 ENDINGS = tuple(base + packing for base in (".fits", ".fit", ".fts") for packing in ("", ".gz", ".bz2", ".fz"))
@@ -21,45 +19,36 @@ _TILE_COMPRESSION = "GZIP_2"
 _GZIP, _GZIP_TIME = (0x1F, 0x8B), np.arange(4, 8)
 
 
-def write_hdus(hdus: "fits.HDUList", path: Path, name: str, ours: Collection[int], checksums: Collection[int]) -> None:
-    """Write HDUs in the format that the ending of a name stands for.
+@contextmanager
+def product_stream(path: Path, name: str, ours: Collection[int]) -> Iterator[BinaryIO]:
+    """A file to write plain FITS into, which then becomes one of the format that the ending of a name stands for.
 
     Parameters
     ----------
-    hdus : HDUList
     path : path
         The file to make.
     name : str
         What it will be called.
     ours : collection of int
         HDUs that are new or changed; only these are compressed in a .fz file, the others stay as they are.
-    checksums : collection of int
-        HDUs that get a new CHECKSUM and DATASUM, unless they are compressed.
     """
     ending = Path(name).suffix.lower()
-    for number in checksums:
-        if ending != ".fz" or number not in ours:
-            hdus[number].add_checksum(when="updated by lightpool")  # and not the time: equal runs give equal bytes
-    if ending == ".fz":
-        hdus = _tile_compressed(hdus, ours)
-    if ending not in (".gz", ".bz2"):
-        with open(path, "wb") as stream:
-            hdus.writeto(stream, output_verify="ignore")
-        if ending == ".fz":
-            _clear_times(path)
+    if ending not in (".gz", ".bz2", ".fz"):
+        with open(path, "w+b") as stream:
+            yield stream
         return
     with tempfile.TemporaryFile(dir=path.parent) as plain:
-        hdus.writeto(_Unnamed(plain), output_verify="ignore")
+        yield plain
+        plain.flush()
         plain.seek(0)
-        with open(path, "wb") as stream, _packer(ending, stream) as packed:
-            shutil.copyfileobj(plain, packed, 1 << 20)
-
-
-class _Unnamed:
-    """A file that astropy takes for a stream: it would look at the suffix of a name."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.write, self.flush, self.tell = file.write, file.flush, file.tell
+        with open(path, "wb") as stream:
+            if ending == ".fz":
+                _write_tile_compressed(plain, stream, ours)
+            else:
+                with _packer(ending, stream) as packed:
+                    shutil.copyfileobj(plain, packed, 1 << 20)
+        if ending == ".fz":
+            _clear_times(path)
 
 
 def _packer(ending: str, stream: BinaryIO) -> BinaryIO:
@@ -68,19 +57,22 @@ def _packer(ending: str, stream: BinaryIO) -> BinaryIO:
     return gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0)  # no name and time: equal bytes
 
 
-def _tile_compressed(hdus: "fits.HDUList", ours: Collection[int]) -> "fits.HDUList":
+def _write_tile_compressed(plain: BinaryIO, target: BinaryIO, ours: Collection[int]) -> None:
     """Images of ours compressed as fpack does: that of the primary HDU goes into an extension behind an empty one."""
     from astropy.io import fits
 
-    result = fits.HDUList()
-    for number, hdu in enumerate(hdus):
-        if number not in ours or hdu.data is None:
-            result.append(hdu)
-            continue
-        if number == 0:
-            result.append(fits.PrimaryHDU())
-        result.append(fits.CompImageHDU(hdu.data, hdu.header, compression_type=_TILE_COMPRESSION, quantize_level=0))
-    return result
+    with fits.open(plain, memmap=True, disable_image_compression=True) as hdus:
+        result = fits.HDUList()
+        for number, hdu in enumerate(hdus):
+            if number not in ours or hdu.data is None:
+                result.append(hdu)
+                continue
+            if number == 0:
+                result.append(fits.PrimaryHDU())
+            for keyword in ("CHECKSUM", "DATASUM"):  # of the plain image
+                hdu.header.remove(keyword, ignore_missing=True)
+            result.append(fits.CompImageHDU(hdu.data, hdu.header, compression_type=_TILE_COMPRESSION, quantize_level=0))
+        result.writeto(target, output_verify="ignore")
 
 
 def _clear_times(path: Path) -> None:
