@@ -20,7 +20,7 @@ def phases_of(frame: Frame) -> Iterator[tuple[tuple[slice, slice], Frame]]:
     Yields
     ------
     place : tuple of slice
-        Index of the pixels in the frame: every second row and column of the exposed part. They come in the order of rows and columns.
+        Index of the pixels in the frame: every second row and column of the exposed part.
     phase : Frame
         Those pixels, with level and noise of their own; it has no header, whose cards are of the whole mosaic.
     """

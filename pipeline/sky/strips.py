@@ -159,8 +159,8 @@ def nonzero(image: Image) -> LazyImage:
 class Strips:
     """Strips that were decoded last, of all planes of one file: what is read twice in a row is decoded once."""
 
-    def __init__(self, n_bytes: int = _KEPT_BYTES) -> None:
-        self._limit, self._bytes, self._n_images = n_bytes, 0, 0
+    def __init__(self, n_bytes: int | None = None) -> None:
+        self._limit, self._bytes, self._n_images = n_bytes or _KEPT_BYTES, 0, 0
         self._kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
 
     def cached(self, image: LazyImage) -> LazyImage:

@@ -203,9 +203,12 @@ def file_uncertainty(
         remarks.note(f"uncertainty from {plane.label}")
         if n_useful == plane.values.size:
             return sigma
-        typical = median(sigma)
-        return computed(lambda s, v: np.where(_useful(v), s, typical), sigma, plane.values, dtype=np.float32)
+        return _filled_up(sigma, median(sigma))
     return None
+
+
+def _filled_up(sigma: LazyImage, typical: np.float32) -> LazyImage:
+    return computed(lambda values: np.where(np.isnan(values), typical, values), sigma, dtype=np.float32)
 
 
 def _useful(values: np.ndarray) -> np.ndarray:

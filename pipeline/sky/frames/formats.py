@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -58,10 +59,14 @@ def _packer(ending: str, stream: BinaryIO) -> BinaryIO:
 
 
 def _write_tile_compressed(plain: BinaryIO, target: BinaryIO, ours: Collection[int]) -> None:
-    """Images of ours compressed as fpack does: that of the primary HDU goes into an extension behind an empty one."""
+    """Images of ours compressed as fpack does: that of the primary HDU goes into an extension behind an empty one.
+
+    astropy compresses an image as a whole: this format takes the memory of the planes.
+    """
     from astropy.io import fits
 
-    with fits.open(plain, memmap=True, disable_image_compression=True) as hdus:
+    reader = os.fdopen(os.dup(plain.fileno()), "rb")
+    with reader, fits.open(reader, disable_image_compression=True) as hdus:
         result = fits.HDUList()
         for number, hdu in enumerate(hdus):
             if number not in ours or hdu.data is None:

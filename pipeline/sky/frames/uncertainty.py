@@ -51,9 +51,8 @@ def checked_uncertainty(
     measured = box_noise(part_of(frame.sci, part), nonzero(part_of(frame.dq, part)))
     zero_known = frame.zero_known
     if given is not None:
-        contradiction = _contradicts_plane(
-            part_of(given, part), measured, (_STRICT, _STRICT) if strict else (_MORE, _LESS)
-        )
+        factors = (_STRICT, _STRICT) if strict else (_MORE, _LESS)
+        contradiction = _contradicts_plane(part_of(given, part), measured, factors)
         if contradiction is None:
             return replace(frame, err=given)
         remarks.warn(f"the uncertainty {source} is not believed: {contradiction}; another takes its place")
