@@ -1,6 +1,6 @@
 """Memory and CPU seconds of `lightpool predict` on large frames, from file to file.
 
-    python benchmarks/bench_big_frames.py BUNDLE [--side PIXELS ...] [--form float int16 fz gz ...] [--out ENDING]
+    python benchmarks/bench_big_frames.py BUNDLE [--side PIXELS ...] [--rows N] [--form float int16 fz gz ...] [--out ENDING]
 
 Each frame (stars of FWHM 3 px on sky, with hot pixels) is made strip by strip in the temporary folder, and predicted by
 a process of its own. Peaks are of that process: anonymous memory, which nothing can take back, and all resident pages,
@@ -39,6 +39,7 @@ class Cost(NamedTuple):
 
     form: str
     side: int
+    n_rows: int
     anonymous_mb: float
     resident_mb: float
     cpu_s: float
@@ -46,14 +47,14 @@ class Cost(NamedTuple):
 
 
 # ---- frames ----------------------------------------------------------------------------------------------------------
-def strips_of(side: int, seed: int = 0) -> Iterator[np.ndarray]:
+def strips_of(side: int, n_rows: int, seed: int = 0) -> Iterator[np.ndarray]:
     """Electrons, float32, from the first row on."""
     rng = np.random.default_rng(seed)
-    n_stars = int(_STARS_PER_PIXEL * side**2)
-    y, x = rng.uniform(0, side, (2, n_stars))
+    n_stars = int(_STARS_PER_PIXEL * side * n_rows)
+    y, x = rng.uniform(0, n_rows, n_stars), rng.uniform(0, side, n_stars)
     flux = np.minimum(100 * rng.pareto(1.0, n_stars) + 100, 1e6)
-    for top in range(0, side, _STRIP_ROWS):
-        height = min(_STRIP_ROWS, side - top)
+    for top in range(0, n_rows, _STRIP_ROWS):
+        height = min(_STRIP_ROWS, n_rows - top)
         near = (y > top - _REACH_PX) & (y < top + height + _REACH_PX)
         light = _stars(y[near] - top, x[near], flux[near], (height, side))
         own = np.random.default_rng((seed, top))
@@ -77,15 +78,16 @@ def _stars(y: np.ndarray, x: np.ndarray, flux: np.ndarray, shape: tuple[int, int
     return padded[2 * _REACH_PX : 2 * _REACH_PX + shape[0], 2 * _REACH_PX : 2 * _REACH_PX + shape[1]]
 
 
-def make_frame(folder: Path, side: int, form: str) -> Path:
+def make_frame(folder: Path, side: int, form: str, n_rows: int | None = None) -> Path:
     """A frame as plain float32, as int16 with BZERO and BLANK, tile-compressed, or packed by gzip."""
     path = folder / f"{form}_{side}.fits"
-    header = fits.Header({"SIMPLE": True, "BITPIX": -32, "NAXIS": 2, "NAXIS1": side, "NAXIS2": side, "EXTEND": True})
+    n_rows = n_rows or side
+    header = fits.Header({"SIMPLE": True, "BITPIX": -32, "NAXIS": 2, "NAXIS1": side, "NAXIS2": n_rows, "EXTEND": True})
     header.update(BUNIT="electron", GAIN=1.0, RDNOISE=_READ_NOISE_E)
     if form == "int16":
         header.update(BITPIX=16, BZERO=32768.0, BSCALE=1.0, BLANK=-32768)
     with fits.StreamingHDU(path, header) as stream:
-        for strip in strips_of(side):
+        for strip in strips_of(side, n_rows):
             if form == "int16":
                 strip = (np.clip(np.rint(strip), 1, 65535) - 32768).astype(">i2")
             stream.write(strip)
@@ -158,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--side", type=int, nargs="+", default=[4000, 8000])
+    parser.add_argument("--rows", type=int, help="height, if another than the side: what takes memory is the width")
     parser.add_argument("--form", choices=FORMS, nargs="+", default=["float"])
     parser.add_argument("--out", default=".fits", help="ending of the product: .fits, .fits.gz, .fits.fz")
     parser.add_argument("--no-seams", action="store_true")
@@ -167,16 +170,18 @@ def main() -> None:
         folder = Path(name)
         for side in options.side:
             for form in options.form:
-                path, out = make_frame(folder, side, form), folder / f"out{options.out}"
-                costs.append(Cost(form, side, *predict(options.bundle, path, out)))
+                path, out = make_frame(folder, side, form, options.rows), folder / f"out{options.out}"
+                costs.append(Cost(form, side, options.rows or side, *predict(options.bundle, path, out)))
                 path.unlink()
                 out.unlink()
         step = None if options.no_seams else seams(options.bundle, folder)
-    table = Table("form", "side px", "anonymous MB", "resident MB", "CPU s", "wall s", "Mpix per CPU s")
+    table = Table("form", "pixels", "anonymous MB", "resident MB", "CPU s", "wall s", "Mpix per CPU s")
     for cost in costs:
-        speed = cost.side**2 / cost.cpu_s / 1e6
+        speed = cost.side * cost.n_rows / cost.cpu_s / 1e6
         peaks = f"{cost.anonymous_mb:.0f}", f"{cost.resident_mb:.0f}"
-        table.add_row(cost.form, str(cost.side), *peaks, f"{cost.cpu_s:.1f}", f"{cost.wall_s:.1f}", f"{speed:.2f}")
+        table.add_row(
+            cost.form, f"{cost.side} x {cost.n_rows}", *peaks, f"{cost.cpu_s:.1f}", f"{cost.wall_s:.1f}", f"{speed:.2f}"
+        )
     Console().print(table)
     if step is not None:
         Console().print(f"largest seam: {step:.2g} of the noise")

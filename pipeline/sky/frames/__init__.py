@@ -15,6 +15,7 @@
     reading      a file's science images as frames, in memory or read strip by strip
     writing      new pixels into a copy of the file
     formats      plain, packed, tile-compressed
+    tile_compression  images of .fz files, strip by strip
 
 A frame is read into electrons where a gain is known (from the configuration, else from the header), else it stays in
 its own unit, and `Frame.notes` records it. New pixels go back into a copy of the file they came from, in the unit they

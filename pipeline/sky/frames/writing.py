@@ -16,7 +16,7 @@ from pipeline.sky import cards
 from pipeline.sky.dq import DEFECTS, DESCRIPTIONS, DQ, DQ_DTYPE, LOST, has
 from pipeline.sky.frames.checksums import add_sums, sum_of
 from pipeline.sky.frames.companions import UNCERTAINTIES, belonging, is_ours
-from pipeline.sky.frames.formats import product_stream
+from pipeline.sky.frames.formats import copy_bytes, product_stream
 from pipeline.sky.frames.hdus import AS_STORED, bits_of, is_rewritten, open_views, place_in_file
 from pipeline.sky.frames.layout import BLOCK
 from pipeline.sky.frames.planes import Kind, image_shape, kind_of, name_of
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 # Cards that describe the stored numbers and not the image; they do not fit the float pixels of a product.
 _STORAGE_CARDS = ("BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM")
 _SUM_COMMENT = "updated by lightpool"  # and not the time: equal runs give equal bytes
-_CHUNK_BYTES = 1 << 20
 _DQ_NAMES = ("DQ", cards.OUR_BITS.keyword)
 
 
@@ -216,9 +215,7 @@ def _copy_hdu(raw: "fits.HDUList", number: int, stream: BinaryIO) -> None:
     if is_rewritten(raw, number) or (number == 0 and _add_extend(hdu)):
         stream.write(hdu.header.tostring().encode("ascii"))
         start = part.data_start
-    for at in range(start, data_end, _CHUNK_BYTES):
-        source.seek(at)
-        stream.write(source.read(min(_CHUNK_BYTES, data_end - at)))
+    copy_bytes(source, start, data_end, stream)
 
 
 def _add_extend(primary: "fits.PrimaryHDU") -> bool:
