@@ -1,6 +1,6 @@
 """Memory and CPU seconds of `lightpool predict` on large frames, from file to file.
 
-    python benchmarks/bench_big_frames.py BUNDLE [--side PIXELS ...] [--rows N] [--form float int16 fz gz] [--out ENDING]
+    python benchmarks/bench_big_frames.py BUNDLE [--side N ...] [--rows N] [--form float int16 fz gz] [--out ENDING]
 
 Each frame (stars of FWHM 3 px on sky, with hot pixels) is made strip by strip in the temporary folder, and predicted by
 a process of its own. Peaks are of that process: anonymous memory, which nothing can take back, and all resident pages,
