@@ -1,11 +1,12 @@
 """Memory and CPU seconds of `lightpool predict` on large frames, from file to file.
 
-    python benchmarks/bench_big_frames.py BUNDLE [--side N ...] [--rows N] [--form float int16 fz gz] [--out ENDING]
+    python benchmarks/bench_big_frames.py [--bundle BUNDLE] [--side N ...] [--rows N] [--form float int16 fz gz]
+        [--out ENDING] [--quick]
 
 Each frame (stars of FWHM 3 px on sky, with hot pixels) is made strip by strip in the temporary folder, and predicted by
-a process of its own. Peaks are of that process: anonymous memory, which nothing can take back, and all resident pages,
-with those of mapped files. Seams are the largest difference between a frame restored in tiles and in one piece, in
-units of the noise.
+a process of its own; without a bundle, by an autoencoder of width 32 that was not trained. Peaks are of that process:
+anonymous memory, which nothing can take back, and all resident pages, with those of mapped files. Seams are the largest
+difference between a frame restored in tiles and in one piece, in units of the noise.
 """
 
 import argparse
@@ -106,6 +107,51 @@ def make_frame(folder: Path, side: int, form: str, n_rows: int | None = None) ->
     return packed
 
 
+def untrained_bundle(folder: Path) -> Path:
+    """A denoiser as fast as a trained one."""
+    import torch
+
+    from pipeline.bundle.card import Card, HeadSection, InputSection, ModelSection, OutputColumn, TrainingSection
+    from pipeline.bundle.export import create_network, export_bundle
+    from pipeline.inputs.frame import FrameInput
+    from pipeline.tasks import get_spec
+
+    torch.manual_seed(0)
+    spec, kwargs = get_spec("denoise"), {"width": 32, "depth": 1, "skips": True}
+    network = create_network("conv_autoencoder", kwargs, 3, len(spec.outputs), 0)
+    torch.nn.init.normal_(network.head[0].weight, std=0.1)  # its correction starts at zero, which has no seams
+    columns = tuple(OutputColumn(name=c.name, unit=c.unit, description=c.description) for c in spec.shown)
+    card = Card(
+        name="untrained",
+        network="denoise",
+        wing="sky",
+        model=ModelSection(
+            name="conv_autoencoder", kwargs=kwargs, in_chans=3, num_outputs=len(spec.outputs), n_scalars=0,
+            n_parameters=sum(parameter.numel() for parameter in network.parameters()),
+        ),
+        cameras=(),
+        input=InputSection(
+            channels=("sci", "err"), units=("electron", "electron"), tile_shape=(64, 64),
+            recipe={"version": 1, "size_px": 64, "stride_px": 64}, unit="electron", preparation=FrameInput(),
+            size_multiple=4,
+        ),
+        heads=(
+            HeadSection(
+                task="denoise", first=0, outputs=spec.outputs, options=spec.options().model_dump(mode="json"),
+                transform=spec.transform, columns=columns,
+            ),
+        ),
+        training=TrainingSection(
+            config={}, manifests=(), seed=0, threads=1, device="cpu", precision="float32", epochs=0, best_epoch=0,
+            n_images=0, wall_time_s=0.0, versions={},
+        ),
+        validation={},
+        limits=("not trained",),
+    )  # fmt: skip
+    export_bundle(network, card, folder)
+    return folder
+
+
 # ---- predicting ------------------------------------------------------------------------------------------------------
 def measured(arguments: Sequence[str]) -> tuple[float, float, float, float]:
     """Run lightpool; peaks of anonymous and of all resident memory [MB], CPU and wall-clock seconds."""
@@ -140,11 +186,11 @@ def predict(bundle: Path, path: Path, out: Path, *options: str) -> tuple[float, 
     )
 
 
-def seams(bundle: Path, folder: Path) -> float:
-    """Of a frame of nine tiles, in units of its noise."""
-    path = make_frame(folder, _SEAM_SIDE, "float")
+def seams(bundle: Path, folder: Path, side: int) -> float:
+    """Of a frame of some tiles, in units of its noise."""
+    path = make_frame(folder, side, "float")
     planes = []
-    for tile_px in (512, 2 * _SEAM_SIDE):
+    for tile_px in (side // 3, 2 * side):
         out = folder / f"tiles_of_{tile_px}.fits"
         settings = folder / "settings.yaml"
         settings.write_text(f"predict: {{tile_px: {tile_px}}}\n")
@@ -158,23 +204,25 @@ def seams(bundle: Path, folder: Path) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--bundle", type=Path)
     parser.add_argument("--side", type=int, nargs="+", default=[4000, 8000])
     parser.add_argument("--rows", type=int, help="height, if another than the side: what takes memory is the width")
     parser.add_argument("--form", choices=FORMS, nargs="+", default=["float"])
     parser.add_argument("--out", default=".fits", help="ending of the product: .fits, .fits.gz, .fits.fz")
-    parser.add_argument("--no-seams", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="one small frame: does it run?")
     options = parser.parse_args()
+    sides = [300] if options.quick else options.side
     costs = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for side in options.side:
+        bundle = options.bundle.absolute() if options.bundle else untrained_bundle(folder / "bundle")
+        for side in sides:
             for form in options.form:
                 path, out = make_frame(folder, side, form, options.rows), folder / f"out{options.out}"
-                costs.append(Cost(form, side, options.rows or side, *predict(options.bundle, path, out)))
+                costs.append(Cost(form, side, options.rows or side, *predict(bundle, path, out)))
                 path.unlink()
                 out.unlink()
-        step = None if options.no_seams else seams(options.bundle, folder)
+        step = seams(bundle, folder, min(_SEAM_SIDE, *sides))
     table = Table("form", "pixels", "anonymous MB", "resident MB", "CPU s", "wall s", "Mpix per CPU s")
     for cost in costs:
         speed = cost.side * cost.n_rows / cost.cpu_s / 1e6
@@ -183,8 +231,7 @@ def main() -> None:
             cost.form, f"{cost.side} x {cost.n_rows}", *peaks, f"{cost.cpu_s:.1f}", f"{cost.wall_s:.1f}", f"{speed:.2f}"
         )
     Console().print(table)
-    if step is not None:
-        Console().print(f"largest seam: {step:.2g} of the noise")
+    Console().print(f"largest seam: {step:.2g} of the noise")
 
 
 if __name__ == "__main__":
