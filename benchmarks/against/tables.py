@@ -4,10 +4,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-
-from against.images import GAMMA, PARTICLES, PROTON, Images, direction_errors, energy_errors, shape_ranks, size_ranks
 from pages import table
 
+from against.images import GAMMA, PARTICLES, PROTON, Images, direction_errors, energy_errors, shape_ranks, size_ranks
 from pipeline.statistics import auc
 
 AUC_MIN_PE = 200

@@ -142,7 +142,8 @@ def _bench_source(
 ) -> None:  # fmt: skip
     """Add an elliptical Gaussian or exponential, sampled at the centres of the pixels."""
     rows, columns = (
-        slice(max(0, int(p) - reach), min(side, int(p) + reach + 1)) for p, side in zip((y, x), light.shape, strict=True)
+        slice(max(0, int(p) - reach), min(side, int(p) + reach + 1))
+        for p, side in zip((y, x), light.shape, strict=True)
     )
     grid_y, grid_x = np.mgrid[rows, columns]
     dx, dy = grid_x - x, grid_y - y
@@ -193,27 +194,27 @@ class Recipe:
     sky_e: float = 200.0
     sky_gradient: float = 0.0
     read_noise_e: float = 6.0
-    n_stars: int = 500
-    n_galaxies: int = 60
-    n_tracks: int = 300
+    n_stars: int = 400
+    n_galaxies: int = 40
+    n_tracks: int = 170
     track_px: float = 8.0
     diffusion_px: Sequence[float] = (0.3, 0.6)
     hot: float = 3e-4
     dead: float = 1e-4
     trails: int = 0
     gain_e_per_adu: float | None = None
-    side_px: int = 1024
+    side_px: int = 768
 
 
 RECIPES = (
     Recipe("sharp 1.6 px", 101, 1.6, sky_e=80, read_noise_e=5),
     Recipe("elongated 1.8 px", 102, 1.8, beta=3.5, axis_ratio=0.75, sky_e=120, track_px=20),
-    Recipe("crowded 2.2 px", 103, 2.2, beta=3.5, n_stars=4000, n_galaxies=10),
-    Recipe("galaxies 2.5 px", 104, 2.5, beta=3.0, n_galaxies=400, trails=1),
-    Recipe("elongated 3 px", 105, 3.0, axis_ratio=0.65, n_tracks=150, diffusion_px=(0.6, 1.0)),
+    Recipe("crowded 2.2 px", 103, 2.2, beta=3.5, n_stars=2300, n_galaxies=6),
+    Recipe("galaxies 2.5 px", 104, 2.5, beta=3.0, n_galaxies=220, trails=1),
+    Recipe("elongated 3 px", 105, 3.0, axis_ratio=0.65, n_tracks=100, diffusion_px=(0.6, 1.0)),
     Recipe("16-bit ADU 3.5 px", 106, 3.5, beta=3.5, sky_e=800, read_noise_e=9, gain_e_per_adu=1.7, trails=1),
     Recipe("bright sky 4.5 px", 107, 4.5, beta=4.5, sky_e=3000, sky_gradient=0.2, read_noise_e=8, track_px=30),
-    Recipe("crowded 5 px", 108, 5.0, beta=3.0, n_stars=2000, n_galaxies=10, sky_e=400),
+    Recipe("crowded 5 px", 108, 5.0, beta=3.0, n_stars=1200, n_galaxies=6, sky_e=400),
     Recipe("wide 6 px", 109, 6.0, beta=3.5, sky_e=300, diffusion_px=(0.3, 1.0), trails=1),
     Recipe("wide 7 px", 110, 7.0, sky_e=100, read_noise_e=12, track_px=15, diffusion_px=(0.4, 1.2)),
 )
@@ -331,13 +332,15 @@ def _drawn_stars(recipe: Recipe, psf: _Psf, rng: np.random.Generator) -> dict[st
     return {"x": rng.uniform(0, side - 1, n), "y": rng.uniform(0, side - 1, n), "flux": flux}
 
 
-def _drawn_galaxies(
-    recipe: Recipe, psf: _Psf, rng: np.random.Generator
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _drawn_galaxies(recipe: Recipe, psf: _Psf, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Exponential discs, every fourth edge-on, and every third a cusp (Sersic index 4); blurred with the PSF."""
     n, side = recipe.n_galaxies, recipe.side_px
     light = np.zeros((side, side))
-    places = {"x": rng.uniform(0, side - 1, n), "y": rng.uniform(0, side - 1, n), "flux": 10 ** rng.uniform(3.3, 5.3, n)}
+    places = {
+        "x": rng.uniform(0, side - 1, n),
+        "y": rng.uniform(0, side - 1, n),
+        "flux": 10 ** rng.uniform(3.3, 5.3, n),
+    }
     for number, (x, y, flux) in enumerate(zip(*places.values(), strict=True)):
         cusp, axis_ratio = number % 3 == 0, 0.15 if number % 4 == 1 else rng.uniform(0.35, 1)
         scale, angle = rng.uniform(1.0, 3.0) * max(recipe.fwhm_px, 2.0) / 2, rng.uniform(0, np.pi)
