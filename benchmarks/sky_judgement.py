@@ -1,12 +1,12 @@
 """How a bundle for sky frames treats stars, galaxies, noise and defects, beside other programs.
 
     python benchmarks/sky_judgement.py --bundle FOLDER [--frames independent|real|both] [--out FOLDER] [--quick]
-        [--page docs/sky_judgement.md] [--from judgement.json]
+        [--page docs/sky_judgement.md] [--from judgement.json ...]
 
 Independent frames are drawn by code that shares nothing with lightpool's simulation; each is written as FITS and
 restored as `lightpool predict` does. Real frames are those in sky/ of $LIGHTPOOL_DATA. `judgement.json` and pictures go
 into --out, tables to the screen or between the marks of a page. Without a bundle, only the other programs are measured;
---from makes tables of an earlier judgement.
+--from makes tables of earlier judgements, of one bundle.
 """
 
 import argparse
@@ -167,8 +167,15 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             judgement["real"] = real(bundle, Path(root) / "sky", out, quick=arguments.quick)
         else:
             print("real frames are left out: LIGHTPOOL_DATA is not set to the folder that has sky/")
-    judgement["limits"] = [asdict(limit) | {"met": limit.met} for limit in limits_of(judgement)]
     return plain(judgement)
+
+
+def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Judgements of the same bundle as one."""
+    if len({json.dumps(part["bundle"]) for part in parts}) > 1:
+        names = ", ".join(str(part["bundle"] and part["bundle"]["name"]) for part in parts)
+        raise UserError(f"the judgements are of different bundles ({names}); give those of one")
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def main() -> None:
@@ -177,7 +184,7 @@ def main() -> None:
     parser.add_argument("--frames", choices=("independent", "real", "both"), default="both")
     parser.add_argument("--out", type=Path, help="folder for judgement.json and pictures")
     parser.add_argument("--page", type=Path, help="write the tables into this page, and not to the screen")
-    parser.add_argument("--from", dest="earlier", type=Path, help="make tables of this judgement.json")
+    parser.add_argument("--from", dest="earlier", type=Path, nargs="+", help="make tables of these judgement.json")
     parser.add_argument("--quick", action="store_true", help="one small frame: does it run?")
     arguments = parser.parse_args()
     if arguments.frames == "real" and arguments.bundle is None and arguments.earlier is None:
@@ -185,10 +192,11 @@ def main() -> None:
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.earlier is not None:
-        judgement = json.loads(arguments.earlier.read_text())
+        judgement = joined([json.loads(path.read_text()) for path in arguments.earlier])
     else:
         with tempfile.TemporaryDirectory() as folder:
             judgement = measured(arguments, Path(folder))
+    judgement["limits"] = [plain(asdict(limit) | {"met": limit.met}) for limit in limits_of(judgement)]
     if arguments.out is not None:
         (arguments.out / "judgement.json").write_text(json.dumps(judgement, indent=1) + "\n")
     found = tables_of(judgement)

@@ -80,7 +80,7 @@ def core_pixels(scene: Scene) -> np.ndarray:
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
 def rms_by_snr(image: np.ndarray, scene: Scene) -> list[float]:
-    """Root mean square of the error over the noise, outside defects, in bins of the true signal; NaN without a pixel."""
+    """Root mean square of the error over the noise, outside defects, in bins of the true signal; NaN if empty."""
     good = scene.excess <= TOUCHED
     snr = ((scene.star_light + scene.galaxy_light) / scene.noise)[good]
     squared = np.square(((image - scene.clean) / scene.noise)[good])
@@ -123,6 +123,8 @@ def residual_correlation(removed: np.ndarray, usable: np.ndarray) -> list[float]
 
     Noise alone is not correlated. Shape (3,); pixels outside `usable` are left out.
     """
+    if not usable.any():
+        return [np.nan] * len(LAGS)
     centred = np.where(usable, removed - removed[usable].mean(), 0.0)
     found = []
     for lag in LAGS:

@@ -273,6 +273,6 @@ def kept_galaxies(frame: Frame, after: Method, fwhm_px: float, largest: int = 20
     change = np.bincount(index.ravel(), np.nan_to_num(after.sci - frame.sci).astype(float).ravel())[labels]
     columns = (catalogue.x_centroid, catalogue.y_centroid, areas, flux, 1 + change / flux)
     # Star-like sources spread their light as a star does: their half-light radius is a FWHM at most.
-    large = np.asarray(catalogue.fluxfrac_radius(0.5).value) > 1.2 * fwhm_px
+    large = np.asarray(catalogue.flux_radius(0.5).value) > 1.2 * fwhm_px
     order = [k for k in order if large[k]]
     return {name: np.asarray(values, float)[order] for name, values in zip(names, columns, strict=True)}

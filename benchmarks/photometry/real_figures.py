@@ -19,6 +19,7 @@ def set_figures(
         np.concatenate([getattr(one.stars, key) for one in frames]) for key in ("kept", "flagged", "saturated")
     )
     free = ~saturated.astype(bool)
+    lost_sigma = (1 - kept) * np.concatenate([one.stars.snr for one in frames])
     widths = [one.fwhm_px for one in frames]
     n_pixels = sum(one.frame.sci[one.frame.exposed].size for one in frames)
     facts: dict[str, Any] = {
@@ -38,6 +39,7 @@ def set_figures(
         facts |= {
             "flagged_unsaturated": float(flagged[free].mean()),
             "worst_loss": float(1 - kept[free].min()),
+            "worst_loss_sigma": float(lost_sigma[free].max()),
             "lost_5_percent": float((kept[free] < 0.95).mean()),
         }
     galaxies = [one.galaxies for one in frames if one.galaxies]

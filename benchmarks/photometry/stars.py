@@ -80,10 +80,11 @@ def measure_stars(images: Mapping[str, np.ndarray], scene: Scene) -> Stars:
     compare two backgrounds, for faint neighbours in the ring hide in the noise of one and are clipped in the other.
     """
     x, y = scene.stars["x"], scene.stars["y"]
-    truth = _photometry(scene.clean, x, y, scene.fwhm_px, err=scene.noise, mask=scene.excess > TOUCHED)
+    truth = _photometry(scene.clean, x, y, scene.fwhm_px, err=scene.noise)
     keep = _inside(scene.clean.shape, x, y, 2 * scene.fwhm_px) & (truth.flux > LEAST_SNR * truth.flux_err)
     keep &= isolated(x, y, scene.stars["flux"], _ISOLATED_FWHM * scene.fwhm_px)
     x, y, flux, background = x[keep], y[keep], truth.flux[keep], truth.background[keep]
+    clear = _photometry(scene.clean, x, y, scene.fwhm_px, mask=scene.excess > TOUCHED).clear
     place, shape = moments(scene.clean, x, y, scene.fwhm_px, background)
     flux_error, shift_px, ellipticity_error = {}, {}, {}
     for name, image in images.items():
@@ -94,7 +95,7 @@ def measure_stars(images: Mapping[str, np.ndarray], scene: Scene) -> Stars:
     return Stars(
         magnitude=-2.5 * np.log10(flux),
         snr=(truth.flux / truth.flux_err)[keep],
-        clear=truth.clear[keep],
+        clear=clear,
         fwhm_px=np.full(len(x), scene.fwhm_px),
         flux_error=flux_error,
         shift_px=shift_px,

@@ -61,8 +61,8 @@ def method_table(frames: Sequence[Facts]) -> str:
         groups.append((others, f"the {len(others)} others, mean" if len(others) > 1 else others[0]["name"]))
     rows = [_method_row(label, method, chosen) for chosen, label in groups for method in chosen[0]["methods"]]
     head = (
-        "frames", "method", "mask: defects found", "cosmic rays found", "mask: false", "false in star cores", "found at .05 %",
-        "rms on cosmic rays [e−]", "noise of empty sky [σ]", "flux bias [%]", "flux scatter / before",
+        "frames", "method", "mask: defects found", "cosmic rays found", "mask: false", "false in star cores",
+        "found at .05 %", "rms on cosmic rays [e−]", "noise of empty sky [σ]", "flux bias [%]", "flux scatter / before",
         "limiting magnitude gained", "CPU s", "Mpix per CPU s",
     )  # fmt: skip
     return table(head, rows)
@@ -80,7 +80,8 @@ def _method_row(label: str, method: str, frames: Sequence[Facts]) -> list[str]:
     is_recorded = method == RECORDED
     return [
         label, method, number(_mean([m["found"] for m in masks])),
-        number(_mean([m["by_class"].get("cosmic ray") for m in masks])), number(_mean([m["false"] for m in masks]), "{:.5f}"),
+        number(_mean([m["by_class"].get("cosmic ray") for m in masks])),
+        number(_mean([m["false"] for m in masks]), "{:.5f}"),
         number(_mean([m["false_in_cores"] for m in masks]), "{:.4f}"),
         number(_mean([part["found_bench"]["0.0005"] for part in parts if "found_bench" in part])),
         number(_mean([part["rms_on_tracks_e"] for part in parts]), "{:.1f}"),
@@ -207,13 +208,13 @@ def real_star_table(sets: Sequence[Facts]) -> str:
                 ", ".join(one["confirmed_by"]), f"{one['n_stars']} ({one['n_saturated']})",
                 number(100 * one["masked"]), number(_percent(one, "flagged"), "{:.2f}"),
                 number(_percent(one, "median_kept"), "{:.2f}"), number(_percent(one, "lost_5_percent"), "{:.2f}"),
-                number(_percent(one, "worst_loss"), "{:.1f}"),
+                number(_percent(one, "worst_loss"), "{:.1f}"), number(one.get("worst_loss_sigma"), "{:.1f}"),
                 f"{one['n_galaxies']}: {100 * one['worst_galaxy']:.2f}" if "worst_galaxy" in one else "–",
             ]
         )  # fmt: skip
     head = (
         "set", "frames", "FWHM [px]", "stars confirmed by", "stars with S/N > 30 (saturated)", "pixels in the mask [%]",
-        "stars flagged [%]", "median flux kept [%]", "unsaturated stars that lost > 5 % [%]", "largest loss [%]",
+        "stars flagged [%]", "median flux kept [%]", "unsaturated stars that lost > 5 % [%]", "largest loss [%]", "largest loss [σ of the star]",
         "galaxies: largest change [%]",
     )  # fmt: skip
     return table(head, rows)
