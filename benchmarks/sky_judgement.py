@@ -156,7 +156,7 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     bundle = Bundle(arguments.bundle) if arguments.bundle else None
     out = arguments.out
     judgement: dict[str, Any] = {
-        "bundle": None if bundle is None else {"name": bundle.name, "sha256": bundle.sha256},
+        "bundle": None if bundle is None else {"name": bundle.card.name, "sha256": bundle.card.bundle_sha256},
         "has_bfloat16": has_bfloat16(),
     }
     if arguments.frames in ("independent", "both"):

@@ -31,33 +31,30 @@ class Judged:
 def judge(scene: Scene, bundle: Bundle | None, folder: Path, *, seams: bool, with_peers: bool = True) -> Judged:
     """Write a scene as FITS into `folder`, read it as users do, and measure what each method makes of it."""
     path = scene.write(folder / f"{scene.name.replace(' ', '_')}.fits")
-    (frame,) = read(path)
+    network = None
+    if bundle is None:
+        (frame,) = read(path)
+    else:
+        frame, network = bundle.from_file_to_file(path, folder / f"{path.stem}.restored.fits")
+    if frame.unit != "electron":
+        raise ValueError(f"{path} was read in {frame.unit}, the truth is in electrons")
     facts: dict[str, Any] = {"name": scene.name, "fwhm_px": scene.fwhm_px, "n_px": frame.sci.size}
     todo: dict[str, Callable[[], Method]] = {RECORDED: lambda: recorded(frame)}
-    if bundle is not None:
-        facts["file_to_file_cpu_s"] = bundle.from_file_to_file(path, folder / f"{path.stem}.restored.fits")
-        todo[NETWORK] = lambda: bundle.restore(frame)
+    if network is not None:
+        todo[NETWORK] = lambda: network
     if with_peers:
         todo |= peers(frame)
-    facts["methods"], images, network = {}, {}, None
+    facts["methods"], images = {}, {}
     for name, run in todo.items():
-        method = _in_electrons(run(), frame)
+        method = run()
         images[name] = method.sci
-        network = method if name == NETWORK else network
         facts["methods"][name] = _measures(method, scene, noisy=name == RECORDED)
     facts["limiting_magnitude_without_defects"] = limiting_magnitude(scene.undefected, scene, noisy=True)
     if network is not None:
         facts |= _of_network(network, frame, scene)
         if seams and max(frame.shape) <= _ONE_TILE_PX:
-            facts["seam"] = pixels.seam(network, _in_electrons(bundle.restore(frame, _ONE_TILE_PX), frame), frame.noise)
+            facts["seam"] = pixels.seam(network, bundle.restore(frame, _ONE_TILE_PX), frame.noise)
     return Judged(facts, measure_stars(images, scene), network, frame)
-
-
-def _in_electrons(method: Method, frame: Frame) -> Method:
-    """As it is: frames with a gain are read in electrons. Anything else would be compared with the wrong truth."""
-    if frame.unit != "electron":
-        raise ValueError(f"{frame.path} was read in {frame.unit}, the truth is in electrons")
-    return method
 
 
 def _measures(method: Method, scene: Scene, *, noisy: bool) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-import lightpool
 from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config
 from pipeline.sky.baselines import Settings, astroscrappy_median
 from pipeline.sky.dq import DEFECTS, DQ, DQ_DTYPE, has
 from pipeline.sky.frames import Frame, read_frames
-from pipeline.sky.restore import FrameResult, restore_frame
+from pipeline.sky.restore import FrameResult, product_of, restore_frame
+from pipeline.stages.products import write_frames
 
 NETWORK, RECORDED = "lightpool", "as recorded"
 #: Planes with a probability of being a defect end with this: one of all defects, or one for each class.
@@ -50,32 +50,43 @@ class Bundle:
 
     def __init__(self, folder: Path, cfg: Config | None = None) -> None:
         self.cfg = cfg or Config()
-        self._model = lightpool.load(folder, threads=1)
-        self.name, self.sha256 = self._model.name, self._model.card.bundle_sha256
         self._predictor = _WithProbabilities(Predictor.load(folder, threads=1))
+        self.card = self._predictor.card
 
-    def from_file_to_file(self, path: Path, out: Path) -> float:
-        """CPU seconds of `lightpool predict`, from FITS to FITS, without loading the bundle."""
+    def from_file_to_file(self, path: Path, out: Path) -> tuple[Frame, Method]:
+        """What `lightpool predict` does with a file of one image, and its CPU seconds, without loading the bundle."""
         started = time.process_time()
-        self._model.predict(path, out=out)
-        return time.process_time() - started
+        (frame,) = read(path, self.cfg)
+        result = self._result(frame, self.cfg.predict.tile_px)
+        # The probabilities are no part of the product.
+        product = product_of(frame, replace(result, planes={}))
+        write_frames(path, out, [product], self.card, self.cfg, started=time.monotonic())
+        return frame, replace(_as_method(frame, result), cpu_s=time.process_time() - started)
 
     def restore(self, frame: Frame, tile_px: int | None = None) -> Method:
-        """The same in memory, in the frame's unit, with the probabilities that no product holds."""
-        how = self.cfg.predict
+        """The same in memory, in the frame's unit."""
         started = time.process_time()
-        result = restore_frame(frame, self._predictor, tile_px or how.tile_px, how.overlap_px, how.outside_range)
-        cpu_s = time.process_time() - started
-        scores = [plane for name, (plane, _) in result.planes.items() if name.startswith(_HDU.format(""))]
-        score = np.max(scores, axis=0) if scores else None
-        return Method(result.sci, new_defects(frame, result), result.err, score, cpu_s)
+        result = self._result(frame, tile_px or self.cfg.predict.tile_px)
+        return replace(_as_method(frame, result), cpu_s=time.process_time() - started)
+
+    def _result(self, frame: Frame, tile_px: int) -> FrameResult:
+        return restore_frame(
+            frame, self._predictor, tile_px, self.cfg.predict.overlap_px, self.cfg.predict.outside_range
+        )
+
+
+def _as_method(frame: Frame, result: FrameResult) -> Method:
+    """With the probabilities that no product holds; of several classes, the largest."""
+    scores = [plane for name, (plane, _) in result.planes.items() if name.startswith(_HDU.format(""))]
+    score = np.max(scores, axis=0) if scores else None
+    return Method(result.sci, new_defects(frame, result), result.err, score)
 
 
 class _WithProbabilities:
     """A predictor whose defect probabilities count as planes of the product."""
 
     def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
+        self.card = predictor.card
         self.size_multiple, self.ranges = predictor.size_multiple, predictor.ranges
         self.predict, self.flags = predictor.predict, predictor.flags
         self.columns = tuple(

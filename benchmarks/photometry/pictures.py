@@ -26,8 +26,9 @@ def draw(
     part = _around(frame, after, x, y, kept)
     figure = Figure(figsize=(13, 9), layout="constrained", dpi=90)
     axes = figure.subplots(2, 3)
+    whole = slice(None), slice(None)
     step = max(1, -(-max(frame.shape) // _MOST_PX))
-    for line, (rows, columns), thin in zip(axes, ((slice(None), slice(None)), part), (step, 1), strict=True):
+    for line, (rows, columns), thin, size in zip(axes, (whole, part), (step, 1), (4, 10), strict=True):
         before = frame.sci[rows, columns]
         low, norm = _scale(before)
         mask = after.mask[rows, columns]
@@ -40,7 +41,7 @@ def draw(
             place.imshow(np.nan_to_num(image, nan=low), cmap="gray", norm=norm, origin="lower")
             place.set(xticks=[], yticks=[])
         line[2].imshow(np.where(mask, 1.0, np.nan), cmap="autumn", vmin=0, vmax=2, origin="lower", interpolation="none")
-        _circles(line[:2], (x - (columns.start or 0)) / thin, (y - (rows.start or 0)) / thin, kept, before.shape, thin)
+        _circles(line[:2], (x - (columns.start or 0)) / thin, (y - (rows.start or 0)) / thin, kept, before.shape, size)
     for place, text in zip(axes[0], ("before", "after", "mask"), strict=True):
         place.set_title(text)
     rows, columns = part
@@ -73,9 +74,9 @@ def _around(frame: Frame, after: Method, x: np.ndarray, y: np.ndarray, kept: np.
     return slice(starts[0], starts[0] + _ZOOM_PX), slice(starts[1], starts[1] + _ZOOM_PX)
 
 
-def _circles(places, x: np.ndarray, y: np.ndarray, kept: np.ndarray, shape: tuple[int, int], thin: int) -> None:
+def _circles(places, x: np.ndarray, y: np.ndarray, kept: np.ndarray, shape: tuple[int, int], size: int) -> None:
     inside = (x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[0])
     for column, row, share in zip(x[inside], y[inside], kept[inside], strict=True):
         color = "red" if share < 0.95 else "deepskyblue"
         for place in places:
-            place.plot(column, row, "o", mfc="none", mec=color, ms=7 if thin > 1 else 10, mew=0.7)
+            place.plot(column, row, "o", mfc="none", mec=color, ms=size, mew=0.7)

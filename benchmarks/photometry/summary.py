@@ -164,7 +164,7 @@ def _pull_limits(frames: Sequence[Mapping[str, Any]]) -> list[Limit]:
 
 
 def _speed_limit(frames: Sequence[Mapping[str, Any]], least: float) -> Limit:
-    seconds = sum(frame["file_to_file_cpu_s"] for frame in frames)
+    seconds = sum(frame["methods"][NETWORK]["cpu_s"] for frame in frames)
     speed = sum(frame["n_px"] for frame in frames) / 1e6 / seconds
     return Limit("Mpix per CPU second, file to file", speed, least, False, "all frames", "{:.2f}")
 

@@ -214,8 +214,8 @@ def real_star_table(sets: Sequence[Facts]) -> str:
         )  # fmt: skip
     head = (
         "set", "frames", "FWHM [px]", "stars confirmed by", "stars with S/N > 30 (saturated)", "pixels in the mask [%]",
-        "stars flagged [%]", "median flux kept [%]", "unsaturated stars that lost > 5 % [%]", "largest loss [%]", "largest loss [σ of the star]",
-        "galaxies: largest change [%]",
+        "stars flagged [%]", "median flux kept [%]", "unsaturated stars that lost > 5 % [%]", "largest loss [%]",
+        "largest loss [σ of the star]", "galaxies: largest change [%]",
     )  # fmt: skip
     return table(head, rows)
 
