@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import maximum_filter
+from scipy.ndimage import label
 from scipy.spatial import cKDTree
 
 from photometry.methods import Bundle, Method, read
@@ -26,9 +26,16 @@ _OTHERS = 6
 _SEARCH_SNR = 6.0
 # A star by its profile: size and ellipticity of the weighted moments near those of the frame's stars, and neighbours
 # of the peak that have at least this part of what a Gaussian of the frame's FWHM gives them.
-_SAME_SIZE, _SAME_SHAPE, _LEAST_LIT = 0.25, 0.25, 0.5
+_SAME_SIZE, _SAME_SHAPE, _LEAST_LIT = 0.2, 0.15, 0.5
 _FEWEST_STARS = 3
+# So many neighbouring pixels within 1 % of the highest value are saturated: a star of FWHM 7 px has one such pixel.
+_PLATEAU_PX = 4
 _NO_FWHM_PX = 2.5
+# Peaks that the FWHM is fitted to where there are few stars: how they are searched, and the side of their windows.
+_WIDE_PX, _FITTED_PX, _MOST_FITTED = 5.0, 25, 10
+# Of the bright sources, stars are the most compact that are not sharp: their size is this quantile; in cut-outs without
+# stars, it is that of profiles between a Gaussian (1.88) and a Moffat of index 3 (2.05).
+_STAR_QUANTILE, _STAR_SIZE = 0.3, 1.95
 
 
 @dataclass(frozen=True)
@@ -43,15 +50,18 @@ class RealSet:
         Which of them are restored.
     one_field : bool
         Whether all show the same field, so that stars can be confirmed in the others.
-    galaxies : bool
-        Whether large sources are measured, too.
+    galaxies : int
+        How many of the largest sources of each frame are measured, too.
+    fwhm_card : str, optional
+        Card with the FWHM of the stars in pixels, for cut-outs with too few of them.
     """
 
     name: str
     files: Sequence[Path]
     judged: Sequence[int]
     one_field: bool = False
-    galaxies: bool = False
+    galaxies: int = 0
+    fwhm_card: str | None = None
 
 
 def real_sets(root: Path) -> list[RealSet]:
@@ -65,11 +75,11 @@ def real_sets(root: Path) -> list[RealSet]:
     every = len(microobs) - 1
     sets = [
         RealSet("microobs_hatp32", microobs, sorted({0, every // 2, every}), one_field=True),
-        RealSet("m13_blue", m13, [len(m13) // 2], one_field=True),
-        RealSet("kpno_m51", files("kpno_m51/*.fits"), [0], galaxies=True),
-        RealSet("ntt_emmi", files("ntt_emmi/galaxies.fits"), [0], galaxies=True),
+        RealSet("m13_blue", m13, [len(m13) // 2], one_field=True, galaxies=1),
+        RealSet("kpno_m51", files("kpno_m51/*.fits"), [0], galaxies=1),
+        RealSet("ntt_emmi", files("ntt_emmi/galaxies.fits"), [0], galaxies=10),
         RealSet("saao", files("saao/*.fits"), [0]),
-        RealSet("legacypipe", legacy, range(len(legacy))),
+        RealSet("legacypipe", legacy, range(len(legacy)), galaxies=1, fwhm_card="FWHM"),
         RealSet("hst_mef", files("hst_mef/*.fits"), [0]),
         RealSet("kmtnet", files("kmtnet/*.fits"), [0]),
     ]
@@ -121,7 +131,7 @@ def restore_set(chosen: RealSet, bundle: Bundle) -> list[RealFrame]:
             stars, fwhm_px, how = _confirmed(frame, chosen, number)
             after = bundle.restore(frame)
             measured = kept_flux(frame, after, *stars, fwhm_px)
-            extended = kept_galaxies(frame, after, fwhm_px) if chosen.galaxies else {}
+            extended = kept_galaxies(frame, after, fwhm_px, chosen.galaxies) if chosen.galaxies else {}
             name = path.name.split(".")[0]
             done.append(RealFrame(name, frame, after, fwhm_px, how, measured, extended))
     return done
@@ -139,7 +149,7 @@ def _read(path: Path) -> list[Frame]:
 # ---- which are stars -------------------------------------------------------------------------------------------------
 def _confirmed(frame: Frame, chosen: RealSet, number: int) -> tuple[tuple[np.ndarray, np.ndarray], float, str]:
     """Places of stars, the FWHM, and how they were confirmed."""
-    fwhm_px = measure(frame).fwhm_px or _NO_FWHM_PX
+    fwhm_px = fwhm_of(frame, chosen.fwhm_card)
     x, y = candidates(frame, fwhm_px)
     if chosen.one_field:
         others = [k for k in range(len(chosen.files)) if k != number]
@@ -149,6 +159,33 @@ def _confirmed(frame: Frame, chosen: RealSet, number: int) -> tuple[tuple[np.nda
             return (x[seen], y[seen]), fwhm_px, "other exposures"
     like = like_the_psf(frame, x, y, fwhm_px)
     return (x[like], y[like]), fwhm_px, "profile"
+
+
+def fwhm_of(frame: Frame, card: str | None = None) -> float:
+    """FWHM of the stars [px]: as prediction measures it, from a card, or fitted to the brightest peaks that are lit."""
+    measured = measure(frame).fwhm_px
+    if measured is None and card is not None and frame.header is not None:
+        measured = frame.header.get(card)
+    if measured is None and min(frame.shape) > 2 * _FITTED_PX:
+        x, y = candidates(frame, _WIDE_PX)
+        lit = _lit(frame, x, y, _WIDE_PX)
+        measured = _fitted_fwhm(frame, x[lit][:_MOST_FITTED], y[lit][:_MOST_FITTED])
+    return float(measured or _NO_FWHM_PX)
+
+
+def _fitted_fwhm(frame: Frame, x: np.ndarray, y: np.ndarray) -> float | None:
+    """Median width of Gaussians that are fitted to a few peaks; `measure_fwhm` wants more of them."""
+    from photutils.psf import fit_fwhm
+
+    if not len(x):
+        return None
+    light = np.nan_to_num(frame.sci - frame.level).astype(float)
+    shape = (_FITTED_PX, _FITTED_PX)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a fit that does not converge is left out below
+        widths = fit_fwhm(light, xypos=np.column_stack([x, y]), fwhm=_WIDE_PX, fit_shape=shape)
+    widths = widths[np.isfinite(widths) & (widths > 1.2) & (widths < _FITTED_PX / 1.5)]
+    return float(np.median(widths)) if widths.size else None
 
 
 def candidates(frame: Frame, fwhm_px: float) -> tuple[np.ndarray, np.ndarray]:
@@ -194,20 +231,21 @@ def like_the_psf(frame: Frame, x: np.ndarray, y: np.ndarray, fwhm_px: float) -> 
     column, row = np.rint(x).astype(int), np.rint(y).astype(int)
     _, shape = moments(image, x, y, fwhm_px, np.full(len(x), frame.level))
     size = _sizes(image - frame.level, x, y, fwhm_px)
-    height = image[row, column] - frame.level
-    padded = np.pad(image - frame.level, 1, mode="edge")
-    pairs = [
-        padded[row + 1, column] + padded[row + 1, column + 2],
-        padded[row, column + 1] + padded[row + 2, column + 1],
-    ]
-    expected = 2 * np.exp(-4 * np.log(2) / max(fwhm_px, 1.5) ** 2)
-    lit = np.minimum(*pairs) / np.maximum(height, 1e-9) > _LEAST_LIT * expected
-    bright = lit & (height > 10 * frame.noise)
-    if bright.sum() < _FEWEST_STARS:
-        return lit
-    typical = np.median(size[bright])
-    common = np.median(shape[bright], axis=0)
+    lit = _lit(frame, x, y, fwhm_px)
+    bright = lit & (image[row, column] - frame.level > 10 * frame.noise)
+    typical, common = _STAR_SIZE, np.zeros(2)
+    if bright.sum() >= _FEWEST_STARS:
+        typical, common = np.quantile(size[bright], _STAR_QUANTILE), np.median(shape[bright], axis=0)
     return lit & (np.abs(size / typical - 1) < _SAME_SIZE) & (np.hypot(*(shape - common).T) < _SAME_SHAPE)
+
+
+def _lit(frame: Frame, x: np.ndarray, y: np.ndarray, fwhm_px: float) -> np.ndarray:
+    """Peaks whose neighbours along both axes have light as those of a star have, shape (n,), bool."""
+    light = np.pad(np.nan_to_num(frame.sci - frame.level).astype(float), 1, mode="edge")
+    column, row = np.rint(x).astype(int) + 1, np.rint(y).astype(int) + 1
+    across, along = (light[row, column - 1] + light[row, column + 1], light[row - 1, column] + light[row + 1, column])
+    expected = 2 * np.exp(-4 * np.log(2) / max(fwhm_px, 1.5) ** 2)
+    return np.minimum(across, along) > _LEAST_LIT * expected * np.maximum(light[row, column], 1e-9)
 
 
 def _sizes(light: np.ndarray, x: np.ndarray, y: np.ndarray, fwhm_px: float) -> np.ndarray:
@@ -237,11 +275,12 @@ def kept_flux(frame: Frame, after: Method, x: np.ndarray, y: np.ndarray, fwhm_px
 
 
 def saturated(frame: Frame) -> np.ndarray:
-    """Pixels that the frame says are saturated, and those of a plateau at its highest values, shape (H, W), bool."""
-    sci = np.where(np.isfinite(frame.sci), frame.sci, -np.inf)
-    high = sci >= 0.98 * sci.max()
-    plateau = high & (maximum_filter(high.astype(np.int8), 1) > 0) if high.sum() > 3 else np.zeros(frame.shape, bool)
-    return has(frame.dq, LOST) | plateau
+    """Pixels that the frame says are saturated, and plateaus at its highest values, shape (H, W), bool."""
+    sci = np.where(np.isfinite(frame.sci), frame.sci, frame.level)
+    labels, _ = label((sci - frame.level) >= 0.99 * (sci.max() - frame.level))
+    size = np.bincount(labels.ravel())
+    size[0] = 0
+    return has(frame.dq, LOST) | (size[labels] >= _PLATEAU_PX)
 
 
 def any_within(mask: np.ndarray, x: np.ndarray, y: np.ndarray, radius_px: float) -> np.ndarray:
@@ -253,7 +292,7 @@ def any_within(mask: np.ndarray, x: np.ndarray, y: np.ndarray, radius_px: float)
     return distance <= radius_px
 
 
-def kept_galaxies(frame: Frame, after: Method, fwhm_px: float, largest: int = 20) -> dict[str, np.ndarray]:
+def kept_galaxies(frame: Frame, after: Method, fwhm_px: float, largest: int) -> dict[str, np.ndarray]:
     """Sources much larger than a star: place, area [px], flux, and the share of it that is left."""
     from photutils.segmentation import SourceCatalog, detect_sources
     from scipy.ndimage import gaussian_filter
@@ -266,13 +305,13 @@ def kept_galaxies(frame: Frame, after: Method, fwhm_px: float, largest: int = 20
     if segments is None:
         return {name: np.empty(0) for name in names}
     labels, areas = segments.labels, segments.areas
-    order = np.argsort(-areas)[:largest]
+    order = np.argsort(-areas, kind="stable")
     catalogue = SourceCatalog(light, segments)
     index = segments.data
     flux = np.bincount(index.ravel(), light.ravel())[labels]
     change = np.bincount(index.ravel(), np.nan_to_num(after.sci - frame.sci).astype(float).ravel())[labels]
     columns = (catalogue.x_centroid, catalogue.y_centroid, areas, flux, 1 + change / flux)
-    # Star-like sources spread their light as a star does: their half-light radius is a FWHM at most.
-    large = np.asarray(catalogue.flux_radius(0.5).value) > 1.2 * fwhm_px
-    order = [k for k in order if large[k]]
+    # The half-light radius of a star is half a FWHM, that of a wide Moffat profile 0.7.
+    large = np.asarray(catalogue.flux_radius(0.5).value) > 0.9 * fwhm_px
+    order = [k for k in order if large[k]][:largest]
     return {name: np.asarray(values, float)[order] for name, values in zip(names, columns, strict=True)}
