@@ -16,7 +16,7 @@ from pipeline.sky.frames import Frame
 SNRS = (10.0, 100.0, 1000.0)
 _MOFFAT_BETA = 3.0
 # Added sources are so far from each other that no answer is that to two of them.
-_APART_FWHM = 12.0
+_APART_FWHM = 6.0
 _LEAST_APART_PX = 24.0
 _MOST = 90
 _TRACK_SIGMA = 3.0

@@ -295,12 +295,15 @@ def any_within(mask: np.ndarray, x: np.ndarray, y: np.ndarray, radius_px: float)
 def kept_galaxies(frame: Frame, after: Method, fwhm_px: float, largest: int) -> dict[str, np.ndarray]:
     """Sources much larger than a star: place, area [px], flux, and the share of it that is left."""
     from photutils.segmentation import SourceCatalog, detect_sources
+    from photutils.utils.exceptions import NoDetectionsWarning
     from scipy.ndimage import gaussian_filter
 
     level, noise = robust_background(frame.sci[frame.exposed], frame.dq[frame.exposed] != 0)
     light = np.where(np.isfinite(frame.sci), frame.sci - level, 0.0).astype(float)
     smooth = gaussian_filter(light, fwhm_px / 2.355)
-    segments = detect_sources(smooth, 1.5 * noise, int(10 * max(fwhm_px, 2.0) ** 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoDetectionsWarning)
+        segments = detect_sources(smooth, 1.5 * noise, int(10 * max(fwhm_px, 2.0) ** 2))
     names = ("x", "y", "area_px", "flux", "kept")
     if segments is None:
         return {name: np.empty(0) for name in names}

@@ -15,6 +15,8 @@ FWHM_GROUPS = ((0.0, 2.1), (2.1, 3.2), (3.2, 5.2), (5.2, 99.0))
 SHARP_FWHM_PX = 3.0
 # Fewer pixels do not give the width of pulls to .03, nor the share beyond 3 sigma to .7 %.
 _LEAST_PULLS = 200
+# Of fewer stars, shares and medians of a set of real frames are not compared with a limit.
+_LEAST_STARS = 5
 
 
 # ---- stars -----------------------------------------------------------------------------------------------------------
@@ -172,8 +174,8 @@ def _speed_limit(frames: Sequence[Mapping[str, Any]], least: float) -> Limit:
 def real_limits(sets: Sequence[Mapping[str, Any]]) -> list[Limit]:
     """Demands on real frames: each for the worst set."""
 
-    def of_sets(key: str) -> dict[str, float]:
-        return {one["name"]: one[key] for one in sets if one.get(key) is not None}
+    def of_sets(key: str, least: int = 0) -> dict[str, float]:
+        return {one["name"]: one[key] for one in sets if one.get(key) is not None and one["n_stars"] >= least}
 
     off = {
         f"{one['name']}, S/N {level['snr']:g} on {level['where']}": abs(level["median"] - 1)
@@ -181,10 +183,13 @@ def real_limits(sets: Sequence[Mapping[str, Any]]) -> list[Limit]:
         for level in one["responses"]
     }
     return [
-        Limit("real stars with S/N > 30 that are flagged, worst set", *_last(worst(of_sets("flagged")), 0.005, True)),
+        Limit(
+            "real stars with S/N > 30 that are flagged, worst set",
+            *_last(worst(of_sets("flagged", _LEAST_STARS)), 0.005, True),
+        ),
         Limit(
             "median of their flux kept, distance from 1 [%], worst set",
-            *_last(worst({k: 100 * abs(v - 1) for k, v in of_sets("median_kept").items()}), 0.5, True),
+            *_last(worst({k: 100 * abs(v - 1) for k, v in of_sets("median_kept", _LEAST_STARS).items()}), 0.5, True),
         ),
         Limit(
             "largest loss of an unsaturated star [%], worst set",
