@@ -1,5 +1,6 @@
 """Stream the tiles of one split out of any number of shards, in order or shuffled; memory is bounded by a buffer."""
 
+import resource
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -16,7 +17,8 @@ from pipeline.tiles.shards import CHUNK_TILES, Channel, Shard, TileBatch
 from pipeline.tiles.splits import SPLITS
 from pipeline.tiles.weighting import needs_of, weights_of
 
-_OPEN_SHARDS = 64
+# Batches come from all shards in turn: as many stay open as the system's limit on open files allows for two readers.
+_OPEN_SHARDS = max(16, min(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
 
 
 class Block(NamedTuple):

@@ -303,8 +303,8 @@ class Shard:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        # The chunk cache holds two chunks of images and of one image-like target.
-        self._file = open_file(self.path, rdcc_nbytes=16 << 20)
+        # Tiles are read by whole chunks: caches of these, in each of many open files, would only cost memory.
+        self._file = open_file(self.path, rdcc_nbytes=1 << 20)
         try:
             with hdf5_errors(self.path):
                 head = read_head(self._file)
