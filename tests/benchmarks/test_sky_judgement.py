@@ -272,7 +272,7 @@ def test_a_galaxy_that_loses_two_percent():
     galaxy = 400 * np.exp(-((x - 90) ** 2 / 200 + (y - 100) ** 2 / 60))
     recorded = (scene.undefected + galaxy).astype(np.float32)
     frame = replace(read_in_memory(scene, recorded))
-    found = real.kept_galaxies(frame, Method((recorded - 0.02 * galaxy).astype(np.float32)), 3.0)
+    found = real.kept_galaxies(frame, Method((recorded - 0.02 * galaxy).astype(np.float32)), 3.0, largest=5)
     assert (found["x"][0], found["y"][0]) == pytest.approx((90, 100), abs=4)
     assert found["kept"][0] == pytest.approx(0.98, abs=0.002)
 
@@ -290,6 +290,17 @@ def read_in_memory(scene, sci):
         Path("memory.fits"), 0, sci, scene.noise.astype(np.float32), dq, "electron", "electron", level, noise,
         err_modelled=True,
     )  # fmt: skip
+
+
+def test_the_width_of_few_stars_is_fitted():
+    scene = scenes.draw(replace(PLAIN, fwhm_px=6.0, n_stars=0, n_tracks=0, hot=0, dead=0))
+    sci = scene.undefected.astype(np.float32)
+    scenes.paste(sci, 2e5 * scenes.psf_stamp(6.0, 30, 0.2, 0.1).astype(np.float32), 90, 100)
+    frame = read_in_memory(scene, sci)
+    assert real.fwhm_of(frame) == pytest.approx(6.0, abs=0.2)
+    small = replace(frame, sci=sci[:40, :40], err=frame.err[:40, :40], dq=frame.dq[:40, :40])
+    assert real.fwhm_of(small) == 2.5
+    assert real.fwhm_of(replace(small, header={"FWHM": 3.3}), "FWHM") == 3.3
 
 
 # ---- added stars and tracks ------------------------------------------------------------------------------------------
