@@ -12,7 +12,6 @@ the screen, or between the marks of a page.
 
 import argparse
 import os
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from against.images import GAMMA, MUON, PROTON, Images, measure, pooled
 from against.tables import event_table, noise_table, prediction_table, shape_table
+from pages import write_page
 
 from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config, parse_config
@@ -118,19 +118,6 @@ def small_runs(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
         cfg = parse_config({"showers": {"camera": camera, "classes": classes}})
         found.append([simulate_showers(cfg, run, folder / f"{name}_{run}.dl1.h5") for run in (1, 2)])
     return {"bright sky": found[0]}, found[1]
-
-
-def write_page(page: Path, tables: Mapping[str, str]) -> None:
-    """Put the tables between their marks, `<!-- NAME: begin ... -->` and `<!-- NAME: end -->`."""
-    text = page.read_text()
-    for name, content in tables.items():
-        marks = re.compile(rf"(<!-- {name}: begin[^>]*-->\n).*?(<!-- {name}: end -->)", re.DOTALL)
-        if not marks.search(text):
-            raise UserError(
-                f"{page} has no place for the table {name}: <!-- {name}: begin --> and <!-- {name}: end -->"
-            )
-        text = marks.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)
-    page.write_text(text)
 
 
 def compare(

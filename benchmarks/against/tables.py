@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from pages import table
 
 from against.images import GAMMA, PARTICLES, PROTON, Images, direction_errors, energy_errors, shape_ranks, size_ranks
 from pipeline.statistics import auc
@@ -16,12 +17,6 @@ SHAPES = {
     "abs_timing_slope": ("time slope [ns/deg]", "{:.1f}"),
     "leakage_intensity_width_1": ("leakage", "{:.3f}"),
 }
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; the first column is text."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def noise_table(sets: Sequence[Images]) -> str:

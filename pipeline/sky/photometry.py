@@ -6,7 +6,7 @@ import numpy as np
 
 # Radius of the aperture and of the local background ring, in units of the FWHM: the aperture holds 90 to 98 % of a
 # star's light, and the ring begins where a Moffat profile has fallen to a thousandth of its peak.
-_APERTURE_FWHM = 1.5
+APERTURE_FWHM = 1.5
 _ANNULUS_FWHM = (3.0, 5.0)
 
 
@@ -38,8 +38,9 @@ def aperture_photometry(
     *,
     err: np.ndarray | None = None,
     mask: np.ndarray | None = None,
+    aperture_fwhm: float = APERTURE_FWHM,
 ) -> Photometry:
-    """Sum each star in a circle of 1.5 FWHM and subtract the sigma-clipped median of a ring around it.
+    """Sum each star in a circle and subtract the sigma-clipped median of a ring around it.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ def aperture_photometry(
         One sigma per pixel, for `flux_err`; without it, `flux_err` is NaN.
     mask : ndarray of bool, shape (H, W), optional
         True excludes a pixel from the ring, and makes an aperture that holds it unclear.
+    aperture_fwhm : float
+        Radius of the circle in units of the FWHM.
     """
     from astropy.stats import SigmaClip
     from photutils.aperture import ApertureStats, CircularAnnulus, CircularAperture
@@ -64,7 +67,7 @@ def aperture_photometry(
         return Photometry(empty, empty, empty, np.empty(0, bool))
     data = np.where(excluded, 0.0, image).astype(float)
     positions = np.column_stack([x, y])
-    radius = _APERTURE_FWHM * fwhm_px
+    radius = aperture_fwhm * fwhm_px
     circle = CircularAperture(positions, r=radius)
     ring = CircularAnnulus(positions, *(factor * fwhm_px for factor in _ANNULUS_FWHM))
     ring_statistics = ApertureStats(data, ring, mask=excluded, sigma_clip=SigmaClip(3.0), sum_method="center")
