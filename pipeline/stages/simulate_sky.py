@@ -163,9 +163,7 @@ def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
     return Exposure(adu.astype(np.uint16), clean_e.astype(np.float32), dq, snr, bits, scene, camera, saturation_adu)
 
 
-def _defect_planes(
-    charges_e: Iterable[tuple[np.ndarray, DQ]], noise_e: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _defect_planes(charges_e: Iterable[tuple[np.ndarray, DQ]], noise_e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Charge of all defects over the noise, and which defects have more than `FAINT_SIGMA` of their own."""
     snr = np.zeros(noise_e.shape)
     bits = np.zeros(noise_e.shape, DQ_DTYPE)

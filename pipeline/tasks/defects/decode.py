@@ -1,0 +1,103 @@
+"""Defects of sky frames: from logits to flags.
+
+One score decides whether a pixel is flagged, so that the rate of false alarms is that of the whole mask: the logarithm
+of the summed odds of all kinds of defects. What is doubtful beside a pixel that is beyond doubt is the edge of a track
+more often than not: there the score is lifted, by `LIFT` at most and not above the neighbour's. For one threshold, that
+is what image processing calls hysteresis with a second threshold `LIFT` below it.
+
+Which threshold a rate needs depends on where the pixel lies: on empty sky, on a source, or in the core of a star. That
+is told by the middle one of 3 x 3 pixels, for a track is narrower: their mean would take bright tracks for cores.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from pipeline.inputs.frame import SkyPixels
+from pipeline.sky.dq import DQ, DQ_DTYPE, flag, has
+from pipeline.tasks.defects.spec import SPEC
+from pipeline.tasks.interfaces import Decoder
+from pipeline.tiles.shards import TileBatch
+
+#: DQ bits of the outputs, in their order.
+BITS = (DQ.COSMIC_RAY, DQ.HOT, DQ.BAD, DQ.TRAIL, DQ.BLEED)
+DEFECT_PRIOR = -3.0  # added to the outputs: an untrained network takes 95 % of the pixels for good
+LIFT = 2.0  # of the logit, beside a pixel that has so much more
+#: Kinds of places with thresholds of their own, and the signal-to-noise ratio from which each begins.
+STRATA = {"sky": -np.inf, "source": 5.0, "core": 20.0}
+_LOGITS = tuple(f"{name}_logit" for name in SPEC.outputs)
+_UNCALIBRATED = 0.0  # a threshold where no rates are known: more likely spoiled than not
+_FLOOR = -60.0  # float32 takes its exponential for a normal number
+
+
+def score_of(logits: np.ndarray) -> np.ndarray:
+    """Logarithm of the summed odds of all defects, lifted beside surer pixels; (N, K, H, W) to (N, H, W)."""
+    odds = np.exp(np.clip(logits, _FLOOR, -_FLOOR)).sum(axis=1)
+    score = np.log(odds)
+    return np.maximum(score, np.minimum(score + LIFT, _brightest_neighbour(score)))
+
+
+def _brightest_neighbour(planes: np.ndarray) -> np.ndarray:
+    """Largest of 3 x 3 pixels, the middle one among them; planes (N, H, W)."""
+    for axis in (1, 2):
+        lower, upper = ((slice(None),) * axis + (part,) for part in (slice(None, -1), slice(1, None)))
+        widest = planes.copy()
+        np.maximum(widest[lower], planes[upper], out=widest[lower])
+        np.maximum(widest[upper], planes[lower], out=widest[upper])
+        planes = widest
+    return planes
+
+
+class DefectDecoder(Decoder):
+    """Outputs: a logit per kind of defect, less the prior."""
+
+    rates: ClassVar[dict[str, float]] = {"sky": 5e-4, "source": 5e-4, "core": 1e-4}
+    lines: ClassVar[dict[str, int]] = {"trail_logit": DQ.TRAIL}
+
+    def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
+        """Planes of shape (N, H, W), float32."""
+        from scipy.ndimage import median_filter
+
+        pixels = SkyPixels.of_batch(batch)
+        logits = outputs.astype(np.float32) + np.float32(DEFECT_PRIOR)
+        snr = (pixels.sci - pixels.level) / pixels.err
+        planes = {name: logits[:, number] for number, name in enumerate(_LOGITS)}
+        return planes | {
+            "defect_score": score_of(logits),
+            "surroundings_snr": median_filter(snr, size=(1, 3, 3)),
+        }
+
+    def alarms(self, values: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The score, and the number of each pixel's place among `STRATA`."""
+        inner = [low for low in STRATA.values() if np.isfinite(low)]
+        return values["defect_score"], np.searchsorted(inner, values["surroundings_snr"], side="right")
+
+    def flags(
+        self,
+        planes: Mapping[str, np.ndarray],
+        dq: np.ndarray,
+        noise: float,
+        kept: np.ndarray | None = None,
+        thresholds: Mapping[str, float] | None = None,
+    ) -> np.ndarray:
+        """Bits of the defects found: the most likely one of each pixel, and all that are more likely than not.
+
+        Missing pixels get none. What must keep its value, for it looks like a source in a frame unlike those of
+        training, is of low confidence instead.
+        """
+        score, place = self.alarms(planes)
+        limits = [_UNCALIBRATED if thresholds is None else thresholds[name] for name in STRATA]
+        flagged = (score > np.asarray(limits, np.float32)[place]) & ~has(dq, DQ.MISSING)
+        bits = np.zeros(dq.shape, DQ_DTYPE)
+        if kept is not None:
+            flag(bits, flagged & kept, DQ.LOW_CONFIDENCE)
+            flagged &= ~kept
+        where = np.nonzero(flagged)
+        logits = np.stack([planes[name][where] for name in _LOGITS])
+        chosen = (logits > 0) | (logits == logits.max(axis=0))
+        bits[where] = np.bitwise_or.reduce(np.where(chosen, np.array(BITS, DQ_DTYPE)[:, None], 0).astype(DQ_DTYPE))
+        return bits
+
+
+DECODER = DefectDecoder()
