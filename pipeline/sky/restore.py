@@ -11,6 +11,7 @@ from pipeline.sky import cards
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, has
 from pipeline.sky.frame_statistics import FrameStatistics
 from pipeline.sky.frames import Frame, FrameProduct
+from pipeline.sky.lines import BinnedLogits, flag_lines
 from pipeline.sky.mosaic import phases_of
 from pipeline.sky.training_range import Choice, Comparison, compare
 from pipeline.tasks.spec import Column
@@ -30,11 +31,17 @@ class FramePredictor(Protocol):
         Height and width of its tiles are multiples of it.
     ranges : sequence of Range
         What its training frames covered; empty where that is not known.
+    lines : mapping
+        Planes of logits whose straight lines are flagged across the whole frame -> DQ bit.
+    warnings : sequence of str
+        What is to be known of its flags.
     """
 
     columns: Sequence[Column]
     size_multiple: int
     ranges: Sequence[Range]
+    lines: Mapping[str, int]
+    warnings: Sequence[str]
 
     def predict(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """Every column, shape (N, H, W)."""
@@ -62,7 +69,9 @@ class FrameResult:
     n_kept : int
         Pixels that look like sources and keep their value, because the frame is outside the range of training.
     warnings : tuple of str
-        The frame's, and how it differs from those of training.
+        The frame's, how it differs from those of training, and the predictor's.
+    only_flags : bool
+        Whether the network has no plane at all to write: `sci` and `err` are as they came.
     """
 
     sci: np.ndarray
@@ -72,6 +81,7 @@ class FrameResult:
     statistics: FrameStatistics | None = None
     n_kept: int = 0
     warnings: tuple[str, ...] = ()
+    only_flags: bool = False
 
 
 def restore_frame(
@@ -123,6 +133,7 @@ def restore_frame(
         whole.setdefault(column.hdu, np.full(frame.shape, np.nan, np.float32))
     dq = frame.dq.copy()
     first = frame.exposed[0].start or 0
+    binned = {name: BinnedLogits(frame.sci[frame.exposed].shape) for name in predictor.lines}
     for start, planes in restore_rows(frame, predictor, tile_px, overlap_px):
         n_rows = len(next(iter(planes.values())))
         part = (slice(first + start, first + start + n_rows), frame.exposed[1])
@@ -131,6 +142,10 @@ def restore_frame(
             spared = kept is not None and column.hdu in ("SCI", "ERR")
             whole[column.hdu][part] = np.where(kept[part], before, planes[name]) if spared else planes[name]
         dq[part] |= predictor.flags(planes, dq[part], frame.noise, None if kept is None else kept[part])
+        for name, plane in binned.items():
+            plane.add(start, planes[name])
+    for name, plane in binned.items():
+        flag_lines(dq[frame.exposed], plane.lines(), predictor.lines[name])
     extra = {column.hdu: column.unit for column in written.values() if column.hdu not in ("SCI", "ERR")}
     return FrameResult(
         whole["SCI"],
@@ -139,7 +154,8 @@ def restore_frame(
         {name: (whole[name], unit) for name, unit in extra.items()},
         statistics=compared.statistics,
         n_kept=0 if kept is None else int(np.count_nonzero(kept)),
-        warnings=(*frame.warnings, *compared.warnings),
+        warnings=(*frame.warnings, *compared.warnings, *predictor.warnings),
+        only_flags=not written,
     )
 
 
@@ -162,11 +178,14 @@ def _interleaved(
         statistics=compared.statistics,
         n_kept=sum(result.n_kept for _, result in phases),
         warnings=tuple(dict.fromkeys((*frame.warnings, *compared.warnings, *of_phases))),
+        only_flags=phases[0][1].only_flags,
     )
 
 
 def product_of(frame: Frame, result: FrameResult) -> FrameProduct:
     """The result of `restore_frame`, in the unit and with the zero point of its file."""
+    if result.only_flags:
+        return FrameProduct(frame.science_hdu, None, None, result.dq, warnings=result.warnings)
     before = [
         cards.LEVEL_BEFORE.with_value(frame.level / frame.factor + frame.bias_level),
         cards.NOISE_BEFORE.with_value(frame.noise / frame.factor),

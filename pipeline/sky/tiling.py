@@ -27,7 +27,6 @@ from pipeline.tasks import get_targets, specs_of
 from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
 from pipeline.tiles.splits import SPLITS, split_of
 
-
 #: Targets of the sky itself, a plane each; those of tasks come besides.
 SKY_TARGETS = ("clean", "defect_snr", "defect_bits")
 # What float16 holds, with room to spare: nobody asks by how much a track is brighter than that.

@@ -168,7 +168,7 @@ class _Settings:
         return self.event is not None or self.telescope is not None
 
     def load_models(self) -> "_Models":
-        return _Models.load(self.bundles, self.cfg.threads)
+        return _Models.load(self.bundles, self.cfg)
 
 
 @dataclass(frozen=True)
@@ -194,10 +194,14 @@ class _Models:
     sky: list[Predictor] = field(default_factory=list)
 
     @classmethod
-    def load(cls, bundles: Sequence[str | Path], threads: int) -> "_Models":
-        predictors = [Predictor.load(bundle, threads=threads) for bundle in bundles]
+    def load(cls, bundles: Sequence[str | Path], cfg: Config) -> "_Models":
+        predictors = [Predictor.load(bundle, threads=cfg.threads) for bundle in bundles]
         camera = [predictor for predictor in predictors if predictor.card.wing == "camera"]
-        models = cls(sky=[predictor for predictor in predictors if predictor.card.wing == "sky"])
+        sky = [predictor for predictor in predictors if predictor.card.wing == "sky"]
+        only, fpr = cfg.predict.only or None, cfg.predict.fpr
+        if (only or fpr) and not sky:
+            raise UserError("--only and --fpr are for sky frames, and no bundle is for these; leave them out")
+        models = cls(sky=[predictor.set_up(only, fpr) for predictor in sky])
         if camera:
             from pipeline.camera.predictions import CameraModel, distinct
 
@@ -382,7 +386,7 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
 def _frame_record(file: str, frame: "Frame", model: str, result: "FrameResult") -> dict[str, Any]:
     """What happened to a frame, in numbers."""
     from pipeline.sky.background import robust_background
-    from pipeline.sky.dq import DQ, has
+    from pipeline.sky.dq import DEFECTS, DQ, has
 
     part = frame.exposed
     level, noise = robust_background(result.sci[part], (result.dq[part] & ~np.uint16(DQ.RESTORED)) != 0)
@@ -403,6 +407,7 @@ def _frame_record(file: str, frame: "Frame", model: str, result: "FrameResult") 
         "median_err_after": number(np.nanmedian(result.err)),
         **{f"median_{name.lower()}": number(np.nanmedian(plane[part])) for name, (plane, _) in result.planes.items()},
         "n_restored": int(np.count_nonzero(has(result.dq, DQ.RESTORED))),
+        "n_defect": int(np.count_nonzero(has(result.dq, DEFECTS))),
         "n_saturated": int(np.count_nonzero(has(result.dq, DQ.SATURATED))),
         "n_missing": int(np.count_nonzero(has(result.dq, DQ.MISSING))),
         "n_kept": result.n_kept,

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ class Smoother:
     columns = get_spec("denoise").columns
     size_multiple = STRIDE
     ranges = ()
+    lines: ClassVar = {}
+    warnings = ()
 
     def __init__(self):
         self.largest_batch = 0
@@ -132,6 +135,8 @@ class Toy:
     )
     size_multiple = STRIDE
     ranges = ()
+    lines: ClassVar = {}
+    warnings = ()
 
     def predict(self, batch):
         level, noise = (batch.events[name][:, None, None].astype(np.float32) for name in ("level", "noise"))

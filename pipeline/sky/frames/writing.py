@@ -32,8 +32,9 @@ class FrameProduct:
     ----------
     science_hdu : int
         Number of the HDU in the file.
-    sci, err : ndarray, shape (H, W)
-        In the unit that they are written in.
+    sci, err : ndarray, shape (H, W), optional
+        In the unit that they are written in. None: only the mask is written, and the science image and its uncertainty
+        stay as they are, bit for bit; `history` and `warnings` then go to the mask.
     dq : ndarray of uint16, shape (H, W)
         Bits of `pipeline.sky.dq.DQ`.
     cards : sequence of (keyword, value, comment)
@@ -47,8 +48,8 @@ class FrameProduct:
     """
 
     science_hdu: int
-    sci: np.ndarray
-    err: np.ndarray
+    sci: np.ndarray | None
+    err: np.ndarray | None
     dq: np.ndarray
     cards: Sequence[tuple[str, Any, str]] = ()
     planes: Mapping[str, tuple[np.ndarray, str]] = field(default_factory=dict)
@@ -146,17 +147,18 @@ def _with_products(
     from astropy.io import fits
 
     hdus = list(raw)
-    replaced = _replaced_companions(unpacked, products)
+    replaced = _replaced_companions(unpacked, products, history)
     for number, hdu in replaced.items():
         hdus[number] = hdu
     for number, product in products.items():
-        hdus[number] = _science_hdu(unpacked[number], number, product, history)
+        if product.sci is not None:
+            hdus[number] = _science_hdu(unpacked[number], number, product, history)
     # What is added comes last; or, where EXTVER does not say to which image it belongs, behind its image.
     added: dict[int, list[fits.ImageHDU]] = {}
     for number, product in products.items():
         rivals = [other for other in products if unpacked[other].ver == unpacked[number].ver]
         before = len(hdus) if len(rivals) == 1 else min((n for n in rivals if n > number), default=len(hdus))
-        added.setdefault(before, []).extend(_added_companions(unpacked, number, product, replaced))
+        added.setdefault(before, []).extend(_added_companions(unpacked, number, product, replaced, history))
     result, origins = fits.HDUList(), []
     for number in range(len(hdus) + 1):
         for hdu in added.get(number, ()):
@@ -176,9 +178,7 @@ def _science_hdu(hdu: "fits.ImageHDU", number: int, product: FrameProduct, histo
         header["EXTNAME"] = ("SCI", "science image")
     for keyword, value, comment in product.cards:
         header[keyword] = (printable(value) if isinstance(value, str) else value, comment)
-    for line in (*history, *product.history):
-        header.add_history(printable(line))
-    _add_warnings(header, product.warnings)
+    _add_history(header, product, history)
     kind = fits.PrimaryHDU if number == 0 else fits.ImageHDU
     return kind(np.ascontiguousarray(product.sci, np.float32).reshape(hdu.shape), header)
 
@@ -187,6 +187,13 @@ def printable(text: str) -> str:
     r"""What FITS cards can hold: other characters, as those of file names, are written as ``\xe9`` or ``\u2192``."""
     text = text.encode("ascii", "backslashreplace").decode()
     return "".join(character if " " <= character <= "~" else f"\\x{ord(character):02x}" for character in text)
+
+
+def _add_history(header: "fits.Header", product: FrameProduct, history: Sequence[str]) -> None:
+    """How the product was made, and its warnings."""
+    for line in (*history, *product.history):
+        header.add_history(printable(line))
+    _add_warnings(header, product.warnings)
 
 
 def _add_warnings(header: "fits.Header", warnings: Sequence[str]) -> None:
@@ -205,7 +212,9 @@ def _float_header(header: "fits.Header") -> "fits.Header":
     return header
 
 
-def _replaced_companions(hdus: "fits.HDUList", products: dict[int, FrameProduct]) -> dict[int, "fits.ImageHDU"]:
+def _replaced_companions(
+    hdus: "fits.HDUList", products: dict[int, FrameProduct], history: Sequence[str]
+) -> dict[int, "fits.ImageHDU"]:
     """New HDUs for the uncertainties, masks and planes that the file already has, also where they are empty."""
     replaced = {}
     for number, product in products.items():
@@ -213,10 +222,12 @@ def _replaced_companions(hdus: "fits.HDUList", products: dict[int, FrameProduct]
             hdu = hdus[other]
             kind = kind_of(hdu)
             header = _float_header(hdu.header)
+            if kind in UNCERTAINTIES and product.err is None:
+                continue
             if kind in UNCERTAINTIES:
                 replaced[other] = _uncertainty_hdu(product, kind, header)
             elif name_of(hdu) in _DQ_NAMES and (not hdu.shape or is_ours(hdu)):
-                replaced[other] = _dq_hdu(product.dq, name_of(hdu), hdu.ver, header)
+                replaced[other] = _dq_hdu(product, name_of(hdu), hdu.ver, header, history)
             elif name_of(hdu) == "MASK" and _is_boolean(hdu):
                 replaced[other] = _mask_hdu(product.dq, header)
             elif name_of(hdu) in product.planes:
@@ -258,7 +269,11 @@ def _mask_hdu(dq: np.ndarray, header: "fits.Header") -> "fits.ImageHDU":
 
 
 def _added_companions(
-    hdus: "fits.HDUList", number: int, product: FrameProduct, replaced: dict[int, "fits.ImageHDU"]
+    hdus: "fits.HDUList",
+    number: int,
+    product: FrameProduct,
+    replaced: dict[int, "fits.ImageHDU"],
+    history: Sequence[str],
 ) -> list["fits.ImageHDU"]:
     from astropy.io import fits
 
@@ -266,11 +281,12 @@ def _added_companions(
     theirs = belonging(hdus, number, [number])
     names = {name_of(hdu) for other, hdu in replaced.items() if other in theirs}
     added = []
-    if "ERR" not in names:
+    if "ERR" not in names and product.err is not None:
         added.append(fits.ImageHDU(np.asarray(product.err, np.float32), name="ERR", ver=version))
     if not names.intersection(_DQ_NAMES):
         foreign = any(name_of(hdus[other]) == "DQ" for other in theirs)
-        added.append(_dq_hdu(product.dq, cards.OUR_BITS.keyword if foreign else "DQ", version, None))
+        name = cards.OUR_BITS.keyword if foreign else "DQ"
+        added.append(_dq_hdu(product, name, version, None, history))
     added += [_plane_hdu(product, name, version, None) for name in product.planes if name not in names]
     for hdu in added:
         if version == 0:  # astropy leaves it out
@@ -289,11 +305,15 @@ def _plane_hdu(product: FrameProduct, name: str, version: int, header: "fits.Hea
     return hdu
 
 
-def _dq_hdu(dq: np.ndarray, name: str, version: int, header: "fits.Header | None") -> "fits.ImageHDU":
+def _dq_hdu(
+    product: FrameProduct, name: str, version: int, header: "fits.Header | None", history: Sequence[str]
+) -> "fits.ImageHDU":
     from astropy.io import fits
 
-    hdu = fits.ImageHDU(dq.astype(DQ_DTYPE, casting="safe"), header, name=name, ver=version)
+    hdu = fits.ImageHDU(product.dq.astype(DQ_DTYPE, casting="safe"), header, name=name, ver=version)
     hdu.header[cards.OUR_BITS.keyword] = (True, cards.OUR_BITS.comment)
     for bit, text in DESCRIPTIONS.items():
         hdu.header[cards.bit_keyword(bit)] = text
+    if product.sci is None:
+        _add_history(hdu.header, product, history)
     return hdu
