@@ -152,7 +152,10 @@ def test_metrics_count_at_a_fixed_rate_of_false_alarms():
     metrics.update(torch.cat([score, torch.full((1, 4, n, n), -40.0)], dim=1) - DEFECT_PRIOR, target)
     found = metrics.compute()
     assert found == {"tpr_bench": 0.5, "tpr_own": 1.0, "core_fpr": 0.5}
-    assert np.isnan(DefectMetrics().compute()["tpr_bench"])
+    target["positive"][:] = False
+    metrics = DefectMetrics()
+    metrics.update(torch.full((1, 5, n, n), -9.0), target)
+    assert np.isnan(metrics.compute()["tpr_bench"])
 
 
 # ---- decoding --------------------------------------------------------------------------------------------------------
