@@ -18,7 +18,8 @@ from pipeline.evaluation.frames import predicted_planes, tiles_of_frames
 from pipeline.evaluation.result import CaptionedFigure, Predicts, Result
 from pipeline.figures.defects import roc
 from pipeline.sky.baselines import Settings, astroscrappy_median
-from pipeline.sky.dq import DEFECTS, DQ_DTYPE, LOST, has
+from pipeline.sky.defects import FLAG_SIGMA
+from pipeline.sky.dq import DEFECTS, DQ, DQ_DTYPE, LOST, has
 from pipeline.sky.tiling import untile
 from pipeline.tasks.defects.decode import BITS
 from pipeline.tasks.defects.spec import SPEC
@@ -31,7 +32,7 @@ RATES = (1e-4, 5e-4, 1e-3)
 RATE = 5e-4
 RECALL = 0.95
 #: Laplacian thresholds of astroscrappy, one step of its ROC curve each.
-SIGCLIPS = (2.0, 3.0, 4.5, 6.0, 9.0, 15.0, 30.0)
+SIGCLIPS = (3.0, 4.5, 6.0, 10.0, 20.0)
 _BINS = 2048
 _RANGE = (-30.0, 30.0)
 Counts = Mapping[str, np.ndarray]
@@ -83,7 +84,7 @@ def kinds_of_pixels(frame: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Masks (H, W) of the pixels that are counted.
 
     `bench` and `good`, `own` and `sound` are the defects and the others of either count, `core` the good pixels of star
-    cores, and the classes what of `own` is theirs.
+    cores, and the classes what of `own` is theirs; bleeding is told by its charge.
 
     Parameters
     ----------
@@ -103,7 +104,10 @@ def kinds_of_pixels(frame: Mapping[str, Any]) -> dict[str, np.ndarray]:
         "own": judged & own,
         "sound": judged & ~own,
     }
-    return kinds | {name: judged & has(frame["dq"], bit) for name, bit in zip(SPEC.outputs, BITS, strict=True)}
+    kinds |= {name: judged & has(frame["dq"], bit) for name, bit in zip(SPEC.outputs, BITS, strict=True)}
+    # What charge bleeds into is full: the frame's own mask has it as saturated, and nothing else.
+    bled = has(frame["defect_bits"], DQ.BLEED) & (frame["defect_snr"] >= FLAG_SIGMA)
+    return kinds | {"bleed": bled & ~has(frame["dq"], DQ.MISSING)}
 
 
 def _scores(frame: Mapping[str, Any], predictor: Predicts, cfg: Config) -> dict[str, np.ndarray]:
