@@ -41,11 +41,17 @@ def _network_and_input(card: Card) -> list[str]:
         "## Input",
         "",
         f"Tiles of {given.tile_shape[0]} x {given.tile_shape[1]} px, channels {channels}.",
+        *(["Each pixel's place along the image's long axis and beside it [deg]."] if _tells_places(card) else []),
         *(["Scalars joined to the image features: " + ", ".join(scalars) + "."] if scalars else []),
         *(["", "Cameras served:", "", *cameras] if cameras else []),
         "",
         *_ranges(given.preparation.ranges),
     ]
+
+
+def _tells_places(card: Card) -> bool:
+    preparation = card.input.preparation
+    return card.wing == "camera" and preparation.n_channels > len(preparation.raw_channels)
 
 
 def _ranges(ranges: Sequence[Range]) -> list[str]:

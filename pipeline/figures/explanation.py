@@ -1,5 +1,6 @@
 """Attribution of a network's output for one image, and its feature maps."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -131,7 +132,7 @@ def _bars(axes: "Axes", scalars: Sequence[tuple[str, float]], quantity: str) -> 
     values = [value for _, value in ranked]
     axes.barh([name for name, _ in ranked], values, color=["#B2182B" if value > 0 else "#2166AC" for value in values])
     axes.axvline(0, color="0.35", linewidth=0.9)
-    axes.set_xlabel(f"part in {quantity}")
+    axes.set_xlabel(textwrap.fill(f"part in {quantity}", 32))
     axes.tick_params(axis="y", labelsize=7.5)
     axes.set_title(f"scalars: {sum(value for _, value in scalars):+.3g}".replace("-", "−"))
 

@@ -1,5 +1,6 @@
 """`lightpool explain`: which parts of one event a trained network's prediction rests on."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +29,8 @@ log = get_logger(__name__)
 Picture = Literal["attribution", "features"]
 PICTURES: tuple[Picture, ...] = ("attribution", "features")
 
+# Characters of a title that fit above the figure.
+_LINE = 120
 _CAMERA_FILES = ("simtel", "dl1", "lstchain")
 _PARTICLES = {0: "gamma", 1: "electron", 101: "proton"}
 
@@ -179,9 +182,10 @@ def _answer(
     decoded = {name: float(values[0]) for name, values in get_decoder(head.task).decode(outputs, batch).items()}
     predicted = ", ".join(
         f"{column.name} {_value(decoded[column.name], column.unit)}"
-        for column in head.columns
-        if np.isfinite(decoded[column.name])
+        for column in get_spec(head.task).columns
+        if not column.internal and np.isfinite(decoded[column.name])
     )
+    predicted = textwrap.fill(predicted, _LINE)
     truth = {name: column[0] for name, column in batch.events.items() if name.startswith("true_")}
     if not truth:
         return predicted

@@ -68,7 +68,9 @@ def test_weights_are_those_of_the_bundle(manifest, origin, tmp_path):
     assert changed(bundle, origin) == set()
     card = load_bundle_card(bundle)
     assert card.training.origins[0].sha256 == load_bundle_card(origin).bundle_sha256
-    assert "Started from the weights of default_gammaness" in (bundle / "MODEL_CARD.md").read_text()
+    words = (bundle / "MODEL_CARD.md").read_text()
+    assert "Started from the weights of default_gammaness" in words
+    assert "Each pixel's place along the image's long axis" in words
 
 
 def test_only_the_last_layer_is_new_for_another_target(manifest, origin, tmp_path):
