@@ -169,10 +169,8 @@ def test_a_doubtful_pixel_is_lifted_beside_a_sure_one_only():
     logits[0, 0, 3, 2:5] = [-1.0, 6.0, -3.0]
     logits[0, 0, 0, 0] = -1.0
     score = score_of(logits)
-    np.testing.assert_allclose(score[0, 3, 2:5], [-1 + LIFT, 6.0, -3 + LIFT], atol=1e-3)
-    np.testing.assert_allclose(score[0, 0, 0], -1.0, atol=1e-3)
-    logits[0, 1, 3, 3] = 6.0  # doubt about which defect it is does not make it less of one
-    np.testing.assert_allclose(score_of(logits)[0, 3, 3], 6 + np.log(2), atol=1e-3)
+    np.testing.assert_allclose(score[0, 3, 2:5], [-1 + LIFT, 6.0, -3 + LIFT])
+    assert score[0, 0, 0] == -1.0
 
 
 def test_places_are_told_by_the_middle_of_nine_pixels():
@@ -188,7 +186,7 @@ def test_places_are_told_by_the_middle_of_nine_pixels():
     score, place = decoder.alarms(planes)
     assert (place[0, 5] == 0).all()
     assert (place[0, 16, 16], place[0, 26, 26]) == (1, 2)
-    np.testing.assert_allclose(score, DEFECT_PRIOR + np.log(5), rtol=1e-5)
+    np.testing.assert_allclose(score, DEFECT_PRIOR)
 
 
 def test_flags_are_of_the_likely_defects_above_the_threshold_of_their_place():

@@ -1,12 +1,13 @@
 """Defects of sky frames: from logits to flags.
 
-One score decides whether a pixel is flagged, so that the rate of false alarms is that of the whole mask: the logarithm
-of the summed odds of all kinds of defects. What is doubtful beside a pixel that is beyond doubt is the edge of a track
-more often than not: there the score is lifted, by `LIFT` at most and not above the neighbour's. For one threshold, that
-is what image processing calls hysteresis with a second threshold `LIFT` below it.
+One score decides whether a pixel is flagged, so that the rate of false alarms is that of the whole mask: the largest
+logit of all kinds of defects (their summed odds find no more). What is doubtful beside a pixel that is beyond doubt is
+the edge of a track more often than not: there the score is lifted, by `LIFT` at most and not above the neighbour's. For
+one threshold, that is what image processing calls hysteresis with a second threshold `LIFT` below it.
 
 Which threshold a rate needs depends on where the pixel lies: on empty sky, on a source, or in the core of a star. That
-is told by the middle one of 3 x 3 pixels, for a track is narrower: their mean would take bright tracks for cores.
+is told by the middle one of 3 x 3 pixels, for a track is narrower. By their mean, three quarters of the defects of
+simulated frames would lie in cores, by the middle one a twentieth.
 """
 
 from collections.abc import Mapping
@@ -23,18 +24,18 @@ from pipeline.tiles.shards import TileBatch
 #: DQ bits of the outputs, in their order.
 BITS = (DQ.COSMIC_RAY, DQ.HOT, DQ.BAD, DQ.TRAIL, DQ.BLEED)
 DEFECT_PRIOR = -3.0  # added to the outputs: an untrained network takes 95 % of the pixels for good
-LIFT = 2.0  # of the logit, beside a pixel that has so much more
+# Of the logit. On a small network's masks, 1 finds 0.7 % more defects at a rate of 1e-4 than none, and 0.1 % fewer at
+# 5e-4; 2 finds 1.2 % more and 0.5 % fewer.
+LIFT = 1.0
 #: Kinds of places with thresholds of their own, and the signal-to-noise ratio from which each begins.
 STRATA = {"sky": -np.inf, "source": 5.0, "core": 20.0}
 _LOGITS = tuple(f"{name}_logit" for name in SPEC.outputs)
 _UNCALIBRATED = 0.0  # a threshold where no rates are known: more likely spoiled than not
-_FLOOR = -60.0  # float32 takes its exponential for a normal number
 
 
 def score_of(logits: np.ndarray) -> np.ndarray:
-    """Logarithm of the summed odds of all defects, lifted beside surer pixels; (N, K, H, W) to (N, H, W)."""
-    odds = np.exp(np.clip(logits, _FLOOR, -_FLOOR)).sum(axis=1)
-    score = np.log(odds)
+    """Largest logit of all defects, lifted beside surer pixels; (N, K, H, W) to (N, H, W)."""
+    score = logits.max(axis=1)
     return np.maximum(score, np.minimum(score + LIFT, _brightest_neighbour(score)))
 
 

@@ -21,7 +21,7 @@ SPEC = TaskSpec(
     "a pixel may have several defects.",
     quantity="logit of a cosmic ray",
     columns=(
-        Column("defect_score", "", "logit of being spoiled by anything, lifted beside surely spoiled pixels"),
+        Column("defect_score", "", "largest of the logits, lifted beside surely spoiled pixels"),
         *(Column(f"{name}_logit", "", f"logit of being spoiled by {text}") for name, text in _CLASSES.items()),
         Column("surroundings_snr", "", "signal-to-noise ratio of the middle one of 3 x 3 pixels", internal=True),
     ),
