@@ -198,10 +198,7 @@ class _Models:
         predictors = [Predictor.load(bundle, threads=cfg.threads) for bundle in bundles]
         camera = [predictor for predictor in predictors if predictor.card.wing == "camera"]
         sky = [predictor for predictor in predictors if predictor.card.wing == "sky"]
-        only, fpr = cfg.predict.only or None, cfg.predict.fpr
-        if (only or fpr) and not sky:
-            raise UserError("--only and --fpr are for sky frames, and no bundle is for these; leave them out")
-        models = cls(sky=[predictor.set_up(only, fpr) for predictor in sky])
+        models = cls(sky=[predictor.set_up(cfg.predict.only or None, cfg.predict.fpr) for predictor in sky])
         if camera:
             from pipeline.camera.predictions import CameraModel, distinct
 

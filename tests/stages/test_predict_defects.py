@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from astropy.io import fits
-from tiny_bundles import defects_bundle, sky_bundle
+from tiny_bundles import camera_bundle, defects_bundle, sky_bundle
 
 import lightpool
 from pipeline.bundle.false_alarms import SCORES, FalseAlarms
@@ -135,6 +135,9 @@ def test_the_command_line_has_both_options(folder, tmp_path, capsys):
     assert (stamp["config"]["predict.only"], stamp["config"]["predict.fpr"]) == ("defects", 0.01)
     assert main([*arguments, "--fpr", "2", "--out", str(tmp_path / "o.fits")]) == 2
     assert "predict.fpr: Input should be less than 1" in capsys.readouterr().err
+    camera = str(camera_bundle(tmp_path / "camera", "energy", "toy"))
+    assert main(["predict", str(folder / "frame.fits"), "--bundle", camera, "--only", "defects"]) == 2
+    assert "--only: for models of sky frames, and no bundle is one; leave it out" in capsys.readouterr().err
 
 
 def test_a_model_that_only_flags_leaves_data_in_memory_as_they_are(folder):

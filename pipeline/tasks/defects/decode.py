@@ -17,12 +17,12 @@ import numpy as np
 
 from pipeline.inputs.frame import SkyPixels
 from pipeline.sky.dq import DQ, DQ_DTYPE, flag, has
-from pipeline.tasks.defects.spec import SPEC
+from pipeline.tasks.defects.spec import FLAGS, SPEC
 from pipeline.tasks.interfaces import Decoder
 from pipeline.tiles.shards import TileBatch
 
 #: DQ bits of the outputs, in their order.
-BITS = (DQ.COSMIC_RAY, DQ.HOT, DQ.BAD, DQ.TRAIL, DQ.BLEED)
+BITS = tuple(DQ[FLAGS[name]] for name in SPEC.outputs)
 DEFECT_PRIOR = -3.0  # added to the outputs: an untrained network takes 95 % of the pixels for good
 # Of the logit. On a small network's masks, 1 finds 0.7 % more defects at a rate of 1e-4 than none, and 0.1 % fewer at
 # 5e-4; 2 finds 1.2 % more and 0.5 % fewer.

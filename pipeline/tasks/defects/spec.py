@@ -10,6 +10,9 @@ _CLASSES = {
     "bleed": "charge that bled from a saturated pixel",
 }
 
+#: Output -> name of its DQ bit.
+FLAGS = {"cosmic_ray": "COSMIC_RAY", "hot": "HOT", "dead": "BAD", "trail": "TRAIL", "bleed": "BLEED"}
+
 SPEC = TaskSpec(
     name="defects",
     wing="sky",

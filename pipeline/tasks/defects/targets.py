@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.inputs.frame import SkyPixels
 from pipeline.sky.dq import DEFECTS, DQ, has
-from pipeline.tasks.defects.decode import BITS
+from pipeline.tasks.defects.spec import FLAGS, SPEC
 from pipeline.tasks.interfaces import Motion, Targets
 from pipeline.tiles.shards import TileBatch
 
@@ -15,6 +15,7 @@ from pipeline.tiles.shards import TileBatch
 FOUND_SNR = 3.0
 #: Signal-to-noise ratio of the sky's own light from which a pixel belongs to the core of a star.
 CORE_SNR = 20.0
+_BITS = tuple(DQ[FLAGS[name]] for name in SPEC.outputs)
 _MAPS = ("signal", "missing", "saturated", "charge", "positive", "faint", "good", "own", "core")
 
 
@@ -33,7 +34,7 @@ class DefectTargets(Targets):
         pixels = SkyPixels.of_batch(batch)
         snr = np.abs(batch.targets["defect_snr"][:, 0].astype(np.float32))
         bits = batch.targets["defect_bits"][:, 0]
-        named = np.stack([has(bits, bit) for bit in BITS], axis=1)
+        named = np.stack([has(bits, bit) for bit in _BITS], axis=1)
         positive = named & (snr >= FOUND_SNR)[:, None]
         own = np.zeros(snr.shape, bool) if batch.masks is None else has(batch.masks, DEFECTS)
         good = ~(has(bits, DEFECTS) | own | pixels.missing | pixels.saturated)
