@@ -63,9 +63,9 @@ class DefectDecoder(Decoder):
         pixels = SkyPixels.of_batch(batch)
         logits = outputs.astype(np.float32) + np.float32(DEFECT_PRIOR)
         snr = (pixels.sci - pixels.level) / pixels.err
-        planes = {name: logits[:, number] for number, name in enumerate(_LOGITS)}
-        return planes | {
+        return {
             "defect_score": score_of(logits),
+            **{name: logits[:, number] for number, name in enumerate(_LOGITS)},
             "surroundings_snr": median_filter(snr, size=(1, 3, 3)),
         }
 
