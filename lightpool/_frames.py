@@ -114,24 +114,16 @@ class FramePredictions:
             raise UserError(f"the file has {len(self)} science images; take one: result[0] to result[{len(self) - 1}]")
         return self._images[0]
 
-    @property
-    def _values(self) -> tuple[np.ndarray, np.ndarray]:
-        """Image and uncertainty, as they came where the model only flags."""
-        frame, product = self._only
-        if product.sci is None:
-            return frame.to_stored(frame.sci), frame.err / np.float32(frame.factor)
-        return product.sci, product.err
-
     # ---- planes ----------------------------------------------------------------------------------------------------
     @property
     def data(self) -> "Quantity | np.ndarray":
         """The restored image, shape (H, W)."""
-        return self._in_own_unit(self._values[0])
+        return self._in_own_unit(self._only[1].sci)
 
     @property
     def uncertainty(self) -> "Quantity | np.ndarray":
         """1 sigma of `data`, shape (H, W)."""
-        return self._in_own_unit(self._values[1])
+        return self._in_own_unit(self._only[1].err)
 
     @property
     def dq(self) -> np.ndarray:
@@ -187,11 +179,10 @@ class FramePredictions:
         from pipeline.sky.dq import DQ, LOST, has
 
         frame, product = self._only
-        sci, err = self._values
         ccd = CCDData(
-            sci,
+            product.sci,
             unit=_unit_of(frame) or "adu",
-            uncertainty=StdDevUncertainty(err),
+            uncertainty=StdDevUncertainty(product.err),
             mask=has(product.dq, LOST | DQ.LOW_CONFIDENCE),
             wcs=_wcs(frame.header, self._source),
             meta=stripped(frame.header),

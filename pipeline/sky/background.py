@@ -8,11 +8,12 @@ References
 .. [1] Bertin & Arnouts (1996), A&AS 117, 393, sect. 3.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
+
+from pipeline.sky.strips import Image, computed, count, distinct
 
 _CLIP_SIGMA = 3.0
 _CLIP_ITERATIONS = 10
@@ -22,7 +23,7 @@ _MIN_VALID = 0.1
 _NEIGHBOURS = 10
 
 
-def robust_background(image: np.ndarray, mask: np.ndarray | None = None, box_px: int = 64) -> tuple[float, float]:
+def robust_background(image: Image, mask: Image | None = None, box_px: int = 64) -> tuple[float, float]:
     """Median level and rms of the sky.
 
     The frame is cut into boxes, each is sigma-clipped, the mesh of boxes is median-filtered (3 x 3), and its medians
@@ -31,9 +32,9 @@ def robust_background(image: np.ndarray, mask: np.ndarray | None = None, box_px:
 
     Parameters
     ----------
-    image : ndarray, shape (H, W)
+    image : ndarray or LazyImage, shape (H, W)
         NaN is ignored.
-    mask : ndarray of bool, shape (H, W), optional
+    mask : ndarray or LazyImage of bool, shape (H, W), optional
         True excludes a pixel.
     box_px : int
         Side of a box; smaller where the frame is. Boxes at the upper edges are cut by them.
@@ -43,28 +44,51 @@ def robust_background(image: np.ndarray, mask: np.ndarray | None = None, box_px:
     level, noise : float
         In the unit of `image`; NaN where no pixel is valid.
     """
-    rows = [_clipped(boxes) for boxes in _rows_of_boxes(image, mask, box_px)]
-    level, noise, n_valid = (np.stack(plane) for plane in zip(*rows, strict=True))
-    enough = n_valid >= _MIN_VALID * min(box_px, image.shape[0]) * min(box_px, image.shape[1])
-    if not enough.any():
-        enough = n_valid > 0
-    if not enough.any():
-        return float("nan"), float("nan")
-    return _median_of_mesh(level, enough), _median_of_mesh(noise, enough)
+    background = Background(image.shape, box_px)
+    for top in range(0, image.shape[0], background.box_height):
+        rows = slice(top, top + background.box_height)
+        background.add(image[rows], None if mask is None else mask[rows])
+    return background.result()
 
 
-def _rows_of_boxes(image: np.ndarray, mask: np.ndarray | None, box_px: int) -> Iterator[np.ndarray]:
-    """The pixels of each row of boxes, float64, shape (n_boxes, box^2); NaN where excluded or beyond the edge."""
-    height, width = (min(box_px, side) for side in image.shape)
-    n_columns = -(-image.shape[1] // width)
-    for top in range(0, image.shape[0], height):
-        part = slice(top, top + height)
-        strip = np.full((height, n_columns * width), np.nan)
-        valid = np.isfinite(image[part])
+class Background:
+    """The same for an image that comes in strips, from its first row on."""
+
+    def __init__(self, shape: tuple[int, int], box_px: int = 64) -> None:
+        self.box_height, self._width = (min(box_px, side) for side in shape)
+        self._n_rows, self._n_columns = shape
+        self._least = _MIN_VALID * self.box_height * self._width
+        self._waiting = np.empty((0, shape[1]))
+        self._measured: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def add(self, rows: np.ndarray, mask: np.ndarray | None = None) -> None:
+        """The next rows, shape (n_rows, W), and which of their pixels are excluded."""
+        valid = np.isfinite(rows)
         if mask is not None:
-            valid &= ~mask[part]
-        strip[: valid.shape[0], : valid.shape[1]] = np.where(valid, image[part], np.nan)
-        yield strip.reshape(height, n_columns, width).swapaxes(0, 1).reshape(n_columns, -1)
+            valid &= ~mask
+        self._n_rows -= len(rows)
+        waiting = np.concatenate([self._waiting, np.where(valid, rows, np.nan)])
+        while len(waiting) >= self.box_height or (len(waiting) and self._n_rows == 0):
+            self._measured.append(_clipped(self._boxes(waiting[: self.box_height])))
+            waiting = waiting[self.box_height :]
+        self._waiting = waiting.copy()
+
+    def _boxes(self, rows: np.ndarray) -> np.ndarray:
+        """The pixels of a row of boxes, float64, shape (n_boxes, box^2); NaN where excluded or beyond the edge."""
+        n_boxes = -(-self._n_columns // self._width)
+        strip = np.full((self.box_height, n_boxes * self._width), np.nan)
+        strip[: rows.shape[0], : rows.shape[1]] = rows
+        return strip.reshape(self.box_height, n_boxes, self._width).swapaxes(0, 1).reshape(n_boxes, -1)
+
+    def result(self) -> tuple[float, float]:
+        """Level and noise, once all rows have been added."""
+        level, noise, n_valid = (np.stack(plane) for plane in zip(*self._measured, strict=True))
+        enough = n_valid >= self._least
+        if not enough.any():
+            enough = n_valid > 0
+        if not enough.any():
+            return float("nan"), float("nan")
+        return _median_of_mesh(level, enough), _median_of_mesh(noise, enough)
 
 
 def _clipped(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -162,19 +186,19 @@ class BoxNoise:
             coarse=self.coarse * factor,
         )
 
-    def medians_of(self, plane: np.ndarray) -> np.ndarray:
+    def medians_of(self, plane: Image) -> np.ndarray:
         """Median of another plane of the frame in each box."""
         return np.array([np.nanmedian(plane[box]) for box in self.boxes])
 
 
-def box_noise(image: np.ndarray, mask: np.ndarray | None = None, box_px: int = 64) -> BoxNoise:
+def box_noise(image: Image, mask: Image | None = None, box_px: int = 64) -> BoxNoise:
     """Noise of single pixels, in up to 400 boxes.
 
     Parameters
     ----------
-    image : ndarray, shape (H, W)
+    image : ndarray or LazyImage, shape (H, W)
         NaN is ignored.
-    mask : ndarray of bool, shape (H, W), optional
+    mask : ndarray or LazyImage of bool, shape (H, W), optional
         True excludes a pixel.
     box_px : int
         Side of a box; smaller where the frame is.
@@ -269,7 +293,7 @@ def _robust_rms(values: np.ndarray) -> float:
     return width
 
 
-def quantised_noise(image: np.ndarray, level: float) -> float:
+def quantised_noise(image: Image, level: float) -> float:
     """Noise of a frame most of whose pixels have the value `level`: of an image, not of a mask.
 
     Digital steps wider than the noise leave few pixels beside the commonest value, but some on both sides of it. A mask
@@ -280,11 +304,13 @@ def quantised_noise(image: np.ndarray, level: float) -> float:
     float
         Rms of the pixels within three steps, at least that of the rounding (step / sqrt(12)); 0 for anything else.
     """
-    values = image[np.isfinite(image)]
-    others = values[values != level]
-    above, below = others[others > level], others[others < level]
-    if min(above.size, below.size) < _MIN_BESIDE * values.size:
+    n_valid = count(computed(np.isfinite, image, dtype=bool))
+    values, counts = distinct(image, lambda strip: strip[np.isfinite(strip)])
+    above, below = values > level, values < level
+    if min(counts[above].sum(), counts[below].sum()) < _MIN_BESIDE * n_valid:
         return 0.0
-    step = float(min(above.min() - level, level - below.max()))
-    near = values[np.abs(values - level) <= 3 * step]
-    return max(float(np.sqrt(np.mean((near - level) ** 2))), step / np.sqrt(12))
+    step = float(min(values[above].min() - level, level - values[below].max()))
+    distance = values.astype(np.float64) - level
+    near = np.abs(distance) <= 3 * step
+    variance = float(counts[near] @ distance[near] ** 2) / counts[near].sum()
+    return max(float(np.sqrt(variance)), step / np.sqrt(12))

@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline.sky.dq import LOST, UNTRUSTED, has
 from pipeline.sky.frames.frame import Frame
+from pipeline.sky.strips import Bits, LazyImage, part_of
 
 # Large frames: at most this many windows on a grid, of this side [px].
 _WINDOWS_PER_SIDE, _WINDOW_PX = 5, 400
@@ -90,7 +91,7 @@ def measure(frame: Frame) -> FrameStatistics:
     >>> statistics.fwhm_px  # doctest: +SKIP
     2.71
     """
-    windows = [_Window.of(frame, part) for part in _sampled(frame.sci[frame.exposed].shape)]
+    windows = [_Window.of(frame, part) for part in _sampled(part_of(frame.sci, frame.exposed).shape)]
     psf = _point_spread(windows)
     n_pixels = sum(np.count_nonzero(window.valid) for window in windows)
     n_sources = sum(int(np.count_nonzero(_peaks(window.snr, _SOURCE_SNR)[2] > _LIT)) for window in windows)
@@ -107,18 +108,19 @@ def measure(frame: Frame) -> FrameStatistics:
     )
 
 
-def source_pixels(frame: Frame) -> np.ndarray:
+def source_pixels(frame: Frame) -> LazyImage:
     """Pixels that look like sources, shape (H, W), bool: around peaks that are not sharper than the frame's own PSF.
 
     The PSF is that of the frame's stars. Where there are too few, every peak that lights its neighbours along both axes
-    is a source.
+    is a source. The mask is in memory, as bits; of the frame, some rows at a time are.
     """
-    psf = _point_spread([_Window.of(frame, part) for part in _sampled(frame.sci[frame.exposed].shape)])
+    shape = part_of(frame.sci, frame.exposed).shape
+    psf = _point_spread([_Window.of(frame, part) for part in _sampled(shape)])
     # Half of what the neighbours of the sharpest star have, one in the centre of its pixel.
     least_lit = _LIT if psf is None else min(_LIT, float(np.exp(-0.5 / psf.minor_px**2)))
-    mask = np.zeros(frame.shape, bool)
-    exposed = mask[frame.exposed]
-    height = exposed.shape[0]
+    bits = Bits(frame.shape)
+    first_row, columns = frame.exposed[0].start or 0, frame.exposed[1]
+    height = shape[0]
     for top in range(0, height, _WINDOW_PX):
         # With a margin, so that a source at the edge of a strip is seen, and marked, whole.
         first, last = max(top - 2 * _REACH, 0), min(top + _WINDOW_PX + 2 * _REACH, height)
@@ -127,8 +129,10 @@ def source_pixels(frame: Frame) -> np.ndarray:
         like_source = lit > least_lit
         if psf is not None:
             like_source &= _not_sharper(window, y, x, psf)
-        _mark(exposed[first:last], y[like_source], x[like_source], window.snr, psf)
-    return mask
+        marked = np.zeros((last - first, frame.shape[1]), bool)
+        _mark(marked[:, columns], y[like_source], x[like_source], window.snr, psf)
+        bits.add(first_row + first, marked)
+    return bits.image
 
 
 class _Window(NamedTuple):
@@ -149,7 +153,7 @@ class _Window(NamedTuple):
 
     @classmethod
     def of(cls, frame: Frame, part: tuple[slice, slice]) -> "_Window":
-        sci, dq = frame.sci[frame.exposed][part], frame.dq[frame.exposed][part]
+        sci, dq = (part_of(image, frame.exposed)[part] for image in (frame.sci, frame.dq))
         valid = np.isfinite(sci) & ~has(dq, UNTRUSTED | LOST)
         raw = np.where(valid, (sci - np.float32(frame.level)) / np.float32(frame.noise), np.float32(0))
         return cls(np.where(valid, raw - _local_background(raw), np.float32(0)), valid, raw)

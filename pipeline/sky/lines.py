@@ -9,7 +9,7 @@ References
 .. [1] Stoppa et al. (2024), "Automated detection of satellite trails", A&A 692, A199, sect. 3.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,12 +99,12 @@ class BinnedLogits:
         return found
 
 
-def flag_lines(dq: np.ndarray, lines: list[Line], bit: int) -> None:
-    """Set a bit in all known pixels of some lines (`dq` is changed in place)."""
+def flag_lines(dq: np.ndarray, lines: Sequence[Line], bit: int, first_row: int = 0) -> None:
+    """Set a bit in all known pixels of some lines; `dq` is changed in place, and begins with row `first_row`."""
     x = np.arange(dq.shape[1], dtype=np.float32)
     for rows in _strips(len(dq)):
         part = dq[rows]
-        y = np.arange(rows.start, rows.start + len(part), dtype=np.float32)[:, None]
+        y = np.arange(rows.start, rows.start + len(part), dtype=np.float32)[:, None] + first_row
         known = ~has(part, DQ.MISSING)
         for line in lines:
             flag(part, (line.distance(y, x) <= max(line.width_px / 2, _LEAST_HALF_WIDTH_PX)) & known, DQ(bit))

@@ -21,7 +21,7 @@ from pipeline.sky import cards, headers
 from pipeline.sky.dq import LOST, UNTRUSTED, has
 from pipeline.sky.frames import open_fits
 from pipeline.sky.frames.companions import companions, is_ours
-from pipeline.sky.frames.hdus import bits_of, pixels_of
+from pipeline.sky.frames.hdus import AS_STORED, bits_of, pixels_of
 from pipeline.sky.frames.planes import image_shape, kind_of, name_of
 from pipeline.sky.master_choice import Choice, Kind, headers_of
 from pipeline.sky.remarks import Remarks
@@ -218,8 +218,8 @@ def _read(
 
     Pixels without a value, or that the file's mask excludes, are NaN.
     """
-    with open_fits(choice.path, do_not_scale_image_data=True, memmap=True) as hdus:
-        pixels, _ = pixels_of(hdus[choice.hdu])
+    with open_fits(choice.path, **AS_STORED) as hdus:
+        pixels = np.asarray(pixels_of(hdus[choice.hdu])[0])
         found = headers_of(hdus, choice.hdu)
         masked = _masked(hdus, choice, texts)
         noise = _given_noise(hdus, choice)
@@ -247,7 +247,7 @@ def _masked(hdus: "fits.HDUList", choice: Choice, texts: list[str]) -> np.ndarra
     for number in companions(hdus, choice.hdu, SkyIngestConfig(), Path(choice.path), ("mask",)):
         if image_shape(hdus[number]) != shape:
             continue
-        bits = bits_of(hdus[number])
+        bits = np.asarray(bits_of(hdus[number]))
         own = has(bits.astype(np.uint16), UNTRUSTED | LOST) if is_ours(hdus[number]) else bits != 0
         if not is_ours(hdus[number]) and np.count_nonzero(own) > (1 - _MIN_VALID) * own.size:
             texts.append(
@@ -261,7 +261,7 @@ def _masked(hdus: "fits.HDUList", choice: Choice, texts: list[str]) -> np.ndarra
 def _given_noise(hdus: "fits.HDUList", choice: Choice) -> float | None:
     """Median of the uncertainty that comes with an image, in its unit."""
     for number in companions(hdus, choice.hdu, SkyIngestConfig(), Path(choice.path), ("sigma", "variance")):
-        values = sample(pixels_of(hdus[number])[0])
+        values = sample(np.asarray(pixels_of(hdus[number])[0]))
         values = values[np.isfinite(values) & (values > 0)]
         if values.size:
             middle = float(np.median(values))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DQ, has
 from pipeline.sky.frames import Frame
+from pipeline.sky.strips import computed, part_of
 
 
 def phases_of(frame: Frame) -> Iterator[tuple[tuple[slice, slice], Frame]]:
@@ -30,8 +31,8 @@ def phases_of(frame: Frame) -> Iterator[tuple[tuple[slice, slice], Frame]]:
                 slice((rows.start or 0) + row, rows.stop, 2),
                 slice((columns.start or 0) + column, columns.stop, 2),
             )
-            sci, err, dq = frame.sci[place], frame.err[place], frame.dq[place]
-            level, noise = robust_background(sci, has(dq, ~DQ(0)))
+            sci, err, dq = (part_of(image, place) for image in (frame.sci, frame.err, frame.dq))
+            level, noise = robust_background(sci, computed(lambda bits: has(bits, ~DQ(0)), dq, dtype=bool))
             if not noise > 0:  # nothing of this colour was measured
                 level, noise = frame.level, frame.noise
             phase = replace(frame, sci=sci, err=err, dq=dq, level=level, noise=noise, section=None, header=None)

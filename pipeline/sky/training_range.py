@@ -16,6 +16,7 @@ from pipeline.inputs.frame import outside
 from pipeline.sky.dq import UNTRUSTED, has
 from pipeline.sky.frame_statistics import FrameStatistics, measure, source_pixels
 from pipeline.sky.frames import Frame
+from pipeline.sky.strips import LazyImage, computed, count
 
 Choice = Literal["keep_sources", "apply", "refuse"]
 
@@ -32,8 +33,10 @@ class Comparison:
     ----------
     statistics : FrameStatistics, optional
         Of the frame; None where the ranges of training are not known.
-    kept : ndarray of bool, shape (H, W), optional
+    kept : LazyImage of bool, shape (H, W), optional
         Pixels that look like sources and must keep their value; None for a frame like those of training.
+    n_kept : int
+        How many they are.
     warnings : tuple of str
         One at most, which names every quantity outside its range.
     is_mosaic : bool
@@ -41,7 +44,8 @@ class Comparison:
     """
 
     statistics: FrameStatistics | None = None
-    kept: np.ndarray | None = None
+    kept: LazyImage | None = None
+    n_kept: int = 0
     warnings: tuple[str, ...] = ()
     is_mosaic: bool = False
 
@@ -69,14 +73,17 @@ def compare(frame: Frame, ranges: Sequence[Range], choice: Choice) -> Comparison
     if choice == "refuse":
         raise InputFileError(f"{frame.path}: {text}; see predict.outside_range")
     if choice == "apply":
-        return Comparison(statistics, None, (f"{text}; its result is applied everywhere, check stars and defects",))
+        return Comparison(statistics, warnings=(f"{text}; its result is applied everywhere, check stars and defects",))
     if "colour_pattern" in found:
         text = f"{text}; each of its four kinds of pixels is taken for a frame of its own"
-        return Comparison(statistics, None, (text,), is_mosaic=True)
-    kept = source_pixels(frame) & np.isfinite(frame.sci) & ~has(frame.dq, UNTRUSTED)
-    return Comparison(
-        statistics, kept, (f"{text}; {np.count_nonzero(kept)} pixels that look like sources keep their values",)
-    )
+        return Comparison(statistics, warnings=(text,), is_mosaic=True)
+    kept = computed(_trusted, source_pixels(frame), frame.sci, frame.dq, dtype=bool)
+    n_kept = count(kept)
+    return Comparison(statistics, kept, n_kept, (f"{text}; {n_kept} pixels that look like sources keep their values",))
+
+
+def _trusted(sources: np.ndarray, sci: np.ndarray, dq: np.ndarray) -> np.ndarray:
+    return sources & np.isfinite(sci) & ~has(dq, UNTRUSTED)
 
 
 def _mosaic_card(header: Mapping[str, Any]) -> str | None:

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -26,8 +26,8 @@ from pipeline.workers import in_order
 if TYPE_CHECKING:
     from pipeline.camera.event_predictions import EventPredictions
     from pipeline.camera.predictions import CameraModel, ImagePredictions
-    from pipeline.sky.frames import Frame
-    from pipeline.sky.restore import FrameResult
+    from pipeline.sky.restore import Restoration
+    from pipeline.sky.summary import Summary
 
 log = get_logger(__name__)
 
@@ -348,66 +348,60 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
 
 
 def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: RecordSink) -> dict[str, Any]:
-    from pipeline.sky.frames import read_frames
-    from pipeline.sky.restore import product_of, restore_frame
+    from pipeline.sky.frames import open_frames
+    from pipeline.sky.restore import Restoration
+    from pipeline.sky.summary import Summary
 
     started = time.monotonic()
     cfg = settings.cfg
-    frames = read_frames(job.path, cfg.ingest.sky)
-    for note in dict.fromkeys(note for frame in frames for note in frame.notes):
-        log.debug("%s: %s", job.path.name, note)
-    new_frames = []
-    warnings: dict[str, None] = {}
     how = cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range
-    for predictor in models.sky:
-        if not predictor.ranges:
-            log.info("%s does not say what its training frames were like: none is compared", predictor.card.name)
-        for frame in frames:
-            result = restore_frame(frame, predictor, *how)
-            warnings |= dict.fromkeys(result.warnings)
-            if sink.wanted:
-                sink.write(_frame_record(job.path.name, frame, predictor.card.name, result))
-            if job.out is not None:
-                new_frames.append(product_of(frame, result))
+    with open_frames(job.path, cfg.ingest.sky) as frames:
+        for note in dict.fromkeys(note for frame in frames for note in frame.notes):
+            log.debug("%s: %s", job.path.name, note)
+        restorations = [Restoration.of(frame, model, *how) for model in models.sky for frame in frames]
+        for model in models.sky:
+            if not model.ranges:
+                log.info("%s does not say what its training frames were like: none is compared", model.card.name)
+        summaries = [Summary(restoration) if sink.wanted else None for restoration in restorations]
+        if job.out is not None:
+            new_frames = [
+                restoration.product(summary and summary.watched)
+                for restoration, summary in zip(restorations, summaries, strict=True)
+            ]
+            card = models.sky[0].card
+            products.write_frames(job.path, job.out, new_frames, card, cfg, started=started, force=job.replaces)
+        for restoration, summary in zip(restorations, summaries, strict=True):
+            if summary is None:
+                continue
+            if job.out is None:
+                for _ in summary.watched():
+                    pass
+            sink.write(_frame_record(job.path.name, restoration, summary))
     sink.end_of_file()
     status: dict[str, Any] = {"n_images": len(frames), "n_valid": len(frames), "left_out": {}}
-    if warnings:
+    if warnings := dict.fromkeys(text for restoration in restorations for text in restoration.warnings):
         status["warnings"] = list(warnings)
     if job.out is not None:
-        card = models.sky[0].card
-        products.write_frames(job.path, job.out, new_frames, card, cfg, started=started, force=job.replaces)
         status["output"] = str(job.out)
     return status
 
 
-def _frame_record(file: str, frame: "Frame", model: str, result: "FrameResult") -> dict[str, Any]:
+def _frame_record(file: str, restoration: "Restoration", summary: "Summary") -> dict[str, Any]:
     """What happened to a frame, in numbers."""
-    from pipeline.sky.background import robust_background
-    from pipeline.sky.dq import DEFECTS, DQ, has
-
-    part = frame.exposed
-    level, noise = robust_background(result.sci[part], (result.dq[part] & ~np.uint16(DQ.RESTORED)) != 0)
+    frame = restoration.frame
     height, width = frame.shape
     return {
         "file": file,
         "hdu": frame.science_hdu,
-        "model": model,
+        "model": restoration.predictor.card.name,
         "valid": True,
         "height_px": height,
         "width_px": width,
         "unit": frame.unit,
-        "level_before": number(frame.level),
-        "level_after": number(level),
-        "noise_before": number(frame.noise),
-        "noise_after": number(noise),
-        "median_err_before": number(np.nanmedian(frame.err)),
-        "median_err_after": number(np.nanmedian(result.err)),
-        **{f"median_{name.lower()}": number(np.nanmedian(plane[part])) for name, (plane, _) in result.planes.items()},
-        "n_restored": int(np.count_nonzero(has(result.dq, DQ.RESTORED))),
-        "n_defect": int(np.count_nonzero(has(result.dq, DEFECTS))),
-        "n_saturated": int(np.count_nonzero(has(result.dq, DQ.SATURATED))),
-        "n_missing": int(np.count_nonzero(has(result.dq, DQ.MISSING))),
-        "n_kept": result.n_kept,
-        **(asdict(result.statistics) if result.statistics else {}),
-        "warnings": list(result.warnings),
+        **{name: _as_number(value) for name, value in summary.numbers().items()},
+        "warnings": list(restoration.warnings),
     }
+
+
+def _as_number(value: Any) -> Any:
+    return number(value) if isinstance(value, float | np.floating) else value

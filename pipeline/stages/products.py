@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.camera.dl1 import DL1File
     from pipeline.camera.event_predictions import EventPredictions
     from pipeline.camera.predictions import CameraModel, ImagePredictions
-    from pipeline.sky.frames import FrameProduct
+    from pipeline.sky.frames import Product
 
 #: Sections of the configuration that decide predictions from each wing's files.
 READS_CAMERA = ("predict.batch_size", "ingest.camera")
@@ -224,7 +224,7 @@ def _dl2_product(
 def write_frames(
     source: "Path | fits.HDUList",
     out: Path,
-    products: "Sequence[FrameProduct]",
+    products: "Sequence[Product]",
     card: "Card",
     cfg: Config,
     *,
@@ -238,7 +238,8 @@ def write_frames(
     source : path or HDUList
         What the frames were read from.
     out : path
-    products : sequence of FrameProduct
+    products : sequence of Product
+        Their pixels may be computed while they are written.
     card : Card
         Of the model.
     cfg : Config

@@ -101,7 +101,8 @@ def test_frames_too_small_to_measure(rng, shape):
     assert found.fwhm_px is None
     assert found.colour_pattern is None or np.prod(shape) >= 1600  # four times 400 pixels
     assert all(value is None or np.isfinite(value) for value in asdict(found).values())
-    assert not source_pixels(frame_of(np.full(shape, LEVEL, np.float32) + rng.normal(0, 1, shape).astype("f4"))).all()
+    marked = source_pixels(frame_of(np.full(shape, LEVEL, np.float32) + rng.normal(0, 1, shape).astype("f4")))
+    assert not np.asarray(marked).all()
 
 
 def test_a_large_frame_is_sampled(rng):
@@ -160,7 +161,7 @@ def test_stars_look_like_sources_and_hits_do_not(rng, fwhm_px):
     sci, places = star_field(rng, fwhm_px)
     hit = with_single_hits(sci, rng)
     frame = frame_of(hit)
-    marked = source_pixels(frame)
+    marked = np.asarray(source_pixels(frame))
     x, y = np.rint(places).astype(int).T
     assert marked[y, x].mean() > 0.95
     y, x = np.indices(sci.shape)
@@ -304,7 +305,7 @@ def test_a_card_of_a_mosaic_is_named_though_the_sky_is_grey(rng):
     sci = star_field(rng, 3.0)[0]
     compared = compare(frame_of(sci, header={"BAYERPAT": "GBRG"}), Suspicious.ranges, "keep_sources")
     assert "colour mosaic (BAYERPAT = GBRG)" in compared.warnings[0]
-    assert compared.kept.any()
+    assert np.asarray(compared.kept).any()
     assert compare(frame_of(sci, header={"BAYERPAT": "NONE"}), Suspicious.ranges, "keep_sources").warnings == ()
 
 
@@ -330,6 +331,6 @@ def test_stars_of_simulated_frames_are_told_from_cosmic_rays(simulated_frames):
         inside = (x >= 5) & (y >= 5) & (x < 379) & (y < 379)
         x, y = x[inside], y[inside]
         seen = (truth.clean_e[y, x] - frame.level > 10 * frame.noise) & (truth.dq[y, x] == 0)
-        assert source_pixels(frame)[y, x][seen].mean() > 0.9
+        assert np.asarray(source_pixels(frame))[y, x][seen].mean() > 0.9
         bare = has(truth.dq, DQ.COSMIC_RAY) & (truth.clean_e - frame.level < 3 * frame.noise)
-        assert source_pixels(frame)[bare].mean() < 0.4
+        assert np.asarray(source_pixels(frame))[bare].mean() < 0.4

@@ -1,7 +1,7 @@
 """Masks and uncertainties that come with a frame: in extensions of its file, or in files beside it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +11,15 @@ import numpy as np
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError
 from pipeline.sky import cards, headers
-from pipeline.sky.dq import DQ, DQ_DTYPE, flag
+from pipeline.sky.dq import DQ, DQ_DTYPE
 from pipeline.sky.frames.coverage import uncovered
 from pipeline.sky.frames.frame import Frame
-from pipeline.sky.frames.hdus import bits_of, open_fits, pixels_of, science_hdus
+from pipeline.sky.frames.hdus import AS_STORED, bits_of, open_fits, pixels_of, science_hdus
 from pipeline.sky.frames.mask_tables import Flag, flags_of_table
 from pipeline.sky.frames.masks import IGNORE, Sky, translate
 from pipeline.sky.frames.planes import NAMES, Kind, image_shape, kind_of, name_of
 from pipeline.sky.remarks import Remarks
+from pipeline.sky.strips import LazyImage, computed, constant, count, median, sample_of, strips
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -70,21 +71,29 @@ def is_ours(hdu: "fits.ImageHDU") -> bool:
 
 # ---- masks -----------------------------------------------------------------------------------------------------------
 def file_mask(
-    hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path, pixels: np.ndarray, remarks: Remarks
-) -> np.ndarray:
+    hdus: "fits.HDUList",
+    number: int,
+    cfg: SkyIngestConfig,
+    path: Path,
+    pixels: LazyImage,
+    remarks: Remarks,
+    beside: "Beside",
+) -> LazyImage:
     """Our bits, from our own DQ extension, or from the camera's masks, weights of zero, and parts without light.
 
     Parameters
     ----------
-    pixels : ndarray of float32, shape (H, W)
+    pixels : LazyImage of float32, shape (H, W)
         Of the science HDU `number`, as stored.
+    beside : Beside
+        Files that are opened for masks and weights; the result is read from them.
     """
     masks = companions(hdus, number, cfg, path, ("mask",))
     ours = next((n for n in masks if is_ours(hdus[n])), None)
     if ours is not None:
         return _our_bits(hdus[ours], path, pixels.shape)
     sky = Sky(pixels)
-    mask = np.zeros(pixels.shape, DQ_DTYPE)
+    mask = constant(pixels.shape, 0, DQ_DTYPE)
     names = _tables_of_names(hdus)
     image_headers = [hdus[number].header, hdus[0].header]
     for n in masks:
@@ -93,22 +102,29 @@ def file_mask(
             remarks.note(f"{label} is ignored (ingest.sky.dq_convention)")
             continue
         _check_shape(hdus[n], label, path, pixels.shape)
-        mask |= translate(bits_of(hdus[n]), [hdus[n].header, *image_headers], label, path, sky, cfg, remarks, names)
-    beside = _beside(path, cfg.mask_suffix)
-    if beside is not None and cfg.dq_convention != IGNORE:
-        with _image_beside(beside, hdus[number], number) as (hdu, primary):
-            known = [hdu.header, primary, *image_headers]
-            mask |= translate(bits_of(hdu), known, f"the mask {beside.name}", path, sky, cfg, remarks)
-    _flag_without_light(hdus, number, cfg, path, pixels, mask, sky, remarks)
+        known = [hdus[n].header, *image_headers]
+        mask = _both(mask, translate(bits_of(hdus[n]), known, label, path, sky, cfg, remarks, names))
+    file = _file_beside(path, cfg.mask_suffix)
+    if file is not None and cfg.dq_convention != IGNORE:
+        hdu, primary = beside.image(file, hdus[number], number)
+        known = [hdu.header, primary, *image_headers]
+        mask = _both(mask, translate(bits_of(hdu), known, f"the mask {file.name}", path, sky, cfg, remarks))
+    mask = _with_uncovered(mask, pixels, remarks)
+    for plane in _planes(hdus, number, cfg, path, pixels.shape, beside):
+        mask = _with_useless(mask, plane, sky, remarks)
     return mask
 
 
-def _our_bits(hdu: "fits.ImageHDU", path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def _both(mask: LazyImage, other: LazyImage) -> LazyImage:
+    return computed(np.bitwise_or, mask, other, dtype=DQ_DTYPE)
+
+
+def _our_bits(hdu: "fits.ImageHDU", path: Path, shape: tuple[int, ...]) -> LazyImage:
     _check_shape(hdu, name_of(hdu), path, shape)
     bits = bits_of(hdu)
-    if (bits > np.iinfo(DQ_DTYPE).max).any():
+    if any((bits[rows] > np.iinfo(DQ_DTYPE).max).any() for rows in strips(bits)):
         raise InputFileError(f"{path}: {hdu.name} is marked as lightpool's, but has more than sixteen bits")
-    return bits.astype(DQ_DTYPE)
+    return computed(lambda stored: stored.astype(DQ_DTYPE), bits, dtype=DQ_DTYPE)
 
 
 def _check_shape(hdu: "fits.ImageHDU", label: str, path: Path, shape: tuple[int, ...]) -> None:
@@ -129,68 +145,88 @@ def _tables_of_names(hdus: "fits.HDUList") -> tuple[Flag, ...]:
     return ()
 
 
-def _flag_without_light(
-    hdus: "fits.HDUList",
-    number: int,
-    cfg: SkyIngestConfig,
-    path: Path,
-    pixels: np.ndarray,
-    mask: np.ndarray,
-    sky: Sky,
-    remarks: Remarks,
-) -> None:
-    """Missing data: numbers without noise over large parts, and weights of zero that no flag explains.
+def _with_uncovered(mask: LazyImage, pixels: LazyImage, remarks: Remarks) -> LazyImage:
+    """Missing data: numbers without noise over large parts."""
+    where, values = uncovered(pixels)
+    if where is None:
+        return mask
+    numbers = " and ".join(f"{value:g}" for value in values)
+    remarks.warn(
+        f"{100 * count(where) / where.size:.2g} % of the pixels have the value {numbers} without any "
+        "noise over large parts and count as missing"
+    )
+    return _flagged_missing(mask, where)
+
+
+def _with_useless(mask: LazyImage, plane: "_Plane", sky: Sky, remarks: Remarks) -> LazyImage:
+    """Missing data: weights of zero that no flag explains.
 
     Pipelines give saturated stars a weight of zero, too: inner pixels of sources are left alone.
     """
-    where, values = uncovered(pixels)
-    if where is not None:
-        flag(mask, where, DQ.MISSING)
-        numbers = " and ".join(f"{value:g}" for value in values)
-        remarks.warn(
-            f"{100 * np.count_nonzero(where) / where.size:.2g} % of the pixels have the value {numbers} without any "
-            "noise over large parts and count as missing"
-        )
-    for plane in _planes(hdus, number, cfg, path, pixels.shape):
-        if plane.kind in ("sigma", "variance"):
-            continue
-        useless = ~(plane.values > 0) & (mask == 0)
-        if useless.all() or not useless.any():
-            continue
-        flag(mask, useless & ~sky.sources, DQ.MISSING)
-        share = 100 * np.count_nonzero(useless) / useless.size
-        remarks.note(f"{share:.2g} % of the pixels have no weight in {plane.label} and count as missing")
+    if plane.kind in ("sigma", "variance"):
+        return mask
+    useless = computed(lambda values, mask: ~(values > 0) & (mask == 0), plane.values, mask, dtype=bool)
+    n_useless = count(useless)
+    if n_useless in (0, useless.size):
+        return mask
+    share = 100 * n_useless / useless.size
+    remarks.note(f"{share:.2g} % of the pixels have no weight in {plane.label} and count as missing")
+    return _flagged_missing(mask, computed(lambda u, source: u & ~source, useless, sky.sources, dtype=bool))
+
+
+def _flagged_missing(mask: LazyImage, where: LazyImage) -> LazyImage:
+    missing, good = DQ_DTYPE(DQ.MISSING), DQ_DTYPE(0)
+    return computed(lambda mask, where: mask | np.where(where, missing, good), mask, where, dtype=DQ_DTYPE)
 
 
 # ---- uncertainties ---------------------------------------------------------------------------------------------------
-def file_uncertainty(hdus: "fits.HDUList", frame: Frame, cfg: SkyIngestConfig, remarks: Remarks) -> np.ndarray | None:
+def file_uncertainty(
+    hdus: "fits.HDUList", frame: Frame, cfg: SkyIngestConfig, remarks: Remarks, beside: "Beside"
+) -> LazyImage | None:
     """One sigma from uncertainties, variances, inverse variances or weights, in the file or in one beside.
 
     Returns
     -------
-    ndarray of float32, shape (H, W), or None
+    LazyImage of float32, shape (H, W), or None
         In the unit of `frame`, everywhere positive; None where there is nothing that can be used.
     """
-    for plane in _planes(hdus, frame.science_hdu, cfg, frame.path, frame.shape):
-        useless = ~(np.isfinite(plane.values) & (plane.values > 0))
-        if useless.all():  # HST's raw files carry empty ERR arrays
+    for plane in _planes(hdus, frame.science_hdu, cfg, frame.path, frame.shape, beside):
+        n_useful = count(computed(_useful, plane.values, dtype=bool))
+        if n_useful == 0:  # HST's raw files carry empty ERR arrays
             continue
         factor = _unit_factor(plane, frame, remarks)
         if factor is None:
             continue
-        sigma = np.where(useless, np.float32(np.nan), plane.values)
-        if plane.kind == "variance":
-            sigma = np.sqrt(sigma)
-        elif plane.kind != "sigma":
-            sigma = 1 / np.sqrt(sigma)
-        sigma = sigma * np.float32(factor)
+        sigma = _sigma_of(plane, factor)
         if plane.kind in _WEIGHTS:
             sigma = _of_the_measured_size(sigma, plane, frame, remarks)
         remarks.note(f"uncertainty from {plane.label}")
-        if useless.any():
-            sigma[useless] = np.median(sigma[~useless])
-        return sigma.astype(np.float32, copy=False)
+        if n_useful == plane.values.size:
+            return sigma
+        return _filled_up(sigma, median(sigma))
     return None
+
+
+def _filled_up(sigma: LazyImage, typical: np.float32) -> LazyImage:
+    return computed(lambda values: np.where(np.isnan(values), typical, values), sigma, dtype=np.float32)
+
+
+def _useful(values: np.ndarray) -> np.ndarray:
+    return np.isfinite(values) & (values > 0)
+
+
+def _sigma_of(plane: "_Plane", factor: float) -> LazyImage:
+    """Of a plane, times a factor; NaN where it says nothing."""
+
+    def sigma(values: np.ndarray) -> np.ndarray:
+        values = np.where(_useful(values), values, np.float32(np.nan))
+        if plane.kind == "variance":
+            values = np.sqrt(values)
+        elif plane.kind != "sigma":
+            values = 1 / np.sqrt(values)
+        return values * np.float32(factor)
+
+    return computed(sigma, plane.values, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -198,13 +234,18 @@ class _Plane:
     """An uncertainty or a weight: its numbers as stored, and its unit as it is written."""
 
     kind: Kind
-    values: np.ndarray
+    values: LazyImage
     label: str
     unit: str
 
 
 def _planes(
-    hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path, shape: tuple[int, ...]
+    hdus: "fits.HDUList",
+    number: int,
+    cfg: SkyIngestConfig,
+    path: Path,
+    shape: tuple[int, ...],
+    beside: "Beside",
 ) -> Iterator[_Plane]:
     """Those in the file, uncertainties first, then weights; then the one in the file beside."""
 
@@ -215,10 +256,10 @@ def _planes(
         for n in companions(hdus, number, cfg, path, kinds):
             if image_shape(hdus[n]) == shape:
                 yield plane(hdus[n], kind_of(hdus[n]), f"the {name_of(hdus[n])} extension")
-    beside = _beside(path, cfg.weight_suffix)
-    if beside is not None:
-        with _image_beside(beside, hdus[number], number) as (hdu, _):
-            yield plane(hdu, kind_of(hdu) or "inverse variance", beside.name)
+    file = _file_beside(path, cfg.weight_suffix)
+    if file is not None:
+        hdu, _ = beside.image(file, hdus[number], number)
+        yield plane(hdu, kind_of(hdu) or "inverse variance", file.name)
 
 
 def _unit_factor(plane: _Plane, frame: Frame, remarks: Remarks) -> float | None:
@@ -254,19 +295,19 @@ def _unit_of_sigma(unit: str, kind: Kind) -> str:
     return headers.unit_named(unit) if unit else ""
 
 
-def _of_the_measured_size(sigma: np.ndarray, plane: _Plane, frame: Frame, remarks: Remarks) -> np.ndarray:
+def _of_the_measured_size(sigma: LazyImage, plane: _Plane, frame: Frame, remarks: Remarks) -> LazyImage:
     """Weights may be ratios only, or exposure times: their noise is then that of the sky."""
-    ratio = frame.noise / float(np.nanmedian(sigma.ravel()[:: max(1, sigma.size // 1_000_000)]))
+    ratio = frame.noise / float(np.nanmedian(sample_of(sigma)))
     if plane.kind == "weight" and 1 / _MAX_RATIO < ratio < _MAX_RATIO:
         return sigma
     remarks.note(
         f"{plane.label} has no scale of its own: the noise of the sky, {frame.noise:.3g} {frame.unit}, gives it"
     )
-    return sigma * np.float32(ratio)
+    return computed(lambda values: values * np.float32(ratio), sigma, dtype=np.float32)
 
 
 # ---- files beside ----------------------------------------------------------------------------------------------------
-def _beside(path: Path, suffix: tuple[str, str] | None) -> Path | None:
+def _file_beside(path: Path, suffix: tuple[str, str] | None) -> Path | None:
     """The companion file that a configured pattern names, where it exists."""
     if suffix is None or suffix[0] not in path.name:
         return None
@@ -274,14 +315,27 @@ def _beside(path: Path, suffix: tuple[str, str] | None) -> Path | None:
     return beside if beside.is_file() else None
 
 
-@contextmanager
-def _image_beside(path: Path, science: "fits.ImageHDU", number: int) -> Iterator[tuple["fits.ImageHDU", "fits.Header"]]:
-    """The image of another file that belongs to a science HDU, and that file's primary header.
+class Beside:
+    """Files beside a frame, each opened once, and open until the frame is done with."""
 
-    The one of the same EXTNAME and EXTVER; else the only one of its shape; else the one of its number.
-    """
-    shape = image_shape(science)
-    with open_fits(path, do_not_scale_image_data=True, memmap=True) as hdus:
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack, self._files = stack, {}
+
+    @classmethod
+    @contextmanager
+    def opened(cls) -> "Iterator[Beside]":
+        """Close all files at the end."""
+        with ExitStack() as stack:
+            yield cls(stack)
+
+    def image(self, path: Path, science: "fits.ImageHDU", number: int) -> tuple["fits.ImageHDU", "fits.Header"]:
+        """The image of another file that belongs to a science HDU, and that file's primary header.
+
+        The one of the same EXTNAME and EXTVER; else the only one of its shape; else the one of its number.
+        """
+        if path not in self._files:
+            self._files[path] = self._stack.enter_context(open_fits(path, **AS_STORED))
+        hdus, shape = self._files[path], image_shape(science)
         alike = [n for n, hdu in enumerate(hdus) if hdu.is_image and hdu.shape and image_shape(hdu) == shape]
         named = [n for n in alike if name_of(hdus[n]) == name_of(science) and hdus[n].ver == science.ver]
         if len(named) == 1:
@@ -290,4 +344,4 @@ def _image_beside(path: Path, science: "fits.ImageHDU", number: int) -> Iterator
             alike = [n for n in alike if n == number]
         if not alike:
             raise InputFileError(f"{path} has no image with the shape {shape} of its frame")
-        yield hdus[alike[0]], hdus[0].header
+        return hdus[alike[0]], hdus[0].header

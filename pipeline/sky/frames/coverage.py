@@ -1,6 +1,10 @@
 """Parts of an image that no light fell on, or that are filled up: one number without noise over large parts."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
+
+from pipeline.sky.strips import Image, LazyImage, computed, count, sample_of, strips
 
 # A part is found if it holds a square of this size of one number; noise does not make one, see _by_chance.
 _WINDOW = 8
@@ -19,7 +23,7 @@ _MAX_SKY_VALUES = 2
 _MAX_SHARE = 0.99
 
 
-def uncovered(pixels: np.ndarray) -> tuple[np.ndarray | None, list[float]]:
+def uncovered(pixels: Image) -> tuple[LazyImage | None, list[float]]:
     """Pixels that are no measurements: corners of drizzled images, gaps between chips, outside the field of view.
 
     A number counts as a fill value where it stands in squares of 8 x 8 pixels without any noise. Exceptions: it is so
@@ -28,43 +32,36 @@ def uncovered(pixels: np.ndarray) -> tuple[np.ndarray | None, list[float]]:
 
     Parameters
     ----------
-    pixels : ndarray of float32, shape (H, W)
+    pixels : ndarray or LazyImage of float32, shape (H, W)
         NaN is no fill value: it is missing anyway.
 
     Returns
     -------
-    where : ndarray of bool, shape (H, W), or None
+    where : LazyImage of bool, shape (H, W), or None
         None for none: most images.
     values : list of float
         The fill values.
     """
-    found: np.ndarray | None = None
     values = []
     for value, least in _candidates(pixels):
-        same = pixels == value
-        corners = _eroded(same)
-        if not corners.any() or _by_chance(same, corners):
+        if _by_chance(pixels, value):
             continue
-        where = _grown(_dilated(corners), same)
-        if np.count_nonzero(where) >= least * where.size:
-            found = where if found is None else found | where
+        n_filled = count(_filled(pixels, [value]))
+        if n_filled and n_filled >= least * pixels.size:
             values.append(value)
-    if found is not None and np.count_nonzero(found) > _MAX_SHARE * np.count_nonzero(np.isfinite(pixels)):
+    if not values:
+        return None, []
+    found = _filled(pixels, values)
+    if count(found) > _MAX_SHARE * count(computed(np.isfinite, pixels, dtype=bool)):
         return None, []
     return found, values
 
 
-def _candidates(pixels: np.ndarray) -> list[tuple[float, float]]:
+def _candidates(pixels: Image) -> list[tuple[float, float]]:
     """The commonest numbers that fill squares, and which share of the image each must cover to be believed."""
-    height, width = pixels.shape
-    if height < _WINDOW or width < _WINDOW:
+    if min(pixels.shape) < _WINDOW:
         return []
-    last = _WINDOW - 1
-    first = pixels[: height - last : _STEP, : width - last : _STEP]
-    alike = np.ones(first.shape, bool)
-    for dy, dx in ((0, 1), (1, 0), (last, last), (0, last), (last, 0), (_WINDOW // 2, _WINDOW // 2)):
-        alike &= first == pixels[dy : height - last + dy : _STEP, dx : width - last + dx : _STEP]
-    values, counts = np.unique(pixels[_full_squares(pixels, alike)], return_counts=True)
+    values, counts = np.unique(_of_full_squares(pixels), return_counts=True)
     values = values[np.argsort(counts)[::-1]]
     if not values.size:
         return []
@@ -78,25 +75,61 @@ def _candidates(pixels: np.ndarray) -> list[tuple[float, float]]:
     ]
 
 
-def _full_squares(pixels: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the squares, among those with equal corners, that are one number throughout."""
-    rows, columns = (_STEP * places for places in np.nonzero(alike))
-    step = max(1, rows.size // _MAX_SQUARES)
-    rows, columns = rows[::step], columns[::step]
+def _of_full_squares(pixels: Image) -> np.ndarray:
+    """The number of each square that is one number throughout, among some of those whose corners are equal."""
+    parts = [_squares(pixels[rows]) for rows in _rows_of_squares(pixels)]
+    values, full = (np.concatenate(plane) for plane in zip(*parts, strict=True))
+    step = max(1, values.size // _MAX_SQUARES)
+    return values[::step][full[::step]]
+
+
+def _rows_of_squares(pixels: Image) -> Iterator[slice]:
+    """Strips of whole squares."""
+    step = -(-next(strips(pixels)).stop // _WINDOW) * _WINDOW
+    last = pixels.shape[0] // _WINDOW * _WINDOW
+    return (slice(top, min(top + step, last)) for top in range(0, last, step))
+
+
+def _squares(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squares of 8 x 8 pixels with equal corners and middle: their number, and whether all of each is that number."""
+    n_down, n_across = (length // _WINDOW for length in rows.shape)
+    last, squares = _WINDOW - 1, (slice(None, n_down * _WINDOW, _STEP), slice(None, n_across * _WINDOW, _STEP))
+    first = rows[squares]
+    alike = np.ones(first.shape, bool)
+    for dy, dx in ((0, 1), (1, 0), (last, last), (0, last), (last, 0), (_WINDOW // 2, _WINDOW // 2)):
+        alike &= first == rows[dy : n_down * _WINDOW : _STEP, dx : n_across * _WINDOW : _STEP]
+    y, x = (_STEP * places for places in np.nonzero(alike))
     inside = np.arange(_WINDOW)
-    squares = pixels[rows[:, None, None] + inside[:, None], columns[:, None, None] + inside]
-    full = (squares == squares[:, :1, :1]).all(axis=(1, 2))
-    return rows[full], columns[full]
+    pixels = rows[y[:, None, None] + inside[:, None], x[:, None, None] + inside]
+    return pixels[:, 0, 0], (pixels == pixels[:, :1, :1]).all(axis=(1, 2))
 
 
-def _range_of_sky(pixels: np.ndarray, fills: np.ndarray) -> tuple[float, float]:
-    sample = pixels.ravel()[:: max(1, pixels.size // 1_000_000)]
+def _range_of_sky(pixels: Image, fills: np.ndarray) -> tuple[float, float]:
+    sample = sample_of(pixels)
     sample = sample[np.isfinite(sample) & ~np.isin(sample, fills[:_MAX_VALUES])]
     if sample.size == 0:
         return -np.inf, np.inf
     level = np.median(sample)
     width = _SKY_SIGMA * 1.4826 * np.median(np.abs(sample - level))
     return float(level - width), float(level + width)
+
+
+def _filled(pixels: Image, values: Sequence[float]) -> LazyImage:
+    """Parts that are filled with one of these numbers."""
+
+    def filled(pixels: np.ndarray) -> np.ndarray:
+        where = np.zeros(pixels.shape, bool)
+        if min(pixels.shape) < _WINDOW:
+            return where
+        for value in values:
+            same = pixels == value
+            corners = _eroded(same)
+            if corners.any():
+                where |= _grown(_dilated(corners), same)
+        return where
+
+    # A pixel is reached by growth from a square, whose pixels decide whether it is one.
+    return computed(filled, pixels, dtype=bool, halo=_GROWTH + _WINDOW - 1)
 
 
 def _eroded(same: np.ndarray) -> np.ndarray:
@@ -130,7 +163,17 @@ def _grown(where: np.ndarray, same: np.ndarray) -> np.ndarray:
     return where
 
 
-def _by_chance(same: np.ndarray, corners: np.ndarray) -> bool:
-    """Whether pixels of this number, strewn at random, would make as many squares: coarsely digitised sky does."""
-    expected = np.count_nonzero(same) / same.size
-    return np.count_nonzero(corners) < _MORE_THAN_CHANCE * corners.size * expected ** (_WINDOW**2)
+def _by_chance(pixels: Image, value: float) -> bool:
+    """Whether pixels of this number, strewn at random, would make as many squares: coarsely digitised sky does.
+
+    Also if there is no square.
+    """
+    n_same = n_corners = 0
+    for rows in strips(pixels):
+        same = pixels[rows.start : rows.stop + _WINDOW - 1] == value
+        n_same += np.count_nonzero(same[: rows.stop - rows.start])
+        if len(same) >= _WINDOW:
+            n_corners += np.count_nonzero(_eroded(same))
+    n_places = (pixels.shape[0] - _WINDOW + 1) * (pixels.shape[1] - _WINDOW + 1)
+    expected = n_same / pixels.size
+    return n_corners == 0 or n_corners < _MORE_THAN_CHANCE * n_places * expected ** (_WINDOW**2)

@@ -4,10 +4,12 @@ import zlib
 
 import numpy as np
 
+from pipeline.sky.strips import Image
+
 _ROWS_PX = 1 << 20
 
 
-def fingerprint(pixels: np.ndarray) -> str:
+def fingerprint(pixels: Image) -> str:
     """CRC-32 of an image's shape and values, as eight hexadecimal digits.
 
     Equal values give equal fingerprints, whatever the byte order, compression or number of bits that they are stored
@@ -16,7 +18,7 @@ def fingerprint(pixels: np.ndarray) -> str:
 
     Parameters
     ----------
-    pixels : ndarray, shape (H, W)
+    pixels : ndarray or LazyImage, shape (H, W)
     """
     crc = zlib.crc32(np.array(pixels.shape, "<i8"))
     rows = max(1, _ROWS_PX // max(1, pixels.shape[1]))

@@ -1,12 +1,13 @@
-"""One science image of a FITS file, in memory."""
+"""One science image of a FITS file."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.sky import headers
+from pipeline.sky.strips import Image, LazyImage, strips
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
 class Frame:
     """One science image with its uncertainty and mask.
 
+    The planes are in memory, or are read strip by strip from a file that is open (`open_frames`).
+
     Attributes
     ----------
-    sci : ndarray, shape (H, W), float32
+    sci : ndarray or LazyImage, shape (H, W), float32
         In `unit`; NaN where the file has no value.
-    err : ndarray, shape (H, W), float32
+    err : ndarray or LazyImage, shape (H, W), float32
         One sigma, in `unit`.
-    dq : ndarray, shape (H, W), uint16
+    dq : ndarray or LazyImage, shape (H, W), uint16
         Bits of `pipeline.sky.dq.DQ`.
     unit : str
         ``electron``, ``adu``, or the file's own unit as it is written.
@@ -56,9 +59,9 @@ class Frame:
 
     path: Path
     science_hdu: int
-    sci: np.ndarray
-    err: np.ndarray
-    dq: np.ndarray
+    sci: Image
+    err: Image
+    dq: Image
     unit: str
     stored_unit: str
     level: float
@@ -90,6 +93,18 @@ class Frame:
     def factor(self) -> float:
         """`unit` per `stored_unit`."""
         return self.gain_e_per_adu if self.unit == "electron" and self.stored_unit == "adu" else 1.0
+
+    def loaded(self) -> "Frame":
+        """The same frame with its planes in memory."""
+        images = {name: getattr(self, name) for name in ("sci", "err", "dq")}
+        lazy = {name: image for name, image in images.items() if isinstance(image, LazyImage)}
+        if not lazy:
+            return self
+        whole = {name: np.empty(image.shape, image.dtype) for name, image in lazy.items()}
+        for rows in strips(next(iter(lazy.values()))):
+            for name, image in lazy.items():
+                whole[name][rows] = image[rows]
+        return replace(self, **whole)
 
     def to_stored(self, values: np.ndarray) -> np.ndarray:
         """From `unit` back to the pixels' own unit and zero point."""

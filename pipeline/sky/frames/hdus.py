@@ -14,13 +14,16 @@ from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError
 from pipeline.sky import cards
 from pipeline.sky.frames.checksums import remark_on_sums
-from pipeline.sky.frames.layout import Layout, memory_limit, plain_streams
+from pipeline.sky.frames.layout import Layout, Part, memory_limit, plain_streams
 from pipeline.sky.frames.planes import image_shape, is_marked_science, may_be_picture, name_of
 from pipeline.sky.remarks import Remarks
+from pipeline.sky.strips import LazyImage, Strips, computed, strip_rows_of, strips
 
 if TYPE_CHECKING:
     from astropy.io import fits
 
+#: How files are opened whose stored numbers are read: strip by strip, and not mapped into memory.
+AS_STORED: Mapping[str, Any] = {"do_not_scale_image_data": True, "memmap": False}
 #: More image HDUs than this, none of them called SCI, is a collection, not a frame.
 _MAX_IMAGE_HDUS = 16
 # A primary image of fewer pixels than this share of the largest other one is a thumbnail.
@@ -30,6 +33,9 @@ _DETECTOR_CARDS = ("CCDSEC", "DETSEC", "AMPSEC", "AMPNAME", "CCDNAME", "CCDNUM",
 # Attribute of an HDUList of ours: how its file is built.
 _LAYOUT = "lightpool_layout"
 _STREAM = "lightpool_stream"  # and the file itself, unpacked
+_REWRITTEN = "lightpool_rewritten"  # HDUs whose headers are not those of the file any more
+# Attribute of the HDUs of a file of ours: the strips of it that were decoded last.
+_STRIPS = "lightpool_strips"
 #: Standard and registered kinds of extensions (FITS standard 4.0, sect. 7 and appendix F).
 _EXTENSIONS = ("IMAGE", "TABLE", "BINTABLE", "IUEIMAGE", "A3DTABLE", "FOREIGN", "DUMP")
 # Memory that a frame takes for each pixel from reading to writing, beside the stored number (measured).
@@ -45,7 +51,7 @@ class _PixelError(InputFileError):
 # ---- files -----------------------------------------------------------------------------------------------------------
 @contextmanager
 def open_fits(path: str | Path, **options: Any) -> Iterator["fits.HDUList"]:
-    """Open a FITS file (plain, gzip, bz2 or tile-compressed), its structure checked.
+    """Open a FITS file (plain, gzip, bz2 or tile-compressed), its structure checked; packed ones are unpacked first.
 
     Errors of the code that uses the file are not touched: only what fails while astropy reads is damage of the file.
 
@@ -72,6 +78,17 @@ def open_views(path: str | Path, *options: dict[str, Any]) -> Iterator[list["fit
             ]
         except _PixelError as error:
             raise InputFileError(f"{path}: {error}") from error
+
+
+def place_in_file(hdus: "fits.HDUList", number: int) -> tuple[BinaryIO, Part] | None:
+    """The file of an HDU, unpacked, and where in it the HDU is; None for one in memory."""
+    layout = getattr(hdus, _LAYOUT, None)
+    return None if layout is None else (getattr(hdus, _STREAM), layout.parts[number])
+
+
+def is_rewritten(hdus: "fits.HDUList", number: int) -> bool:
+    """Whether the header of an HDU had to be changed so that it can be written."""
+    return number in getattr(hdus, _REWRITTEN, ())
 
 
 def remark_on_file(hdus: "fits.HDUList", chosen: Sequence[int], remarks: Remarks) -> None:
@@ -109,18 +126,21 @@ def _opened(stream: BinaryIO, layout: Layout, options: dict[str, Any]) -> Iterat
             hdus = stack.enter_context(fits.open(stream, **options))
             if len(hdus) != len(layout.parts):  # also reads all headers
                 raise ValueError(f"HDU {len(hdus)} is not readable")
+            kept, rewritten = Strips(), set()
             for number, (hdu, part) in enumerate(zip(hdus, layout.parts, strict=True)):
                 if not hasattr(hdu, "filebytes"):  # a placeholder of astropy's
                     raise ValueError(f"HDU {number} is corrupt")
                 if not options.get("disable_image_compression"):  # that is for copying: cards stay as they are
                     _read_as_text(hdu.header, part.odd_cards)
-                if part.odd_cards or part.unprintable:
-                    _make_writable(hdu.header)
+                if (part.odd_cards or part.unprintable) and _make_writable(hdu.header):
+                    rewritten.add(number)
                 # A compressed image makes its header of another, and astropy takes any value of a card for a length.
                 if not all(isinstance(length, int) for length in getattr(hdu, "shape", ())):
                     raise ValueError(f"HDU {number} has axes of {hdu.shape} pixels")
+                setattr(hdu, _STRIPS, kept)
         setattr(hdus, _LAYOUT, layout)
         setattr(hdus, _STREAM, stream)
+        setattr(hdus, _REWRITTEN, rewritten)
         yield hdus
 
 
@@ -135,8 +155,9 @@ def _read_as_text(header: "fits.Header", odd_cards: Mapping[str, str]) -> None:
             header[keyword] = text
 
 
-def _make_writable(header: "fits.Header") -> None:
-    """Put comments in place of cards that astropy can neither read nor write."""
+def _make_writable(header: "fits.Header") -> bool:
+    """Put comments in place of cards that astropy can neither read nor write; whether there were any."""
+    changed = False
     for place in range(len(header) - 1, -1, -1):
         card = header.cards[place]
         try:
@@ -145,6 +166,8 @@ def _make_writable(header: "fits.Header") -> None:
             name = re.sub("[^ -~]", "?", card.keyword)
             del header[place]
             header.insert(place, ("COMMENT", f"unreadable card {name}"))
+            changed = True
+    return changed
 
 
 @contextmanager
@@ -258,75 +281,135 @@ def _names(hdus: "fits.HDUList", numbers: Sequence[int]) -> str:
 
 
 # ---- the numbers of one HDU ------------------------------------------------------------------------------------------
-def stored_pixels(hdu: "fits.ImageHDU") -> np.ndarray:
-    """The numbers as they are stored, without axes of length 1.
+def check_memory(hdu: "fits.ImageHDU") -> None:
+    """Fail before a whole image is read that needs more memory than there is.
 
     Raises
     ------
     InputFileError
-        If they cannot be read, or the machine has less memory than they take.
     """
-    label = f"HDU {name_of(hdu) or '(no name)'}"
-    shape = tuple(hdu.shape or ())
-    needed = math.prod(shape) * (abs(hdu.header["BITPIX"]) // 8 + _BYTES_PER_PIXEL)
+    _check_memory(hdu, math.prod(image_shape(hdu)))
+
+
+def _check_memory(hdu: "fits.ImageHDU", n_pixels: int) -> None:
+    needed = n_pixels * (abs(hdu.header["BITPIX"]) // 8 + _BYTES_PER_PIXEL)
     if needed > memory_limit():
         raise _PixelError(
-            f"{label} declares {' x '.join(map(str, shape))} pixels, which need {needed / 1e9:.3g} GB of memory, and "
-            f"there are {memory_limit() / 1e9:.3g} GB"
+            f"{_label(hdu)} declares {' x '.join(map(str, hdu.shape))} pixels, which need {needed / 1e9:.3g} GB of "
+            f"memory, and there are {memory_limit() / 1e9:.3g} GB"
         )
-    with _astropy_reads(f"the pixels of {label} cannot be read"):
-        stored = hdu.data
-        if stored is None:
+
+
+def _label(hdu: "fits.ImageHDU") -> str:
+    return f"HDU {name_of(hdu) or '(no name)'}"
+
+
+def stored_image(hdu: "fits.ImageHDU") -> LazyImage:
+    """The numbers as they are stored, without axes of length 1; those of a file are read when they are asked for.
+
+    Raises
+    ------
+    InputFileError
+        If they cannot be read, or a strip of them needs more memory than the machine has.
+    """
+    whole = tuple(hdu.shape or ())
+    shape = image_shape(hdu)
+    if len(shape) != 2 or not hasattr(hdu, _STRIPS):
+        return _image_in_memory(hdu)
+    axis = next(place for place in range(len(whole)) if whole[place] == shape[0] and math.prod(whole[:place]) == 1)
+    tiles = getattr(hdu, "tile_shape", None)
+    strip_rows = strip_rows_of(shape, 1 if tiles is None else min(tiles[axis], shape[0]))
+    _check_memory(hdu, strip_rows * shape[1])
+
+    def window(rows: slice, columns: slice) -> np.ndarray:
+        if rows.start == rows.stop:
+            return np.empty((0, columns.stop - columns.start), dtype)
+        with _astropy_reads(f"the pixels of {_label(hdu)} cannot be read"):
+            stored = np.asarray(hdu.section[(*[slice(None)] * axis, rows)])
+            return stored.reshape(-1, shape[1])[:, columns]
+
+    dtype = np.dtype(np.uint8)  # of no pixels
+    dtype = window(slice(0, 1), slice(0, shape[1])).dtype
+    return LazyImage(shape, dtype, window, strip_rows)
+
+
+def _image_in_memory(hdu: "fits.ImageHDU") -> LazyImage:
+    """Of HDUs that come from no file of ours; also images of more or fewer axes than two, as rows."""
+    with _astropy_reads(f"the pixels of {_label(hdu)} cannot be read"):
+        if hdu.data is None:
             raise ValueError("there are none")
-        stored = np.asarray(stored)
-        return stored.reshape(image_shape(hdu))
+        stored = np.asarray(hdu.data)
+        stored = stored.reshape(-1, (image_shape(hdu) or (1,))[-1])
+    return LazyImage(stored.shape, stored.dtype, lambda rows, columns: stored[rows, columns])
 
 
-def pixels_of(hdu: "fits.ImageHDU") -> tuple[np.ndarray, bool]:
+def pixels_of(hdu: "fits.ImageHDU") -> tuple[LazyImage, bool]:
     """Scaled pixels as float32, NaN where blank or beyond 1e30; and whether they are stored as integers.
 
     astropy's own scaling ignores BLANK in unsigned images, which is how raw frames mark missing pixels.
     """
-    stored = stored_pixels(hdu)
+    image = stored_image(hdu)
     header = hdu.header
-    integer = stored.dtype.kind in "iu"
+    integer = image.dtype.kind in "iu"
     scale, zero = _scaling(header)
-    if stored.dtype.kind == "u" and zero == 2 ** (8 * stored.dtype.itemsize - 1):
+    if image.dtype.kind == "u" and zero == 2 ** (8 * image.dtype.itemsize - 1):
         zero = 0.0  # a compressed image comes with its offset applied
-    with np.errstate(over="ignore", invalid="ignore"):
-        pixels = stored.astype(np.float32)
-        if scale != 1 or zero != 0:
-            pixels = (stored.astype(np.float64) * scale + zero).astype(np.float32)
-    blank = header.get("BLANK")
-    if integer and blank is not None:
-        pixels[stored == blank] = np.nan
-    pixels[~(np.abs(pixels) < _LARGEST)] = np.nan
-    return pixels, integer
+    blank = header.get("BLANK") if integer else None
+
+    def scaled(stored: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            if scale != 1 or zero != 0:
+                pixels = (stored.astype(np.float64) * scale + zero).astype(np.float32)
+            else:
+                pixels = stored.astype(np.float32)
+        if blank is not None:
+            pixels[stored == blank] = np.nan
+        pixels[~(np.abs(pixels) < _LARGEST)] = np.nan
+        return pixels
+
+    return _kept(hdu).cached(computed(scaled, image, dtype=np.float32)), integer
 
 
-def bits_of(hdu: "fits.ImageHDU") -> np.ndarray:
+def _kept(hdu: "fits.ImageHDU") -> Strips:
+    """Where strips of this HDU are kept, together with those of the other HDUs of its file."""
+    return getattr(hdu, _STRIPS, None) or Strips()
+
+
+def bits_of(hdu: "fits.ImageHDU") -> LazyImage:
     """A mask as unsigned integers of its own width.
 
     Float32, in which pixels are read, would round the low bits of a mask of 32 bits away. A mask of numbers that are
     not whole, or are negative, as resampling makes them, is 1 where it is not 0.
     """
-    stored, header = stored_pixels(hdu), hdu.header
-    if stored.dtype.kind not in "iu":
-        finite = np.where(np.isfinite(stored), stored, 0)
-        if (finite < 0).any() or (finite >= 2.0**63).any() or (finite != np.floor(finite)).any():
-            return (finite != 0).astype(np.uint8)
-        return finite.astype(np.int64).view(np.uint64)
-    bits = stored.astype(stored.dtype.newbyteorder("="))
+    image, header = stored_image(hdu), hdu.header
+    if image.dtype.kind not in "iu":
+        return _kept(hdu).cached(_bits_of_numbers(image))
     scale, zero = _scaling(header)
-    top = 1 << (8 * bits.itemsize - 1)
-    unsigned = bits.view(f"u{bits.itemsize}")
-    if scale != 1 or zero not in (0, top):
-        unsigned = np.rint(bits * scale + zero).astype(np.int64).view(np.uint64)
-    elif zero == top and bits.dtype.kind == "i":  # a compressed image comes with its offset applied
-        unsigned = unsigned ^ unsigned.dtype.type(top)
-    if "BLANK" in header:
-        unsigned = np.where(stored == header["BLANK"], unsigned.dtype.type(0), unsigned)
-    return unsigned
+    top = 1 << (8 * image.dtype.itemsize - 1)
+    blank = header.get("BLANK")
+
+    def bits(stored: np.ndarray) -> np.ndarray:
+        native = stored.astype(stored.dtype.newbyteorder("="))
+        unsigned = native.view(f"u{native.itemsize}")
+        if scale != 1 or zero not in (0, top):
+            unsigned = np.rint(native * scale + zero).astype(np.int64).view(np.uint64)
+        elif zero == top and native.dtype.kind == "i":  # a compressed image comes with its offset applied
+            unsigned = unsigned ^ unsigned.dtype.type(top)
+        return unsigned if blank is None else np.where(stored == blank, unsigned.dtype.type(0), unsigned)
+
+    dtype = bits(np.zeros((1, 1), image.dtype)).dtype
+    return _kept(hdu).cached(computed(bits, image, dtype=dtype))
+
+
+def _bits_of_numbers(image: LazyImage) -> LazyImage:
+    def known(stored: np.ndarray) -> np.ndarray:
+        return np.where(np.isfinite(stored), stored, 0)
+
+    for rows in strips(image):
+        finite = known(image[rows])
+        if (finite < 0).any() or (finite >= 2.0**63).any() or (finite != np.floor(finite)).any():
+            return computed(lambda stored: (known(stored) != 0).astype(np.uint8), image, dtype=np.uint8)
+    return computed(lambda stored: known(stored).astype(np.int64).view(np.uint64), image, dtype=np.uint64)
 
 
 def _scaling(header: "fits.Header") -> tuple[float, float]:

@@ -17,6 +17,7 @@ from pipeline.errors import InputFileError, UserError
 from pipeline.sky.dq import DEFECTS, DESCRIPTIONS, DQ, DQ_DTYPE, flag, has
 from pipeline.sky.frames.mask_tables import TABLES, Flag, MaskTable, named_flags, recognised
 from pipeline.sky.remarks import Remarks
+from pipeline.sky.strips import LazyImage, computed, count, distinct, sample_of, strips
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -38,42 +39,53 @@ class Sky:
 
     Attributes
     ----------
-    pixels : ndarray of float32, shape (H, W)
+    pixels : LazyImage of float32, shape (H, W)
     """
 
-    pixels: np.ndarray
+    pixels: LazyImage
 
     @cached_property
-    def sources(self) -> np.ndarray:
-        """Inner pixels of sources: bool, shape (H, W)."""
-        sample = self.pixels.ravel()[:: max(1, self.pixels.size // 1_000_000)]
+    def _source_limit(self) -> np.floating | None:
+        """Value above which a pixel may be one of a source; None without any valid pixel."""
+        sample = sample_of(self.pixels)
         sample = sample[np.isfinite(sample)]
-        inner = np.zeros(self.pixels.shape, bool)
-        if sample.size == 0 or min(self.pixels.shape) < 3:
-            return inner
+        if sample.size == 0:
+            return None
         level = np.median(sample)
-        bright = self.pixels > level + _SOURCE_SIGMA * 1.4826 * np.median(np.abs(sample - level))
-        rows = bright[:-2] & bright[1:-1] & bright[2:]
-        inner[1:-1, 1:-1] = rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]
-        return inner
+        return level + _SOURCE_SIGMA * 1.4826 * np.median(np.abs(sample - level))
+
+    @cached_property
+    def sources(self) -> LazyImage:
+        """Inner pixels of sources: bool, shape (H, W)."""
+
+        def inner_pixels(pixels: np.ndarray) -> np.ndarray:
+            inner = np.zeros(pixels.shape, bool)
+            if self._source_limit is None or min(pixels.shape) < 3:
+                return inner
+            bright = pixels > self._source_limit
+            rows = bright[:-2] & bright[1:-1] & bright[2:]
+            inner[1:-1, 1:-1] = rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]
+            return inner
+
+        return computed(inner_pixels, self.pixels, dtype=bool, halo=1)
 
     @cached_property
     def n_sources(self) -> int:
         """Number of inner pixels of sources."""
-        return int(np.count_nonzero(self.sources))
+        return count(self.sources)
 
-    def share_of_sources(self, where: np.ndarray) -> float:
+    def share_of_sources(self, where: LazyImage) -> float:
         """Which part of the sources is in `where`; 0 where there are too few pixels to say."""
         if self.n_sources < _MIN_SOURCE_PIXELS:
             return 0.0
-        return np.count_nonzero(where & self.sources) / self.n_sources
+        return count(computed(np.logical_and, where, self.sources, dtype=bool)) / self.n_sources
 
-    def marks_sources(self, where: np.ndarray) -> bool:
+    def marks_sources(self, where: LazyImage) -> bool:
         """Whether flagged pixels are those of the sources."""
-        n_flagged = int(np.count_nonzero(where))
+        n_flagged = count(where)
         if self.n_sources < _MIN_SOURCE_PIXELS or n_flagged < _MIN_FLAGGED:
             return False
-        n_common = np.count_nonzero(where & self.sources)
+        n_common = count(computed(np.logical_and, where, self.sources, dtype=bool))
         # A flag that is everywhere is on the sources, too.
         if n_common / self.n_sources < _ENRICHMENT * n_flagged / where.size:
             return False
@@ -84,7 +96,7 @@ class Sky:
 class _Foreign:
     """A camera's mask and what is known of it."""
 
-    bits: np.ndarray
+    bits: LazyImage
     headers: Sequence["fits.Header"]
     label: str
     flags: dict[int, Flag] = field(default_factory=dict)
@@ -94,22 +106,37 @@ class _Foreign:
     def present(self) -> list[int]:
         """Bits that are set somewhere, or the codes that occur."""
         if self.codes:
-            return [int(value) for value in np.unique(self.bits) if value]
-        every = int(np.bitwise_or.reduce(self.bits, axis=None))
+            return [int(value) for value in distinct(self.bits, np.ravel)[0] if value]
+        every = int(np.bitwise_or.reduce([np.bitwise_or.reduce(self.bits[r], axis=None) for r in strips(self.bits)]))
         return [1 << bit for bit in range(every.bit_length()) if every >> bit & 1]
 
-    def where(self, value: int) -> np.ndarray:
-        """Pixels with a bit, or with a code."""
-        theirs = self.bits.dtype.type(value)
-        return self.bits == theirs if self.codes else (self.bits & theirs) != 0
+    def has(self, bits: np.ndarray, value: int) -> np.ndarray:
+        """Which of some pixels have a bit, or a code."""
+        theirs = bits.dtype.type(value)
+        return bits == theirs if self.codes else (bits & theirs) != 0
 
-    def share(self, where: np.ndarray) -> str:
+    def where(self, value: int) -> LazyImage:
+        """Pixels with a bit, or with a code."""
+        return computed(lambda bits: self.has(bits, value), self.bits, dtype=bool)
+
+    def share(self, where: LazyImage) -> str:
         """For messages."""
-        return f"{100 * np.count_nonzero(where) / where.size:.2g} %"
+        return f"{100 * count(where) / where.size:.2g} %"
+
+    def in_our_bits(self, meanings: Sequence[tuple[int, DQ]]) -> LazyImage:
+        """With our bits for those of theirs that have a meaning."""
+
+        def ours(bits: np.ndarray) -> np.ndarray:
+            result = np.zeros(bits.shape, DQ_DTYPE)
+            for value, meaning in meanings:
+                flag(result, self.has(bits, value), meaning)
+            return result
+
+        return computed(ours, self.bits, dtype=DQ_DTYPE)
 
 
 def translate(
-    bits: np.ndarray,
+    bits: LazyImage,
     headers: Sequence["fits.Header"],
     label: str,
     path: Path,
@@ -117,12 +144,12 @@ def translate(
     cfg: SkyIngestConfig,
     remarks: Remarks,
     table_of_names: Sequence[Flag] = (),
-) -> np.ndarray:
+) -> LazyImage:
     """A camera's mask in our bits.
 
     Parameters
     ----------
-    bits : ndarray of unsigned integers, shape (H, W)
+    bits : LazyImage of unsigned integers, shape (H, W)
     headers : sequence of Header
         Of the mask, the science image and the primary HDU.
     label : str
@@ -140,7 +167,7 @@ def translate(
 
     Returns
     -------
-    ndarray of uint16, shape (H, W)
+    LazyImage of uint16, shape (H, W)
 
     Raises
     ------
@@ -152,20 +179,21 @@ def translate(
     _check(cfg)
     foreign = _Foreign(bits, headers, label)
     remarks.note(f"{label}: {_explain(foreign, cfg, table_of_names)}")
-    ours = np.zeros(bits.shape, DQ_DTYPE)
-    unknown = []
+    meanings, unknown = [], []
     for value in foreign.present:
         configured = None if foreign.codes else _configured(value, cfg)
         known = foreign.flags.get(value)
         if configured is not None:
-            flag(ours, foreign.where(value), configured)
+            meanings.append((value, configured))
         elif known is not None and known.meaning is not None:
-            flag(ours, foreign.where(value), known.meaning)
+            meanings.append((value, known.meaning))
         else:
             unknown.append(value)
-    _take_unknown(foreign, unknown, ours, sky, remarks)
-    _refuse_large(foreign, path, ours, cfg)
-    share = sky.share_of_sources(has(ours, DEFECTS))
+    meanings += [(value, DQ.BAD) for value in _take_unknown(foreign, unknown, sky, remarks)]
+    ours = foreign.in_our_bits(meanings)
+    bad = computed(lambda dq: has(dq, DEFECTS), ours, dtype=bool)
+    _refuse_large(foreign, path, bad, cfg)
+    share = sky.share_of_sources(bad)
     if share >= _SOURCE_SHARE:
         remarks.warn(
             f"{label} marks {share:.0%} of the pixels of bright sources as bad, and they will be replaced; if it marks "
@@ -190,13 +218,14 @@ def _configured(value: int, cfg: SkyIngestConfig) -> DQ | None:
 
 def _explain(foreign: _Foreign, cfg: SkyIngestConfig, table_of_names: Sequence[Flag]) -> str:
     """Find the meaning of the flags, and say where it came from."""
+    bits = foreign.bits
     quality = _first_text(foreign.headers[:1], "HDUCLAS3")
     if cfg.dq_convention == ZERO_IS_BAD or (cfg.dq_convention is None and quality == "MASKONE"):
-        foreign.bits = (foreign.bits == 0).astype(np.uint8)
+        foreign.bits = computed(lambda bits: (bits == 0).astype(np.uint8), bits, dtype=np.uint8)
         foreign.flags = {1: Flag(1, "0", DQ.BAD)}
         return "0 is bad"
     if cfg.dq_convention == NONZERO_IS_BAD or (cfg.dq_convention is None and quality == "MASKZERO"):
-        foreign.bits = (foreign.bits != 0).astype(np.uint8)
+        foreign.bits = computed(lambda bits: (bits != 0).astype(np.uint8), bits, dtype=np.uint8)
         foreign.flags = {1: Flag(1, "not 0", DQ.BAD)}
         return "all but 0 is bad"
     if cfg.dq_convention is not None:
@@ -206,10 +235,21 @@ def _explain(foreign: _Foreign, cfg: SkyIngestConfig, table_of_names: Sequence[F
         return f"bits as named in the file ({', '.join(known.name for known in flags[:6])} ...)"
     if table := recognised(foreign.headers):
         return _use(foreign, table)
-    set_pixels = foreign.bits[foreign.bits != 0]
-    if not cfg.dq_bits and set_pixels.size and set_pixels.min() == set_pixels.max():
+    if not cfg.dq_bits and _has_one_value(bits):
         foreign.codes = True  # one number, whatever its bits are: a mask of true and false
     return "no names of bits"
+
+
+def _has_one_value(bits: LazyImage) -> bool:
+    """Whether all pixels that are not 0 are the same, and there are any."""
+    found: set[int] = set()
+    for rows in strips(bits):
+        present = bits[rows][bits[rows] != 0]
+        if present.size:
+            found |= {int(present.min()), int(present.max())}
+        if len(found) > 1:
+            return False
+    return len(found) == 1
 
 
 def _first_text(headers: Sequence["fits.Header"], keyword: str) -> str:
@@ -227,9 +267,9 @@ def _by_value(flags: Sequence[Flag]) -> dict[int, Flag]:
     return {known.value: known for known in sorted(flags, key=lambda known: known.meaning or DQ(0))}
 
 
-def _take_unknown(foreign: _Foreign, unknown: Sequence[int], ours: np.ndarray, sky: Sky, remarks: Remarks) -> None:
-    """Flags of unknown meaning: bad, unless they mark the sources."""
-    taken, left = [], []
+def _take_unknown(foreign: _Foreign, unknown: Sequence[int], sky: Sky, remarks: Remarks) -> list[int]:
+    """Flags of unknown meaning: those that are taken as bad, because they do not mark the sources."""
+    bad, taken, left = [], [], []
     for value in unknown:
         where = foreign.where(value)
         text = f"{foreign.flags[value].name if value in foreign.flags else value} ({foreign.share(where)})"
@@ -237,7 +277,7 @@ def _take_unknown(foreign: _Foreign, unknown: Sequence[int], ours: np.ndarray, s
             left.append(text)
         else:
             taken.append(text)
-            flag(ours, where, DQ.BAD)
+            bad.append(value)
     what = "values" if foreign.codes else "bits"
     if left:
         remarks.warn(
@@ -250,11 +290,11 @@ def _take_unknown(foreign: _Foreign, unknown: Sequence[int], ours: np.ndarray, s
             f"{foreign.label}: {what} of unknown meaning are taken as bad pixels: {', '.join(taken)}; set "
             "ingest.sky.dq_bits or dq_convention"
         )
+    return bad
 
 
-def _refuse_large(foreign: _Foreign, path: Path, ours: np.ndarray, cfg: SkyIngestConfig) -> None:
-    bad = has(ours, DEFECTS)
-    share = np.count_nonzero(bad) / bad.size
+def _refuse_large(foreign: _Foreign, path: Path, bad: LazyImage, cfg: SkyIngestConfig) -> None:
+    share = count(bad) / bad.size
     if share <= cfg.max_masked_fraction:
         return
     shares = ", ".join(f"{value} on {foreign.share(foreign.where(value))}" for value in foreign.present[:8])

@@ -1,5 +1,11 @@
-"""A file's science images as frames: pixels, mask, unit, background and uncertainty."""
+"""A file's science images as frames: pixels, mask, unit, background and uncertainty.
 
+Nothing here holds a whole image: planes are read, strip by strip, as often as something has to be known of all their
+pixels.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,10 +17,10 @@ from pipeline.errors import InputFileError
 from pipeline.sky import cards, headers
 from pipeline.sky.background import BoxNoise, box_noise, quantised_noise, robust_background
 from pipeline.sky.dq import DQ, DQ_DTYPE, flag, has
-from pipeline.sky.frames.companions import file_mask, file_uncertainty, is_ours
+from pipeline.sky.frames.companions import Beside, file_mask, file_uncertainty, is_ours
 from pipeline.sky.frames.fingerprint import fingerprint
 from pipeline.sky.frames.frame import Frame
-from pipeline.sky.frames.hdus import open_fits, pixels_of, remark_on_file, science_hdus
+from pipeline.sky.frames.hdus import AS_STORED, check_memory, open_fits, pixels_of, remark_on_file, science_hdus
 from pipeline.sky.frames.scale import (
     bias_level,
     exposed_section,
@@ -26,6 +32,7 @@ from pipeline.sky.frames.scale import (
 from pipeline.sky.frames.uncertainty import checked_uncertainty
 from pipeline.sky.headers import Cards
 from pipeline.sky.remarks import Remarks
+from pipeline.sky.strips import Image, LazyImage, computed, constant, count, nonzero, part_of
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -44,7 +51,7 @@ def read_frame(path: str | Path, cfg: SkyIngestConfig | None = None) -> Frame:
 
 
 def read_frames(source: "str | Path | fits.HDUList", cfg: SkyIngestConfig | None = None) -> list[Frame]:
-    """Read every science image of a file, each SCI,n with its own ERR,n and DQ,n.
+    """Read every science image of a file into memory, each SCI,n with its own ERR,n and DQ,n.
 
     Parameters
     ----------
@@ -56,34 +63,63 @@ def read_frames(source: "str | Path | fits.HDUList", cfg: SkyIngestConfig | None
     Raises
     ------
     InputFileError
-        If the file is damaged, or has no image that can be a sky frame; the message names the choices.
+        If the file is damaged, has no image that can be a sky frame (the message names the choices), or has one that is
+        larger than the memory.
     """
-    cfg = cfg or SkyIngestConfig()
-    if not isinstance(source, str | Path):
-        return _read_all(source, cfg, IN_MEMORY)
-    path = Path(source)
-    with open_fits(path, do_not_scale_image_data=True, memmap=True) as hdus:
-        return _read_all(hdus, cfg, path)
+    with _opened(source, cfg or SkyIngestConfig(), whole=True) as frames:
+        return [frame.loaded() for frame in frames]
 
 
-def _read_all(hdus: "fits.HDUList", cfg: SkyIngestConfig, path: Path) -> list[Frame]:
+@contextmanager
+def open_frames(source: "str | Path | fits.HDUList", cfg: SkyIngestConfig | None = None) -> Iterator[list[Frame]]:
+    """The science images of a file, whatever their size: their planes are read when, and as far as, they are used.
+
+    Level, noise, saturation, mask and uncertainty of each are known when the block begins: all pixels were looked at
+    for them. The planes can be used within the block.
+
+    Raises
+    ------
+    InputFileError
+        As `read_frames`, but for the memory; also within the block, for pixels that cannot be decoded.
+    """
+    with _opened(source, cfg or SkyIngestConfig(), whole=False) as frames:
+        yield frames
+
+
+@contextmanager
+def _opened(source: "str | Path | fits.HDUList", cfg: SkyIngestConfig, *, whole: bool) -> Iterator[list[Frame]]:
+    with ExitStack() as stack:
+        beside = stack.enter_context(Beside.opened())
+        if not isinstance(source, str | Path):
+            yield _read_all(source, cfg, IN_MEMORY, beside)
+            return
+        hdus = stack.enter_context(open_fits(source, **AS_STORED))
+        if whole:
+            for number in science_hdus(hdus, cfg, Path(source)):
+                check_memory(hdus[number])
+        yield _read_all(hdus, cfg, Path(source), beside)
+
+
+def _read_all(hdus: "fits.HDUList", cfg: SkyIngestConfig, path: Path, beside: Beside) -> list[Frame]:
     chosen = science_hdus(hdus, cfg, path)
     remarks = Remarks()
     remark_on_file(hdus, chosen, remarks)
-    return [_read(hdus, number, cfg, path, Remarks(remarks.notes, remarks.warnings)) for number in chosen]
+    return [_read(hdus, number, cfg, path, Remarks(remarks.notes, remarks.warnings), beside) for number in chosen]
 
 
-def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path, remarks: Remarks) -> Frame:
+def _read(
+    hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path, remarks: Remarks, beside: Beside
+) -> Frame:
     searched = Cards.of(hdus, number)
     pixels, integer = pixels_of(hdus[number])
-    mask = file_mask(hdus, number, cfg, path, pixels, remarks)
+    mask = file_mask(hdus, number, cfg, path, pixels, remarks, beside)
     as_ingested = _is_as_ingested(searched, pixels)
     if as_ingested:
         frame = _ingested(searched, pixels, mask, cfg, remarks)
     else:
         frame = _foreign(searched, pixels, integer, mask, cfg, path, remarks)
     frame = replace(frame, path=path, science_hdu=number)
-    given = file_uncertainty(hdus, frame, cfg, remarks)
+    given = file_uncertainty(hdus, frame, cfg, remarks, beside)
     if as_ingested:
         _remark_on_lost_planes(hdus, given, remarks)
     frame = replace(
@@ -98,7 +134,7 @@ def _read(hdus: "fits.HDUList", number: int, cfg: SkyIngestConfig, path: Path, r
     return checked_uncertainty(frame, given, strict=_is_changed(searched) and not _is_restored(searched))
 
 
-def _remark_on_lost_planes(hdus: "fits.HDUList", given: np.ndarray | None, remarks: Remarks) -> None:
+def _remark_on_lost_planes(hdus: "fits.HDUList", given: Image | None, remarks: Remarks) -> None:
     """Ingest writes ERR and DQ beside every image: where one is missing, something was lost."""
     lost = ["ERR"] if given is None else []
     lost += [] if any(is_ours(hdu) for hdu in hdus) else ["DQ"]
@@ -110,7 +146,7 @@ def _remark_on_lost_planes(hdus: "fits.HDUList", given: np.ndarray | None, remar
 
 
 # ---- as lightpool has ingested it ------------------------------------------------------------------------------------
-def _is_as_ingested(searched: Cards, pixels: np.ndarray) -> bool:
+def _is_as_ingested(searched: Cards, pixels: Image) -> bool:
     """Whether ingest wrote the cards of this header, and for these pixels."""
     written = next(searched.of_image(cards.SUM.keyword), None)
     if written is None or cards.LEVEL.keyword not in searched.header:
@@ -134,7 +170,7 @@ def _background_cards(searched: Cards) -> tuple[float | None, float | None]:
     return level, noise
 
 
-def _ingested(searched: Cards, pixels: np.ndarray, mask: np.ndarray, cfg: SkyIngestConfig, remarks: Remarks) -> Frame:
+def _ingested(searched: Cards, pixels: LazyImage, mask: LazyImage, cfg: SkyIngestConfig, remarks: Remarks) -> Frame:
     """What ingest measured is in the header: nothing is measured or looked up again."""
     for text in cards.warnings_in(searched.header.get("HISTORY", ())):
         remarks.warn(text)
@@ -143,13 +179,13 @@ def _ingested(searched: Cards, pixels: np.ndarray, mask: np.ndarray, cfg: SkyIng
     factor = gain or 1.0
     level, noise = _background_cards(searched)
     saturation = next((entry.number for entry in searched.of_image(cards.SATURATION.keyword)), None)
-    sci = pixels * np.float32(factor)
+    sci = computed(lambda stored: stored * np.float32(factor), pixels, dtype=np.float32)
     return Frame(
         path=IN_MEMORY,
         science_hdu=0,
         sci=sci,
         err=sci,  # replaced by the caller
-        dq=_flagged(pixels, saturation) | mask,
+        dq=_flagged(pixels, saturation, mask),
         unit="electron" if gain else stored_unit,
         stored_unit=stored_unit,
         level=level * factor,
@@ -165,9 +201,9 @@ def _ingested(searched: Cards, pixels: np.ndarray, mask: np.ndarray, cfg: SkyIng
 # ---- any other -------------------------------------------------------------------------------------------------------
 def _foreign(
     searched: Cards,
-    pixels: np.ndarray,
+    pixels: LazyImage,
     integer: bool,
-    mask: np.ndarray,
+    mask: LazyImage,
     cfg: SkyIngestConfig,
     path: Path,
     remarks: Remarks,
@@ -183,14 +219,16 @@ def _foreign(
     stored_unit = headers.unit_of(searched)
     section = None if changed else exposed_section(searched, pixels.shape, integer, remarks)
     part = section.slices if section else (slice(None), slice(None))
-    measured = box_noise(pixels[part], mask[part] != 0)
+    measured = box_noise(part_of(pixels, part), nonzero(part_of(mask, part)))
     if changed:
         mask = _mask_that_fits(mask, pixels, measured, remarks)
     scale = _scale(searched, pixels, integer, changed, section, measured, cfg, remarks)
     saturation = saturation_level(None if changed else searched, cfg, pixels, scale.gain, measured, remarks)
-    dq = _flagged(pixels, saturation) | mask
-    sci = (pixels - np.float32(scale.bias)) * np.float32(scale.gain or 1.0)
-    level, noise = _background(sci[part], dq[part], cfg, path)
+    dq = _flagged(pixels, saturation, mask)
+    sci = computed(
+        lambda stored: (stored - np.float32(scale.bias)) * np.float32(scale.gain or 1.0), pixels, dtype=np.float32
+    )
+    level, noise = _background(part_of(sci, part), part_of(dq, part), cfg, path)
     return Frame(
         path=path,
         science_hdu=0,
@@ -222,7 +260,7 @@ class _Scale(NamedTuple):
 
 def _scale(
     searched: Cards,
-    pixels: np.ndarray,
+    pixels: LazyImage,
     integer: bool,
     changed: bool,
     section: headers.Section | None,
@@ -245,35 +283,45 @@ def _scale(
     return _Scale(bias, zero_known and not contradicted, gain, contradicted)
 
 
-def _flagged(pixels: np.ndarray, saturation: float | None) -> np.ndarray:
-    """Missing and saturated pixels."""
-    dq = np.zeros(pixels.shape, DQ_DTYPE)
-    flag(dq, ~np.isfinite(pixels), DQ.MISSING)
-    if saturation is not None:
-        flag(dq, pixels >= saturation, DQ.SATURATED)
-    return dq
+def _flagged(pixels: LazyImage, saturation: float | None, mask: LazyImage) -> LazyImage:
+    """Missing and saturated pixels, beside those of a mask."""
+
+    def flagged(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        dq = mask.copy()
+        flag(dq, ~np.isfinite(pixels), DQ.MISSING)
+        if saturation is not None:
+            flag(dq, pixels >= saturation, DQ.SATURATED)
+        return dq
+
+    return computed(flagged, pixels, mask, dtype=DQ_DTYPE)
 
 
-def _mask_that_fits(mask: np.ndarray, pixels: np.ndarray, measured: BoxNoise, remarks: Remarks) -> np.ndarray:
+def _mask_that_fits(mask: LazyImage, pixels: LazyImage, measured: BoxNoise, remarks: Remarks) -> LazyImage:
     """A mask beside changed pixels, unless what it calls bright is not: then they were flipped, shifted or cut."""
-    bright = pixels[has(mask, _BRIGHT) & ~has(mask, DQ.RESTORED) & np.isfinite(pixels)]
-    if bright.size < _MIN_BRIGHT_PIXELS or not len(measured):
+    if not len(measured):
         return mask
     limit = np.median(measured.level) + 3 * np.median(measured.spread)
-    if np.mean(bright > limit) >= 0.5:
+
+    def called_bright(mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        return has(mask, _BRIGHT) & ~has(mask, DQ.RESTORED) & np.isfinite(pixels)
+
+    n_called = count(computed(called_bright, mask, pixels, dtype=bool))
+    n_bright = count(computed(lambda m, p: called_bright(m, p) & (p > limit), mask, pixels, dtype=bool))
+    if n_called < _MIN_BRIGHT_PIXELS or n_bright >= 0.5 * n_called:
         return mask
     remarks.warn("the mask is not used: most pixels that it calls saturated or defective have the level of the sky")
-    return np.zeros_like(mask)
+    return constant(mask.shape, 0, DQ_DTYPE)
 
 
-def _background(sci: np.ndarray, dq: np.ndarray, cfg: SkyIngestConfig, path: Path) -> tuple[float, float]:
-    level, noise = robust_background(sci, dq != 0, cfg.background_box_px)
+def _background(sci: Image, dq: Image, cfg: SkyIngestConfig, path: Path) -> tuple[float, float]:
+    level, noise = robust_background(sci, nonzero(dq), cfg.background_box_px)
     if not np.isfinite(noise):
         level, noise = robust_background(sci, None, cfg.background_box_px)
     if not np.isfinite(noise):
         raise InputFileError(f"{path} has no valid pixel")
     if noise <= 0:
-        noise = quantised_noise(np.where(dq == 0, sci, np.float32(np.nan)), level)
+        valid = computed(lambda s, d: np.where(d == 0, s, np.float32(np.nan)), sci, dq, dtype=np.float32)
+        noise = quantised_noise(valid, level)
     if noise <= 0:
         raise InputFileError(
             f"{path}: most pixels have the value {level:g}, so its noise cannot be measured; is it a mask or a weight "

@@ -10,6 +10,7 @@ from pipeline.sky import headers
 from pipeline.sky.background import BoxNoise
 from pipeline.sky.headers import Cards, Section
 from pipeline.sky.remarks import Remarks
+from pipeline.sky.strips import Image, distinct, largest, median, part_of
 
 # Photon statistics and read noise are not believed where the measured noise differs by more than this.
 MODEL_FACTOR = 1.5
@@ -50,7 +51,7 @@ def exposed_section(cards: Cards, shape: tuple[int, int], integer: bool, remarks
 def bias_level(
     cards: Cards,
     cfg: SkyIngestConfig,
-    pixels: np.ndarray,
+    pixels: Image,
     section: Section | None,
     integer: bool,
     measured: BoxNoise,
@@ -69,9 +70,9 @@ def bias_level(
         remarks.note(f"bias level {bias.value:g} ADU from {bias.card}")
         return bias.value, True
     overscan = headers.find_section(cards, ("BIASSEC",), pixels.shape, remarks) if integer else None
-    if overscan is not None and np.isfinite(pixels[overscan.slices]).any():
+    level = float("nan") if overscan is None else float(median(part_of(pixels, overscan.slices)))
+    if np.isfinite(level):
         if section is None or not section.overlaps(overscan):
-            level = float(np.nanmedian(pixels[overscan.slices]))
             remarks.note(f"bias level {level:g} ADU is the median of the overscan (BIASSEC)")
             return level, True
         remarks.note(f"the overscan {overscan} (BIASSEC) overlaps the exposed section {section}, and is not used")
@@ -195,7 +196,7 @@ def read_noise_e(cards: Cards, cfg: SkyIngestConfig, remarks: Remarks) -> float 
 def saturation_level(
     cards: Cards | None,
     cfg: SkyIngestConfig,
-    pixels: np.ndarray,
+    pixels: Image,
     gain: float | None,
     measured: BoxNoise,
     remarks: Remarks,
@@ -237,14 +238,14 @@ def _written_saturation(cards: Cards, gain: float | None, sky_top: float, remark
     return None
 
 
-def _clipped_at(pixels: np.ndarray, level: float, noise: float) -> float | None:
+def _clipped_at(pixels: Image, level: float, noise: float) -> float | None:
     """The value that far more bright pixels share than have values just below: the top of a star has no such step."""
-    top = float(np.nanmax(pixels))
+    top = largest(pixels)
     # In the upper half of the range only: hot pixels and cosmic rays may lie above the full well.
-    bright = pixels[pixels > max(level + 0.5 * (top - level), level + _CLIPPED_SIGMA * noise)]
-    if bright.size < _MIN_CLIPPED_PIXELS:
+    limit = max(level + 0.5 * (top - level), level + _CLIPPED_SIGMA * noise)
+    values, counts = distinct(pixels, lambda strip: strip[strip > limit])
+    if counts.sum() < _MIN_CLIPPED_PIXELS:
         return None
-    values, counts = np.unique(bright, return_counts=True)
     place = int(np.argmax(counts))
     value, count = float(values[place]), int(counts[place])
     step = float(np.diff(values).min()) if values.size > 1 else 0.0

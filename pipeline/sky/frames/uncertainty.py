@@ -13,6 +13,7 @@ from pipeline.sky.frames.frame import Frame
 from pipeline.sky.frames.scale import LEAST_NOISE_E, LEVEL_SIGMA, MODEL_FACTOR
 from pipeline.sky.headers import find_exposure, find_gain
 from pipeline.sky.remarks import Remarks
+from pipeline.sky.strips import Image, LazyImage, computed, constant, nonzero, part_of
 
 # An uncertainty that came with the frame is not believed if the noise of the pixels is larger by the first, or smaller
 # by the second: it may include more than noise (flat field, background).
@@ -23,7 +24,7 @@ _RATE_SHARE = 0.1
 
 
 def checked_uncertainty(
-    frame: Frame, given: np.ndarray | None = None, source: str = "of the file", *, strict: bool = False
+    frame: Frame, given: Image | None = None, source: str = "of the file", *, strict: bool = False
 ) -> Frame:
     """A frame with an uncertainty that its pixels do not contradict.
 
@@ -31,7 +32,7 @@ def checked_uncertainty(
     ----------
     frame : Frame
         `level` and `noise` are those of its `sci`; its `err` is not used.
-    given : ndarray, shape (H, W), optional
+    given : ndarray or LazyImage, shape (H, W), optional
         One sigma, in the frame's unit. It is kept if it is between 1/1.5 and 2 times the noise of the pixels, where
         noise that is correlated between neighbours counts as a whole. Else, and without one, it is modelled.
     source : str
@@ -42,25 +43,27 @@ def checked_uncertainty(
     Returns
     -------
     Frame
-        With `err`, further `notes` and `warnings`; with `zero_known` false if a known zero point was contradicted.
+        With `err`, further `notes` and `warnings`; with `zero_known` false if a known zero point was contradicted. In
+        memory if the frame is.
     """
     remarks = Remarks(frame.notes, frame.warnings)
     part = frame.exposed
-    measured = box_noise(frame.sci[part], frame.dq[part] != 0)
+    measured = box_noise(part_of(frame.sci, part), nonzero(part_of(frame.dq, part)))
     zero_known = frame.zero_known
     if given is not None:
-        contradiction = _contradicts_plane(given[part], measured, (_STRICT, _STRICT) if strict else (_MORE, _LESS))
+        factors = (_STRICT, _STRICT) if strict else (_MORE, _LESS)
+        contradiction = _contradicts_plane(part_of(given, part), measured, factors)
         if contradiction is None:
             return replace(frame, err=given)
         remarks.warn(f"the uncertainty {source} is not believed: {contradiction}; another takes its place")
     variance, believed = _modelled_variance(frame, measured, remarks)
     if variance is None:
-        err = np.full(frame.shape, frame.noise, np.float32)
+        err = constant(frame.shape, frame.noise, np.float32)
     else:
-        err = np.sqrt(np.where(np.isfinite(variance), variance, np.float32(frame.noise**2))).astype(np.float32)
+        err = computed(lambda v: _root(v, frame.noise), variance, dtype=np.float32)
     return replace(
         frame,
-        err=err,
+        err=err if isinstance(frame.sci, LazyImage) else np.asarray(err),
         err_modelled=True,
         zero_known=zero_known and believed,
         notes=tuple(remarks.notes),
@@ -68,7 +71,11 @@ def checked_uncertainty(
     )
 
 
-def _contradicts_plane(given: np.ndarray, measured: BoxNoise, factors: tuple[float, float]) -> str | None:
+def _root(variance: np.ndarray, noise: float) -> np.ndarray:
+    return np.sqrt(np.where(np.isfinite(variance), variance, np.float32(noise**2))).astype(np.float32)
+
+
+def _contradicts_plane(given: Image, measured: BoxNoise, factors: tuple[float, float]) -> str | None:
     if not len(measured):
         return None
     expected = measured.medians_of(given)
@@ -80,7 +87,7 @@ def _contradicts_plane(given: np.ndarray, measured: BoxNoise, factors: tuple[flo
     return f"it is {np.median(expected):.3g} in the sky, where the noise of the pixels is {noise:.3g}"
 
 
-def _modelled_variance(frame: Frame, measured: BoxNoise, remarks: Remarks) -> tuple[np.ndarray | None, bool]:
+def _modelled_variance(frame: Frame, measured: BoxNoise, remarks: Remarks) -> tuple[LazyImage | None, bool]:
     """Variance of every pixel (None: that of the background), and whether a known zero point agrees with the noise."""
     if frame.unit != "electron":
         return _variance_without_gain(frame, remarks), True
@@ -99,13 +106,18 @@ def _modelled_variance(frame: Frame, measured: BoxNoise, remarks: Remarks) -> tu
         remarks.note("uncertainty from the measured background noise and the photon statistics above the background")
         return _with_sources(frame, 1.0), True
     remarks.note("uncertainty from photon statistics and read noise")
-    return np.maximum(frame.sci, 0) + np.float32(read_noise**2), True
+    variance = computed(lambda sci: np.maximum(sci, 0) + np.float32(read_noise**2), frame.sci, dtype=np.float32)
+    return variance, True
 
 
-def _with_sources(frame: Frame, electrons_per_unit: float) -> np.ndarray:
+def _with_sources(frame: Frame, electrons_per_unit: float) -> LazyImage:
     """The measured background noise, and photon noise of what is above the background."""
-    above = np.maximum(frame.sci - np.float32(frame.level), 0)
-    return above / np.float32(electrons_per_unit) + np.float32(frame.noise**2)
+
+    def variance(sci: np.ndarray) -> np.ndarray:
+        above = np.maximum(sci - np.float32(frame.level), 0)
+        return above / np.float32(electrons_per_unit) + np.float32(frame.noise**2)
+
+    return computed(variance, frame.sci, dtype=np.float32)
 
 
 def _effective_gain(frame: Frame) -> float | None:
@@ -113,7 +125,7 @@ def _effective_gain(frame: Frame) -> float | None:
     return frame.level / frame.noise**2 if frame.level > LEVEL_SIGMA * frame.noise else None
 
 
-def _variance_without_gain(frame: Frame, remarks: Remarks) -> np.ndarray | None:
+def _variance_without_gain(frame: Frame, remarks: Remarks) -> LazyImage | None:
     effective, because = None, ""
     if frame.gain_contradicted:
         effective, because = _effective_gain(frame), "the noise of the background gives if zero means no light"
@@ -128,7 +140,7 @@ def _variance_without_gain(frame: Frame, remarks: Remarks) -> np.ndarray | None:
     return _with_sources(frame, effective)
 
 
-def _variance_of_averages(frame: Frame, expected: float, remarks: Remarks) -> np.ndarray | None:
+def _variance_of_averages(frame: Frame, expected: float, remarks: Remarks) -> LazyImage | None:
     """The pixels have less noise than electrons would have."""
     effective = _effective_gain(frame)
     if effective is None and frame.noise < _RATE_SHARE * expected:
@@ -150,7 +162,7 @@ def _of_rates(frame: Frame, gain: float) -> float | None:
     return electrons if frame.noise * electrons >= max(0.5 * (frame.read_noise_e or 0.0), LEAST_NOISE_E) else None
 
 
-def _variance_above_sky(frame: Frame, expected: float, remarks: Remarks) -> np.ndarray:
+def _variance_above_sky(frame: Frame, expected: float, remarks: Remarks) -> LazyImage:
     """The pixels have more noise than their level explains."""
     remarks.warn(
         f"uncertainty is the measured background noise {frame.noise:.3g} and the photon noise of sources, because "

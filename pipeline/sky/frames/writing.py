@@ -1,66 +1,108 @@
-"""Write new pixels into a copy of the file that a frame came from."""
+"""Write new pixels into a copy of the file that a frame came from, strip by strip."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import io
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from pipeline.files import atomic_output
 from pipeline.sky import cards
 from pipeline.sky.dq import DEFECTS, DESCRIPTIONS, DQ, DQ_DTYPE, LOST, has
+from pipeline.sky.frames.checksums import add_sums, sum_of
 from pipeline.sky.frames.companions import UNCERTAINTIES, belonging, is_ours
-from pipeline.sky.frames.formats import write_hdus
-from pipeline.sky.frames.hdus import bits_of, open_views
+from pipeline.sky.frames.formats import copy_bytes, product_stream
+from pipeline.sky.frames.hdus import AS_STORED, bits_of, is_rewritten, open_views, place_in_file
+from pipeline.sky.frames.layout import BLOCK
 from pipeline.sky.frames.planes import Kind, image_shape, kind_of, name_of
+from pipeline.sky.frames.product import Product, Strip
+from pipeline.sky.strips import largest
 
 if TYPE_CHECKING:
     from astropy.io import fits
 
 # Cards that describe the stored numbers and not the image; they do not fit the float pixels of a product.
 _STORAGE_CARDS = ("BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM")
+_SUM_COMMENT = "updated by lightpool"  # and not the time: equal runs give equal bytes
 _DQ_NAMES = ("DQ", cards.OUR_BITS.keyword)
 
 
 @dataclass(frozen=True)
-class FrameProduct:
-    """New pixels of one science HDU.
+class _Written:
+    """An HDU that is new or changed.
 
     Attributes
     ----------
-    science_hdu : int
-        Number of the HDU in the file.
-    sci, err : ndarray, shape (H, W), optional
-        In the unit that they are written in. None: only the mask is written, and the science image and its uncertainty
-        stay as they are, bit for bit; `history` and `warnings` then go to the mask.
-    dq : ndarray of uint16, shape (H, W)
-        Bits of `pipeline.sky.dq.DQ`.
-    cards : sequence of (keyword, value, comment)
-        Set in the science header.
-    planes : mapping
-        Further planes: extension name -> (ndarray of shape (H, W), unit).
-    history : sequence of str
-        Lines for HISTORY cards of this image.
-    warnings : sequence of str
-        What changes the meaning of the pixels: they are counted in LPNWARN and stand in HISTORY.
+    header : Header
+        Complete, but for the sums.
+    product : int
+        Science HDU of the product whose pixels it has.
+    dtype : dtype
+        Of its numbers in the file.
+    stored : callable
+        These numbers, for a strip of the product.
+    is_mask : bool
+        Whether they are made of its bits alone.
     """
 
-    science_hdu: int
-    sci: np.ndarray | None
-    err: np.ndarray | None
-    dq: np.ndarray
-    cards: Sequence[tuple[str, Any, str]] = ()
-    planes: Mapping[str, tuple[np.ndarray, str]] = field(default_factory=dict)
-    history: Sequence[str] = ()
-    warnings: Sequence[str] = ()
+    header: "fits.Header"
+    product: int
+    dtype: np.dtype
+    stored: Callable[[Strip], np.ndarray]
+    is_mask: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        header: "fits.Header | None",
+        shape: Sequence[int],
+        product: int,
+        dtype: Any,
+        stored: Callable[[Strip], np.ndarray],
+        *,
+        primary: bool = False,
+        is_mask: bool = False,
+        **name: Any,
+    ) -> "_Written":
+        """With the header that astropy writes for an image of that shape and type."""
+        from astropy.io import fits
+
+        dot = np.zeros((1,) * len(shape), dtype)
+        hdu = fits.PrimaryHDU(dot, header) if primary else fits.ImageHDU(dot, header, **name)
+        buffer = io.BytesIO()
+        fits.HDUList([hdu, fits.ImageHDU()] if primary else [fits.PrimaryHDU(), hdu]).writeto(
+            buffer, output_verify="ignore"
+        )
+        buffer.seek(0 if primary else BLOCK)
+        header = fits.Header.fromfile(buffer)
+        for axis, length in enumerate(reversed(shape), start=1):
+            header[f"NAXIS{axis}"] = length
+        return cls(header, product, np.dtype(dtype), stored, is_mask)
+
+    def file_bytes(self, strip: Strip) -> bytes:
+        """As FITS has them: big-endian, unsigned integers as signed ones about their middle."""
+        values = np.ascontiguousarray(self.stored(strip), self.dtype)
+        if self.dtype.kind == "u" and self.dtype.itemsize > 1:
+            signed = f"i{self.dtype.itemsize}"
+            values = (values ^ self.dtype.type(1 << 8 * self.dtype.itemsize - 1)).view(signed)
+        return values.astype(values.dtype.newbyteorder(">")).data
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the data, without the fill of the last block."""
+        n_pixels = math.prod(self.header[f"NAXIS{axis}"] for axis in range(1, self.header["NAXIS"] + 1))
+        return n_pixels * self.dtype.itemsize
 
 
 def write_products(
     source: "str | Path | fits.HDUList",
     out: str | Path,
-    products: Sequence[FrameProduct],
+    products: Sequence[Product],
     history: Sequence[str] = (),
     *,
     force: bool = False,
@@ -78,7 +120,7 @@ def write_products(
     out : path
         Its ending says what is written: .fits, .fit or .fts, packed with .gz or .bz2, or with lossless tile compression
         (.fz). Elsewhere a tile-compressed science image becomes a plain one.
-    products : sequence of FrameProduct
+    products : sequence of Product
         One for each science HDU that is replaced.
     history : sequence of str
         Lines for HISTORY cards of all images.
@@ -101,8 +143,10 @@ def write_products(
     by_number = {product.science_hdu: product for product in products}
     with _opened(source) as (raw, unpacked), atomic_output(out, force=force) as temporary:
         hdus, origins = _with_products(raw, unpacked, by_number, history)
-        ours = [place for place, origin in enumerate(origins) if origin is None or hdus[place] is not raw[origin]]
-        write_hdus(hdus, temporary, out.name, ours, _new_checksums(raw, origins, ours))
+        ours = [place for place, hdu in enumerate(hdus) if isinstance(hdu, _Written)]
+        sums = _new_checksums(raw, origins, ours)
+        with product_stream(temporary, out.name, ours) as stream:
+            _write(hdus, origins, by_number, raw, stream, sums)
     return out
 
 
@@ -111,15 +155,90 @@ def _new_checksums(raw: "fits.HDUList", origins: Sequence[int | None], ours: Seq
     had sums.
 
     An image without sums gets none: programs that change it later, or save it anew with its header, would leave them,
-    and its own pixels have their fingerprint. astropy gives a primary header its EXTEND where that is missing, which no
-    HDU tells.
+    and its own pixels have their fingerprint.
     """
     had = {n for n, hdu in enumerate(raw) if "CHECKSUM" in hdu.header or "DATASUM" in hdu.header}
-    changed = {place for place in ours if origins[place] is None or origins[place] in had}
-    is_copied = 0 in had and 0 not in changed
-    if is_copied and raw[0].verify_checksum() == 0 and raw[0].verify_datasum() != 0:
-        changed.add(0)
-    return sorted(changed)
+    return [place for place in ours if origins[place] is None or origins[place] in had]
+
+
+def _write(
+    hdus: "Sequence[_Written | fits.ImageHDU]",
+    origins: Sequence[int | None],
+    products: Mapping[int, Product],
+    raw: "fits.HDUList",
+    stream: BinaryIO,
+    sums: Sequence[int],
+) -> None:
+    """All headers and what is copied first, then the pixels strip by strip, then the sums."""
+    starts = {}
+    for place, (hdu, origin) in enumerate(zip(hdus, origins, strict=True)):
+        if not isinstance(hdu, _Written):
+            _copy_hdu(raw, origin, stream)
+            continue
+        starts[place] = stream.tell()
+        if place in sums:
+            add_sums(hdu.header, 0, _SUM_COMMENT)
+        stream.write(hdu.header.tostring().encode("ascii"))
+        stream.seek(-(-hdu.n_bytes // BLOCK) * BLOCK, os.SEEK_CUR)
+    stream.truncate()
+    ends = {place: start + len(hdus[place].header.tostring()) for place, start in starts.items()}
+    for number, product in products.items():
+        own = {place: hdus[place] for place in starts if hdus[place].product == number}
+        n_rows = 0
+        for strip in product.strips():
+            for place, hdu in own.items():
+                stream.seek(ends[place] + n_rows * product.shape[1] * hdu.dtype.itemsize)
+                stream.write(hdu.file_bytes(strip))
+            n_rows += len(strip.sci)
+        if n_rows != product.shape[0]:
+            raise ValueError(f"a product of {product.shape[0]} rows came with {n_rows}")
+        masks = {place: hdu for place, hdu in own.items() if hdu.is_mask}
+        for top, dq in product.amended():
+            for place, hdu in masks.items():
+                stream.seek(ends[place] + top * product.shape[1] * hdu.dtype.itemsize)
+                stream.write(hdu.file_bytes(Strip(top, dq, dq, dq, {})))
+    stream.flush()
+    for place in sums:
+        hdu = hdus[place]
+        data_sum = sum_of(stream, ends[place], ends[place] + -(-hdu.n_bytes // BLOCK) * BLOCK)
+        add_sums(hdu.header, data_sum, _SUM_COMMENT)
+        stream.seek(starts[place])
+        stream.write(hdu.header.tostring().encode("ascii"))
+    stream.seek(0, os.SEEK_END)
+
+
+def _copy_hdu(raw: "fits.HDUList", number: int, stream: BinaryIO) -> None:
+    """An HDU as it is in its file; its header, if that had to be changed."""
+    from astropy.io import fits
+
+    hdu, place = raw[number], place_in_file(raw, number)
+    if place is None:  # in memory
+        buffer = io.BytesIO()
+        alone = fits.HDUList([hdu, fits.ImageHDU()] if number == 0 else [fits.PrimaryHDU(), hdu])
+        alone.writeto(buffer, output_verify="ignore")
+        content = buffer.getvalue()
+        stream.write(content[:-BLOCK] if number == 0 else content[BLOCK:])
+        return
+    source, part = place
+    start, data_end = part.start, part.data_start + -(-part.data_bytes // BLOCK) * BLOCK
+    if is_rewritten(raw, number) or (number == 0 and _add_extend(hdu)):
+        stream.write(hdu.header.tostring().encode("ascii"))
+        start = part.data_start
+    copy_bytes(source, start, data_end, stream)
+
+
+def _add_extend(primary: "fits.PrimaryHDU") -> bool:
+    """Make a primary header that is copied say that extensions follow, if it does not, and keep its sums right."""
+    header = primary.header
+    if header.get("EXTEND") is True:
+        return False
+    if "EXTEND" in header:
+        header["EXTEND"] = True
+    else:
+        header.set("EXTEND", True, after=f"NAXIS{header['NAXIS'] or ''}")
+    if ("CHECKSUM" in header or "DATASUM" in header) and primary.verify_datasum() != 0:
+        primary.add_checksum(when=_SUM_COMMENT)
+    return True
 
 
 @contextmanager
@@ -128,59 +247,50 @@ def _opened(source: "str | Path | fits.HDUList") -> Iterator[tuple["fits.HDUList
     if not isinstance(source, str | Path):
         yield source, source
         return
-    stored = {"do_not_scale_image_data": True, "memmap": True}
-    with open_views(source, {**stored, "disable_image_compression": True}, stored) as (raw, unpacked):
+    with open_views(source, {**AS_STORED, "disable_image_compression": True}, AS_STORED) as (raw, unpacked):
         yield raw, unpacked
 
 
 def _with_products(
-    raw: "fits.HDUList", unpacked: "fits.HDUList", products: dict[int, FrameProduct], history: Sequence[str]
-) -> tuple["fits.HDUList", list[int | None]]:
+    raw: "fits.HDUList", unpacked: "fits.HDUList", products: Mapping[int, Product], history: Sequence[str]
+) -> "tuple[list[_Written | fits.ImageHDU], list[int | None]]":
     """The HDUs of a file, with those of the science images replaced and what they lack added.
 
     Returns
     -------
-    hdus : HDUList
+    hdus : list
     origins : list of int or None
         For each of them its number in the file; None for what is added.
     """
-    from astropy.io import fits
-
-    hdus = list(raw)
+    hdus: list[_Written | fits.ImageHDU] = list(raw)
     replaced = _replaced_companions(unpacked, products, history)
     for number, hdu in replaced.items():
         hdus[number] = hdu
     for number, product in products.items():
-        if product.sci is not None:
+        if not product.only_flags:
             hdus[number] = _science_hdu(unpacked[number], number, product, history)
     # What is added comes last; or, where EXTVER does not say to which image it belongs, behind its image.
-    added: dict[int, list[fits.ImageHDU]] = {}
+    added: dict[int, list[_Written]] = {}
     for number, product in products.items():
         rivals = [other for other in products if unpacked[other].ver == unpacked[number].ver]
         before = len(hdus) if len(rivals) == 1 else min((n for n in rivals if n > number), default=len(hdus))
         added.setdefault(before, []).extend(_added_companions(unpacked, number, product, replaced, history))
-    result, origins = fits.HDUList(), []
+    result, origins = [], []
     for number in range(len(hdus) + 1):
-        for hdu in added.get(number, ()):
-            result.append(hdu)
-            origins.append(None)
-        if number < len(hdus):
-            result.append(hdus[number])
-            origins.append(number)
+        new = added.get(number, [])
+        result += [*new, *hdus[number : number + 1]]
+        origins += [*[None] * len(new), *[number] * (number < len(hdus))]
     return result, origins
 
 
-def _science_hdu(hdu: "fits.ImageHDU", number: int, product: FrameProduct, history: Sequence[str]) -> "fits.ImageHDU":
-    from astropy.io import fits
-
+def _science_hdu(hdu: "fits.ImageHDU", number: int, product: Product, history: Sequence[str]) -> _Written:
     header = _float_header(hdu.header)
     if not header.get("EXTNAME"):
         header["EXTNAME"] = ("SCI", "science image")
     for keyword, value, comment in product.cards:
         header[keyword] = (printable(value) if isinstance(value, str) else value, comment)
     _add_history(header, product, history)
-    kind = fits.PrimaryHDU if number == 0 else fits.ImageHDU
-    return kind(np.ascontiguousarray(product.sci, np.float32).reshape(hdu.shape), header)
+    return _Written.of(header, hdu.shape, number, np.float32, lambda strip: strip.sci, primary=number == 0)
 
 
 def printable(text: str) -> str:
@@ -189,7 +299,7 @@ def printable(text: str) -> str:
     return "".join(character if " " <= character <= "~" else f"\\x{ord(character):02x}" for character in text)
 
 
-def _add_history(header: "fits.Header", product: FrameProduct, history: Sequence[str]) -> None:
+def _add_history(header: "fits.Header", product: Product, history: Sequence[str]) -> None:
     """How the product was made, and its warnings."""
     for line in (*history, *product.history):
         header.add_history(printable(line))
@@ -213,107 +323,128 @@ def _float_header(header: "fits.Header") -> "fits.Header":
 
 
 def _replaced_companions(
-    hdus: "fits.HDUList", products: dict[int, FrameProduct], history: Sequence[str]
-) -> dict[int, "fits.ImageHDU"]:
+    hdus: "fits.HDUList", products: Mapping[int, Product], history: Sequence[str]
+) -> dict[int, _Written]:
     """New HDUs for the uncertainties, masks and planes that the file already has, also where they are empty."""
     replaced = {}
     for number, product in products.items():
         for other in belonging(hdus, number, list(products)):
             hdu = hdus[other]
-            kind = kind_of(hdu)
+            kind, name = kind_of(hdu), name_of(hdu)
             header = _float_header(hdu.header)
-            if kind in UNCERTAINTIES and product.err is None:
+            if kind in UNCERTAINTIES and product.only_flags:
                 continue
             if kind in UNCERTAINTIES:
-                replaced[other] = _uncertainty_hdu(product, kind, header)
-            elif name_of(hdu) in _DQ_NAMES and (not hdu.shape or is_ours(hdu)):
-                replaced[other] = _dq_hdu(product, name_of(hdu), hdu.ver, header, history)
-            elif name_of(hdu) == "MASK" and _is_boolean(hdu):
-                replaced[other] = _mask_hdu(product.dq, header)
-            elif name_of(hdu) in product.planes:
-                replaced[other] = _plane_hdu(product, name_of(hdu), hdu.ver, header)
-    return {other: _as_shaped(hdu, hdus[other]) for other, hdu in replaced.items()}
+                replaced[other] = _uncertainty_hdu(product, kind, header, hdu)
+            elif name in _DQ_NAMES and (not hdu.shape or is_ours(hdu)):
+                replaced[other] = _dq_hdu(product, hdu, header, history, name=name, ver=hdu.ver)
+            elif name == "MASK" and _is_boolean(hdu):
+                shape = _shape_as(hdu, product)
+                replaced[other] = _Written.of(
+                    header, shape, number, np.uint8, lambda strip: _unsure(strip.dq), is_mask=True
+                )
+            elif name in product.units:
+                replaced[other] = _plane_hdu(product, hdu, header, name=name, ver=hdu.ver)
+    return replaced
 
 
-def _as_shaped(new: "fits.ImageHDU", old: "fits.ImageHDU") -> "fits.ImageHDU":
-    """With the axes of length 1 that the old one has."""
-    if old.shape and new.shape != old.shape and image_shape(old) == new.shape:
-        new.data = new.data.reshape(old.shape)
-    return new
+def _shape_as(old: "fits.ImageHDU", product: Product) -> tuple[int, ...]:
+    """That of a product, with the axes of length 1 that an HDU of the file has."""
+    return old.shape if old.shape and image_shape(old) == product.shape else product.shape
 
 
-def _uncertainty_hdu(product: FrameProduct, kind: Kind, header: "fits.Header") -> "fits.ImageHDU":
-    from astropy.io import fits
-
-    values = np.asarray(product.err, np.float32)
+def _uncertainty_hdu(product: Product, kind: Kind, header: "fits.Header", old: "fits.ImageHDU") -> _Written:
     unit = next((str(value) for keyword, value, _ in product.cards if keyword == "BUNIT"), None)
-    if kind == "variance":
-        values = values**2
-    elif kind == "inverse variance":
-        values = np.divide(1, values**2, out=np.zeros_like(values), where=values > 0)
     if unit is not None and "BUNIT" in header:
         header["BUNIT"] = {"sigma": unit, "variance": f"{unit}2"}.get(kind, f"1 / {unit}2")
-    return fits.ImageHDU(values, header)
+
+    def stored(strip: Strip) -> np.ndarray:
+        values = np.asarray(strip.err, np.float32)
+        if kind == "variance":
+            return values**2
+        if kind == "inverse variance":
+            return np.divide(1, values**2, out=np.zeros_like(values), where=values > 0)
+        return values
+
+    return _Written.of(header, _shape_as(old, product), product.science_hdu, np.float32, stored)
 
 
 def _is_boolean(hdu: "fits.ImageHDU") -> bool:
     """Whether it is a mask of 0 and 1, as astropy's CCDData has it."""
-    return bool(hdu.shape) and not is_ours(hdu) and hdu.header["BITPIX"] == 8 and int(bits_of(hdu).max()) <= 1
+    return bool(hdu.shape) and not is_ours(hdu) and hdu.header["BITPIX"] == 8 and largest(bits_of(hdu)) <= 1
 
 
-def _mask_hdu(dq: np.ndarray, header: "fits.Header") -> "fits.ImageHDU":
-    from astropy.io import fits
-
+def _unsure(dq: np.ndarray) -> np.ndarray:
+    """Pixels that are still not to be trusted, as a mask of 0 and 1."""
     defect = has(dq, DEFECTS) & ~has(dq, DQ.RESTORED)
-    return fits.ImageHDU((defect | has(dq, LOST | DQ.LOW_CONFIDENCE)).astype(np.uint8), header)
+    return (defect | has(dq, LOST | DQ.LOW_CONFIDENCE)).astype(np.uint8)
 
 
 def _added_companions(
     hdus: "fits.HDUList",
     number: int,
-    product: FrameProduct,
-    replaced: dict[int, "fits.ImageHDU"],
+    product: Product,
+    replaced: Mapping[int, _Written],
     history: Sequence[str],
-) -> list["fits.ImageHDU"]:
-    from astropy.io import fits
-
-    version = hdus[number].ver
+) -> list[_Written]:
+    science, version = hdus[number], hdus[number].ver
     theirs = belonging(hdus, number, [number])
-    names = {name_of(hdu) for other, hdu in replaced.items() if other in theirs}
+    names = {name_of(written) for other, written in replaced.items() if other in theirs}
     added = []
-    if "ERR" not in names and product.err is not None:
-        added.append(fits.ImageHDU(np.asarray(product.err, np.float32), name="ERR", ver=version))
+    if "ERR" not in names and not product.only_flags:
+        shape = _shape_as(science, product)
+        added.append(_Written.of(None, shape, number, np.float32, lambda strip: strip.err, name="ERR", ver=version))
     if not names.intersection(_DQ_NAMES):
         foreign = any(name_of(hdus[other]) == "DQ" for other in theirs)
         name = cards.OUR_BITS.keyword if foreign else "DQ"
-        added.append(_dq_hdu(product, name, version, None, history))
-    added += [_plane_hdu(product, name, version, None) for name in product.planes if name not in names]
-    for hdu in added:
+        added.append(_dq_hdu(product, science, None, history, name=name, ver=version))
+    added += [_plane_hdu(product, science, None, name=n, ver=version) for n in product.units if n not in names]
+    for written in added:
         if version == 0:  # astropy leaves it out
-            hdu.header["EXTVER"] = 0
-    return [_as_shaped(hdu, hdus[number]) for hdu in added]
+            written.header["EXTVER"] = 0
+    return added
 
 
-def _plane_hdu(product: FrameProduct, name: str, version: int, header: "fits.Header | None") -> "fits.ImageHDU":
-    from astropy.io import fits
-
-    plane, unit = product.planes[name]
-    hdu = fits.ImageHDU(np.asarray(plane, np.float32), header, name=name, ver=version)
-    hdu.header.remove("BUNIT", ignore_missing=True)  # of the plane that was there before
-    if unit:
-        hdu.header["BUNIT"] = unit
-    return hdu
+def _plane_hdu(
+    product: Product, old: "fits.ImageHDU", header: "fits.Header | None", *, name: str, ver: int
+) -> _Written:
+    written = _Written.of(
+        header,
+        _shape_as(old, product),
+        product.science_hdu,
+        np.float32,
+        lambda strip: strip.planes[name],
+        name=name,
+        ver=ver,
+    )
+    written.header.remove("BUNIT", ignore_missing=True)  # of the plane that was there before
+    if product.units[name]:
+        written.header["BUNIT"] = product.units[name]
+    return written
 
 
 def _dq_hdu(
-    product: FrameProduct, name: str, version: int, header: "fits.Header | None", history: Sequence[str]
-) -> "fits.ImageHDU":
-    from astropy.io import fits
-
-    hdu = fits.ImageHDU(product.dq.astype(DQ_DTYPE, casting="safe"), header, name=name, ver=version)
-    hdu.header[cards.OUR_BITS.keyword] = (True, cards.OUR_BITS.comment)
+    product: Product,
+    old: "fits.ImageHDU",
+    header: "fits.Header | None",
+    history: Sequence[str],
+    *,
+    name: str,
+    ver: int,
+) -> _Written:
+    written = _Written.of(
+        header,
+        _shape_as(old, product),
+        product.science_hdu,
+        DQ_DTYPE,
+        lambda strip: strip.dq,
+        is_mask=True,
+        name=name,
+        ver=ver,
+    )
+    written.header[cards.OUR_BITS.keyword] = (True, cards.OUR_BITS.comment)
     for bit, text in DESCRIPTIONS.items():
-        hdu.header[cards.bit_keyword(bit)] = text
-    if product.sci is None:
-        _add_history(hdu.header, product, history)
-    return hdu
+        written.header[cards.bit_keyword(bit)] = text
+    if product.only_flags:
+        _add_history(written.header, product, history)
+    return written
