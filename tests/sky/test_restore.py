@@ -251,3 +251,44 @@ def test_reading_and_restoring_import_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# ---- trails ----------------------------------------------------------------------------------------------------------
+class Trailing:
+    """A stand-in for a network that only flags: what is bright is a trail, says its plane of logits."""
+
+    columns = get_spec("defects").columns
+    size_multiple = STRIDE
+    ranges = ()
+    lines: ClassVar = {"trail_logit": DQ.TRAIL}
+    warnings = ()
+
+    def predict(self, batch):
+        level, noise = (batch.events[name][:, None, None] for name in ("level", "noise"))
+        bright = np.nan_to_num(batch.images[:, 0]) > level + 5 * noise
+        planes = {column.name: np.full(bright.shape, -9, np.float32) for column in self.columns}
+        return planes | {"trail_logit": np.where(bright, 3, -8).astype(np.float32)}
+
+    def flags(self, planes, dq, noise, kept=None):
+        return np.zeros(dq.shape, np.uint16)
+
+
+def blinking_trail(rng):
+    """A raw frame of 240 x 320 px with 20 columns of overscan, and how far each pixel is from a trail's middle."""
+    y, x = np.mgrid[:240, :320]
+    distance = np.abs(0.3 * x - y + 60) / np.hypot(0.3, 1)
+    adu = 300 + rng.normal(0, 3, y.shape)
+    adu[:, 20:] += rng.normal(200, 10, (240, 300)) + np.where((distance < 2) & (x // 30 % 2 == 0), 300, 0)[:, 20:]
+    return np.rint(adu).astype(np.uint16), distance
+
+
+def test_a_trail_goes_on_across_the_exposed_part_where_it_cannot_be_seen(rng, write_fits):
+    raw, distance = blinking_trail(rng)
+    frame = read_frame(write_fits(pixels=raw, GAIN=2.0, RDNOISE=6.0, TRIMSEC="[21:320,1:240]", BIASSEC="[1:20,1:240]"))
+    result = restore_frame(frame, Trailing(), tile_px=64, overlap_px=32)
+    assert result.only_flags
+    np.testing.assert_array_equal(result.sci, frame.sci)
+    trail = (result.dq & DQ.TRAIL) != 0
+    assert trail[:, 20:][distance[:, 20:] < 1].mean() > 0.98
+    assert not trail[distance > 8].any()
+    assert not trail[:, :20].any()
