@@ -189,4 +189,4 @@ def _with_width(line: Line, mean: np.ndarray, largest: np.ndarray) -> Line:
     # One step of `_along` is one bin of length.
     length_px = max(np.count_nonzero(shown), 1) * BIN_PX
     peak = float(np.median(largest[rows[shown], columns[shown]])) if shown.any() else 1.0
-    return Line(line.angle_rad, line.offset_px, area_px2 / length_px / max(peak, _SUPPORT))
+    return Line(line.angle_rad, line.offset_px, float(area_px2 / length_px / max(peak, _SUPPORT)))

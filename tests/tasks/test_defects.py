@@ -5,12 +5,13 @@ from contextlib import closing
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import median_filter
 from synthetic_tiles import sky_batch, write_tiles
 
 from pipeline.errors import UserError
 from pipeline.sky.dq import DQ, DQ_DTYPE, flag, has
 from pipeline.tasks import get_decoder, get_objective, get_spec, get_targets
-from pipeline.tasks.defects.decode import DEFECT_PRIOR, LIFT, score_of
+from pipeline.tasks.defects.decode import DEFECT_PRIOR, LIFT, middle_of_nine, score_of
 from pipeline.tasks.defects.objective import DefectMetrics, hardest
 from pipeline.tasks.defects.objective import score_of as score_of_torch
 from pipeline.tasks.spec import HeadOptions
@@ -171,6 +172,11 @@ def test_a_doubtful_pixel_is_lifted_beside_a_sure_one_only():
     score = score_of(logits)
     np.testing.assert_allclose(score[0, 3, 2:5], [-1 + LIFT, 6.0, -3 + LIFT])
     assert score[0, 0, 0] == -1.0
+
+
+def test_the_middle_of_nine_is_the_median():
+    planes = np.random.default_rng(3).normal(size=(2, 9, 13)).astype(np.float32)
+    np.testing.assert_array_equal(middle_of_nine(planes), median_filter(planes, size=(1, 3, 3)))
 
 
 def test_places_are_told_by_the_middle_of_nine_pixels():
