@@ -53,8 +53,8 @@ def _brightest_neighbour(planes: np.ndarray) -> np.ndarray:
 def middle_of_nine(planes: np.ndarray) -> np.ndarray:
     """Median of 3 x 3 pixels, those of the edge repeated beyond it; planes (N, H, W).
 
-    From sorted columns, in an eighth of the time of scipy's: the median of the largest of the three lowest, the middle one
-    of the middle ones, and the lowest of the highest [1]_.
+    From sorted columns, in an eighth of the time of scipy's: the median of the largest of the three lowest, the middle
+    one of the middle ones, and the lowest of the highest [1]_.
 
     References
     ----------
