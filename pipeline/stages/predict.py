@@ -383,7 +383,7 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
 def _frame_record(file: str, frame: "Frame", model: str, result: "FrameResult") -> dict[str, Any]:
     """What happened to a frame, in numbers."""
     from pipeline.sky.background import robust_background
-    from pipeline.sky.dq import DEFECTS, DQ, has
+    from pipeline.sky.dq import DQ, has
 
     part = frame.exposed
     level, noise = robust_background(result.sci[part], (result.dq[part] & ~np.uint16(DQ.RESTORED)) != 0)
@@ -404,7 +404,6 @@ def _frame_record(file: str, frame: "Frame", model: str, result: "FrameResult") 
         "median_err_after": number(np.nanmedian(result.err)),
         **{f"median_{name.lower()}": number(np.nanmedian(plane[part])) for name, (plane, _) in result.planes.items()},
         "n_restored": int(np.count_nonzero(has(result.dq, DQ.RESTORED))),
-        "n_defect": int(np.count_nonzero(has(result.dq, DEFECTS))),
         "n_saturated": int(np.count_nonzero(has(result.dq, DQ.SATURATED))),
         "n_missing": int(np.count_nonzero(has(result.dq, DQ.MISSING))),
         "n_kept": result.n_kept,
