@@ -5,9 +5,12 @@ so that the same functions serve both. What has to know all pixels (counts, extr
 and independent of how the image is cut into strips.
 """
 
+import os
+import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from contextlib import suppress
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 
@@ -157,42 +160,82 @@ def nonzero(image: Image) -> LazyImage:
 
 
 class Strips:
-    """Strips that were decoded last, of all planes of one file: what is read twice in a row is decoded once."""
+    """Strips that were decoded, of all planes of one file: what is read again soon is decoded once."""
 
     def __init__(self, n_bytes: int | None = None) -> None:
         self._limit, self._bytes, self._n_images = n_bytes or _KEPT_BYTES, 0, 0
         self._kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._files: list[IO[bytes]] = []
+
+    def close(self) -> None:
+        """Remove all that was kept."""
+        self._kept.clear()
+        for file in self._files:
+            file.close()
 
     def cached(self, image: LazyImage) -> LazyImage:
-        """The same image, of which whole strips are computed and kept for a while."""
-        height, step, own = image.shape[0], image.strip_rows, self._n_images
+        """The same image, of which whole strips are computed; those that were read last are in memory."""
+        own = self._n_images
         self._n_images += 1
+        expected = image.strip_rows * image.shape[1] * image.dtype.itemsize
 
-        def strip(number: int) -> np.ndarray:
+        def strip(number: int, rows: slice) -> np.ndarray:
             key = (own, number)
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
             # What is not needed any more goes before the new strip comes.
-            expected = step * image.shape[1] * image.dtype.itemsize
             while self._kept and self._bytes + expected > self._limit:
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
-            pixels = image[number * step : min((number + 1) * step, height)]
+            pixels = image[rows]
             pixels.flags.writeable = False
             self._kept[key] = pixels
             self._bytes += pixels.nbytes
             return pixels
 
-        def window(rows: slice, columns: slice) -> np.ndarray:
-            parts = []
-            for number in range(rows.start // step, -(-rows.stop // step)):
-                top = number * step
-                parts.append(strip(number)[max(rows.start - top, 0) : rows.stop - top, columns])
-            if not parts:
-                return np.empty((0, columns.stop - columns.start), image.dtype)
-            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return _of_strips(image, strip)
 
-        return LazyImage(image.shape, image.dtype, window, step)
+    def spooled(self, image: LazyImage) -> LazyImage:
+        """The same image, if it is too large to be kept in memory: decoded once, and then in a file without a name.
+
+        Where there is no room for that in the temporary folder, it is decoded again.
+        """
+        if image.size * image.dtype.itemsize <= self._limit:
+            return image
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
+        self._files.append(file)
+        row_bytes = image.shape[1] * image.dtype.itemsize
+        written: set[int] = set()
+
+        def strip(number: int, rows: slice) -> np.ndarray:
+            n_bytes, place = (rows.stop - rows.start) * row_bytes, rows.start * row_bytes
+            if number in written:
+                stored = np.frombuffer(os.pread(file.fileno(), n_bytes, place), image.dtype)
+                return stored.reshape(-1, image.shape[1])
+            pixels = np.ascontiguousarray(image[rows], image.dtype)
+            with suppress(OSError):
+                if os.pwrite(file.fileno(), pixels.data, place) == n_bytes:
+                    written.add(number)
+            return pixels
+
+        return _of_strips(image, strip)
+
+
+def _of_strips(image: LazyImage, strip: Callable[[int, slice], np.ndarray]) -> LazyImage:
+    """An image whose strips, by number and rows, come from somewhere else."""
+    height, step = image.shape[0], image.strip_rows
+
+    def window(rows: slice, columns: slice) -> np.ndarray:
+        parts = []
+        for number in range(rows.start // step, -(-rows.stop // step)):
+            top = number * step
+            pixels = strip(number, slice(top, min(top + step, height)))
+            parts.append(pixels[max(rows.start - top, 0) : rows.stop - top, columns])
+        if not parts:
+            return np.empty((0, columns.stop - columns.start), image.dtype)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    return LazyImage(image.shape, image.dtype, window, step)
 
 
 class Bits:

@@ -1,5 +1,6 @@
 """Frames that are read, restored and written strip by strip are, bit for bit, those that are in memory as a whole."""
 
+import errno
 import gzip
 import shutil
 from dataclasses import asdict, fields, replace
@@ -80,6 +81,30 @@ def test_strips_that_were_decoded_are_kept_as_long_as_there_is_room(image):
     assert read == [0, 7, 14, 140, 147, 0]
     with pytest.raises(ValueError, match="read-only"):
         kept[0:3][0, 0] = 1
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_what_is_too_large_to_be_kept_is_decoded_once(room, image, monkeypatch):
+    read = []
+
+    def window(rows, columns):
+        read.append(rows.start)
+        return image[rows, columns]
+
+    def no_room(*_arguments):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    if not room:
+        monkeypatch.setattr(strips.os, "pwrite", no_room)
+    kept = Strips(5000)
+    spooled = kept.spooled(LazyImage(SHAPE, np.float32, window, 40))
+    for _ in range(2):
+        assert np.array_equal(np.asarray(spooled), image)
+        assert np.array_equal(spooled[35:90, 3:7], image[35:90, 3:7])
+    assert len(read) == (4 if room else 2 * (4 + 3))
+    kept.close()
+    small = LazyImage(SHAPE, np.float32, window, 40)
+    assert Strips().spooled(small) is small
 
 
 def test_a_halo_reaches_across_strips_and_ends_at_the_edge(image):

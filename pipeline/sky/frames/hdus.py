@@ -127,6 +127,7 @@ def _opened(stream: BinaryIO, layout: Layout, options: dict[str, Any]) -> Iterat
             if len(hdus) != len(layout.parts):  # also reads all headers
                 raise ValueError(f"HDU {len(hdus)} is not readable")
             kept, rewritten = Strips(), set()
+            stack.callback(kept.close)
             for number, (hdu, part) in enumerate(zip(hdus, layout.parts, strict=True)):
                 if not hasattr(hdu, "filebytes"):  # a placeholder of astropy's
                     raise ValueError(f"HDU {number} is corrupt")
@@ -330,7 +331,8 @@ def stored_image(hdu: "fits.ImageHDU") -> LazyImage:
 
     dtype = np.dtype(np.uint8)  # of no pixels
     dtype = window(slice(0, 1), slice(0, shape[1])).dtype
-    return LazyImage(shape, dtype, window, strip_rows)
+    image = LazyImage(shape, dtype, window, strip_rows)
+    return image if tiles is None else _kept(hdu).spooled(image)
 
 
 def _image_in_memory(hdu: "fits.ImageHDU") -> LazyImage:
