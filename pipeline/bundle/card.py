@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from pipeline.bundle.calibration import Calibration
+from pipeline.bundle.false_alarms import FalseAlarms
 from pipeline.documents import read_json
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import check_regular, is_directory
@@ -106,6 +107,8 @@ class HeadSection(CardSection):
     columns : tuple of OutputColumn
     calibration : Calibration, optional
         Of the head's uncertainties.
+    false_alarms : FalseAlarms, optional
+        Of the head's flags.
     """
 
     task: str
@@ -115,6 +118,7 @@ class HeadSection(CardSection):
     transform: str
     columns: tuple[OutputColumn, ...]
     calibration: Calibration | None = None
+    false_alarms: FalseAlarms | None = None
 
 
 class ManifestSection(CardSection):

@@ -21,6 +21,7 @@ from pipeline.bundle.card import (
     OutputColumn,
     TrainingSection,
 )
+from pipeline.bundle.false_alarms import FalseAlarms
 from pipeline.provenance import package_versions
 from pipeline.tiles.events import EventReader
 from pipeline.tiles.reader import TileReader
@@ -48,9 +49,10 @@ def card_of(
     network: "nn.Module",
     progress: "Progress",
     calibrations: Mapping[str, Calibration],
+    false_alarms: Mapping[str, FalseAlarms],
     wall_time_s: float,
 ) -> Card:
-    """The card of a trained network, without the digest of its files; `calibrations` by task."""
+    """The card of a trained network, without the digest of its files; `calibrations` and `false_alarms` by task."""
     reader, model = run.train_tiles, run.config.model
     validation = {name: value for name, value in progress.best_row.items() if name not in _NOT_METRICS}
     return Card(
@@ -75,7 +77,7 @@ def card_of(
             preparation=run.input,
             size_multiple=network.size_multiple if model_entry(model.name).gives == "map" else None,
         ),
-        heads=tuple(_head(head, calibrations.get(head.task)) for head in run.heads.heads),
+        heads=tuple(_head(head, calibrations.get(head.task), false_alarms.get(head.task)) for head in run.heads.heads),
         mono=_origins(run) if run.mono_bundles else (),
         training=_training(run, progress, wall_time_s),
         # JSON has no NaN: a metric that is not defined is null.
@@ -89,7 +91,7 @@ def _origins(run: "TrainingRun") -> tuple[OriginSection, ...]:
     return tuple(OriginSection(name=origin.card.name, sha256=origin.card.bundle_sha256) for origin in run.origins)
 
 
-def _head(head: "Head", calibration: Calibration | None) -> HeadSection:
+def _head(head: "Head", calibration: Calibration | None, false_alarms: FalseAlarms | None) -> HeadSection:
     spec = head.objective.spec
     return HeadSection(
         task=spec.name,
@@ -99,6 +101,7 @@ def _head(head: "Head", calibration: Calibration | None) -> HeadSection:
         transform=spec.transform,
         columns=tuple(OutputColumn(name=c.name, unit=c.unit, description=c.description) for c in spec.shown),
         calibration=calibration,
+        false_alarms=false_alarms,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pipeline.bundle.calibration import Calibration
 from pipeline.bundle.card import Card
+from pipeline.bundle.false_alarms import RATES, FalseAlarms
 from pipeline.inputs.base import Range
 
 
@@ -76,6 +77,7 @@ def _output(card: Card) -> list[str]:
             *(f"| `{c.name}` | {c.unit or '-'} | {c.description} |" for c in head.columns),
             "",
             *_calibration(head.calibration),
+            *_false_alarms(head.false_alarms),
         ]
     return lines
 
@@ -88,6 +90,24 @@ def _calibration(calibration: Calibration | None) -> list[str]:
     return [
         f"Uncertainties are multiplied by {factors}{edges if calibration.edges else ''}: the width of the pulls on the "
         "validation split.",
+        "",
+    ]
+
+
+def _false_alarms(table: FalseAlarms | None) -> list[str]:
+    if table is None:
+        return []
+    rates = [rate for rate in RATES if any(rate >= stratum.lowest for stratum in table.strata.values())]
+    rows = [
+        (name, f"{stratum.n_good:,}", *(f"{t:g}" for t in stratum.thresholds), *[""] * len(rates))
+        for name, stratum in table.strata.items()
+    ]
+    return [
+        "Score from which this share of the good pixels of the validation split is flagged:",
+        "",
+        f"| place | good pixels | {' | '.join(f'{rate:g}' for rate in rates)} |",
+        "| --- | --- |" + " --- |" * len(rates),
+        *(f"| {' | '.join(row[: 2 + len(rates)])} |" for row in rows),
         "",
     ]
 

@@ -1,5 +1,6 @@
 """Use of a trained model: onnxruntime and numpy, no torch."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import pairwise
@@ -19,6 +20,7 @@ from pipeline.bundle.card import (
     resolve_bundle,
 )
 from pipeline.bundle.files import check_bundle, graph_files
+from pipeline.bundle.rates import thresholds_of
 from pipeline.errors import InputFileError, UserError
 from pipeline.inputs.base import Range
 from pipeline.inputs.shower import N_PLACES, members_of, places_of
@@ -56,6 +58,8 @@ class Predictor:
         self.specs = tuple(get_spec(task) for task in card.tasks)
         self._session = session
         self._decoders = {head.task: get_decoder(head.task) for head in card.heads}
+        self.heads: tuple[HeadSection, ...] = card.heads
+        self._thresholds, self.warnings = thresholds_of(card.name, self.heads)
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 2) -> Self:
@@ -86,6 +90,34 @@ class Predictor:
                 )
             mono[camera.identity] = predictor
         return EventPredictor(card, session, encoders, mono, directory)
+
+    def set_up(self, only: str | None = None, fpr: float | None = None) -> Self:
+        """The same model with one of its heads alone, or with another rate of false alarms.
+
+        Parameters
+        ----------
+        only : str, optional
+            Task of the head.
+        fpr : float, optional
+            Share of the good pixels on empty sky that may be flagged; other places have rates in proportion, see
+            `pipeline.tasks.interfaces.Decoder.rates`.
+
+        Raises
+        ------
+        UserError
+            If there is no such head, or none that flags by a rate, or the card's table does not reach that rate.
+        """
+        chosen = copy.copy(self)
+        if only is not None:
+            chosen.heads = (self.card.head(only),)
+            chosen.specs = (get_spec(only),)
+        chosen._thresholds, chosen.warnings = thresholds_of(self.card.name, chosen.heads, fpr)
+        return chosen
+
+    @property
+    def lines(self) -> dict[str, int]:
+        """Columns of logits whose straight lines are flagged across a whole frame -> DQ bit."""
+        return {column: bit for head in self.heads for column, bit in self._decoders[head.task].lines.items()}
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -163,14 +195,14 @@ class Predictor:
             If the tiles do not fit the model.
         """
         items = self.card.input.preparation.items(batch)
-        for head in self.card.heads:
+        for head in self.heads:
             self._check_columns(head, items.events)
         return self.decode(self.outputs(batch), items)
 
     def decode(self, outputs: np.ndarray, items: TileBatch) -> dict[str, np.ndarray]:
         """Physical values from the bare outputs (N, K) or (N, K, H, W), and what they belong to."""
         decoded: dict[str, np.ndarray] = {}
-        for head in self.card.heads:
+        for head in self.heads:
             own = outputs[:, head.first : head.first + len(head.outputs)]
             decoder = self._decoders[head.task]
             values = decoder.decode(own, items)
@@ -193,7 +225,11 @@ class Predictor:
         self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float, kept: np.ndarray | None = None
     ) -> np.ndarray:
         """DQ bits that the heads add to a frame, uint16; see `pipeline.tasks.interfaces.Decoder.flags`."""
-        return reduce(np.bitwise_or, (decoder.flags(planes, dq, noise, kept) for decoder in self._decoders.values()))
+        found = []
+        for head in self.heads:
+            given = {"thresholds": self._thresholds[head.task]} if head.task in self._thresholds else {}
+            found.append(self._decoders[head.task].flags(planes, dq, noise, kept, **given))
+        return reduce(np.bitwise_or, found)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         card = self.card.input

@@ -22,6 +22,22 @@ def _manifests(paths: list[Path], shards_outside: bool) -> "list[Path] | list[Ma
     return load_manifests(paths, shards_outside=True)
 
 
+def _with_options_of_frames(cfg: "Config", bundles: list[str], only: str | None, fpr: float | None) -> "Config":
+    """The configuration, with the options of `predict` that are for sky frames."""
+    from pipeline.bundle.card import load_bundle_card
+    from pipeline.config import parse_config
+    from pipeline.errors import UserError
+
+    changes = {name: value for name, value in (("only", only), ("fpr", fpr)) if value is not None}
+    if not changes:
+        return cfg
+    if "sky" not in [load_bundle_card(bundle).wing for bundle in bundles]:
+        options = " and ".join(f"--{name}" for name in changes)
+        raise UserError(f"{options}: for models of sky frames, and no bundle is one; leave it out")
+    content = cfg.model_dump(mode="json")
+    return parse_config(content | {"predict": content["predict"] | changes})
+
+
 @command(
     app,
     "train",
@@ -98,6 +114,16 @@ def predict(
     ] = None,
     event: Annotated[int | None, typer.Option(metavar="ID", help="Only this event.")] = None,
     telescope: Annotated[int | None, typer.Option(metavar="ID", help="Only this telescope.")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK", help="Only this head of a model of sky frames; defects: only the mask is written."
+        ),
+    ] = None,
+    fpr: Annotated[
+        float | None,
+        typer.Option(metavar="RATE", help="Share of good pixels that may be flagged as defects (sky); default: 5e-4."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image on stdout.")] = False,
     keep_going: KeepGoing = False,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Files processed in parallel, with --out.")] = 1,
@@ -109,6 +135,7 @@ def predict(
     """
     from pipeline.stages.predict import predict as stage
 
+    cfg = _with_options_of_frames(cfg, bundle, only, fpr)
     statuses = stage(
         cfg, files, bundle, out,
         event=event, telescope=telescope, as_json=as_json, force=force, stream=sys.stdout, jobs=jobs,

@@ -50,6 +50,18 @@ class PredictConfig(Section):
         "noise ...), besides a warning. keep_sources: pixels that look like sources keep their values, and a mosaic "
         "of colours is restored colour by colour. apply: the result is taken as it is. refuse: the frame is refused.",
     )
+    only: str = Field(
+        "",
+        description="Task of the only head of a sky model that is applied. defects: pixels and their uncertainty stay "
+        "as they are, bit for bit, and only the mask is written. Empty: all heads.",
+    )
+    fpr: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of the good pixels of a sky frame that a head defects may flag; in star cores a fifth of "
+        "it. null: 5e-4, as far as the model's card can promise it.",
+    )
     uses: dict[Literal["camera", "sky"], tuple[str, ...]] = Field(
         default_factory=dict,
         description="Bundles to apply to all files of a wing, as {camera: [...], sky: [...]}: a network of this "

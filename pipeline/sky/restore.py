@@ -1,7 +1,7 @@
 """Apply a network to a frame of any size: overlapping tiles, feathered, a row of tiles at a time."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +11,8 @@ from pipeline.sky import cards
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, has
 from pipeline.sky.frame_statistics import FrameStatistics
 from pipeline.sky.frames import Frame, FrameProduct, StreamedProduct, Strip
+from pipeline.sky.joined_strips import PackedMasks, Rows
+from pipeline.sky.lines import BinnedLogits, Line, flag_lines
 from pipeline.sky.mosaic import phases_of
 from pipeline.sky.strips import part_of, strip_rows_of
 from pipeline.sky.training_range import Choice, Comparison, compare
@@ -29,11 +31,17 @@ class FramePredictor(Protocol):
         Height and width of its tiles are multiples of it.
     ranges : sequence of Range
         What its training frames covered; empty where that is not known.
+    lines : mapping
+        Planes of logits whose straight lines are flagged across the whole frame -> DQ bit.
+    warnings : sequence of str
+        What is to be known of its flags.
     """
 
     columns: Sequence[Column]
     size_multiple: int
     ranges: Sequence[Range]
+    lines: Mapping[str, int]
+    warnings: Sequence[str]
 
     def predict(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """Every column, shape (N, H, W)."""
@@ -61,7 +69,9 @@ class FrameResult:
     n_kept : int
         Pixels that look like sources and keep their value, because the frame is outside the range of training.
     warnings : tuple of str
-        The frame's, and how it differs from those of training.
+        The frame's, how it differs from those of training, and the predictor's.
+    only_flags : bool
+        Whether the network has no plane at all to write: `sci` and `err` are as they came.
     """
 
     sci: np.ndarray
@@ -71,6 +81,7 @@ class FrameResult:
     statistics: FrameStatistics | None = None
     n_kept: int = 0
     warnings: tuple[str, ...] = ()
+    only_flags: bool = False
 
 
 def restore_frame(
@@ -97,6 +108,8 @@ class Restoration:
         The frame beside those of training.
     phases : tuple
         Of a mosaic of colours, its kinds of pixels: their place in the frame, and the restoration of each.
+    lines : list of (int, list of Line)
+        DQ bits, and the lines that they are for: known when all strips have been computed. None in a mosaic.
 
     Notes
     -----
@@ -110,6 +123,7 @@ class Restoration:
     overlap_px: int
     compared: Comparison
     phases: "tuple[tuple[tuple[slice, slice], Restoration], ...]" = ()
+    lines: list[tuple[int, list[Line]]] = field(default_factory=list, compare=False)
 
     @classmethod
     def of(
@@ -161,9 +175,16 @@ class Restoration:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The frame's, and how it differs from those of training."""
+        """The frame's, how it differs from those of training, and the predictor's."""
         of_phases = [text for _, phase in self.phases for text in phase.warnings]
-        return tuple(dict.fromkeys((*self.frame.warnings, *self.compared.warnings, *of_phases)))
+        return tuple(
+            dict.fromkeys((*self.frame.warnings, *self.compared.warnings, *self.predictor.warnings, *of_phases))
+        )
+
+    @property
+    def only_flags(self) -> bool:
+        """Whether the network has no plane to write, but the mask."""
+        return not any(column.hdu for column in self.predictor.columns)
 
     @property
     def units(self) -> dict[str, str]:
@@ -188,19 +209,31 @@ class Restoration:
             sci[rows], err[rows], dq[rows] = strip.sci, strip.err, strip.dq
             for name, (plane, _) in planes.items():
                 plane[rows] = strip.planes[name]
-        return FrameResult(sci, err, dq, planes, self.statistics, self.n_kept, self.warnings)
+        self._add_lines(0, dq)
+        return FrameResult(sci, err, dq, planes, self.statistics, self.n_kept, self.warnings, self.only_flags)
 
     def product(self, strips: Callable[[], Iterator[Strip]] | None = None) -> StreamedProduct:
         """The result as it is written, computed when it is; `strips` may look at its own on the way."""
         frame, compute = self.frame, strips or self.strips
+        masks = PackedMasks()
         units = {name: frame.stored_unit if unit == "sci" else unit for name, unit in self.units.items()}
+
+        def kept() -> Iterator[Strip]:
+            """With their masks set aside, where lines may have to be added to them."""
+            for strip in compute():
+                if self.predictor.lines:
+                    masks.append(strip.top, strip.dq)
+                yield strip
+
         return StreamedProduct(
             frame.science_hdu,
             frame.shape,
             units,
-            lambda: (_as_stored(frame, strip, self.units) for strip in compute()),
+            lambda: (_as_stored(frame, strip, self.units) for strip in kept()),
             cards_of(frame),
             warnings=self.warnings,
+            only_flags=self.only_flags,
+            amend=lambda: ((top, dq) for top, dq in masks if self._add_lines(top, dq)),
         )
 
     def _as_it_came(self, rows: slice) -> Strip:
@@ -217,6 +250,9 @@ class Restoration:
     def _restored(self, first: int) -> Iterator[Strip]:
         kept, columns = self.compared.kept, self.frame.exposed[1]
         written = {column.name: column.hdu for column in self.predictor.columns if column.hdu}
+        binned = {
+            name: BinnedLogits(part_of(self.frame.sci, self.frame.exposed).shape) for name in self.predictor.lines
+        }
         for start, planes in restore_rows(self.frame, self.predictor, self.tile_px, self.overlap_px):
             n_rows = len(next(iter(planes.values())))
             rows = slice(first + start, first + start + n_rows)
@@ -229,11 +265,26 @@ class Restoration:
                 exposed[...] = np.where(keep, exposed, planes[name]) if spared else planes[name]
             dq = strip.dq[:, columns]
             dq |= self.predictor.flags(planes, dq, self.frame.noise, keep)
+            for name, plane in binned.items():
+                plane.add(start, planes[name])
             yield strip
+        self.lines[:] = [(self.predictor.lines[name], plane.lines()) for name, plane in binned.items()]
+
+    def _add_lines(self, top: int, dq: np.ndarray) -> bool:
+        """Flag lines in rows of the frame from `top` on (changed in place); whether there is any."""
+        if not any(lines for _, lines in self.lines):
+            return False
+        rows, columns = self.frame.exposed
+        first, last, _ = rows.indices(self.frame.shape[0])
+        start = max(first - top, 0)
+        part = dq[start : max(last - top, 0), columns]
+        for bit, lines in self.lines:
+            flag_lines(part, lines, bit, top + start - first)
+        return True
 
     def _interleaved(self, first: int, last: int) -> Iterator[Strip]:
         """The results for the kinds of pixels of a mosaic, as one of the whole frame."""
-        streams = [(place, _Rows(phase.strips())) for place, phase in self.phases]
+        streams = [(place, Rows(phase.strips())) for place, phase in self.phases]
         step = 2 * max(1, strip_rows_of(self.frame.shape) // 2)
         for top in range(first, last, step):
             strip = self._as_it_came(slice(top, min(top + step, last)))
@@ -244,34 +295,6 @@ class Restoration:
                 for name, plane in strip.planes.items():
                     plane[place] = part.planes[name]
             yield strip
-
-
-class _Rows:
-    """Strips of any height, taken in others."""
-
-    def __init__(self, strips: Iterator[Strip]) -> None:
-        self._strips, self._waiting = strips, [next(strips)]
-
-    def take(self, n_rows: int) -> Strip:
-        """The next rows."""
-        while sum(len(strip.sci) for strip in self._waiting) < n_rows:
-            self._waiting.append(next(self._strips))
-        joined = _joined(self._waiting)
-        self._waiting = [_rows_of(joined, slice(n_rows, None))]
-        return _rows_of(joined, slice(n_rows))
-
-
-def _joined(strips: Sequence[Strip]) -> Strip:
-    if len(strips) == 1:
-        return strips[0]
-    planes = {name: np.concatenate([strip.planes[name] for strip in strips]) for name in strips[0].planes}
-    sci, err, dq = (np.concatenate([strip[place] for strip in strips]) for place in (1, 2, 3))
-    return Strip(strips[0].top, sci, err, dq, planes)
-
-
-def _rows_of(strip: Strip, rows: slice) -> Strip:
-    planes = {name: plane[rows] for name, plane in strip.planes.items()}
-    return Strip(strip.top + (rows.start or 0), strip.sci[rows], strip.err[rows], strip.dq[rows], planes)
 
 
 def cards_of(frame: Frame) -> list[tuple[str, bool | float | str, str]]:
@@ -299,7 +322,14 @@ def product_of(frame: Frame, result: FrameResult) -> FrameProduct:
         for name, plane in stored.planes.items()
     }
     return FrameProduct(
-        frame.science_hdu, stored.sci, stored.err, stored.dq, cards_of(frame), planes, warnings=result.warnings
+        frame.science_hdu,
+        stored.sci,
+        stored.err,
+        stored.dq,
+        cards_of(frame),
+        planes,
+        warnings=result.warnings,
+        only_flags=result.only_flags,
     )
 
 

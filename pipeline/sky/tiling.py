@@ -1,8 +1,9 @@
 """From sky frames to training tiles: simulated frames and their truth; and what `pairs` shares with it.
 
 Tiles have the channels `sci` and `err`, NaN where a pixel is missing, and DQ bits as masks. Targets: `clean`, shape
-(N, 1, H, W), in the unit and with the zero point of `sci`; NaN where it must not be used. For exposure pairs also
-`clean_err`, the partner's uncertainty.
+(N, 1, H, W), in the unit and with the zero point of `sci`; NaN where it must not be used. Of simulated frames also
+`defect_snr` and `defect_bits`, see `pipeline.sky.truth.Truth`; for exposure pairs `clean_err`, the partner's
+uncertainty.
 """
 
 import hashlib
@@ -25,6 +26,11 @@ from pipeline.sky.truth import Truth, read_truth, truth_path
 from pipeline.tasks import get_targets, specs_of
 from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
 from pipeline.tiles.splits import SPLITS, split_of
+
+#: Targets of the sky itself, a plane each; those of tasks come besides.
+SKY_TARGETS = ("clean", "defect_snr", "defect_bits")
+# What float16 holds, with room to spare: nobody asks by how much a track is brighter than that.
+_LARGEST_SNR = 60_000.0
 
 
 def tile_positions(length: int, size: int, stride: int) -> np.ndarray:
@@ -91,7 +97,7 @@ def stamp_of(path: Path, cfg: Config, **facts: Any) -> dict[str, Any]:
 
 
 def untile(batch: TileBatch) -> dict[str, np.ndarray]:
-    """Reassemble the tiles of one frame: `sci`, `err`, `dq`, and `clean` where the tiles have a target.
+    """Reassemble the tiles of one frame: `sci`, `err`, `dq`, and the targets of `SKY_TARGETS` that the tiles have.
 
     Parameters
     ----------
@@ -101,7 +107,7 @@ def untile(batch: TileBatch) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of ndarray, shape (H, W)
-        NaN (`dq`: missing) where no tile is.
+        NaN where no tile is; of bits, missing.
 
     Raises
     ------
@@ -115,9 +121,9 @@ def untile(batch: TileBatch) -> dict[str, np.ndarray]:
     height, width = batch.images.shape[2:]
     shape = (int(y0.max()) + height, int(x0.max()) + width)
     planes = {"sci": batch.images[:, 0], "err": batch.images[:, 1]}
-    if "clean" in batch.targets:
-        planes["clean"] = batch.targets["clean"][:, 0]
-    whole = {name: np.full(shape, np.nan, np.float32) for name in planes}
+    planes |= {name: batch.targets[name][:, 0] for name in SKY_TARGETS if name in batch.targets}
+    whole = {name: np.full(shape, np.nan, np.float32) for name in planes if planes[name].dtype.kind == "f"}
+    whole |= {name: np.full(shape, DQ.MISSING, DQ_DTYPE) for name in planes if planes[name].dtype.kind != "f"}
     whole["dq"] = np.full(shape, DQ.MISSING, DQ_DTYPE)
     if batch.masks is not None:
         planes["dq"] = batch.masks
@@ -182,6 +188,7 @@ def shard_writer(
         columns |= {"partner": np.int64, "residual_shift_px": np.float32}
         targets |= {"clean_err": (tile, np.float32)}
     else:
+        targets |= {"defect_snr": (tile, np.float16), "defect_bits": (tile, DQ_DTYPE)}
         stored = [target for spec in specs_of("sky") for target in get_targets(spec.name).stored]
         targets |= {target.name: (target.shape((sky.size, sky.size)), np.float32) for target in stored}
     return ShardWriter(
@@ -221,6 +228,7 @@ def _rows(
     """One batch per row of tiles."""
     sci, err = known_pixels(frame)
     dq = frame.dq | truth.dq
+    snr = np.clip(truth.defect_snr, -_LARGEST_SNR, _LARGEST_SNR).astype(np.float16)
     ys, xs = tile_corners(frame, sky)
     for y in ys:
         parts = [(slice(y, y + sky.size), slice(x, x + sky.size)) for x in xs]
@@ -228,7 +236,11 @@ def _rows(
             batch = tile_batch(
                 images=np.stack([[sci[p], err[p]] for p in parts]),
                 masks=np.stack([dq[p] for p in parts]),
-                targets={"clean": np.stack([[truth.clean_e[p]] for p in parts])},
+                targets={
+                    "clean": np.stack([[truth.clean_e[p]] for p in parts]),
+                    "defect_snr": np.stack([[snr[p]] for p in parts]),
+                    "defect_bits": np.stack([[truth.defect_bits[p]] for p in parts]),
+                },
                 events=dict(columns) | {"x0": xs.astype(np.int32), "y0": np.int32(y)},
                 split=split,
             )
@@ -250,7 +262,7 @@ def tile_batch(
         images=images.astype(np.float32),
         events={name: np.broadcast_to(value, (n,)) for name, value in events.items()},
         group=np.zeros(n, np.int64),
-        targets={name: target.astype(np.float32) for name, target in targets.items()},
+        targets={n: t.astype(np.float32) if t.dtype == np.float64 else t for n, t in targets.items()},
         split=np.full(n, split, np.uint8),
         masks=masks,
     )

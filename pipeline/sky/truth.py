@@ -24,7 +24,11 @@ class Truth:
     clean_e : ndarray, shape (H, W), float32
         Scene, sky and mean dark current [electron].
     dq : ndarray, shape (H, W), uint16
-        What is wrong with each pixel of the frame.
+        What is wrong with each pixel of the frame: defects from 2 sigma of charge on.
+    defect_snr : ndarray, shape (H, W), float32
+        Charge of the defects over the noise of the pixel; negative where charge is lost.
+    defect_bits : ndarray, shape (H, W), uint16
+        Which defects these are, each from 0.3 sigma of its own charge on.
     stars : dict of ndarray
         x, y [px], flux_e [electron], mag.
     parameters : dict
@@ -33,6 +37,8 @@ class Truth:
 
     clean_e: np.ndarray
     dq: np.ndarray
+    defect_snr: np.ndarray
+    defect_bits: np.ndarray
     stars: dict[str, np.ndarray]
     parameters: dict[str, float | int | str]
 
@@ -54,6 +60,8 @@ def read_truth(path: str | Path) -> Truth:
             return Truth(
                 clean_e=hdus["CLEAN"].data.astype(np.float32),
                 dq=hdus["DQ"].data.astype(DQ_DTYPE),
+                defect_snr=hdus["DEFECT_SNR"].data.astype(np.float32),
+                defect_bits=hdus["DEFECT_DQ"].data.astype(DQ_DTYPE),
                 stars={name: np.asarray(table[name], dtype=float) for name in table.names},
                 parameters={
                     key: value for key, value in hdus[0].header.items() if key not in ("PROVENAN", "COMMENT", "HISTORY")

@@ -168,7 +168,7 @@ class _Settings:
         return self.event is not None or self.telescope is not None
 
     def load_models(self) -> "_Models":
-        return _Models.load(self.bundles, self.cfg.threads)
+        return _Models.load(self.bundles, self.cfg)
 
 
 @dataclass(frozen=True)
@@ -194,10 +194,11 @@ class _Models:
     sky: list[Predictor] = field(default_factory=list)
 
     @classmethod
-    def load(cls, bundles: Sequence[str | Path], threads: int) -> "_Models":
-        predictors = [Predictor.load(bundle, threads=threads) for bundle in bundles]
+    def load(cls, bundles: Sequence[str | Path], cfg: Config) -> "_Models":
+        predictors = [Predictor.load(bundle, threads=cfg.threads) for bundle in bundles]
         camera = [predictor for predictor in predictors if predictor.card.wing == "camera"]
-        models = cls(sky=[predictor for predictor in predictors if predictor.card.wing == "sky"])
+        sky = [predictor for predictor in predictors if predictor.card.wing == "sky"]
+        models = cls(sky=[predictor.set_up(cfg.predict.only or None, cfg.predict.fpr) for predictor in sky])
         if camera:
             from pipeline.camera.predictions import CameraModel, distinct
 

@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 
 #: Sections of the configuration that decide predictions from each wing's files.
 READS_CAMERA = ("predict.batch_size", "ingest.camera")
-READS_SKY = ("predict.tile_px", "predict.overlap_px", "predict.outside_range", "ingest.sky")
+READS_SKY = (
+    "predict.tile_px",
+    "predict.overlap_px",
+    "predict.outside_range",
+    "predict.only",
+    "predict.fpr",
+    "ingest.sky",
+)
 
 
 # ---- camera ----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import datetime
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,12 +54,18 @@ class Exposure:
     clean_e : ndarray, shape (H, W), float32
         Scene, sky and mean dark current [electron]: what a perfect restoration of the calibrated frame gives.
     dq : ndarray, shape (H, W), uint16
-        What is wrong with each pixel.
+        What is wrong with each pixel, from `FLAG_SIGMA` on.
+    defect_snr : ndarray, shape (H, W), float32
+        Charge of all defects of a pixel over its noise; negative where charge is lost (dead pixels).
+    defect_bits : ndarray, shape (H, W), uint16
+        Which defects these are, each from `FAINT_SIGMA` on.
     """
 
     adu: np.ndarray
     clean_e: np.ndarray
     dq: np.ndarray
+    defect_snr: np.ndarray
+    defect_bits: np.ndarray
     scene: scenes.Scene
     camera: Camera
     saturation_adu: float
@@ -134,26 +140,38 @@ def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
     charge_e = light_e + dark.sample(stream("dark"), cfg.shape) + hot_e + np.rint(response * rays_e)
     further_e = further.sample(stream)
     charge_e = sum((np.rint(part_e) for part_e, _ in further_e), charge_e)
-    charge_e = defects.bloom(charge_e, cfg.full_well_e)
+    collected_e, charge_e = charge_e, defects.bloom(charge_e, cfg.full_well_e)
     read_e = charge_e + defects.ReadNoise(camera.read_noise_e).sample(stream("read noise"), cfg.shape)
     converter = defects.Digitisation(camera.gain_e_per_adu, cfg.bias_adu, cfg.adc_max_adu)
     adu = np.maximum(converter.sample(read_e), _BLANK_ADU + 1)
     adu[missing] = _BLANK_ADU
 
     saturation_adu = min(cfg.full_well_e / camera.gain_e_per_adu + cfg.bias_adu, cfg.adc_max_adu)
-    threshold_e = defects.FLAG_SIGMA * np.sqrt(clean_e + camera.read_noise_e**2)
+    added_e = ((hot_e, DQ.HOT), (rays_e, DQ.COSMIC_RAY), (trails_e, DQ.TRAIL), *further_e)
+    lost_e = (response - 1) * (scene.expected_e + trails_e + rays_e)
+    bled_e = np.maximum(charge_e - collected_e, 0)
+    noise_e = np.sqrt(clean_e + camera.read_noise_e**2)
     dq = np.zeros(cfg.shape, DQ_DTYPE)
     for where, bit in (
         (response < 1, DQ.BAD),
-        (hot_e > threshold_e, DQ.HOT),
-        (rays_e > threshold_e, DQ.COSMIC_RAY),
-        (trails_e > threshold_e, DQ.TRAIL),
         (charge_e / camera.gain_e_per_adu + cfg.bias_adu >= saturation_adu, DQ.SATURATED),
         (missing, DQ.MISSING),
-        *((np.abs(part_e) > threshold_e, bit) for part_e, bit in further_e),
+        *((np.abs(part_e) > defects.FLAG_SIGMA * noise_e, bit) for part_e, bit in added_e),
     ):
         flag(dq, where, bit)
-    return Exposure(adu.astype(np.uint16), clean_e.astype(np.float32), dq, scene, camera, saturation_adu)
+    snr, bits = _defect_planes((*added_e, (lost_e, DQ.BAD), (bled_e, DQ.BLEED)), noise_e)
+    return Exposure(adu.astype(np.uint16), clean_e.astype(np.float32), dq, snr, bits, scene, camera, saturation_adu)
+
+
+def _defect_planes(charges_e: Iterable[tuple[np.ndarray, DQ]], noise_e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Charge of all defects over the noise, and which defects have more than `FAINT_SIGMA` of their own."""
+    snr = np.zeros(noise_e.shape)
+    bits = np.zeros(noise_e.shape, DQ_DTYPE)
+    for charge_e, bit in charges_e:
+        own = charge_e / noise_e
+        snr += own
+        flag(bits, np.abs(own) > defects.FAINT_SIGMA, bit)
+    return snr.astype(np.float32), bits
 
 
 class _FurtherDefects:
@@ -296,8 +314,13 @@ def _truth_hdus(exposure: Exposure, cfg: SkySimulationConfig, run: int, stamped:
     clean = fits.ImageHDU(exposure.clean_e, name="CLEAN")
     clean.header["BUNIT"] = ("electron", "scene + sky + mean dark current")
     dq = fits.ImageHDU(exposure.dq, name="DQ")
-    for bit, text in DESCRIPTIONS.items():
-        dq.header[f"DQ{int(bit)}"] = text
+    snr = fits.ImageHDU(exposure.defect_snr, name="DEFECT_SNR")
+    snr.header["COMMENT"] = "charge of the defects over the noise of the pixel; negative: charge is lost"
+    bits = fits.ImageHDU(exposure.defect_bits, name="DEFECT_DQ")
+    bits.header["FLAGSIG"] = (defects.FAINT_SIGMA, "[sigma] a defect is named from here on")
+    for plane in (dq, bits):
+        for bit, text in DESCRIPTIONS.items():
+            plane.header[f"DQ{int(bit)}"] = text
     units = {"x": "pixel", "y": "pixel", "flux_e": "electron", "mag": "mag"}
     columns = [fits.Column(name, "D", unit=units[name], array=values) for name, values in exposure.scene.stars.items()]
-    return fits.HDUList([primary, clean, dq, fits.BinTableHDU.from_columns(columns, name="STARS")])
+    return fits.HDUList([primary, clean, dq, snr, bits, fits.BinTableHDU.from_columns(columns, name="STARS")])

@@ -89,7 +89,7 @@ def train(
 def _fit_and_write(run: "TrainingRun", checkpoints: Path, out: Path, *, force: bool) -> "Progress":
     from pipeline.bundle.card import MONO_FOLDER
     from pipeline.bundle.description import card_of
-    from pipeline.training.calibrate import calibrations
+    from pipeline.training.calibrate import calibrations, false_alarms
 
     started = time.monotonic()
     progress = run.fit(checkpoints)
@@ -97,7 +97,8 @@ def _fit_and_write(run: "TrainingRun", checkpoints: Path, out: Path, *, force: b
     trained = run.new_network()
     trained.load_state_dict(progress.best)
     found = calibrations(trained, run.heads, run.input, run.validation_tiles, run.device)
-    card = card_of(run, trained, progress, found, wall_time_s)
+    alarms = false_alarms(trained, run.heads, run.input, run.validation_tiles, run.device)
+    card = card_of(run, trained, progress, found, alarms, wall_time_s)
     with atomic_output(out, force=force, folder=True) as temporary:
         _write(trained, card, progress, temporary)
         for number, bundle in enumerate(run.mono_bundles):

@@ -67,10 +67,17 @@ class Decoder:
         Event columns that it reads, whatever the outputs of the head.
     uncertainties : tuple of str
         Columns of the task with uncertainties, which a calibration multiplies.
+    rates : mapping
+        Of a task that flags pixels by a threshold: kind of place in a frame -> share of its good pixels that may be
+        flagged, unless a user says otherwise. Empty for the others.
+    lines : mapping
+        Column of logits -> DQ bit: straight lines in it are flagged across the whole frame.
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
     uncertainties: ClassVar[tuple[str, ...]] = ()
+    rates: ClassVar[Mapping[str, float]] = {}
+    lines: ClassVar[Mapping[str, int]] = {}
 
     def columns_of(self, n_outputs: int) -> tuple[str, ...]:
         """Those that it reads for a head of so many outputs."""
@@ -102,8 +109,25 @@ class Decoder:
         """
         raise NotImplementedError
 
+    def alarms(self, values: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The score that a threshold is for, and the number of each pixel's kind of place among `rates`.
+
+        Only for tasks with `rates`.
+
+        Parameters
+        ----------
+        values : mapping
+            What `decode` gave, or whole planes of it.
+        """
+        raise NotImplementedError
+
     def flags(
-        self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float, kept: np.ndarray | None = None
+        self,
+        planes: Mapping[str, np.ndarray],
+        dq: np.ndarray,
+        noise: float,
+        kept: np.ndarray | None = None,
+        thresholds: Mapping[str, float] | None = None,
     ) -> np.ndarray:
         """DQ bits that a result adds to a frame, shape (H, W), uint16; none by default.
 
@@ -117,5 +141,7 @@ class Decoder:
             Rms of the frame's background.
         kept : ndarray of bool, shape (H, W), optional
             Pixels that keep their measured value, whatever was predicted for them.
+        thresholds : mapping, optional
+            Kind of place -> score from which a pixel is flagged; only tasks with `rates` are given any.
         """
         return np.zeros(dq.shape, np.uint16)

@@ -1,4 +1,6 @@
-"""Measure, on the validation split, how wide the pulls of a trained network's uncertainties are (torch)."""
+"""Measure a trained network on the validation split (torch): how wide the pulls of its uncertainties are, and how often
+it takes good pixels for defects.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -7,6 +9,7 @@ import torch
 
 from pipeline.bundle.calibration import Calibration
 from pipeline.bundle.export import apply_network
+from pipeline.bundle.false_alarms import SCORES, FalseAlarms
 from pipeline.inputs import Input
 from pipeline.tasks import get_decoder
 from pipeline.tiles.reader import TileReader
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.training.heads import Heads
 
 _BATCH_TILES = 256
+_BATCH_FRAME_TILES = 16
 #: Image size: all images have it, and the uncertainty of nearly every quantity depends on it.
 COLUMN = "hillas_intensity"
 
@@ -59,3 +63,31 @@ def calibrations(
     network.to("cpu")
     fitted = {task: Calibration.fit(np.concatenate(pulls[task]), COLUMN, np.concatenate(sizes[task])) for task in pulls}
     return {task: calibration for task, calibration in fitted.items() if calibration is not None}
+
+
+@torch.no_grad()
+def false_alarms(
+    network: "nn.Module", heads: "Heads", prepared: Input, validation: TileReader, device: str
+) -> dict[str, FalseAlarms]:
+    """Task -> which thresholds flag how many of the good pixels, for the heads that flag; see `calibrations`.
+
+    The targets of such a task have a plane `good`.
+    """
+    flagging = [head for head in heads.heads if get_decoder(head.task).rates]
+    if not flagging:
+        return {}
+    network.to(device).eval()
+    strata = {head.task: list(get_decoder(head.task).rates) for head in flagging}
+    counts = {task: np.zeros((len(names), len(SCORES) - 1), np.int64) for task, names in strata.items()}
+    for batch in validation.in_batches(_BATCH_FRAME_TILES):
+        arrays = {name: tensor.to(device) for name, tensor in as_tensors(prepared.arrays(batch)).items()}
+        outputs = apply_network(network, arrays).float().cpu()
+        for head in flagging:
+            target = as_tensors(head.arrays(batch))
+            decoder, good = get_decoder(head.task), target["good"].numpy()
+            score, place = decoder.alarms(decoder.decode(head.of(outputs, target).numpy(), batch))
+            for number, row in enumerate(counts[head.task]):
+                own = np.clip(score[good & (place == number)], SCORES[0], SCORES[-1])
+                row += np.histogram(own, SCORES)[0]
+    network.to("cpu")
+    return {task: FalseAlarms.fit(dict(zip(names, counts[task], strict=True))) for task, names in strata.items()}

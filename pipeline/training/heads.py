@@ -202,6 +202,11 @@ class Heads:
                 losses.append((head, head.objective.loss(head.of(outputs, target), target)))
         return losses
 
+    def set_progress(self, progress: float) -> None:
+        """Tell all objectives which share of the training is done; 0 for validation."""
+        for head in self.heads:
+            head.objective.progress = progress
+
     def metrics(self) -> "HeadMetrics":
         """Fresh collectors of the validation metrics of all heads."""
         return HeadMetrics(self.heads)

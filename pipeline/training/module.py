@@ -106,8 +106,9 @@ class TrainingModule(LightningModule):
         return main.float(), tuple(output.float() for output in auxiliary)
 
     def on_train_epoch_start(self) -> None:
-        """Forget the last epoch's loss."""
+        """Forget the last epoch's loss, and tell the losses how far the training is."""
         self._train_loss.reset()
+        self.heads.set_progress(self.current_epoch / self.config.epochs)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Key torch's own random numbers (dropout) by the step, so that a resumed run draws the same."""
@@ -154,7 +155,8 @@ class TrainingModule(LightningModule):
             torch._foreach_copy_([averaged[name] for name in counters], [current[name] for name in counters])
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the sums, and start to watch the ReLUs."""
+        """Reset the sums, and start to watch the ReLUs; the loss is that of the beginning, the same in all epochs."""
+        self.heads.set_progress(0.0)
         if self._unchecked:
             self._check_losses(self.train_tiles.n_batches(self.config.batch_size) - 1)
         self._validation_loss.reset()

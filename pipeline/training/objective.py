@@ -21,6 +21,9 @@ class Objective(ABC):
     spec : TaskSpec
     targets : Targets
         Their `arrays` and `weights`, shape (N,), are what `loss` and `metrics` are given.
+    progress : float
+        Share of the training that is done, by epochs: a loss may change with it. 0 in validation, whose losses are
+        compared between epochs.
 
     Parameters
     ----------
@@ -33,6 +36,7 @@ class Objective(ABC):
 
     def __init__(self, options: HeadOptions) -> None:
         self.options = options
+        self.progress = 0.0
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import errno
 import gzip
 import shutil
 from dataclasses import asdict, fields, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -280,6 +281,8 @@ class Careful:
     columns = (*get_spec("denoise").columns, Column("toy_flux", "sci", "light above the background", hdu="TOYFLUX"))
     size_multiple = 4
     ranges = (Range(name="fwhm_px", words="FWHM of the stars", unit="px", low=6.0, high=7.0, n_frames=50),)
+    lines: ClassVar = {}
+    warnings = ()
 
     def predict(self, batch):
         level, noise = (batch.events[name][:, None, None].astype(np.float32) for name in ("level", "noise"))

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -209,6 +210,8 @@ class Suspicious:
     columns = get_spec("denoise").columns
     size_multiple = 1
     ranges = (trained(), trained("colour_pattern", 0.0, 0.03))
+    lines: ClassVar = {}
+    warnings = ()
 
     def predict(self, batch):
         level, noise = (batch.events[name][:, None, None].astype(np.float32) for name in ("level", "noise"))

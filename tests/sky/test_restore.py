@@ -1,14 +1,16 @@
 import subprocess
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from astropy.io import fits
 from scipy.ndimage import gaussian_filter
 
+from pipeline.config import SkyIngestConfig
 from pipeline.sky.dq import DQ
-from pipeline.sky.frames import read_frame, write_products
-from pipeline.sky.restore import _Axis, product_of, restore_frame
+from pipeline.sky.frames import open_frames, read_frame, write_products
+from pipeline.sky.restore import Restoration, _Axis, product_of, restore_frame
 from pipeline.tasks import get_decoder, get_spec
 from pipeline.tasks.spec import Column
 
@@ -21,6 +23,8 @@ class Smoother:
     columns = get_spec("denoise").columns
     size_multiple = STRIDE
     ranges = ()
+    lines: ClassVar = {}
+    warnings = ()
 
     def __init__(self):
         self.largest_batch = 0
@@ -132,6 +136,8 @@ class Toy:
     )
     size_multiple = STRIDE
     ranges = ()
+    lines: ClassVar = {}
+    warnings = ()
 
     def predict(self, batch):
         level, noise = (batch.events[name][:, None, None].astype(np.float32) for name in ("level", "noise"))
@@ -246,3 +252,60 @@ def test_reading_and_restoring_import_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# ---- trails ----------------------------------------------------------------------------------------------------------
+class Trailing:
+    """A stand-in for a network that only flags: what is bright is a trail, says its plane of logits."""
+
+    columns = get_spec("defects").columns
+    size_multiple = STRIDE
+    ranges = ()
+    lines: ClassVar = {"trail_logit": DQ.TRAIL}
+    warnings = ()
+
+    def predict(self, batch):
+        level, noise = (batch.events[name][:, None, None] for name in ("level", "noise"))
+        bright = np.nan_to_num(batch.images[:, 0]) > level + 5 * noise
+        planes = {column.name: np.full(bright.shape, -9, np.float32) for column in self.columns}
+        return planes | {"trail_logit": np.where(bright, 3, -8).astype(np.float32)}
+
+    def flags(self, planes, dq, noise, kept=None):
+        return np.zeros(dq.shape, np.uint16)
+
+
+def blinking_trail(rng):
+    """A raw frame of 240 x 320 px with 20 columns of overscan, and how far each pixel is from a trail's middle."""
+    y, x = np.mgrid[:240, :320]
+    distance = np.abs(0.3 * x - y + 60) / np.hypot(0.3, 1)
+    adu = 300 + rng.normal(0, 3, y.shape)
+    adu[:, 20:] += rng.normal(200, 10, (240, 300)) + np.where((distance < 2) & (x // 30 % 2 == 0), 300, 0)[:, 20:]
+    return np.rint(adu).astype(np.uint16), distance
+
+
+def test_a_trail_goes_on_across_the_exposed_part_where_it_cannot_be_seen(rng, write_fits):
+    raw, distance = blinking_trail(rng)
+    frame = read_frame(write_fits(pixels=raw, GAIN=2.0, RDNOISE=6.0, TRIMSEC="[21:320,1:240]", BIASSEC="[1:20,1:240]"))
+    result = restore_frame(frame, Trailing(), tile_px=64, overlap_px=32)
+    assert result.only_flags
+    np.testing.assert_array_equal(result.sci, frame.sci)
+    trail = (result.dq & DQ.TRAIL) != 0
+    assert trail[:, 20:][distance[:, 20:] < 1].mean() > 0.98
+    assert not trail[distance > 8].any()
+    assert not trail[:, :20].any()
+
+
+def test_a_trail_is_in_the_mask_that_is_written_strip_by_strip(rng, write_fits, tmp_path):
+    raw, _ = blinking_trail(rng)
+    path = write_fits(pixels=raw, GAIN=2.0, RDNOISE=6.0, TRIMSEC="[21:320,1:240]", BIASSEC="[1:20,1:240]")
+    whole = restore_frame(read_frame(path), Trailing(), tile_px=64, overlap_px=32)
+    with open_frames(path, SkyIngestConfig()) as (frame,):
+        product = Restoration.of(frame, Trailing(), 64, 32).product()
+        write_products(path, tmp_path / "out.fits", [product], ["a model"])
+    with fits.open(tmp_path / "out.fits", checksum=True) as hdus:
+        assert [hdu.name for hdu in hdus] == ["PRIMARY", "DQ"]
+        np.testing.assert_array_equal(hdus["DQ"].data, whole.dq)
+        assert np.count_nonzero(hdus["DQ"].data & DQ.TRAIL) > 1000
+        assert "a model" in str(hdus["DQ"].header["HISTORY"])
+    before, after = path.read_bytes(), (tmp_path / "out.fits").read_bytes()
+    assert after[2880 : 2880 + raw.nbytes] == before[2880 : 2880 + raw.nbytes]

@@ -50,6 +50,20 @@ def test_tiles_put_together_are_the_frame(ingested, sky_config, tmp_path):
     assert np.array_equal(whole["err"][~missing], frame.err[~missing])
     assert np.array_equal(whole["clean"], truth.clean_e)
     assert np.array_equal(whole["dq"], frame.dq | truth.dq)
+    assert np.array_equal(whole["defect_snr"], truth.defect_snr.astype(np.float16).astype(np.float32))
+    assert np.array_equal(whole["defect_bits"], truth.defect_bits)
+
+
+def test_a_defect_brighter_than_half_precision_holds_stays_finite(ingested, sky_config, tmp_path):
+    path = tmp_path / ingested.name
+    for source, copy in ((ingested, path), (truth_path(ingested), truth_path(path))):
+        copy.write_bytes(source.read_bytes())
+    with fits.open(truth_path(path), mode="update") as hdus:
+        hdus["DEFECT_SNR"].data[:2, :2] = [[1e6, -1e6], [3.0, 0.0]]
+    tile_frame(path, tmp_path / "sky.tiles.h5", sky_config)
+    found = all_tiles(tmp_path / "sky.tiles.h5").targets["defect_snr"]
+    assert found.dtype == np.float16
+    assert found[0, 0, :2, :2].tolist() == [[60000, -60000], [3, 0]]
 
 
 def test_one_frame_is_in_one_split_and_group(ingested, sky_config, tmp_path):

@@ -80,6 +80,40 @@ def test_every_defect_is_in_the_truth(config):
     assert seen & DQ.TRAIL
 
 
+def test_the_truth_has_the_charge_of_defects_in_units_of_the_noise(config, tmp_path):
+    sky = config.sky.model_copy(update={"trails_per_frame": 3.0, "dead_pixel_fraction": 5e-3})
+    path = simulate_sky(config.model_copy(update={"sky": sky}), 2, tmp_path / "sky.fits")
+    truth, exposure = read_truth(truth_path(path)), expose(sky, config.seed, 2)
+    np.testing.assert_array_equal(truth.defect_snr, exposure.defect_snr)
+    assert truth.defect_snr.dtype == np.float32
+    electrons = (exposure.adu - sky.bias_adu) * exposure.camera.gain_e_per_adu
+    noise = np.sqrt(exposure.clean_e + exposure.camera.read_noise_e**2)
+    known = ~has(truth.dq, DQ.MISSING | DQ.SATURATED | DQ.BLEED)
+    # What is left after the defects' charge is noise, on defects as elsewhere; a bright trail has its own photon noise.
+    pull = ((electrons - exposure.clean_e) / noise - truth.defect_snr)[known]
+    photons = np.sqrt(1 + np.maximum(truth.defect_snr[known] * noise[known], 0) / noise[known] ** 2)
+    assert np.percentile(np.abs(pull / photons), 99.9) < 4.0
+    # Faint defects are named too, down to 0.3 sigma; bits from 2 sigma on are those of the frame's own mask.
+    named = has(truth.defect_bits, DEFECTS)
+    assert not np.any(named & ~has(truth.dq, DQ.BAD) & (truth.defect_snr < 0.3))
+    for bit in (DQ.COSMIC_RAY, DQ.HOT, DQ.TRAIL):
+        assert has(truth.dq, bit).any()
+        assert not np.any(has(truth.dq, bit) & ~has(truth.defect_bits, bit))
+    assert np.count_nonzero(named) > 1.2 * np.count_nonzero(has(truth.dq, DEFECTS))
+    alone = truth.defect_bits == DQ.BAD
+    assert alone.any()
+    assert np.all(truth.defect_snr[alone] < -0.3)
+
+
+def test_charge_that_bleeds_is_in_the_truth(config):
+    sky = config.sky.model_copy(update={"star_flux_e": (8e6, 9e6), "stars_per_frame": 3})
+    exposure = expose(sky, 1, 1)
+    bled = has(exposure.defect_bits, DQ.BLEED)
+    assert bled.any()
+    assert exposure.defect_snr[bled].min() > 0.2  # bleeding into a dead pixel leaves less
+    assert not has(exposure.dq, DQ.BLEED).any()  # the mask of the frame says that these pixels are full
+
+
 def test_bright_stars_saturate(config):
     sky = config.sky.model_copy(update={"star_flux_e": (8e6, 9e6), "stars_per_frame": 3})
     exposure = expose(sky, 1, 1)

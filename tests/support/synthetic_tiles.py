@@ -118,7 +118,9 @@ def sky_batch(n: int, size: int = 32, seed: int = 0, *, noise2noise: bool = Fals
     sci = expose()
     masks = np.zeros(sci.shape, DQ_DTYPE)
     hit = rng.random(sci.shape) < 0.01
-    sci[hit] += rng.uniform(200, 5000, hit.sum())
+    charge = np.zeros(sci.shape)
+    charge[hit] = rng.uniform(200, 5000, hit.sum())
+    sci += charge
     flag(masks, hit, DQ.COSMIC_RAY)
     full = sci > 5000
     sci[full] = 5000
@@ -126,8 +128,13 @@ def sky_batch(n: int, size: int = 32, seed: int = 0, *, noise2noise: bool = Fals
     masks[:, :2, :2] = DQ.MISSING
     sci[:, :2, :2] = np.nan
     err = np.sqrt(np.maximum(sci, 0) + read_noise**2)
-    targets = {"clean": clean[:, None].astype(np.float32)}
+    targets = {
+        "clean": clean[:, None].astype(np.float32),
+        "defect_snr": (charge / np.sqrt(clean + read_noise**2))[:, None].astype(np.float16),
+        "defect_bits": np.where(hit, DQ.COSMIC_RAY, 0)[:, None].astype(DQ_DTYPE),
+    }
     if noise2noise:
+        targets.clear()
         partner = expose()
         partner[rng.random(sci.shape) < 0.01] = np.nan  # bad pixels of the partner
         targets["clean"] = partner[:, None].astype(np.float32)

@@ -20,6 +20,7 @@ from pipeline.bundle.card import (
     TrainingSection,
     bundle_sha256,
 )
+from pipeline.bundle.false_alarms import FalseAlarms
 from pipeline.inputs.base import Range
 from pipeline.inputs.frame import FrameInput
 from pipeline.inputs.image import ImageInput, ImageRecipe, ScalarStatistics
@@ -188,15 +189,59 @@ def sky_bundle(folder: Path, *, name: str = "tiny_denoise", ranges: tuple[Range,
         head=head_section("denoise"),
         model=(3, 4, 0),
         cameras=(),
-        input=InputSection(
-            channels=("sci", "err"),
-            units=("electron", "electron"),
-            tile_shape=(TILE_PX, TILE_PX),
-            recipe={"version": 1, "size_px": TILE_PX, "stride_px": TILE_PX},
-            unit="electron",
-            preparation=FrameInput(ranges=ranges),
-            size_multiple=4,
-        ),
+        input=_frame_input(ranges),
+    )
+
+
+def defects_bundle(
+    folder: Path, *, name: str = "tiny_defects", false_alarms: FalseAlarms | None = None, denoises: bool = False
+) -> Path:
+    """A model that takes a pixel for a cosmic ray as its signal exceeds sinh(5) of the noise, and sees nothing else.
+
+    With `denoises`, it also has the head of `sky_bundle`, before this one.
+    """
+    first = 4 if denoises else 0
+    n_outputs = first + 5
+    planes = np.full((1, n_outputs, 1, 1), -9.0, np.float32)
+    scale = np.zeros_like(planes)
+    planes[0, first], scale[0, first] = 3.0 - 4 * 5.0, 4.0
+    if denoises:
+        planes[0, :3, 0, 0] = 0.0, 0.0, 2 * np.log(0.5)
+    nodes = [
+        helper.make_node("Slice", ["images", "start", "end", "axis"], ["signal"]),
+        helper.make_node("Mul", ["signal", "scale"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "planes"], ["outputs"]),
+    ]
+    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, "h", "w"])]
+    outputs = [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["n", n_outputs, "h", "w"])]
+    values = {
+        "start": np.array([0]), "end": np.array([1]), "axis": np.array([1]), "scale": scale, "planes": planes,
+    }  # fmt: skip
+    head = head_section("defects", first).model_copy(update={"false_alarms": false_alarms})
+    return _write(
+        folder,
+        nodes,
+        inputs,
+        outputs,
+        values,
+        name=name,
+        wing="sky",
+        head=(head_section("denoise"), head) if denoises else head,
+        model=(3, n_outputs, 0),
+        cameras=(),
+        input=_frame_input(()),
+    )
+
+
+def _frame_input(ranges: tuple[Range, ...]) -> InputSection:
+    return InputSection(
+        channels=("sci", "err"),
+        units=("electron", "electron"),
+        tile_shape=(TILE_PX, TILE_PX),
+        recipe={"version": 1, "size_px": TILE_PX, "stride_px": TILE_PX},
+        unit="electron",
+        preparation=FrameInput(ranges=ranges),
+        size_multiple=4,
     )
 
 
@@ -213,16 +258,17 @@ def _write(folder, nodes, inputs, outputs, constants, *, name, wing, head, model
     _save(folder / ONNX_FILE, nodes, inputs, outputs, constants)
     (folder / WEIGHTS_FILE).write_bytes(b"")
     in_chans, num_outputs, n_scalars = model
+    heads = head if isinstance(head, tuple) else (head,)
     card = Card(
         name=name,
-        network=head.task,
+        network=heads[0].task,
         wing=wing,
         model=ModelSection(
             name="by_hand", kwargs={}, in_chans=in_chans, num_outputs=num_outputs, n_scalars=n_scalars, n_parameters=0
         ),
         cameras=cameras,
         input=input,
-        heads=(head,),
+        heads=heads,
         training=TrainingSection(
             config={}, manifests=(), seed=0, threads=1, device="cpu", precision="float32", epochs=0, best_epoch=0,
             n_images=0, wall_time_s=0.0, versions={},

@@ -26,6 +26,7 @@ from pipeline.sky.defects.saturation import bloom
 from pipeline.sky.defects.trails import Trails
 
 __all__ = [
+    "FAINT_SIGMA",
     "FLAG_SIGMA",
     "DarkCurrent",
     "DeadPixels",
@@ -45,6 +46,9 @@ __all__ = [
 
 #: Charge (in sigma of the frame's noise) from which a pixel counts as spoiled in the truth mask.
 FLAG_SIGMA = 2.0
+#: Charge from which a pixel is not sound either: the truth names the defects from here on, and who trains or judges
+#: leaves out what lies between this and a threshold of his own.
+FAINT_SIGMA = 0.3
 
 
 extend_path(__path__, "defects")

@@ -43,6 +43,9 @@ class Product(Protocol):
         Lines for HISTORY cards of this image.
     warnings : sequence of str
         What changes the meaning of the pixels: they are counted in LPNWARN and stand in HISTORY.
+    only_flags : bool
+        Whether only the mask is written: the science image and its uncertainty stay as they are, bit for bit, and
+        history and warnings go to the mask.
     """
 
     science_hdu: int
@@ -50,6 +53,7 @@ class Product(Protocol):
     cards: Sequence[tuple[str, Any, str]]
     history: Sequence[str]
     warnings: Sequence[str]
+    only_flags: bool
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -57,6 +61,9 @@ class Product(Protocol):
 
     def strips(self) -> Iterator[Strip]:
         """The pixels, in the units that they are written in."""
+
+    def amended(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Rows of the mask that are known only when all strips are: number of the first one, and the bits."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +88,16 @@ class FrameProduct:
     planes: Mapping[str, tuple[np.ndarray, str]] = field(default_factory=dict)
     history: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    only_flags: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
         """(H, W)."""
         return self.sci.shape
+
+    def amended(self) -> Iterator[tuple[int, np.ndarray]]:
+        """None: all is known."""
+        return iter(())
 
     @property
     def units(self) -> dict[str, str]:
@@ -108,7 +120,13 @@ class StreamedProduct:
     cards: Sequence[tuple[str, Any, str]] = ()
     history: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    only_flags: bool = False
+    amend: Callable[[], Iterator[tuple[int, np.ndarray]]] | None = None
 
     def strips(self) -> Iterator[Strip]:
         """From the first row to the last."""
         return self.compute()
+
+    def amended(self) -> Iterator[tuple[int, np.ndarray]]:
+        """What `strips` left to the end."""
+        return self.amend() if self.amend else iter(())

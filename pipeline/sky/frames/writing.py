@@ -46,12 +46,15 @@ class _Written:
         Of its numbers in the file.
     stored : callable
         These numbers, for a strip of the product.
+    is_mask : bool
+        Whether they are made of its bits alone.
     """
 
     header: "fits.Header"
     product: int
     dtype: np.dtype
     stored: Callable[[Strip], np.ndarray]
+    is_mask: bool = False
 
     @classmethod
     def of(
@@ -63,6 +66,7 @@ class _Written:
         stored: Callable[[Strip], np.ndarray],
         *,
         primary: bool = False,
+        is_mask: bool = False,
         **name: Any,
     ) -> "_Written":
         """With the header that astropy writes for an image of that shape and type."""
@@ -78,7 +82,7 @@ class _Written:
         header = fits.Header.fromfile(buffer)
         for axis, length in enumerate(reversed(shape), start=1):
             header[f"NAXIS{axis}"] = length
-        return cls(header, product, np.dtype(dtype), stored)
+        return cls(header, product, np.dtype(dtype), stored, is_mask)
 
     def file_bytes(self, strip: Strip) -> bytes:
         """As FITS has them: big-endian, unsigned integers as signed ones about their middle."""
@@ -188,6 +192,11 @@ def _write(
             n_rows += len(strip.sci)
         if n_rows != product.shape[0]:
             raise ValueError(f"a product of {product.shape[0]} rows came with {n_rows}")
+        masks = {place: hdu for place, hdu in own.items() if hdu.is_mask}
+        for top, dq in product.amended():
+            for place, hdu in masks.items():
+                stream.seek(ends[place] + top * product.shape[1] * hdu.dtype.itemsize)
+                stream.write(hdu.file_bytes(Strip(top, dq, dq, dq, {})))
     stream.flush()
     for place in sums:
         hdu = hdus[place]
@@ -254,17 +263,18 @@ def _with_products(
         For each of them its number in the file; None for what is added.
     """
     hdus: list[_Written | fits.ImageHDU] = list(raw)
-    replaced = _replaced_companions(unpacked, products)
+    replaced = _replaced_companions(unpacked, products, history)
     for number, hdu in replaced.items():
         hdus[number] = hdu
     for number, product in products.items():
-        hdus[number] = _science_hdu(unpacked[number], number, product, history)
+        if not product.only_flags:
+            hdus[number] = _science_hdu(unpacked[number], number, product, history)
     # What is added comes last; or, where EXTVER does not say to which image it belongs, behind its image.
     added: dict[int, list[_Written]] = {}
     for number, product in products.items():
         rivals = [other for other in products if unpacked[other].ver == unpacked[number].ver]
         before = len(hdus) if len(rivals) == 1 else min((n for n in rivals if n > number), default=len(hdus))
-        added.setdefault(before, []).extend(_added_companions(unpacked, number, product, replaced))
+        added.setdefault(before, []).extend(_added_companions(unpacked, number, product, replaced, history))
     result, origins = [], []
     for number in range(len(hdus) + 1):
         new = added.get(number, [])
@@ -279,9 +289,7 @@ def _science_hdu(hdu: "fits.ImageHDU", number: int, product: Product, history: S
         header["EXTNAME"] = ("SCI", "science image")
     for keyword, value, comment in product.cards:
         header[keyword] = (printable(value) if isinstance(value, str) else value, comment)
-    for line in (*history, *product.history):
-        header.add_history(printable(line))
-    _add_warnings(header, product.warnings)
+    _add_history(header, product, history)
     return _Written.of(header, hdu.shape, number, np.float32, lambda strip: strip.sci, primary=number == 0)
 
 
@@ -289,6 +297,13 @@ def printable(text: str) -> str:
     r"""What FITS cards can hold: other characters, as those of file names, are written as ``\xe9`` or ``\u2192``."""
     text = text.encode("ascii", "backslashreplace").decode()
     return "".join(character if " " <= character <= "~" else f"\\x{ord(character):02x}" for character in text)
+
+
+def _add_history(header: "fits.Header", product: Product, history: Sequence[str]) -> None:
+    """How the product was made, and its warnings."""
+    for line in (*history, *product.history):
+        header.add_history(printable(line))
+    _add_warnings(header, product.warnings)
 
 
 def _add_warnings(header: "fits.Header", warnings: Sequence[str]) -> None:
@@ -307,7 +322,9 @@ def _float_header(header: "fits.Header") -> "fits.Header":
     return header
 
 
-def _replaced_companions(hdus: "fits.HDUList", products: Mapping[int, Product]) -> dict[int, _Written]:
+def _replaced_companions(
+    hdus: "fits.HDUList", products: Mapping[int, Product], history: Sequence[str]
+) -> dict[int, _Written]:
     """New HDUs for the uncertainties, masks and planes that the file already has, also where they are empty."""
     replaced = {}
     for number, product in products.items():
@@ -315,13 +332,17 @@ def _replaced_companions(hdus: "fits.HDUList", products: Mapping[int, Product]) 
             hdu = hdus[other]
             kind, name = kind_of(hdu), name_of(hdu)
             header = _float_header(hdu.header)
+            if kind in UNCERTAINTIES and product.only_flags:
+                continue
             if kind in UNCERTAINTIES:
                 replaced[other] = _uncertainty_hdu(product, kind, header, hdu)
             elif name in _DQ_NAMES and (not hdu.shape or is_ours(hdu)):
-                replaced[other] = _dq_hdu(product, hdu, header, name=name, ver=hdu.ver)
+                replaced[other] = _dq_hdu(product, hdu, header, history, name=name, ver=hdu.ver)
             elif name == "MASK" and _is_boolean(hdu):
                 shape = _shape_as(hdu, product)
-                replaced[other] = _Written.of(header, shape, number, np.uint8, lambda strip: _unsure(strip.dq))
+                replaced[other] = _Written.of(
+                    header, shape, number, np.uint8, lambda strip: _unsure(strip.dq), is_mask=True
+                )
             elif name in product.units:
                 replaced[other] = _plane_hdu(product, hdu, header, name=name, ver=hdu.ver)
     return replaced
@@ -360,18 +381,23 @@ def _unsure(dq: np.ndarray) -> np.ndarray:
 
 
 def _added_companions(
-    hdus: "fits.HDUList", number: int, product: Product, replaced: Mapping[int, _Written]
+    hdus: "fits.HDUList",
+    number: int,
+    product: Product,
+    replaced: Mapping[int, _Written],
+    history: Sequence[str],
 ) -> list[_Written]:
     science, version = hdus[number], hdus[number].ver
     theirs = belonging(hdus, number, [number])
     names = {name_of(written) for other, written in replaced.items() if other in theirs}
     added = []
-    if "ERR" not in names:
+    if "ERR" not in names and not product.only_flags:
         shape = _shape_as(science, product)
         added.append(_Written.of(None, shape, number, np.float32, lambda strip: strip.err, name="ERR", ver=version))
     if not names.intersection(_DQ_NAMES):
         foreign = any(name_of(hdus[other]) == "DQ" for other in theirs)
-        added.append(_dq_hdu(product, science, None, name=cards.OUR_BITS.keyword if foreign else "DQ", ver=version))
+        name = cards.OUR_BITS.keyword if foreign else "DQ"
+        added.append(_dq_hdu(product, science, None, history, name=name, ver=version))
     added += [_plane_hdu(product, science, None, name=n, ver=version) for n in product.units if n not in names]
     for written in added:
         if version == 0:  # astropy leaves it out
@@ -397,10 +423,28 @@ def _plane_hdu(
     return written
 
 
-def _dq_hdu(product: Product, old: "fits.ImageHDU", header: "fits.Header | None", *, name: str, ver: int) -> _Written:
-    shape = _shape_as(old, product)
-    written = _Written.of(header, shape, product.science_hdu, DQ_DTYPE, lambda strip: strip.dq, name=name, ver=ver)
+def _dq_hdu(
+    product: Product,
+    old: "fits.ImageHDU",
+    header: "fits.Header | None",
+    history: Sequence[str],
+    *,
+    name: str,
+    ver: int,
+) -> _Written:
+    written = _Written.of(
+        header,
+        _shape_as(old, product),
+        product.science_hdu,
+        DQ_DTYPE,
+        lambda strip: strip.dq,
+        is_mask=True,
+        name=name,
+        ver=ver,
+    )
     written.header[cards.OUR_BITS.keyword] = (True, cards.OUR_BITS.comment)
     for bit, text in DESCRIPTIONS.items():
         written.header[cards.bit_keyword(bit)] = text
+    if product.only_flags:
+        _add_history(written.header, product, history)
     return written

@@ -1,8 +1,7 @@
 """From sky tiles to the frames that are judged: put together, restored by the network and by the baselines."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,10 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.evaluation.comparison import NETWORK
+from pipeline.evaluation.frames import predicted_planes, tiles_of_frames
 from pipeline.evaluation.result import Predicts, Result
 from pipeline.sky.baselines import Settings, astroscrappy_median, tune
 from pipeline.sky.dq import DQ_DTYPE, LOST
-from pipeline.sky.frames import Frame
-from pipeline.sky.restore import restore_rows
 from pipeline.sky.tiling import untile
 from pipeline.tasks.denoise.merit import evaluate_against_exposures, evaluate_against_truth
 from pipeline.tasks.denoise.scores import (
@@ -79,28 +77,11 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
 
 def frames_of(reader: TileReader) -> Iterator[JudgedFrame]:
     """The frames of a split, put together from their tiles, in the order of the shards."""
-    index = reader.events(["frame"])
-    shard_of = dict(zip(index["group"].tolist(), index["source_index"].tolist(), strict=True))
-    attributes = reader.shard_attributes()
-    parts: list[TileBatch] = []
-    for batch in reader.sequential():
-        starts = np.flatnonzero(np.diff(batch.group, prepend=batch.group[0])).tolist()
-        for low, high in zip([0, *starts], [*starts, len(batch)], strict=True):
-            part = batch.select(slice(low, high))
-            if parts and part.group[0] != parts[-1].group[0]:
-                yield _put_together(parts, reader, shard_of, attributes)
-                parts = []
-            parts.append(part)
-    if parts:
-        yield _put_together(parts, reader, shard_of, attributes)
+    for name, batch, facts in tiles_of_frames(reader):
+        yield _put_together(name, batch, facts, reader.channels[0].unit)
 
 
-def _put_together(
-    parts: Sequence[TileBatch], reader: TileReader, shard_of: dict[int, int], attributes: Sequence[dict[str, Any]]
-) -> JudgedFrame:
-    batch = TileBatch.concatenate(parts)
-    number = shard_of[int(batch.group[0])]
-    facts = attributes[number]
+def _put_together(name: str, batch: TileBatch, facts: Mapping[str, Any], unit: str) -> JudgedFrame:
     planes = untile(batch)
     paired = facts.get("target") == "noise2noise"
     pairs = [
@@ -108,13 +89,13 @@ def _put_together(
         for x, y, image in zip(batch.events["x0"], batch.events["y0"], batch.targets["clean"][:, 0], strict=True)
     ]
     return JudgedFrame(
-        name=reader.sources[number],
+        name=name,
         sci=planes["sci"],
         err=planes["err"],
         dq=planes["dq"],
         level=float(batch.events["level"][0]),
         noise=float(batch.events["noise"][0]),
-        unit=reader.channels[0].unit,
+        unit=unit,
         clean=planes["clean"],
         stars={} if paired else {name: np.asarray(values) for name, values in facts.get("stars", {}).items()},
         fwhm_px=facts.get("truth", {}).get("PSFFWHM"),
@@ -125,20 +106,7 @@ def _put_together(
 def restore(frame: JudgedFrame, predictor: Predicts, settings: Settings, cfg: Config) -> JudgedFrame:
     """What the network and the baselines make of a frame: they see which pixels are lost, never the true defects."""
     known = frame.dq & DQ_DTYPE(LOST)
-    seen = Frame(
-        path=Path(frame.name),
-        science_hdu=0,
-        sci=frame.sci,
-        err=frame.err,
-        dq=known,
-        unit=frame.unit,
-        stored_unit=frame.unit,
-        level=frame.level,
-        noise=frame.noise,
-    )
-    tile_px, overlap_px = cfg.predict.tile_px, cfg.predict.overlap_px
-    strips = [planes for _, planes in restore_rows(seen, predictor, tile_px, overlap_px)]
-    whole = {name: np.concatenate([strip[name] for strip in strips])[: frame.sci.shape[0]] for name in strips[0]}
+    whole = predicted_planes(frame.sci, frame.err, known, frame.level, frame.noise, predictor, cfg)
     return replace(
         frame,
         restored={

@@ -1,0 +1,1 @@
+"""Which pixels of a sky frame are spoiled, and by what."""
