@@ -16,9 +16,9 @@ from pipeline.sky.restore import FrameResult, product_of, restore_frame
 from pipeline.stages.products import write_frames
 
 NETWORK, RECORDED = "lightpool", "as recorded"
-#: Planes with a probability of being a defect end with this: one of all defects, or one for each class.
-_PROBABILITY = "_probability"
-_HDU = "PROBABILITY_{}"
+#: Planes that rank pixels as defects, of the tasks denoise and defects.
+_SCORES = ("defect_probability", "defect_score")
+_HDU = "SCORE_{}"
 _SMOOTHED_PX = 5
 
 
@@ -50,7 +50,7 @@ class Bundle:
 
     def __init__(self, folder: Path, cfg: Config | None = None) -> None:
         self.cfg = cfg or Config()
-        self._predictor = _WithProbabilities(Predictor.load(folder, threads=1))
+        self._predictor = _WithScores(Predictor.load(folder, threads=1))
         self.card = self._predictor.card
 
     def from_file_to_file(self, path: Path, out: Path) -> tuple[Frame, Method]:
@@ -58,7 +58,7 @@ class Bundle:
         started = time.process_time()
         (frame,) = read(path, self.cfg)
         result = self._result(frame, self.cfg.predict.tile_px)
-        # The probabilities are no part of the product.
+        # The scores are no part of the product.
         product = product_of(frame, replace(result, planes={}))
         write_frames(path, out, [product], self.card, self.cfg, started=time.monotonic())
         return frame, replace(_as_method(frame, result), cpu_s=time.process_time() - started)
@@ -76,21 +76,22 @@ class Bundle:
 
 
 def _as_method(frame: Frame, result: FrameResult) -> Method:
-    """With the probabilities that no product holds; of several classes, the largest."""
+    """With the scores that no product holds; of several tasks, the largest."""
     scores = [plane for name, (plane, _) in result.planes.items() if name.startswith(_HDU.format(""))]
     score = np.max(scores, axis=0) if scores else None
     return Method(result.sci, new_defects(frame, result), result.err, score)
 
 
-class _WithProbabilities:
-    """A predictor whose defect probabilities count as planes of the product."""
+class _WithScores:
+    """A predictor whose scores of defects count as planes of the product."""
 
     def __init__(self, predictor: Predictor) -> None:
         self.card = predictor.card
         self.size_multiple, self.ranges = predictor.size_multiple, predictor.ranges
         self.predict, self.flags = predictor.predict, predictor.flags
+        self.lines, self.warnings = predictor.lines, predictor.warnings
         self.columns = tuple(
-            replace(column, hdu=_HDU.format(column.name)) if column.name.endswith(_PROBABILITY) else column
+            replace(column, hdu=_HDU.format(column.name)) if column.name in _SCORES else column
             for column in predictor.columns
         )
 
