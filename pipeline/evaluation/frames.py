@@ -1,17 +1,41 @@
 """Frames of the sky, put together from their tiles, and what a network makes of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.config import Config
+from pipeline.errors import TooFewEventsError, UserError
 from pipeline.evaluation.result import Predicts
 from pipeline.sky.frames import Frame
 from pipeline.sky.restore import restore_rows
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
+
+FEWEST_FIELDS = 2
+
+
+def fields_of_test_split(manifests: Sequence[Any], task: str) -> TileReader:
+    """The test split of sky tiles, for the judge of `task`.
+
+    Raises
+    ------
+    UserError
+        If the tiles are not of the sky.
+    TooFewEventsError
+        If there are fewer than two fields.
+    """
+    reader = TileReader(manifests, "test")
+    if reader.wing != "sky":
+        raise UserError(f"the manifests hold {reader.wing} tiles, but {task} is judged on sky tiles")
+    if reader.n_groups < FEWEST_FIELDS:
+        raise TooFewEventsError(
+            f"the test split has {reader.n_groups} fields; at least {FEWEST_FIELDS} are needed: add frames or "
+            "enlarge tiles.splits.test"
+        )
+    return reader
 
 
 def tiles_of_frames(reader: TileReader) -> Iterator[tuple[str, TileBatch, dict[str, Any]]]:

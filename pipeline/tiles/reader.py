@@ -18,7 +18,8 @@ from pipeline.tiles.splits import SPLITS
 from pipeline.tiles.weighting import needs_of, weights_of
 
 # Batches come from all shards in turn: as many stay open as the system's limit on open files allows for two readers.
-_OPEN_SHARDS = max(16, min(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+_LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+_OPEN_SHARDS = 256 if _LIMIT == resource.RLIM_INFINITY else max(16, min(256, _LIMIT // 4))
 
 
 class Block(NamedTuple):

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.errors import TooFewEventsError, UserError
+from pipeline.errors import UserError
 from pipeline.evaluation.comparison import NETWORK, Metric, compare
-from pipeline.evaluation.frames import predicted_planes, tiles_of_frames
+from pipeline.evaluation.frames import fields_of_test_split, predicted_planes, tiles_of_frames
 from pipeline.evaluation.result import CaptionedFigure, Predicts, Result
 from pipeline.figures.defects import roc
 from pipeline.sky.baselines import Settings, astroscrappy_median
@@ -27,7 +27,6 @@ from pipeline.tasks.defects.targets import CORE_SNR, FOUND_SNR
 from pipeline.tiles.reader import TileReader
 
 BASELINE = "astroscrappy"
-FEWEST_FIELDS = 2
 RATES = (1e-4, 5e-4, 1e-3)
 RATE = 5e-4
 RECALL = 0.95
@@ -56,14 +55,7 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     TooFewEventsError
         If the test split has fewer than two fields.
     """
-    reader = TileReader(manifests, "test")
-    if reader.wing != "sky":
-        raise UserError(f"the manifests hold {reader.wing} tiles, but defects is judged on sky tiles")
-    if reader.n_groups < FEWEST_FIELDS:
-        raise TooFewEventsError(
-            f"the test split has {reader.n_groups} fields; at least {FEWEST_FIELDS} are needed: add frames or "
-            "enlarge tiles.splits.test"
-        )
+    reader = fields_of_test_split(manifests, SPEC.name)
     if "defect_snr" not in reader.targets:
         raise UserError(
             "the tiles have no truth to judge defects on: no target 'defect_snr'; use simulated files, and "

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.errors import TooFewEventsError, UserError
+from pipeline.errors import TooFewEventsError
 from pipeline.evaluation.comparison import NETWORK
-from pipeline.evaluation.frames import predicted_planes, tiles_of_frames
+from pipeline.evaluation.frames import fields_of_test_split, predicted_planes, tiles_of_frames
 from pipeline.evaluation.result import Predicts, Result
 from pipeline.sky.baselines import Settings, astroscrappy_median, tune
 from pipeline.sky.dq import DQ_DTYPE, LOST
@@ -23,11 +23,11 @@ from pipeline.tasks.denoise.scores import (
     score_against_exposures,
     score_against_truth,
 )
+from pipeline.tasks.denoise.spec import SPEC
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 
 BASELINE = "astroscrappy_median"
-FEWEST_FIELDS = 2
 # The baseline tries a dozen settings: about this many pixels of the validation split are enough to choose.
 _TUNING_PIXELS = 600_000
 # A frame that is tuned on is cut to this side: large frames are alike in themselves.
@@ -51,14 +51,7 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     TooFewEventsError
         If the test split has fewer than two fields or the validation split none.
     """
-    reader = TileReader(manifests, "test")
-    if reader.wing != "sky":
-        raise UserError(f"the manifests hold {reader.wing} tiles, but denoise is judged on sky tiles")
-    if reader.n_groups < FEWEST_FIELDS:
-        raise TooFewEventsError(
-            f"the test split has {reader.n_groups} fields; at least {FEWEST_FIELDS} are needed: add frames or "
-            "enlarge tiles.splits.test"
-        )
+    reader = fields_of_test_split(manifests, SPEC.name)
     paired = reader.attributes.get("target") == "noise2noise"
     settings, tuned_on = _tune(manifests)
     scores: list[Score] = []
