@@ -3,6 +3,7 @@
 import resource
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +39,24 @@ class Block(NamedTuple):
     def n_tiles(self) -> int:
         """Whether they are selected or not."""
         return self.stop - self.start
+
+
+class Part(NamedTuple):
+    """The share of one rank, of several that read the same tiles together."""
+
+    rank: int = 0
+    n_ranks: int = 1
+
+
+WHOLE = Part()
+
+
+class Piece(NamedTuple):
+    """A block, or some of its items (tiles, or events): those from `first` to before `last`."""
+
+    block: Block
+    first: int | None = None
+    last: int | None = None
 
 
 class TileReader:
@@ -170,21 +189,24 @@ class TileReader:
                 return self._shard(number).targets
         return []
 
-    def sequential(self, columns: Iterable[str] | None = None) -> Iterator[TileBatch]:
-        """All tiles in the order of the shards, by blocks of up to 64."""
-        for block in self._blocks:
+    def sequential(self, columns: Iterable[str] | None = None, part: Part = WHOLE) -> Iterator[TileBatch]:
+        """All tiles in the order of the shards, by blocks of up to 64; those of one of n ranks are every n-th block."""
+        for block in self._blocks[part.rank :: part.n_ranks]:
             yield self._read(block, columns)
 
-    def in_batches(self, batch_size: int, columns: Iterable[str] | None = None) -> Iterator[TileBatch]:
+    def in_batches(
+        self, batch_size: int, columns: Iterable[str] | None = None, part: Part = WHOLE
+    ) -> Iterator[TileBatch]:
         """All tiles in the order of the shards, in batches of `batch_size` (the last one is smaller).
 
-        Blocks of a shard hold few tiles of one split.
+        Blocks of a shard hold few tiles of one split. The parts of several ranks are blocks in turn, so that each has
+        tiles of all classes; together they are all tiles.
         """
         waiting: list[TileBatch] = []
         n_waiting = 0
-        for part in self.sequential(columns):
-            waiting.append(part)
-            n_waiting += len(part)
+        for block in self.sequential(columns, part):
+            waiting.append(block)
+            n_waiting += len(block)
             if n_waiting < batch_size:
                 continue
             joined = TileBatch.concatenate(waiting)
@@ -203,11 +225,15 @@ class TileReader:
         *,
         columns: Iterable[str] | None = None,
         buffer_blocks: int | None = None,
+        part: Part = WHOLE,
     ) -> Iterator[TileBatch]:
         """Batches of exactly `batch_size` tiles in an order that depends on (seed, epoch) alone.
 
         Blocks are permuted over all shards; within a buffer of blocks the tiles are shuffled. The last, partial batch
         is dropped (another permutation drops other tiles next epoch), unless it is the only one.
+
+        Of n ranks, each reads an n-th of the permuted blocks, so that all have equally many batches, and none of them
+        a tile of another. A block at the border of two shares is read by both, and each takes its own tiles.
 
         Parameters
         ----------
@@ -217,17 +243,21 @@ class TileReader:
             Event columns to read; all by default.
         buffer_blocks : int, optional
             How many blocks are in memory at once.
+        part : Part
+            Which rank reads; `batch_size` is that of one rank.
         """
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(len(self._blocks))
+        pieces = [Piece(self._blocks[i]) for i in order]
+        if part.n_ranks > 1:
+            pieces = self._share(pieces, self.block_items[order], part)
+            rng = np.random.default_rng([seed, epoch, part.rank + 1])
         names = None if columns is None else list(columns)
         left: TileBatch | None = None
         emitted = False
         n_blocks = buffer_blocks or self._buffer_blocks
-        for first in range(0, len(order), n_blocks):
-            buffer = TileBatch.concatenate(
-                [self._read(self._blocks[i], names) for i in order[first : first + n_blocks]]
-            )
+        for first in range(0, len(pieces), n_blocks):
+            buffer = TileBatch.concatenate([self._read_piece(p, names) for p in pieces[first : first + n_blocks]])
             buffer = buffer.select(self._shuffled_rows(buffer, rng))
             if left is not None and len(left):
                 buffer = TileBatch.concatenate([left, buffer])
@@ -239,6 +269,36 @@ class TileReader:
         if left is not None and len(left) and not emitted:
             yield left
 
+    @staticmethod
+    def _share(pieces: Sequence[Piece], n_items: np.ndarray, part: Part) -> list[Piece]:
+        """Those of one rank: as many items as each other rank has; what cannot be divided is left out."""
+        ends = np.cumsum(n_items)
+        size = int(ends[-1]) // part.n_ranks if len(ends) else 0
+        first, last = part.rank * size, (part.rank + 1) * size
+        chosen = []
+        for place in range(np.searchsorted(ends, first, side="right"), np.searchsorted(ends, last) + 1):
+            start, count = int(ends[place] - n_items[place]), int(n_items[place])
+            low, high = max(first - start, 0), min(last - start, count)
+            if low < high:
+                whole = (low, high) == (0, count)
+                chosen.append(pieces[place] if whole else Piece(pieces[place].block, low, high))
+        return chosen
+
+    @cached_property
+    def block_items(self) -> np.ndarray:
+        """Number of selected items (tiles, or events) of each block."""
+        return np.array([np.count_nonzero(self._keep[b.shard][b.tiles]) for b in self._blocks], np.int64)
+
+    def _rows_of_items(self, batch: TileBatch, first: int, last: int) -> slice:
+        """Rows of some items of a batch."""
+        return slice(first, last)
+
+    def _read_piece(self, piece: Piece, columns: Iterable[str] | None) -> TileBatch:
+        batch = self._read(piece.block, columns)
+        if piece.first is None or piece.last is None:
+            return batch
+        return batch.select(self._rows_of_items(batch, piece.first, piece.last))
+
     def _shuffled_rows(self, buffer: TileBatch, rng: np.random.Generator) -> np.ndarray:
         """An order of the tiles of a buffer."""
         return rng.permutation(len(buffer))
@@ -248,7 +308,7 @@ class TileReader:
         return list(range(batch_size, len(buffer) + 1, batch_size))
 
     def n_batches(self, batch_size: int) -> int:
-        """Number of batches that `shuffled` yields in each epoch."""
+        """Number of batches that `shuffled` yields in each epoch; the same of `batch_size` on one rank or on all."""
         return max(self.n_tiles // batch_size, min(self.n_tiles, 1))
 
     def events(self, columns: Iterable[str] | None = None) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ A batch is ``{"inputs": {...}, "heads": {TASK: {...}}}``: what the network is gi
 the targets and weights of each head.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,11 @@ from torch.utils.data import IterableDataset
 
 from pipeline.config import AugmentationConfig
 from pipeline.inputs import Input
-from pipeline.tiles.reader import TileReader
+from pipeline.tiles.reader import WHOLE, Part, TileReader
 from pipeline.tiles.shards import TileBatch
 from pipeline.training.augmentation import augment, drop_telescopes
 from pipeline.training.heads import Heads
+from pipeline.training.prefetch import prefetched
 
 # Purposes of random numbers: part of every key, so that no two uses share a stream.
 AUGMENTATION = 1
@@ -35,6 +36,11 @@ def keyed_rng(seed: int, purpose: int, *item: int) -> np.random.Generator:
 def keyed_seed(seed: int, purpose: int, *item: int) -> int:
     """Seed for torch's global generator, for one purpose and item."""
     return int(np.random.SeedSequence([seed, purpose, *item]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def rank_key(part: Part) -> tuple[int, ...]:
+    """What a key of random numbers also has where several ranks train together: each draws its own."""
+    return (part.rank,) if part.n_ranks > 1 else ()
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,9 @@ class Feed:
         """Tensors that share the memory of the tiles where they can."""
         return as_tensors({"inputs": self.input.arrays(tiles), "heads": self.heads.arrays(self.input.items(tiles))})
 
-    def training_batch(self, tiles: TileBatch, epoch: int, step: int) -> Batch:
-        """The same with the images moved at random, keyed by epoch and step."""
-        rng = keyed_rng(self.seed, AUGMENTATION, epoch, step)
+    def training_batch(self, tiles: TileBatch, epoch: int, step: int, part: Part = WHOLE) -> Batch:
+        """The same with the images moved at random, keyed by epoch and step, and by the rank where there are several."""
+        rng = keyed_rng(self.seed, AUGMENTATION, epoch, step, *rank_key(part))
         if self.input.takes == "telescopes" and self.augmentation.drop_telescopes:
             tiles = drop_telescopes(tiles, rng, self.augmentation.drop_telescopes)
         batch = self.batch(tiles)
@@ -68,32 +74,63 @@ class Feed:
 
 
 class TrainingBatches(IterableDataset):
-    """One epoch of shuffled, augmented batches.
+    """One epoch of shuffled, augmented batches, of one rank.
 
-    Read in the main process: preparing a batch costs a small part of a training step, and a second copy of the
-    reader's buffer in a worker costs memory.
+    They are made in a thread of this process, while the network computes: a worker process would need a second copy of
+    the reader's buffer, and pass every batch through shared memory.
+
+    Parameters
+    ----------
+    reader : TileReader
+    feed : Feed
+    epoch : int
+    batch_size : int
+        Of all ranks together.
+    part : Part
+        Which rank reads.
+    first_step : int
+        Batches before it are left out: a run resumes within an epoch.
     """
 
-    def __init__(self, reader: TileReader, feed: Feed, *, epoch: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        reader: TileReader,
+        feed: Feed,
+        *,
+        epoch: int,
+        batch_size: int,
+        part: Part = WHOLE,
+        first_step: int = 0,
+    ) -> None:
         self.reader, self.feed, self.epoch, self.batch_size = reader, feed, epoch, batch_size
+        self.part, self.first_step = part, first_step
 
     def __len__(self) -> int:
+        """Of the whole epoch."""
         return self.reader.n_batches(self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        stream = self.reader.shuffled(self.feed.seed, self.epoch, self.batch_size, columns=self.feed.columns)
+        return prefetched(self._batches())
+
+    def _batches(self) -> Generator[Batch, None, None]:
+        own = self.batch_size // self.part.n_ranks
+        stream = self.reader.shuffled(self.feed.seed, self.epoch, own, columns=self.feed.columns, part=self.part)
         for step, tiles in enumerate(stream):
-            yield self.feed.training_batch(tiles, self.epoch, step)
+            if step >= self.first_step:
+                yield self.feed.training_batch(tiles, self.epoch, step, self.part)
 
 
 class ValidationBatches(IterableDataset):
-    """The validation tiles in the order of their shards, each epoch the same."""
+    """The validation tiles of one rank, in the order of their shards, each epoch the same."""
 
-    def __init__(self, reader: TileReader, feed: Feed, *, batch_size: int) -> None:
-        self.reader, self.feed, self.batch_size = reader, feed, batch_size
+    def __init__(self, reader: TileReader, feed: Feed, *, batch_size: int, part: Part = WHOLE) -> None:
+        self.reader, self.feed, self.batch_size, self.part = reader, feed, batch_size, part
 
     def __iter__(self) -> Iterator[Batch]:
-        for tiles in self.reader.in_batches(self.batch_size, self.feed.columns):
+        return prefetched(self._batches())
+
+    def _batches(self) -> Generator[Batch, None, None]:
+        for tiles in self.reader.in_batches(self.batch_size // self.part.n_ranks, self.feed.columns, self.part):
             yield self.feed.batch(tiles)
 
 

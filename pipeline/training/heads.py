@@ -188,9 +188,17 @@ class Heads:
         """Task -> targets and weights of a batch."""
         return {head.task: head.arrays(batch) for head in self.heads}
 
-    def loss(self, outputs: Tensor, targets: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
-        """Sum of the heads' losses, each times the weight of its options."""
+    def loss(
+        self,
+        outputs: Tensor,
+        targets: Mapping[str, Mapping[str, Tensor]],
+        shares: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Sum of the heads' losses, each times the weight of its options, and its share among several ranks."""
         parts = [part * head.objective.options.weight for head, part in self.losses(outputs, targets)]
+        if shares is not None:
+            tasks = [head.task for head in self.heads if len(targets[head.task]["weights"])]
+            parts = [part * shares[task] for task, part in zip(tasks, parts, strict=True)]
         return torch.stack(parts).sum() if parts else outputs.sum() * 0.0
 
     def losses(self, outputs: Tensor, targets: Mapping[str, Mapping[str, Tensor]]) -> list[tuple[Head, Tensor]]:
@@ -220,6 +228,12 @@ class HeadMetrics:
         self._metrics: dict[str, Metric] = {head.task: head.objective.metrics() for head in heads}
         self._losses = {head.task: RunningMean() for head in heads if len(heads) > 1}
 
+    def to(self, device: torch.device) -> "HeadMetrics":
+        """The same, collecting there: ranks exchange what they have on their devices, also where that is nothing."""
+        for metric in (*self._metrics.values(), *self._losses.values()):
+            metric.to(device)
+        return self
+
     def update(self, outputs: Tensor, targets: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take in one batch: outputs in float32, and the targets that they belong to."""
         for head in self._heads:
@@ -227,10 +241,10 @@ class HeadMetrics:
             if len(target["weights"]) == 0:
                 continue
             own = head.of(outputs, target)
-            self._metrics[head.task].to(own.device).update(own, target)
+            self._metrics[head.task].update(own, target)
             if head.task in self._losses:
                 loss = head.objective.loss(own, target)
-                self._losses[head.task].to(own.device).update(loss, len(target["weights"]))
+                self._losses[head.task].update(loss, len(target["weights"]))
 
     def compute(self) -> dict[str, float]:
         """The metrics of everything taken in."""
