@@ -91,9 +91,7 @@ def train(
     return out
 
 
-def _help(
-    cfg: Config, network: str, manifests: "Sequence[str | Path | Manifest]", out: Path, ranks: Ranks
-) -> Path:
+def _help(cfg: Config, network: str, manifests: "Sequence[str | Path | Manifest]", out: Path, ranks: Ranks) -> Path:
     """Train as one of the other ranks, which write nothing."""
     with ranks.only_first_talks(), torch_threads(cfg.threads):
         run = TrainingRun(cfg, network, manifests, bundles=out.parent, ranks=ranks)

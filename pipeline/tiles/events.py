@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.errors import UserError
 from pipeline.tiles.event_rows import EVENT_KEYS, MIN_TELESCOPES, event_starts, event_values
 from pipeline.tiles.manifest import Manifest
-from pipeline.tiles.reader import WHOLE, Part, TileReader
+from pipeline.tiles.reader import WHOLE, Part, Piece, TileReader
 from pipeline.tiles.shards import CHUNK_TILES, Shard, TileBatch
 
 _BLOCK_TILES = 4 * CHUNK_TILES  # so that few chunks are unpacked twice
@@ -110,12 +110,25 @@ class EventReader(TileReader):
         bounds = np.append(starts_of(batch), len(batch))
         return slice(int(bounds[first]), int(bounds[last]))
 
+    def _pieces_of_batches(self, batch_size: int, part: Part) -> list[Piece]:
+        """As `in_batches` joins them: whole blocks until there are enough tiles."""
+        batches: list[list[Piece]] = []
+        n_waiting = batch_size
+        for block in self._blocks:
+            if n_waiting >= batch_size:
+                batches.append([])
+                n_waiting = 0
+            batches[-1].append(Piece(block))
+            n_waiting += np.count_nonzero(self._keep[block.shard][block.tiles])
+        first, last = ((part.rank + i) * len(batches) // part.n_ranks for i in (0, 1))
+        return [piece for batch in batches[first:last] for piece in batch]
+
     def in_batches(
         self, batch_size: int, columns: Iterable[str] | None = None, part: Part = WHOLE
     ) -> Iterator[TileBatch]:
         """All tiles in whole events, about `batch_size` tiles at once or more."""
         waiting: list[TileBatch] = []
-        for block in self.sequential(columns, part):
+        for block in self._in_order(columns, batch_size, part):
             waiting.append(block)
             if sum(map(len, waiting)) >= batch_size:
                 yield TileBatch.concatenate(waiting)

@@ -189,22 +189,36 @@ class TileReader:
                 return self._shard(number).targets
         return []
 
-    def sequential(self, columns: Iterable[str] | None = None, part: Part = WHOLE) -> Iterator[TileBatch]:
-        """All tiles in the order of the shards, by blocks of up to 64; those of one of n ranks are every n-th block."""
-        for block in self._blocks[part.rank :: part.n_ranks]:
+    def sequential(self, columns: Iterable[str] | None = None) -> Iterator[TileBatch]:
+        """All tiles in the order of the shards, by blocks of up to 64."""
+        for block in self._blocks:
             yield self._read(block, columns)
+
+    def _in_order(self, columns: Iterable[str] | None, batch_size: int, part: Part) -> Iterator[TileBatch]:
+        """The same of one rank, whose tiles are whole batches of `in_batches`."""
+        if part.n_ranks == 1:
+            yield from self.sequential(columns)
+            return
+        for piece in self._pieces_of_batches(batch_size, part):
+            yield self._read_piece(piece, columns)
+
+    def _pieces_of_batches(self, batch_size: int, part: Part) -> list[Piece]:
+        """What the rank reads: an n-th of the batches, one behind the other."""
+        n_batches = -(-self.n_tiles // batch_size)
+        first, last = ((part.rank + i) * n_batches // part.n_ranks for i in (0, 1))
+        pieces = [Piece(block) for block in self._blocks]
+        return self._between(pieces, self.block_items, first * batch_size, min(last * batch_size, self.n_tiles))
 
     def in_batches(
         self, batch_size: int, columns: Iterable[str] | None = None, part: Part = WHOLE
     ) -> Iterator[TileBatch]:
         """All tiles in the order of the shards, in batches of `batch_size` (the last one is smaller).
 
-        Blocks of a shard hold few tiles of one split. The parts of several ranks are blocks in turn, so that each has
-        tiles of all classes; together they are all tiles.
+        Blocks of a shard hold few tiles of one split. Several ranks share the batches, which stay the same.
         """
         waiting: list[TileBatch] = []
         n_waiting = 0
-        for block in self.sequential(columns, part):
+        for block in self._in_order(columns, batch_size, part):
             waiting.append(block)
             n_waiting += len(block)
             if n_waiting < batch_size:
@@ -250,7 +264,9 @@ class TileReader:
         order = rng.permutation(len(self._blocks))
         pieces = [Piece(self._blocks[i]) for i in order]
         if part.n_ranks > 1:
-            pieces = self._share(pieces, self.block_items[order], part)
+            n_items = self.block_items[order]
+            size = int(n_items.sum()) // part.n_ranks
+            pieces = self._between(pieces, n_items, part.rank * size, (part.rank + 1) * size)
             rng = np.random.default_rng([seed, epoch, part.rank + 1])
         names = None if columns is None else list(columns)
         left: TileBatch | None = None
@@ -270,13 +286,13 @@ class TileReader:
             yield left
 
     @staticmethod
-    def _share(pieces: Sequence[Piece], n_items: np.ndarray, part: Part) -> list[Piece]:
-        """Those of one rank: as many items as each other rank has; what cannot be divided is left out."""
+    def _between(pieces: Sequence[Piece], n_items: np.ndarray, first: int, last: int) -> list[Piece]:
+        """Items `first` to before `last` of these blocks, which have `n_items` each."""
         ends = np.cumsum(n_items)
-        size = int(ends[-1]) // part.n_ranks if len(ends) else 0
-        first, last = part.rank * size, (part.rank + 1) * size
         chosen = []
         for place in range(np.searchsorted(ends, first, side="right"), np.searchsorted(ends, last) + 1):
+            if place == len(ends):
+                break
             start, count = int(ends[place] - n_items[place]), int(n_items[place])
             low, high = max(first - start, 0), min(last - start, count)
             if low < high:

@@ -62,7 +62,7 @@ class Feed:
         return as_tensors({"inputs": self.input.arrays(tiles), "heads": self.heads.arrays(self.input.items(tiles))})
 
     def training_batch(self, tiles: TileBatch, epoch: int, step: int, part: Part = WHOLE) -> Batch:
-        """The same with the images moved at random, keyed by epoch and step, and by the rank where there are several."""
+        """The same with the images moved at random, keyed by epoch and step, and by the rank if there are several."""
         rng = keyed_rng(self.seed, AUGMENTATION, epoch, step, *rank_key(part))
         if self.input.takes == "telescopes" and self.augmentation.drop_telescopes:
             tiles = drop_telescopes(tiles, rng, self.augmentation.drop_telescopes)
@@ -121,7 +121,10 @@ class TrainingBatches(IterableDataset):
 
 
 class ValidationBatches(IterableDataset):
-    """The validation tiles of one rank, in the order of their shards, each epoch the same."""
+    """The validation tiles of one rank, in the order of their shards, each epoch the same.
+
+    The batches are those of one rank, whole: some losses depend on what else is in a batch.
+    """
 
     def __init__(self, reader: TileReader, feed: Feed, *, batch_size: int, part: Part = WHOLE) -> None:
         self.reader, self.feed, self.batch_size, self.part = reader, feed, batch_size, part
@@ -130,7 +133,7 @@ class ValidationBatches(IterableDataset):
         return prefetched(self._batches())
 
     def _batches(self) -> Generator[Batch, None, None]:
-        for tiles in self.reader.in_batches(self.batch_size // self.part.n_ranks, self.feed.columns, self.part):
+        for tiles in self.reader.in_batches(self.batch_size, self.feed.columns, self.part):
             yield self.feed.batch(tiles)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -232,9 +233,12 @@ class TrainingModule(LightningModule):
     def epoch_summary(self) -> dict[str, float]:
         """Log the epoch that was just validated."""
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        losses = {"train_loss": float(self._train_loss.compute()), "loss": float(self._validation_loss.compute())}
         dead = {"dead_relu_fraction": self._relus.close(self.ranks.of_all)}
-        return {"learning_rate": rate, **losses, **self._metrics.compute(), **dead}
+        with warnings.catch_warnings():
+            # Where several ranks share few tiles, some have none: theirs come from the others.
+            warnings.filterwarnings("ignore", message="The ``compute`` method of metric .* was called before")
+            losses = {"train_loss": float(self._train_loss.compute()), "loss": float(self._validation_loss.compute())}
+            return {"learning_rate": rate, **losses, **self._metrics.compute(), **dead}
 
     # ---- optimiser ---------------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> dict[str, Any]:

@@ -19,14 +19,14 @@ _TIMEOUT = timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together.
+    """Place of a process among those that train together.
 
     Attributes
     ----------
     rank, n_ranks : int
-        Number of this process, from 0, and how many there are. Rank 0 writes.
+        Number of the process, from 0, and how many there are. Rank 0 writes.
     local_rank, n_local : int
-        The same among the processes of this node: rank i computes on its i-th GPU.
+        The same among the processes of its node: rank i computes on its i-th GPU.
     """
 
     rank: int = 0
@@ -81,7 +81,9 @@ class Ranks:
         if not self.together or device == "cpu":
             return device
         if device == "mps":
-            raise UserError(f"device {requested!r}: {self.n_ranks} ranks need CUDA GPUs or processors; use --device cpu")
+            raise UserError(
+                f"device {requested!r}: {self.n_ranks} ranks need CUDA GPUs or processors; use --device cpu"
+            )
         if ":" in requested and self.n_local > 1:
             raise UserError(
                 f"device {requested!r} is one GPU for {self.n_local} ranks of this node; use --device cuda, where each "
