@@ -1,22 +1,20 @@
 """Train one network on tiles and write it as a bundle."""
 
-import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config, sections_of
 from pipeline.device import choose_precision, torch_threads
 from pipeline.errors import UserError
-from pipeline.files import atomic_output, reserved, write_text_atomically
+from pipeline.files import atomic_output, reserved
 from pipeline.inputs import Input, get_input
 from pipeline.logs import get_logger
-from pipeline.provenance import sha256_json, stamp, write_sidecar
-from pipeline.training import CHECKPOINT_FILE
+from pipeline.provenance import stamp, write_sidecar
 from pipeline.training.ranks import ALONE, Ranks
+from pipeline.training.unfinished import checkpoint_folder, checkpoints_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-IDENTITY_FILE = "identity.json"
 FIGURE_FILE = "learning_curves.png"
 
 
@@ -81,7 +78,7 @@ def train(
         return _help(cfg, network, manifests, Path(out), ranks)
     with reserved(out, force=force, folder=True) as out:
         run = TrainingRun(cfg, network, manifests, bundles=out.parent, ranks=ranks)
-        with _checkpoints_of(out, run, resume=resume, force=force) as checkpoints, torch_threads(cfg.threads):
+        with checkpoints_of(out, run.stamped, resume=resume, force=force) as checkpoints, torch_threads(cfg.threads):
             progress = _fit_and_write(run, checkpoints, out, force=force)
     metric = progress.monitor.metric
     logger.info(
@@ -95,7 +92,7 @@ def _help(cfg: Config, network: str, manifests: "Sequence[str | Path | Manifest]
     """Train as one of the other ranks, which write nothing."""
     with ranks.only_first_talks(), torch_threads(cfg.threads):
         run = TrainingRun(cfg, network, manifests, bundles=out.parent, ranks=ranks)
-        run.fit(_checkpoint_folder(out))
+        run.fit(checkpoint_folder(out))
     return out
 
 
@@ -175,11 +172,6 @@ class TrainingRun:
             **({"origin_sha256": [o.card.bundle_sha256 for o in self.origins]} if self.origins else {}),
         )
 
-    @property
-    def identity(self) -> str:
-        """Digest of everything that a checkpoint depends on."""
-        return sha256_json(self.stamped)
-
     def fit(self, checkpoints: Path) -> "Progress":
         """Run the remaining epochs, with the other ranks."""
         from pipeline.training.loop import fit
@@ -235,7 +227,7 @@ class TrainingRun:
         network = self.new_network()
         return TrainingModule(
             network,
-            Feed(self.input, self.heads, self.config.augmentation, self.cfg.seed),
+            Feed(self.input, self.heads, self.config.augmentation, self.cfg.seed, self.device),
             self.config,
             self.train_tiles,
             self.validation_tiles,
@@ -394,50 +386,6 @@ class TrainingRun:
                 f"tiles of {size[0]} x {size[1]} px are too small for the model {name!r}, which needs "
                 f"{network.min_size} px: change tiles.{spec.wing}.size or the model"
             )
-
-
-# ---- checkpoints -----------------------------------------------------------------------------------------------------
-def _checkpoint_folder(out: Path) -> Path:
-    return out.with_name(out.name + ".ckpt")
-
-
-@contextmanager
-def _checkpoints_of(out: Path, run: TrainingRun, *, resume: bool, force: bool) -> Iterator[Path]:
-    """Directory of this run's checkpoints. It is removed when the bundle is written, or when it holds no epoch."""
-    directory = _checkpoint_folder(out)
-    checkpoint = directory / CHECKPOINT_FILE
-    if not checkpoint.exists() or not _is_resumed(directory, run, resume=resume, force=force):
-        shutil.rmtree(directory, ignore_errors=True)
-    try:
-        content = {"identity": run.identity, **run.stamped}
-        write_text_atomically(directory / IDENTITY_FILE, json.dumps(content, indent=1, sort_keys=True) + "\n")
-        yield directory
-    except BaseException:
-        if not checkpoint.exists():
-            shutil.rmtree(directory, ignore_errors=True)
-        raise
-    shutil.rmtree(directory)
-
-
-def _is_resumed(directory: Path, run: TrainingRun, *, resume: bool, force: bool) -> bool:
-    """Whether the epochs of an earlier run are taken over; false where they are to be removed."""
-    identity = _identity_of(directory)
-    if identity == run.identity:
-        return resume or not force
-    if not force:
-        raise UserError(
-            f"{directory} holds an unfinished run of another configuration, data or version "
-            f"({str(identity)[:12]}, this one is {run.identity[:12]}); add --force to start again, or use another "
-            "--out"
-        )
-    return False
-
-
-def _identity_of(directory: Path) -> str | None:
-    try:
-        return json.loads((directory / IDENTITY_FILE).read_text())["identity"]
-    except (OSError, ValueError, KeyError):
-        return None  # stopped before the first line was written, or a foreign file
 
 
 def _write(network: "nn.Module", card: "Card", progress: "Progress", directory: Path) -> None:

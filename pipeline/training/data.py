@@ -16,7 +16,7 @@ from pipeline.config import AugmentationConfig
 from pipeline.inputs import Input
 from pipeline.tiles.reader import WHOLE, Part, TileReader
 from pipeline.tiles.shards import TileBatch
-from pipeline.training.augmentation import augment, drop_telescopes
+from pipeline.training.augmentation import BatchMotion, draw_batch_motion, drop_telescopes, move_batch
 from pipeline.training.heads import Heads
 from pipeline.training.prefetch import prefetched
 
@@ -45,12 +45,17 @@ def rank_key(part: Part) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Feed:
-    """From tiles to batches: the fitted input, the heads, and what is done to training images."""
+    """From tiles to batches: the fitted input, the heads, and what is done to training images.
+
+    For a GPU, batches lie in memory that it can read by itself, and their images are not moved but come with their
+    motions, for `on_device`.
+    """
 
     input: Input
     heads: Heads
     augmentation: AugmentationConfig
     seed: int
+    device: str = "cpu"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -59,18 +64,46 @@ class Feed:
 
     def batch(self, tiles: TileBatch) -> Batch:
         """Tensors that share the memory of the tiles where they can."""
-        return as_tensors({"inputs": self.input.arrays(tiles), "heads": self.heads.arrays(self.input.items(tiles))})
+        return self._pinned(self._tensors(tiles))
 
     def training_batch(self, tiles: TileBatch, epoch: int, step: int, part: Part = WHOLE) -> Batch:
         """The same with the images moved at random, keyed by epoch and step, and by the rank if there are several."""
         rng = keyed_rng(self.seed, AUGMENTATION, epoch, step, *rank_key(part))
         if self.input.takes == "telescopes" and self.augmentation.drop_telescopes:
             tiles = drop_telescopes(tiles, rng, self.augmentation.drop_telescopes)
-        batch = self.batch(tiles)
+        batch = self._tensors(tiles)
         if not self.augmentation.active:
-            return batch
+            return self._pinned(batch)
+        motion = draw_batch_motion(batch, rng, self.augmentation)
+        if self.of_gpu:
+            return self._pinned(batch | {"motion": motion.to_tensors()})
+        return self._moved(batch, motion)
+
+    @property
+    def of_gpu(self) -> bool:
+        """Whether batches are prepared for a CUDA device."""
+        return self.device.startswith("cuda")
+
+    def on_device(self, batch: Batch) -> Batch:
+        """A training batch that has arrived on its device, with its images moved."""
+        batch = dict(batch)
+        motion = batch.pop("motion", None)
+        return batch if motion is None else self._moved(batch, BatchMotion.from_tensors(motion))
+
+    def _moved(self, batch: Batch, motion: BatchMotion) -> Batch:
         motions = {head.task: head.objective.targets.motions for head in self.heads.heads}
-        return augment(batch, rng, self.augmentation, motions, self.input.moving)
+        return move_batch(batch, motion, self.augmentation, motions, self.input.moving)
+
+    def _tensors(self, tiles: TileBatch) -> Batch:
+        return as_tensors({"inputs": self.input.arrays(tiles), "heads": self.heads.arrays(self.input.items(tiles))})
+
+    def _pinned(self, batch: Any) -> Any:
+        """The batch where a GPU can fetch it while both sides go on."""
+        if not self.of_gpu:
+            return batch
+        if isinstance(batch, Mapping):
+            return {name: self._pinned(value) for name, value in batch.items()}
+        return batch.pin_memory()
 
 
 class TrainingBatches(IterableDataset):

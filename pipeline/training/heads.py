@@ -21,6 +21,7 @@ from pipeline.tiles.manifest import Manifest
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 from pipeline.training.objective import Objective
+from pipeline.training.ranks import ALONE, Ranks
 from pipeline.training.running_mean import RunningMean
 
 _TOTAL = Monitor("loss", "lower")
@@ -228,12 +229,6 @@ class HeadMetrics:
         self._metrics: dict[str, Metric] = {head.task: head.objective.metrics() for head in heads}
         self._losses = {head.task: RunningMean() for head in heads if len(heads) > 1}
 
-    def to(self, device: torch.device) -> "HeadMetrics":
-        """The same, collecting there: ranks exchange what they have on their devices, also where that is nothing."""
-        for metric in (*self._metrics.values(), *self._losses.values()):
-            metric.to(device)
-        return self
-
     def update(self, outputs: Tensor, targets: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take in one batch: outputs in float32, and the targets that they belong to."""
         for head in self._heads:
@@ -241,18 +236,18 @@ class HeadMetrics:
             if len(target["weights"]) == 0:
                 continue
             own = head.of(outputs, target)
-            self._metrics[head.task].update(own, target)
+            self._metrics[head.task].to(own.device).update(own, target)
             if head.task in self._losses:
                 loss = head.objective.loss(own, target)
-                self._losses[head.task].update(loss, len(target["weights"]))
+                self._losses[head.task].to(own.device).update(loss, len(target["weights"]))
 
-    def compute(self) -> dict[str, float]:
-        """The metrics of everything taken in."""
+    def compute(self, ranks: Ranks = ALONE) -> dict[str, float]:
+        """The metrics of everything taken in, on all ranks."""
         if len(self._heads) == 1:
-            return _numbers(self._metrics[self._heads[0].task].compute())
+            return _numbers(ranks.gather(self._metrics[self._heads[0].task]).compute())
         values = {}
         for task, metric in self._metrics.items():
-            numbers = {"loss": self._losses[task].compute(), **metric.compute()}
+            numbers = {"loss": ranks.gather(self._losses[task]).compute(), **ranks.gather(metric).compute()}
             values |= {f"{task}_{name}": value for name, value in _numbers(numbers).items()}
         return values
 

@@ -80,6 +80,8 @@ class TrainingModule(LightningModule):
         self._frozen = tuple(frozen)  # a tuple: not registered a second time
         self.network = network.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
+        if config.compile:
+            self.network.compile()
         self.feed, self.heads, self.config, self._name = feed, feed.heads, config, name
         self.train_tiles, self.validation_tiles = train, validation
         self._train_loss, self._validation_loss = (RunningMean() for _ in range(2))
@@ -116,6 +118,10 @@ class TrainingModule(LightningModule):
         size, part = self.config.batch_size, self.ranks.part
         batches = ValidationBatches(self.validation_tiles, self.feed, batch_size=size, part=part)
         return DataLoader(batches, batch_size=None)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Move the images of a batch that has arrived on a GPU."""
+        return self.feed.on_device(batch)
 
     # ---- steps -------------------------------------------------------------------------------------------------------
     def outputs(self, network: nn.Module, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -221,7 +227,7 @@ class TrainingModule(LightningModule):
             for buffer in self.average.buffers():
                 torch.distributed.broadcast(buffer, 0)
         self._validation_loss.reset()
-        self._metrics = self.heads.metrics().to(self.device)
+        self._metrics = self.heads.metrics()
         self._relus = ReluWatch(self.average)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -237,8 +243,9 @@ class TrainingModule(LightningModule):
         with warnings.catch_warnings():
             # Where several ranks share few tiles, some have none: theirs come from the others.
             warnings.filterwarnings("ignore", message="The ``compute`` method of metric .* was called before")
-            losses = {"train_loss": float(self._train_loss.compute()), "loss": float(self._validation_loss.compute())}
-            return {"learning_rate": rate, **losses, **self._metrics.compute(), **dead}
+            means = {"train_loss": self._train_loss, "loss": self._validation_loss}
+            losses = {name: float(self.ranks.gather(mean).compute()) for name, mean in means.items()}
+            return {"learning_rate": rate, **losses, **self._metrics.compute(self.ranks), **dead}
 
     # ---- optimiser ---------------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> dict[str, Any]:

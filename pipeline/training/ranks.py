@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import logs
 from pipeline.device import choose_device
 from pipeline.errors import UserError
 from pipeline.tiles.reader import Part
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 # How long a rank waits for another one: validation and the writing of a checkpoint are the longest times apart.
 _TIMEOUT = timedelta(minutes=30)
@@ -161,6 +164,25 @@ class Ranks:
         values: list[Any] = [None] * self.n_ranks
         distributed.all_gather_object(values, value)
         return values
+
+    def gather(self, metric: "Metric") -> "Metric":
+        """Give a metric what all ranks have seen: sums are added, lists joined, in the order of the ranks.
+
+        torchmetrics' own exchange fails for a list of which one rank has nothing, such as that of a head without a tile
+        on this rank (torchmetrics 1.9).
+        """
+        if not self.together:
+            return metric
+        own = {
+            name: [entry.cpu() for entry in state] if isinstance(state, list) else state.cpu()
+            for name, state in metric.metric_state.items()
+        }
+        parts = self.of_all(own)
+        for name, state in own.items():
+            values = [part[name] for part in parts]
+            setattr(metric, name, sum(values, start=[] if isinstance(state, list) else 0 * state))
+        metric.distributed_available_fn = lambda: False
+        return metric
 
     @contextlib.contextmanager
     def only_first_talks(self) -> Iterator[None]:
