@@ -19,6 +19,8 @@ logger = get_logger(__name__)
 
 # Batch systems send the first before they kill, and the second some time before the limit of a job if asked to.
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+# Signals within this time are one request.
+_REPEATED_S = 5.0
 # Several ranks have to agree on the step after which they save or end. Each agreement waits for the device.
 _STEPS_UNTIL_AGREED = 10
 
@@ -41,7 +43,7 @@ class Checkpoint(Callback):
         self.path, self.ranks = path, ranks
         self._interval_s = 60 * minutes
         self._saved_s = time.monotonic()
-        self._asked = 0
+        self._asked, self._asked_s = 0, 0.0
         self._usual: dict[int, Any] = {}
 
     # ---- signals -----------------------------------------------------------------------------------------------------
@@ -54,11 +56,15 @@ class Checkpoint(Callback):
             self._usual = {number: signal.signal(number, self._note) for number in _SIGNALS}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """Remember the first signal; a second one ends the process as usual."""
-        if self._asked:
+        """Remember the first signal; SIGTERM once more, some time later, ends the process as usual.
+
+        Slurm sends a signal to all processes of a step, and torchrun passes on the one that it gets: a rank gets two.
+        """
+        if not self._asked:
+            self._asked, self._asked_s = number, time.monotonic()
+        elif number == signal.SIGTERM and time.monotonic() - self._asked_s >= _REPEATED_S:
             signal.signal(number, self._usual.get(number) or signal.SIG_DFL)
             signal.raise_signal(number)
-        self._asked = number
 
     def _end(self, number: int, where: str) -> None:
         logger.warning(

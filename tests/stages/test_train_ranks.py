@@ -94,6 +94,7 @@ def test_a_run_that_is_asked_to_end_saves_its_state(number, undisturbed, tiles, 
 def test_a_second_signal_ends_at_once(tiles, tmp_path, monkeypatch):
     def twice():
         signal.raise_signal(signal.SIGTERM)
+        monkeypatch.setattr("pipeline.training.checkpoints._REPEATED_S", 0.0)
         signal.raise_signal(signal.SIGTERM)
 
     def end(number, frame):
@@ -107,6 +108,20 @@ def test_a_second_signal_ends_at_once(tiles, tmp_path, monkeypatch):
     finally:
         signal.signal(signal.SIGTERM, usual)
     assert not (tmp_path / "mono.ckpt").exists()
+
+
+def test_signals_that_come_together_are_one(tiles, tmp_path, monkeypatch):
+    """Slurm sends them to all processes, and torchrun passes on its own."""
+
+    def several():
+        for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM):
+            signal.raise_signal(number)
+
+    disturb(several, 0, 2, monkeypatch)
+    with pytest.raises(Terminated) as end:
+        train(config(minutes=99), "mono", [tiles], tmp_path / "mono")
+    assert end.value.code == 128 + signal.SIGUSR1
+    assert (tmp_path / "mono.ckpt" / "last.ckpt").exists()
 
 
 # ---- two ranks -------------------------------------------------------------------------------------------------------

@@ -16,6 +16,9 @@ shift
 # The first node of the step leads. Its address, for a host name need not be known everywhere.
 leader=$(scontrol show hostnames "$SLURM_STEP_NODELIST" | head -n 1)
 address=$(scontrol show node "$leader" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
+# Each start of the ranks gets a new meeting place. By default they share one, sorted by the number of restarts, which
+# differs between the node of a rank that died and the others: they then meet ranks that are gone (torch 2.13).
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 exec torchrun \
   --nnodes="$SLURM_STEP_NUM_NODES" \
   --nproc-per-node="$n_ranks" \
