@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.errors import UserError
 from pipeline.tiles.event_rows import EVENT_KEYS, MIN_TELESCOPES, event_starts, event_values
 from pipeline.tiles.manifest import Manifest
-from pipeline.tiles.reader import WHOLE, Part, Piece, TileReader
+from pipeline.tiles.reader import WHOLE, Part, TileReader, _Run
 from pipeline.tiles.shards import CHUNK_TILES, Shard, TileBatch
 
 _BLOCK_TILES = 4 * CHUNK_TILES  # so that few chunks are unpacked twice
@@ -106,22 +106,22 @@ class EventReader(TileReader):
         counts = [np.diff(np.searchsorted(before[b.shard], (b.start, b.stop)))[0] for b in self._blocks]
         return np.array(counts, np.int64)
 
-    def _rows_of_items(self, batch: TileBatch, first: int, last: int) -> slice:
+    def _rows_of_items(self, batch: TileBatch, first: int, last: int | None) -> slice:
         bounds = np.append(starts_of(batch), len(batch))
-        return slice(int(bounds[first]), int(bounds[last]))
+        return slice(int(bounds[first]), int(bounds[-1 if last is None else last]))
 
-    def _pieces_of_batches(self, batch_size: int, part: Part) -> list[Piece]:
+    def _run_of_batches(self, batch_size: int, part: Part) -> _Run:
         """As `in_batches` joins them: whole blocks until there are enough tiles."""
-        batches: list[list[Piece]] = []
-        n_waiting = batch_size
-        for block in self._blocks:
-            if n_waiting >= batch_size:
-                batches.append([])
-                n_waiting = 0
-            batches[-1].append(Piece(block))
+        ends = []
+        n_waiting = 0
+        for place, block in enumerate(self._blocks):
             n_waiting += np.count_nonzero(self._keep[block.shard][block.tiles])
-        first, last = ((part.rank + i) * len(batches) // part.n_ranks for i in (0, 1))
-        return [piece for batch in batches[first:last] for piece in batch]
+            if n_waiting >= batch_size:
+                ends.append(place + 1)
+                n_waiting = 0
+        bounds = [0, *ends, *([len(self._blocks)] if n_waiting else [])]
+        first, last = (bounds[(part.rank + i) * (len(bounds) - 1) // part.n_ranks] for i in (0, 1))
+        return _Run(np.arange(first, last))
 
     def in_batches(
         self, batch_size: int, columns: Iterable[str] | None = None, part: Part = WHOLE

@@ -4,7 +4,7 @@ import resource
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,11 +51,20 @@ class Part(NamedTuple):
 WHOLE = Part()
 
 
-class Piece(NamedTuple):
-    """A block, or some of its items (tiles, or events): those from `first` to before `last`."""
+class _Run(NamedTuple):
+    """Blocks in the order in which they are read, by their places; some items are left out at both ends.
 
-    block: Block
-    first: int | None = None
+    Attributes
+    ----------
+    places : ndarray of int
+    first : int
+        Item (tile, or event) of the first block that is the first one of the run.
+    last : int, optional
+        Item of the last block before which the run ends; by default its end.
+    """
+
+    places: np.ndarray
+    first: int = 0
     last: int | None = None
 
 
@@ -195,19 +204,15 @@ class TileReader:
             yield self._read(block, columns)
 
     def _in_order(self, columns: Iterable[str] | None, batch_size: int, part: Part) -> Iterator[TileBatch]:
-        """The same of one rank, whose tiles are whole batches of `in_batches`."""
+        """The same of one rank, whose tiles are whole batches of `in_batches`: an n-th of them, one after the other."""
         if part.n_ranks == 1:
-            yield from self.sequential(columns)
-            return
-        for piece in self._pieces_of_batches(batch_size, part):
-            yield self._read_piece(piece, columns)
+            return self.sequential(columns)
+        return self._read_run(self._run_of_batches(batch_size, part), columns)
 
-    def _pieces_of_batches(self, batch_size: int, part: Part) -> list[Piece]:
-        """What the rank reads: an n-th of the batches, one behind the other."""
+    def _run_of_batches(self, batch_size: int, part: Part) -> _Run:
         n_batches = -(-self.n_tiles // batch_size)
-        first, last = ((part.rank + i) * n_batches // part.n_ranks for i in (0, 1))
-        pieces = [Piece(block) for block in self._blocks]
-        return self._between(pieces, self.block_items, first * batch_size, min(last * batch_size, self.n_tiles))
+        first, last = ((part.rank + i) * n_batches // part.n_ranks * batch_size for i in (0, 1))
+        return self._run(np.arange(len(self._blocks)), first, min(last, self.n_tiles))
 
     def in_batches(
         self, batch_size: int, columns: Iterable[str] | None = None, part: Part = WHOLE
@@ -262,18 +267,17 @@ class TileReader:
         """
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(len(self._blocks))
-        pieces = [Piece(self._blocks[i]) for i in order]
+        run = _Run(order)
         if part.n_ranks > 1:
-            n_items = self.block_items[order]
-            size = int(n_items.sum()) // part.n_ranks
-            pieces = self._between(pieces, n_items, part.rank * size, (part.rank + 1) * size)
+            size = int(self.block_items.sum()) // part.n_ranks
+            run = self._run(order, part.rank * size, (part.rank + 1) * size)
             rng = np.random.default_rng([seed, epoch, part.rank + 1])
-        names = None if columns is None else list(columns)
+        blocks = self._read_run(run, None if columns is None else list(columns))
         left: TileBatch | None = None
         emitted = False
-        n_blocks = buffer_blocks or self._buffer_blocks
-        for first in range(0, len(pieces), n_blocks):
-            buffer = TileBatch.concatenate([self._read_piece(p, names) for p in pieces[first : first + n_blocks]])
+        while read := list(islice(blocks, buffer_blocks or self._buffer_blocks)):
+            buffer = TileBatch.concatenate(read)
+            read.clear()  # not in memory twice
             buffer = buffer.select(self._shuffled_rows(buffer, rng))
             if left is not None and len(left):
                 buffer = TileBatch.concatenate([left, buffer])
@@ -285,35 +289,32 @@ class TileReader:
         if left is not None and len(left) and not emitted:
             yield left
 
-    @staticmethod
-    def _between(pieces: Sequence[Piece], n_items: np.ndarray, first: int, last: int) -> list[Piece]:
-        """Items `first` to before `last` of these blocks, which have `n_items` each."""
-        ends = np.cumsum(n_items)
-        chosen = []
-        for place in range(np.searchsorted(ends, first, side="right"), np.searchsorted(ends, last) + 1):
-            if place == len(ends):
-                break
-            start, count = int(ends[place] - n_items[place]), int(n_items[place])
-            low, high = max(first - start, 0), min(last - start, count)
-            if low < high:
-                whole = (low, high) == (0, count)
-                chosen.append(pieces[place] if whole else Piece(pieces[place].block, low, high))
-        return chosen
+    def _run(self, order: np.ndarray, first: int, last: int) -> _Run:
+        """Items `first` to before `last` of the blocks in this order."""
+        items = self.block_items[order]
+        ends = np.cumsum(items)
+        if first >= last:
+            return _Run(order[:0])
+        begin, end = np.searchsorted(ends, first, side="right"), np.searchsorted(ends, last)
+        starts = ends - items
+        return _Run(order[begin : end + 1], int(first - starts[begin]), int(last - starts[end]))
+
+    def _read_run(self, run: _Run, columns: Iterable[str] | None) -> Iterator[TileBatch]:
+        for number, place in enumerate(run.places):
+            batch = self._read(self._blocks[place], columns)
+            first = run.first if number == 0 else 0
+            last = run.last if number == len(run.places) - 1 else None
+            whole = first == 0 and last is None
+            yield batch if whole else batch.select(self._rows_of_items(batch, first, last))
 
     @cached_property
     def block_items(self) -> np.ndarray:
         """Number of selected items (tiles, or events) of each block."""
         return np.array([np.count_nonzero(self._keep[b.shard][b.tiles]) for b in self._blocks], np.int64)
 
-    def _rows_of_items(self, batch: TileBatch, first: int, last: int) -> slice:
-        """Rows of some items of a batch."""
+    def _rows_of_items(self, batch: TileBatch, first: int, last: int | None) -> slice:
+        """Rows of some items of a block."""
         return slice(first, last)
-
-    def _read_piece(self, piece: Piece, columns: Iterable[str] | None) -> TileBatch:
-        batch = self._read(piece.block, columns)
-        if piece.first is None or piece.last is None:
-            return batch
-        return batch.select(self._rows_of_items(batch, piece.first, piece.last))
 
     def _shuffled_rows(self, buffer: TileBatch, rng: np.random.Generator) -> np.ndarray:
         """An order of the tiles of a buffer."""
