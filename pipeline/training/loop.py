@@ -115,7 +115,9 @@ def _processors(device: str, module: "TrainingModule") -> dict[str, Any]:
         "accelerator": kind,
         "devices": ranks.n_local,
         "num_nodes": ranks.n_nodes,
-        "strategy": DDPStrategy(find_unused_parameters=unused),
+        # Buffers, the statistics of normalisations, are not sent around before each step, nor before each batch of the
+        # validation, of which ranks have unlike numbers: those of the first rank are taken when they are needed.
+        "strategy": DDPStrategy(find_unused_parameters=unused, broadcast_buffers=False),
     }
 
 
