@@ -25,6 +25,8 @@ from pipeline.training.running_mean import RunningMean
 #: sect. 5.
 AUXILIARY_WEIGHT = 0.3
 
+_Pair = tuple[list[Tensor], list[Tensor]]
+
 # Steps between two checks that the loss is finite: each check waits for the device.
 _STEPS_UNCHECKED = 50
 
@@ -86,6 +88,7 @@ class TrainingModule(LightningModule):
         self.train_tiles, self.validation_tiles = train, validation
         self._train_loss, self._validation_loss = (RunningMean() for _ in range(2))
         self._unchecked: list[Tensor] = []
+        self._followed: tuple[_Pair, _Pair] | None = None
         self.train()
 
     def train(self, mode: bool = True) -> "TrainingModule":
@@ -137,6 +140,7 @@ class TrainingModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Tell the losses how far a resumed training is, which may be within an epoch."""
+        self._followed = None  # tensors have moved to the device
         self.heads.set_progress(self.current_epoch / self.config.epochs)
 
     def on_train_epoch_start(self) -> None:
@@ -198,13 +202,12 @@ class TrainingModule(LightningModule):
         number of updates on the device and reads it at every step.
         """
         decay = min(self.config.average_decay, self.global_step / (self.global_step + 10))
-        update = get_ema_multi_avg_fn(decay)
-        current, averaged = self.network.state_dict(), self.average.state_dict()
-        floating = {name for name, tensor in averaged.items() if tensor.is_floating_point()}
-        update([averaged[name] for name in floating], [current[name] for name in floating], None)
-        counters = averaged.keys() - floating
+        if self._followed is None:
+            self._followed = _pairs(self.average, self.network)
+        (averaged, current), (counters, counted) = self._followed
+        get_ema_multi_avg_fn(decay)(averaged, current, None)
         if counters:
-            torch._foreach_copy_([averaged[name] for name in counters], [current[name] for name in counters])
+            torch._foreach_copy_(counters, counted)
         self.after_step(batch_idx)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -270,6 +273,14 @@ class TrainingModule(LightningModule):
             optimizer, lambda step: rate_factor(step, total, self.config.warmup_fraction)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _pairs(average: nn.Module, network: nn.Module) -> tuple[_Pair, _Pair]:
+    """Tensors of a running average and of what it follows, as both change in place: those averaged, and counters."""
+    current, averaged = network.state_dict(), average.state_dict()
+    floating = [name for name, tensor in averaged.items() if tensor.is_floating_point()]
+    others = [name for name in averaged if name not in floating]
+    return tuple(([averaged[n] for n in names], [current[n] for n in names]) for names in (floating, others))
 
 
 def rate_factor(step: int, total: int, warmup_fraction: float, floor: float = 0.01) -> float:
