@@ -8,9 +8,10 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.tiles.event_rows import EVENT_KEYS, MIN_TELESCOPES, event_starts, event_values
+from pipeline.tiles.index import ShardRows
 from pipeline.tiles.manifest import Manifest
 from pipeline.tiles.reader import TileReader
-from pipeline.tiles.shards import CHUNK_TILES, Shard, TileBatch
+from pipeline.tiles.shards import CHUNK_TILES, TileBatch
 
 _BLOCK_TILES = 4 * CHUNK_TILES  # so that few chunks are unpacked twice
 
@@ -58,32 +59,37 @@ class EventReader(TileReader):
         self.n_events = 0
         super().__init__(manifests, split, where=where, equalise=equalise)
 
-    def _selected(self, shard: Shard) -> np.ndarray:
-        keep = super()._selected(shard)
-        if not shard.n_tiles:
+    def _index_columns(self) -> list[str]:
+        return [*super()._index_columns(), *EVENT_KEYS]
+
+    def _selected(self, number: int, rows: ShardRows) -> np.ndarray:
+        keep = super()._selected(number, rows)
+        if not len(keep):
             return keep
-        if missing := [name for name in EVENT_KEYS if name not in shard.columns]:
+        if missing := [name for name in EVENT_KEYS if name not in rows.columns]:
+            manifest, place = self._shards[number]
             raise UserError(
-                f"{shard.path} has no event column {missing[0]}: its tiles are not of events; use tiles of camera "
-                "images"
+                f"{manifest.shard_path(place)} has no event column {missing[0]}: its tiles are not of events; use "
+                "tiles of camera images"
             )
-        starts = self._starts(shard)
-        counts = np.add.reduceat(keep, starts)
-        keep &= np.repeat(counts >= self._min_telescopes, np.diff(starts, append=shard.n_tiles))
+        starts = self._starts(rows)
+        counts = np.add.reduceat(keep, starts, dtype=np.int64)
+        keep &= np.repeat(counts >= self._min_telescopes, np.diff(starts, append=len(keep)))
         self.n_events += int(np.count_nonzero(counts >= self._min_telescopes))
         return keep
 
-    def _starts(self, shard: Shard) -> np.ndarray:
-        return event_starts(shard.read_columns(EVENT_KEYS) | {"group": shard.group})
+    def _starts(self, rows: ShardRows) -> np.ndarray:
+        return event_starts(rows.columns | {"group": rows.group})
 
-    def _block_ends(self, shard: Shard) -> list[int]:
+    def _block_ends(self, rows: ShardRows) -> np.ndarray:
         """Blocks end with an event."""
-        if not shard.n_tiles:
-            return []
-        ends = np.append(self._starts(shard)[1:], shard.n_tiles)
+        n = len(rows.columns["split"])
+        if not n:
+            return np.empty(0, np.int64)
+        ends = np.append(self._starts(rows)[1:], n)
         # The first end at or behind each multiple: no block is empty, for an event is far smaller than a block.
-        wanted = np.arange(_BLOCK_TILES, shard.n_tiles + _BLOCK_TILES, _BLOCK_TILES)
-        return np.unique(ends[np.minimum(np.searchsorted(ends, wanted), len(ends) - 1)]).tolist()
+        wanted = np.arange(_BLOCK_TILES, n + _BLOCK_TILES, _BLOCK_TILES)
+        return np.unique(ends[np.minimum(np.searchsorted(ends, wanted), len(ends) - 1)])
 
     def _shuffled_rows(self, buffer: TileBatch, rng: np.random.Generator) -> np.ndarray:
         """Events in a random order, their images in that of the telescopes."""
