@@ -29,8 +29,12 @@ from pipeline.stages import (
     train,
 )
 
-if workflow.is_main_process and release_stale_lock():
-    print("A run was killed here; its lock is removed", file=sys.stderr)
+if workflow.is_main_process:
+    try:
+        if release_stale_lock():
+            print("A run was killed here; its lock is removed", file=sys.stderr)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 CHECKOUT = Path(os.path.relpath(Path(workflow.main_snakefile).parent.parent))
 CONFIG_FILE = os.path.relpath(config.get("experiment", CHECKOUT / "configs/demo.yaml"))
