@@ -114,7 +114,7 @@ if ZOO and not HAS_SOURCES["camera"]:
 PAIRED = CFG.tiles.sky.target == "noise2noise"
 PART = 500  # shards that one manifest is made of; more become a manifest of manifests
 
-MAX_JOBS = 1000  # of a rule; the command that gathers their results names them all, and has 128 kB
+MAX_JOBS = 1000  # that one command gathers the results of: it names them all, and has 128 kB
 try:
     FILES_PER_JOB = int(config.get("files_per_job", 1))
 except ValueError:
@@ -122,7 +122,11 @@ except ValueError:
 if not 1 <= FILES_PER_JOB <= PART:
     raise WorkflowError(f"files_per_job={config['files_per_job']} is not a number from 1 to {PART}")
 IRF_RUNS = [f"run_{run}" for run in CFG.irf.runs] if CFG.irf.n_runs else []
-for names in (SHOWER_RUNS, SKY_RUNS, RAW["camera"], RAW["sky"], IRF_RUNS):
+if len(IRF_RUNS) > MAX_JOBS:
+    raise WorkflowError(
+        f"{len(IRF_RUNS)} runs in irf.classes are more than {MAX_JOBS}; make fewer and larger ones"
+    )
+for names in RAW.values():
     if len(names) > MAX_JOBS * FILES_PER_JOB:
         raise WorkflowError(
             f"{len(names)} files with {FILES_PER_JOB} in each job are more than {MAX_JOBS} jobs; say "
