@@ -78,6 +78,12 @@ class EventReader(TileReader):
         self.n_events += int(np.count_nonzero(counts >= self._min_telescopes))
         return keep
 
+    def _selected_items(self, rows: ShardRows, keep: np.ndarray) -> np.ndarray:
+        if not len(keep):
+            return np.empty(0, np.int64)
+        starts = self._starts(rows)
+        return starts[np.add.reduceat(keep, starts, dtype=np.int64) > 0]
+
     def _starts(self, rows: ShardRows) -> np.ndarray:
         return event_starts(rows.columns | {"group": rows.group})
 

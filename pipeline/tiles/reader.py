@@ -43,13 +43,49 @@ class Block(NamedTuple):
         return self.stop - self.start
 
 
-def _with_tiles(shard: int, ends: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """The blocks of a shard that have selected tiles, shape (n, 3)."""
-    if not len(ends):
-        return np.empty((0, 3), np.int64)
-    starts = np.concatenate([[0], ends[:-1]])
-    has = np.add.reduceat(keep, starts, dtype=np.int64) > 0
-    return np.stack([np.full(np.count_nonzero(has), shard), starts[has], ends[has]], axis=1).astype(np.int64)
+class _Blocks(Sequence[Block]):
+    """Blocks by their numbers: millions of tuples would take more memory than all else."""
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, place: int) -> Block:  # type: ignore[override]
+        return Block(*self._numbers[place].tolist())
+
+
+class _Selection:
+    """Which tiles of each shard are read; eight to a byte."""
+
+    def __init__(self) -> None:
+        self._bits: list[np.ndarray] = []
+        self._n: list[int] = []
+
+    def append(self, keep: np.ndarray) -> None:
+        self._bits.append(np.packbits(keep))
+        self._n.append(len(keep))
+
+    def __len__(self) -> int:
+        return len(self._bits)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return np.unpackbits(self._bits[number], count=self._n[number]).astype(bool)
+
+    def part(self, number: int, tiles: slice) -> np.ndarray:
+        """Those of a part of a shard."""
+        first, last = tiles.start // 8, -(-tiles.stop // 8)
+        bits = np.unpackbits(self._bits[number][first:last])
+        return bits[tiles.start - 8 * first : tiles.stop - 8 * first].astype(bool)
+
+
+def _blocks_of(shard: int, ends: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """The blocks of a shard that have selected items, and how many: shape (n, 4)."""
+    bounds = np.concatenate([[0], ends]).astype(np.int64)
+    counts = np.diff(np.searchsorted(items, bounds))
+    has = counts > 0
+    return np.stack([np.full(np.count_nonzero(has), shard), bounds[:-1][has], bounds[1:][has], counts[has]], axis=1)
 
 
 class TileReader:
@@ -70,6 +106,8 @@ class TileReader:
 
     Attributes
     ----------
+    block_items : ndarray of int, shape (n_blocks,)
+        Number of selected items (tiles, or events) of each block that is read.
     cameras : tuple of KnownCamera
         Those that `where` chooses (`pipeline.tiles.cameras`), as the event column `camera` counts them; empty for the
         sky.
@@ -107,7 +145,7 @@ class TileReader:
 
     def _index(self) -> None:
         """Selected tiles, from the indices of the manifests alone: no shard is opened."""
-        self._keep: list[np.ndarray] = []  # of each shard, eight tiles to a byte
+        self._keep = _Selection()
         self._n_tiles: list[int] = []
         self._first_group: list[int] = []
         self._sources = [manifest.shards[place].source for manifest, place in self._shards]
@@ -122,16 +160,17 @@ class TileReader:
                 for rows in index.shards(self._index_columns()):
                     number = len(self._keep)
                     keep = self._selected(number, rows)
-                    self._keep.append(np.packbits(keep))
+                    self._keep.append(keep)
                     self._n_tiles.append(len(keep))
                     self._first_group.append(n_groups)
                     self._cameras_of.append(rows.cameras)
                     n_groups += len(rows.group_sizes)
                     self.n_tiles += int(np.count_nonzero(keep))
                     self.n_groups += len(np.unique(rows.group[keep]))
-                    blocks.append(_with_tiles(number, self._block_ends(rows), keep))
-        # Rows are those of `Block`: millions of these would take more memory than all else.
-        self._blocks = np.concatenate(blocks) if blocks else np.empty((0, 3), np.int64)
+                    blocks.append(_blocks_of(number, self._block_ends(rows), self._selected_items(rows, keep)))
+        found = np.concatenate(blocks) if blocks else np.empty((0, 4), np.int64)
+        self._blocks = _Blocks(found[:, :3])
+        self.block_items: np.ndarray = found[:, 3]
         chosen = self._where.get(CAMERA_COLUMN)
         self.cameras: tuple[KnownCamera, ...] = tuple(
             camera for place, camera in enumerate(known_cameras(cameras)) if chosen is None or place in chosen
@@ -162,9 +201,9 @@ class TileReader:
         n = len(rows.columns["split"])
         return np.append(np.arange(CHUNK_TILES, n, CHUNK_TILES), n) if n else np.empty(0, np.int64)
 
-    def _kept(self, number: int) -> np.ndarray:
-        """Which tiles of shard `number` are read, shape (N,), bool."""
-        return np.unpackbits(self._keep[number], count=self._n_tiles[number]).astype(bool)
+    def _selected_items(self, rows: ShardRows, keep: np.ndarray) -> np.ndarray:
+        """First tile of each item (tile, or event) that is read, rising."""
+        return np.flatnonzero(keep)
 
     def __len__(self) -> int:
         return self.n_tiles
@@ -208,7 +247,7 @@ class TileReader:
     def sequential(self, columns: Iterable[str] | None = None) -> Iterator[TileBatch]:
         """All tiles in the order of the shards, by blocks of up to 64."""
         for block in self._blocks:
-            yield self._read(Block(*block.tolist()), columns)
+            yield self._read(block, columns)
 
     def in_batches(self, batch_size: int, columns: Iterable[str] | None = None) -> Iterator[TileBatch]:
         """All tiles in the order of the shards, in batches of `batch_size` (the last one is smaller).
@@ -261,7 +300,7 @@ class TileReader:
         n_blocks = buffer_blocks or self._buffer_blocks
         for first in range(0, len(order), n_blocks):
             buffer = TileBatch.concatenate(
-                [self._read(Block(*block), names) for block in self._blocks[order[first : first + n_blocks]].tolist()]
+                [self._read(self._blocks[i], names) for i in order[first : first + n_blocks]]
             )
             buffer = buffer.select(self._shuffled_rows(buffer, rng))
             if left is not None and len(left):
@@ -295,8 +334,7 @@ class TileReader:
         parts: dict[str, list[np.ndarray]] = {
             name: [] for name in (*names, "weights", "split", "group", "source_index")
         }
-        for number in range(len(self._keep)):
-            keep = self._kept(number)
+        for number, keep in enumerate(self._keep):
             if not keep.any():
                 continue
             shard, manifest = self._shard(number), self._shards[number][0]
@@ -353,8 +391,7 @@ class TileReader:
         batch.events = {name: batch.events[name] for name in wanted}
         self._renumber(batch.events)
         batch.group = batch.group + self._first_group[number]
-        first, last = block.start // 8, -(-block.stop // 8)
-        keep = np.unpackbits(self._keep[number][first:last])[block.start - 8 * first :][: block.n_tiles].astype(bool)
+        keep = self._keep.part(number, block.tiles)
         return batch if keep.all() else batch.select(keep)
 
     def _shard(self, number: int) -> Shard:
