@@ -318,6 +318,13 @@ def product_receipt(wing, batch):
     return receipt("simulate_showers" if batch in SIMULATED["camera"] else f"ingest_{wing}", batch)
 
 
+def known_usable(wing, batch=None):
+    """What says which files can be used, where a job is on ingested ones: input of each rule that asks for the names.
+    That another file was added is no reason to run again."""
+    asked = RAW[wing] if batch is None else batch in INGESTED[wing]
+    return [ancient(checkpoints.usable.get(wing=wing).output.status)] if asked else []
+
+
 def items(wing):
     """Names and product files of a job on products."""
     return lambda wildcards: [

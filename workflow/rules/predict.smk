@@ -5,6 +5,7 @@
 rule predict_camera:
     input:
         products=lambda wildcards: product_receipt("camera", wildcards.batch),
+        usable=lambda wildcards: known_usable("camera", wildcards.batch),
         cards=expand("{bundle}/card.json", bundle=BUNDLES["camera"]),
         sources=sources("predict_camera"),
     output:
@@ -37,6 +38,7 @@ rule predict_camera:
 use rule predict_camera as predict_sky with:
     input:
         products=lambda wildcards: product_receipt("sky", wildcards.batch),
+        usable=lambda wildcards: known_usable("sky", wildcards.batch),
         cards=expand("{bundle}/card.json", bundle=BUNDLES["sky"]),
         sources=sources("predict_sky"),
     output:

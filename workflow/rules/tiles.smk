@@ -4,6 +4,7 @@
 rule tiles_camera:
     input:
         products=lambda wildcards: product_receipt("camera", wildcards.batch),
+        usable=lambda wildcards: known_usable("camera", wildcards.batch),
         sources=sources("tiles_camera"),
     output:
         receipt=receipt("tiles_camera"),
@@ -35,6 +36,7 @@ if not PAIRED:
     rule tiles_sky:
         input:
             products=lambda wildcards: product_receipt("sky", wildcards.batch),
+            usable=lambda wildcards: known_usable("sky", wildcards.batch),
             sources=sources("tiles_sky"),
         output:
             receipt=receipt("tiles_sky"),
@@ -66,6 +68,7 @@ else:
     rule tiles_pairs:
         input:
             products=lambda wildcards: receipts("ingest_sky", names_of("sky")),
+            usable=lambda wildcards: known_usable("sky"),
             sources=sources("tiles_sky"),
         output:
             folder=directory(f"{RUN}/tiles/sky"),
@@ -114,6 +117,7 @@ rule manifest_part:
         shards=lambda wildcards: receipts(
             f"tiles_{wildcards.wing}", parts_of(names_of(wildcards.wing))[wildcards.part]
         ),
+        usable=lambda wildcards: known_usable(wildcards.wing),
         sources=sources("manifest"),
     output:
         manifest=f"{RUN}/tiles/{{wing}}_part_{{part}}.manifest.json",
@@ -144,6 +148,7 @@ rule manifest_part:
 rule manifest:
     input:
         shards=lambda wildcards: described_by(wildcards.wing),
+        usable=lambda wildcards: known_usable(wildcards.wing),
         sources=sources("manifest"),
     output:
         manifest=f"{RUN}/tiles/{{wing}}.manifest.json",
