@@ -260,7 +260,6 @@ JobAcctGatherParams=OverMemoryKill
 JobCompType=jobcomp/filetxt
 JobCompLoc={folder}/log/jobcomp.txt
 AccountingStorageType=accounting_storage/none
-AccountingStorageTRES=gres/gpu
 GresTypes=gpu
 NodeName=DEFAULT CPUs={cpus} RealMemory={memory_mb} {gres} State=UNKNOWN
 {nodes}

@@ -181,15 +181,9 @@ def forget_lost():
 if workflow.is_main_process:
     forget_lost()
 
-# How the rules start many.py; the command follows.
-MANY = (
-    "python {params.many:q} --receipt {output.receipt:q} --settings {params.settings:q} --sources {input.sources:q}"
-    " --items {params.files:q} --products {params.products:q}"
-)
-
 
 def verbatim(*texts):
-    """Parameters of a rule with braces that stay: in a function's result, Snakemake does not look for wildcards."""
+    """Parameters with braces that stay, for Snakemake looks for no wildcards in the result of a function."""
     return lambda wildcards: list(texts)
 
 
@@ -216,7 +210,7 @@ def gpus():
         except subprocess.TimeoutExpired:
             return 0
         return int("gpu" in asked.stdout)
-    return int(os.path.exists("/dev/nvidia0"))
+    return int(shutil.which("nvidia-smi") is not None)
 
 
 GPUS = gpus() if workflow.is_main_process else 0
@@ -337,6 +331,26 @@ def parts_of(names):
     if len(names) <= PART:
         return {}
     return {f"{start // PART + 1:04d}": names[start : start + PART] for start in range(0, len(names), PART)}
+
+
+def shards_of(wing):
+    """Paths of all shards of a wing."""
+    return [f"{RUN}/tiles/{wing}/{name}.tiles.h5" for name in names_of(wing)]
+
+
+def described(wing):
+    """What the manifest of a wing is made of, as the command line has it: shards, or manifests of parts of them."""
+    if wing == "sky" and PAIRED:
+        return [f"{RUN}/tiles/sky"]
+    parts = parts_of(names_of(wing))
+    return [f"{RUN}/tiles/{wing}_part_{part}.manifest.json" for part in parts] or shards_of(wing)
+
+
+def described_by(wing):
+    """What has to be done before."""
+    if (wing == "sky" and PAIRED) or parts_of(names_of(wing)):
+        return described(wing)
+    return receipts(f"tiles_{wing}", names_of(wing))
 
 
 def predictions():

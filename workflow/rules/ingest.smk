@@ -29,8 +29,9 @@ rule ingest_camera:
     message:
         "Ingest camera files: {wildcards.batch}"
     shell:
-        MANY
-        + " -- ingest {{value}} --config {params.config:q} --out {params.products:q} --keep-going --force"
+        "python {params.many:q} --receipt {output.receipt:q} --settings {params.settings:q} --sources {input.sources:q}"
+        " --items {params.files:q} --products {params.products:q}"
+        " -- ingest {{value}} --config {params.config:q} --out {params.products:q} --keep-going --force"
         " 2> {log:q}"
 
 

@@ -50,7 +50,9 @@ rule predict_irf:
     message:
         "Predict from events for responses: {wildcards.batch}"
     shell:
-        MANY + " --shared {input.cards:q} -- predict {{value}} {params.bundles:q} --config {params.config:q}"
+        "python {params.many:q} --receipt {output.receipt:q} --settings {params.settings:q} --sources {input.sources:q}"
+        " --items {params.files:q} --products {params.products:q}"
+        " --shared {input.cards:q} -- predict {{value}} {params.bundles:q} --config {params.config:q}"
         " --out {params.products:q} --force --threads {threads} 2> {log:q}"
 
 

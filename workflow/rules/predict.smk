@@ -31,7 +31,9 @@ rule predict_camera:
     message:
         "Predict from events: {wildcards.batch}"
     shell:
-        MANY + " --shared {input.cards:q} -- predict {{value}} {params.bundles:q} --config {params.config:q}"
+        "python {params.many:q} --receipt {output.receipt:q} --settings {params.settings:q} --sources {input.sources:q}"
+        " --items {params.files:q} --products {params.products:q}"
+        " --shared {input.cards:q} -- predict {{value}} {params.bundles:q} --config {params.config:q}"
         " --out {params.products:q} --keep-going --force --threads {threads} 2> {log:q}"
 
 

@@ -27,8 +27,9 @@ rule simulate_showers:
     message:
         "Simulate showers: {wildcards.batch}"
     shell:
-        MANY
-        + " -- simulate showers --config {params.config:q} --run {{value}} --out {params.products:q} --force"
+        "python {params.many:q} --receipt {output.receipt:q} --settings {params.settings:q} --sources {input.sources:q}"
+        " --items {params.files:q} --products {params.products:q}"
+        " -- simulate showers --config {params.config:q} --run {{value}} --out {params.products:q} --force"
         " 2> {log:q}"
 
 
@@ -59,5 +60,6 @@ rule simulate_sky:
     message:
         "Simulate sky frames: {wildcards.batch}"
     shell:
-        MANY
-        + " -- simulate sky --config {params.config:q} --run {{value}} --out {params.frame:q} --force 2> {log:q}"
+        "python {params.many:q} --receipt {output.receipt:q} --settings {params.settings:q} --sources {input.sources:q}"
+        " --items {params.files:q} --products {params.products:q}"
+        " -- simulate sky --config {params.config:q} --run {{value}} --out {params.frame:q} --force 2> {log:q}"

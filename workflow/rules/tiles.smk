@@ -28,7 +28,9 @@ rule tiles_camera:
     message:
         "Make camera tiles: {wildcards.batch}"
     shell:
-        MANY + " -- tiles {{value}} --config {params.config:q} --out {params.folder:q} --force 2> {log:q}"
+        "python {params.many:q} --receipt {output.receipt:q} --settings {params.settings:q} --sources {input.sources:q}"
+        " --items {params.files:q} --products {params.products:q}"
+        " -- tiles {{value}} --config {params.config:q} --out {params.folder:q} --force 2> {log:q}"
 
 
 if not PAIRED:
@@ -60,7 +62,9 @@ if not PAIRED:
         message:
             "Make sky tiles: {wildcards.batch}"
         shell:
-            MANY + " -- tiles {{value}} --config {params.config:q} --out {params.folder:q} --force 2> {log:q}"
+            "python {params.many:q} --receipt {output.receipt:q} --settings {params.settings:q} --sources {input.sources:q}"
+            " --items {params.files:q} --products {params.products:q}"
+            " -- tiles {{value}} --config {params.config:q} --out {params.folder:q} --force 2> {log:q}"
 
 else:
 
@@ -90,26 +94,6 @@ else:
             "Make pairs of tiles of all frames"
         shell:
             "lightpool tiles {params.frames:q} --config {params.config:q} --out {output.folder:q} --force 2> {log:q}"
-
-
-def shards_of(wing):
-    """Paths of all shards of a wing."""
-    return [f"{RUN}/tiles/{wing}/{name}.tiles.h5" for name in names_of(wing)]
-
-
-def described(wing):
-    """What the manifest of a wing is made of, as the command line has it: shards, or manifests of parts of them."""
-    if wing == "sky" and PAIRED:
-        return [f"{RUN}/tiles/sky"]
-    parts = parts_of(names_of(wing))
-    return [f"{RUN}/tiles/{wing}_part_{part}.manifest.json" for part in parts] or shards_of(wing)
-
-
-def described_by(wing):
-    """What has to be done before."""
-    if (wing == "sky" and PAIRED) or parts_of(names_of(wing)):
-        return described(wing)
-    return receipts(f"tiles_{wing}", names_of(wing))
 
 
 rule manifest_part:
