@@ -1,20 +1,24 @@
 """Wall time of the camera workflow for 10^6 to 10^9 images on 1 to 1,024 nodes: a model from measured costs.
 
-    python benchmarks/wall_time.py results/demo [--check results/tiny] [--out docs/figures/wall_time.png]
+    python benchmarks/wall_time.py results/demo [--bundle lst-mono] [--out docs/figures/wall_time.png]
 
-The costs of simulation, tiles and prediction for an image, and the sizes of the files, are those of a finished run (its
-benchmarks and sidecars). The costs of jobs and of the graph are constants below, measured as docs/scaling.md says. A
-stage takes the longest of three: its work on the cores that its jobs fill, the submission of its jobs, and its bytes
-through the file system. --check predicts the CPU time of another run and prints it beside what that took.
+The costs of simulation, tiles and prediction are measured here, on one and on four files of a finished run: what the
+start of a process costs, and what an image does. The costs of jobs and of the graph are constants below, measured as
+docs/scaling.md says. A stage takes the longest of three: its work on the cores that its jobs fill, the submission of
+its jobs, and its bytes through the file system. The CPU time that the costs predict for the run is printed beside that
+which its benchmarks say.
 """
 
 import argparse
 import csv
 import json
+import resource
+import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-IMPORT_S = {"simulate": 1.1, "tiles": 1.1, "predict": 1.3}  # CPU s of a process before its first file
 JOB_S = 8.0  # a job of Slurm: 5 to 12 s from submission to the start of its work
 SUBMITTED_PER_S = 5.0  # max-jobs-per-second of the profile
 GRAPH_S, GRAPH_S_PER_JOB = 2.0, 0.0045  # 1,526 jobs: 8.8 CPU s
@@ -30,34 +34,57 @@ MAX_JOBS = 1 << 16  # of a rule
 
 @dataclass(frozen=True)
 class Costs:
-    """CPU time of an image [s] by stage without imports, and bytes of an image in event files and shards."""
+    """CPU time [s] of the start of a process and of an image, by stage; bytes of an image in event files and shards."""
 
+    start: dict[str, float]
     seconds: dict[str, float]
     event_bytes: float
     tile_bytes: float
-    images_per_file: float
-    cpu_s: dict[str, float]
-    n_files: int
-    n_images: int
 
 
+MANY = Path(__file__).resolve().parent.parent / "workflow" / "scripts" / "many.py"
 RULES = {"simulate": "simulate_showers", "tiles": "tiles_camera", "predict": "predict_camera"}
 
 
-def measured_costs(run: Path) -> Costs:
-    """Read what a finished run cost."""
-    images = [json.loads(path.read_text())["n_images"] for path in run.glob("raw/shower*.provenance.json")]
-    seconds, cpu_s = {}, {}
-    for stage, rule in RULES.items():
-        files = list(run.glob(f"benchmarks/{rule}/*.tsv"))
-        with_imports = sum(_cpu_s(path) for path in files)
-        cpu_s[stage] = with_imports
-        seconds[stage] = max(with_imports - len(files) * IMPORT_S[stage], 0) / sum(images)
-    events = sum(path.stat().st_size for path in run.glob("raw/*.dl1.h5"))
-    shards = sum(path.stat().st_size for path in run.glob("tiles/camera/*.tiles.h5"))
-    return Costs(
-        seconds, events / sum(images), shards / sum(images), sum(images) / len(images), cpu_s, len(images), sum(images)
-    )
+def measured_costs(run: Path, bundle: str) -> Costs:
+    """Run each stage on the first file of a finished run, and on four."""
+    names = [f"shower_run_{number:04d}" for number in range(1, 5)]
+    config = ["--config", str(run / "config.yaml")]
+    commands = {
+        "simulate": ["simulate", "showers", *config, "--run", "{value}", "--out", "raw/{name}.h5"],
+        "tiles": ["tiles", "{value}", *config, "--out", "tiles"],
+        "predict": ["predict", "{value}", "--bundle", bundle, "--out", "predicted/{name}", "--threads", "1"],
+    }
+    products = {"simulate": "raw/{name}.h5", "tiles": "tiles/{name}.tiles.h5", "predict": "predicted/{name}"}
+    n_images = [_n_images(run / f"raw/{name}.dl1.h5") for name in names]
+    start, seconds = {}, {}
+    for stage, command in commands.items():
+        items = [
+            f"{name}={place if stage == 'simulate' else run / f'raw/{name}.dl1.h5'}"
+            for place, name in enumerate(names, 1)
+        ]
+        one, four = (_cpu_of(items[:n], products[stage], [*command, "--force"]) for n in (1, 4))
+        seconds[stage] = (four - one) / sum(n_images[1:])
+        start[stage] = one - seconds[stage] * n_images[0]
+    sizes = [
+        sum(path.stat().st_size for path in run.glob(what)) for what in ("raw/*.dl1.h5", "tiles/camera/*.tiles.h5")
+    ]
+    total = sum(map(_n_images, run.glob("raw/shower*.dl1.h5")))
+    return Costs(start, seconds, sizes[0] / total, sizes[1] / total)
+
+
+def _n_images(events: Path) -> int:
+    return json.loads(events.with_name(f"{events.name}.provenance.json").read_text())["n_images"]
+
+
+def _cpu_of(items: list[str], products: str, command: list[str]) -> float:
+    """CPU time [s] of a job on some files."""
+    with tempfile.TemporaryDirectory() as folder:
+        argv = [sys.executable, MANY, "--receipt", "jobs/stage/receipt.json", "--settings", "", "--items", *items]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*argv, "--products", products, "--", *command], cwd=folder, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _cpu_s(path: Path) -> float:
@@ -96,7 +123,7 @@ def _with_jobs(costs: Costs, n_images: float, n_files: float, nodes: int, n_jobs
     }
     stages = {}
     for name, per_image in costs.seconds.items():
-        of_job = JOB_S + IMPORT_S[name] + per_image * n_images / n_jobs
+        of_job = JOB_S + costs.start[name] + per_image * n_images / n_jobs
         waves = -(-n_jobs // slots)
         per_job = 1 / SUBMITTED_PER_S + CONTROLLER_S_PER_JOB
         stages[name] = Stage(waves * of_job, n_jobs * per_job, n_images * bytes_of[name] / DISK_BYTES_PER_S)
@@ -149,13 +176,15 @@ def table(costs: Costs, images_per_file: float) -> str:
 
 
 def check(costs: Costs, run: Path) -> str:
-    """CPU time that the costs predict for another run, beside what it took."""
-    other = measured_costs(run)
-    lines = [f"{run.name}: {other.n_images} images in {other.n_files} files"]
+    """CPU time that the costs predict for a run, beside that of its benchmarks."""
+    n_images = sum(map(_n_images, run.glob("raw/shower*.dl1.h5")))
+    lines = []
     for stage, rule in RULES.items():
-        n_jobs = len(list(run.glob(f"benchmarks/{rule}/*.tsv")))
-        predicted = n_jobs * IMPORT_S[stage] + costs.seconds[stage] * other.n_images
-        lines.append(f"{stage:9} predicted {predicted:7.1f} CPU s, measured {other.cpu_s[stage]:7.1f}")
+        files = list(run.glob(f"benchmarks/{rule}/*.tsv"))
+        predicted = len(files) * costs.start[stage] + costs.seconds[stage] * n_images
+        lines.append(
+            f"{stage:9} {n_images} images: predicted {predicted:.1f} CPU s, benchmarks {sum(map(_cpu_s, files)):.1f}"
+        )
     return "\n".join(lines)
 
 
@@ -163,16 +192,16 @@ def main() -> None:
     """Print the costs and the table, draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run with camera files")
-    parser.add_argument("--check", type=Path, nargs="*", default=[], help="other runs, of the same telescopes")
+    parser.add_argument("--bundle", default="lst-mono", help="that predicts")
     parser.add_argument("--images-per-file", type=float, default=20_000)
     parser.add_argument("--out", type=Path, help="figure to draw")
     arguments = parser.parse_args()
-    costs = measured_costs(arguments.run)
+    run = arguments.run.resolve()
+    costs = measured_costs(run, arguments.bundle)
     for stage, seconds in costs.seconds.items():
-        print(f"{stage:9} {1e3 * seconds:.3f} ms CPU per image")
+        print(f"{stage:9} {1e3 * seconds:.3f} ms CPU per image, {costs.start[stage]:.1f} s per process")
     print(f"{costs.event_bytes / 1e3:.1f} kB of an image in event files, {costs.tile_bytes / 1e3:.1f} kB in shards")
-    for run in arguments.check:
-        print(check(costs, run))
+    print(check(costs, run))
     print(table(costs, arguments.images_per_file))
     if arguments.out:
         draw(costs, arguments.images_per_file, arguments.out)

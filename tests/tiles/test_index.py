@@ -69,6 +69,15 @@ def test_a_reader_opens_no_shard_before_it_reads_one(shards, tmp_path, monkeypat
     assert len(EventReader([made], "train")) > 0
 
 
+@pytest.mark.parametrize("where", [{}, {"tel_id": 0}])
+def test_a_reader_knows_how_many_items_each_block_has(shards, tmp_path, where):
+    made = write_manifest(shards, tmp_path / "m.json", **SETTINGS)
+    reader = TileReader([made], "train", where=where)
+    assert reader.block_items.tolist() == [len(block) for block in reader.sequential()]
+    events = EventReader([made], "train", where=where, min_telescopes=1)
+    assert events.block_items.sum() == events.n_events > 0
+
+
 def test_the_index_has_the_columns_of_the_shards(shards, tmp_path):
     made = write_manifest(shards, tmp_path / "m.json", **SETTINGS)
     with made.index() as index:
