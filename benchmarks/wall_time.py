@@ -1,9 +1,10 @@
 """Wall time of the camera workflow for 10^6 to 10^9 images on 1 to 1,024 nodes: a model from measured costs.
 
-    python benchmarks/wall_time.py results/demo [--bundle lst-mono] [--out docs/figures/wall_time.png]
+    python benchmarks/wall_time.py [results/demo] [--bundle lst-mono] [--out docs/figures/wall_time.png]
 
-The costs of simulation, tiles and prediction are measured here, on one and on four files of a finished run: what the
-start of a process costs, and what an image does. The costs of jobs and of the graph are constants below, measured as
+The costs of simulation, tiles and prediction are measured on one and on four files of a finished run, and kept in
+wall_time_costs.json: what the start of a process costs, and what an image does. Without a run, those that are kept are
+taken. The costs of jobs and of the graph are constants below, measured as
 docs/scaling.md says. A stage takes the longest of three: its work on the cores that its jobs fill, the submission of
 its jobs, and its bytes through the file system. The CPU time that the costs predict for the run is printed beside that
 which its benchmarks say.
@@ -16,7 +17,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 JOB_S = 8.0  # a job of Slurm: 5 to 12 s from submission to the start of its work
@@ -43,6 +44,7 @@ class Costs:
 
 
 MANY = Path(__file__).resolve().parent.parent / "workflow" / "scripts" / "many.py"
+KEPT = Path(__file__).with_name("wall_time_costs.json")
 RULES = {"simulate": "simulate_showers", "tiles": "tiles_camera", "predict": "predict_camera"}
 
 
@@ -191,17 +193,20 @@ def check(costs: Costs, run: Path) -> str:
 def main() -> None:
     """Print the costs and the table, draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a finished run with camera files")
+    parser.add_argument("run", type=Path, nargs="?", help="folder of a finished run with camera files")
     parser.add_argument("--bundle", default="lst-mono", help="that predicts")
     parser.add_argument("--images-per-file", type=float, default=20_000)
     parser.add_argument("--out", type=Path, help="figure to draw")
+    parser.add_argument("--quick", action="store_true", help="the same as without")
     arguments = parser.parse_args()
-    run = arguments.run.resolve()
-    costs = measured_costs(run, arguments.bundle)
+    if arguments.run is not None:
+        costs = measured_costs(arguments.run.resolve(), arguments.bundle)
+        KEPT.write_text(json.dumps(asdict(costs), indent=1) + "\n")
+        print(check(costs, arguments.run))
+    costs = Costs(**json.loads(KEPT.read_text()))
     for stage, seconds in costs.seconds.items():
         print(f"{stage:9} {1e3 * seconds:.3f} ms CPU per image, {costs.start[stage]:.1f} s per process")
     print(f"{costs.event_bytes / 1e3:.1f} kB of an image in event files, {costs.tile_bytes / 1e3:.1f} kB in shards")
-    print(check(costs, run))
     print(table(costs, arguments.images_per_file))
     if arguments.out:
         draw(costs, arguments.images_per_file, arguments.out)

@@ -1,6 +1,6 @@
 """Seconds and memory of `manifest` and of a reader on thousands of small shards.
 
-    python benchmarks/many_shards.py [--shards 1000 10000] [--tiles 64] [--folder DIR]
+    python benchmarks/bench_many_shards.py [--shards 1000 10000] [--tiles 64] [--folder DIR]
 
 Each row is measured in a process of its own, so that the memory is that of the step alone. The shards hold few pixels:
 what is measured is the cost per shard and per row, not that of unpacking images (`bench_train_throughput.py`).
@@ -115,10 +115,13 @@ def measured(step: Callable[..., int], *arguments: object) -> tuple[int, float, 
 def main() -> None:
     """Print one row per number of shards and step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shards", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--shards", type=int, nargs="+", default=[1000])
     parser.add_argument("--tiles", type=int, default=64, help="tiles of each shard")
     parser.add_argument("--folder", type=Path, help="keep the shards here; made where they are missing")
+    parser.add_argument("--quick", action="store_true", help="twenty shards, to see that it runs")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.shards = [20]
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
