@@ -1,8 +1,8 @@
 """Wall time of the camera workflow for 10^6 to 10^9 images on 1 to 1,024 nodes: a model from measured costs.
 
-    python benchmarks/wall_time.py [results/demo] [--bundle lst-mono] [--out docs/figures/wall_time.png]
+    python benchmarks/wall_time.py [results/demo] [--bundle DIR] [--out docs/figures/wall_time.png]
 
-The costs of simulation, tiles and prediction are measured on one and on four files of a finished run, and kept in
+The costs of simulation, tiles and prediction are measured on one and on two files of a finished run, and kept in
 wall_time_costs.json: what the start of a process costs, and what an image does. Without a run, those that are kept are
 taken. The costs of jobs and of the graph are constants below, measured as
 docs/scaling.md says. A stage takes the longest of three: its work on the cores that its jobs fill, the submission of
@@ -48,14 +48,23 @@ KEPT = Path(__file__).with_name("wall_time_costs.json")
 RULES = {"simulate": "simulate_showers", "tiles": "tiles_camera", "predict": "predict_camera"}
 
 
-def measured_costs(run: Path, bundle: str) -> Costs:
-    """Run each stage on the first file of a finished run, and on four."""
-    names = [f"shower_run_{number:04d}" for number in range(1, 5)]
+def measured_costs(run: Path, bundle: Path) -> Costs:
+    """Run each stage on the first file of a finished run, and on two."""
+    names = [f"shower_run_{number:04d}" for number in range(1, 3)]
     config = ["--config", str(run / "config.yaml")]
     commands = {
         "simulate": ["simulate", "showers", *config, "--run", "{value}", "--out", "raw/{name}.h5"],
         "tiles": ["tiles", "{value}", *config, "--out", "tiles"],
-        "predict": ["predict", "{value}", "--bundle", bundle, "--out", "predicted/{name}", "--threads", "1"],
+        "predict": [
+            "predict",
+            "{value}",
+            "--bundle",
+            str(bundle.resolve()),
+            "--out",
+            "predicted/{name}",
+            "--threads",
+            "1",
+        ],
     }
     products = {"simulate": "raw/{name}.h5", "tiles": "tiles/{name}.tiles.h5", "predict": "predicted/{name}"}
     n_images = [_n_images(run / f"raw/{name}.dl1.h5") for name in names]
@@ -65,8 +74,8 @@ def measured_costs(run: Path, bundle: str) -> Costs:
             f"{name}={place if stage == 'simulate' else run / f'raw/{name}.dl1.h5'}"
             for place, name in enumerate(names, 1)
         ]
-        one, four = (_cpu_of(items[:n], products[stage], [*command, "--force"]) for n in (1, 4))
-        seconds[stage] = (four - one) / sum(n_images[1:])
+        one, two = (_cpu_of(items[:n], products[stage], [*command, "--force"]) for n in (1, 2))
+        seconds[stage] = (two - one) / sum(n_images[1:])
         start[stage] = one - seconds[stage] * n_images[0]
     sizes = [
         sum(path.stat().st_size for path in run.glob(what)) for what in ("raw/*.dl1.h5", "tiles/camera/*.tiles.h5")
@@ -194,13 +203,13 @@ def main() -> None:
     """Print the costs and the table, draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="?", help="folder of a finished run with camera files")
-    parser.add_argument("--bundle", default="lst-mono", help="that predicts")
+    parser.add_argument("--bundle", type=Path, help="that predicts; by default `mono` of the run")
     parser.add_argument("--images-per-file", type=float, default=20_000)
     parser.add_argument("--out", type=Path, help="figure to draw")
     parser.add_argument("--quick", action="store_true", help="the same as without")
     arguments = parser.parse_args()
     if arguments.run is not None:
-        costs = measured_costs(arguments.run.resolve(), arguments.bundle)
+        costs = measured_costs(arguments.run.resolve(), arguments.bundle or arguments.run / "bundles" / "mono")
         KEPT.write_text(json.dumps(asdict(costs), indent=1) + "\n")
         print(check(costs, arguments.run))
     costs = Costs(**json.loads(KEPT.read_text()))

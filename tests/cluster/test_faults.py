@@ -131,7 +131,7 @@ def test_a_full_disk_costs_what_did_not_fit(run, checkout):
     snakefile, settings = _experiment(run.folder, checkout)
     raw = run.folder / "results" / "cluster" / "raw"
     try:
-        disk = _small_disk(raw, 700)
+        disk = _small_disk(raw, 250)
         disk.__enter__()
     except subprocess.CalledProcessError:
         pytest.skip("a disk of its own cannot be mounted here")
