@@ -2,12 +2,18 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 .SUFFIXES:
-.PHONY: help setup run test lint bench clean unlock
+.PHONY: help setup run test test-cluster lint bench clean unlock
 
 CONFIG  ?= configs/demo.yaml
 DATA    ?=
 RESULTS ?= results
 PROFILE ?= local
+# Folder of a profile with the settings of a site: partitions, accounts (workflow/profiles/site-example).
+SITE    ?=
+# Files of a job: a process costs seconds, and a job of a cluster more. Keep it for a folder of results.
+FILES_PER_JOB ?= $(if $(filter local,$(PROFILE)),1,20)
+# GPUs of a job that can use one; found out where nothing is said.
+GPUS    ?=
 CORES   ?= $(shell getconf _NPROCESSORS_ONLN)
 JOBS    ?= 2
 ARGS    ?=
@@ -18,16 +24,20 @@ PYTHON  ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11;
 BIN     := .venv/bin
 # The environment is made anew when the requirements change or the checkout moves; the stamp's name says for which.
 COMMA   := ,
-EXTRAS  := dev$(if $(filter slurm,$(PROFILE)),$(COMMA)cluster)
+WITH_SLURM := $(filter slurm,$(PROFILE))$(filter test-cluster,$(MAKECMDGOALS))
+EXTRAS  := dev$(if $(WITH_SLURM),$(COMMA)cluster)
 KEY     := $(shell { cat pyproject.toml constraints.txt; pwd; } | cksum | tr ' ' '-')
 STAMP   := .venv/.installed-$(KEY)-$(EXTRAS)
-SETTINGS = experiment="$(CONFIG)" results="$(RESULTS)" $(if $(DATA),data="$(DATA)")
+SETTINGS = experiment="$(CONFIG)" results="$(RESULTS)" files_per_job=$(FILES_PER_JOB) \
+           $(if $(DATA),data="$(DATA)") $(if $(GPUS),gpus=$(GPUS))
 IN_ENV  := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m
 
 help:
 	@echo "make run     set up, then run the workflow of CONFIG ($(CONFIG)) to RESULTS ($(RESULTS))"
-	@echo "             CONFIG=FILE.yaml  DATA=DIR (your own files)  CORES=N  RESULTS=DIR  PROFILE=local|slurm"
+	@echo "             CONFIG=FILE.yaml  DATA=DIR (your own files)  CORES=N  RESULTS=DIR"
+	@echo "             PROFILE=local|slurm|htcondor SITE=DIR (a profile of yours)  FILES_PER_JOB=N  GPUS=N"
 	@echo "make test    set up, then run the test suite (LIGHTPOOL_DATA=DIR adds the tests on real files)"
+	@echo "make test-cluster  the same on a Slurm cluster of two nodes that it starts here, with faults (minutes)"
 	@echo "make lint    check style, spelling, import arrows and the workflow"
 	@echo "make bench   run the benchmarks (minutes; not part of the tests)"
 	@echo "make unlock  release the lock of a killed run, if the next run cannot tell that it is dead"
@@ -39,18 +49,22 @@ $(STAMP):
 	@test -n "$(PYTHON)" || { echo "lightpool needs Python 3.11 or newer: install one, or say make PYTHON=/path/to/python3" >&2; exit 2; }
 	@echo "Setting up .venv with the versions of constraints.txt (some minutes, once)"
 	@"$(PYTHON)" -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]$(if $(filter slurm,$(PROFILE)),[cluster])"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
 	@touch "$@"
 
 run: $(STAMP)
-	@$(IN_ENV) snakemake --profile "workflow/profiles/$(PROFILE)" $(if $(filter local,$(PROFILE)),--cores $(CORES)) \
-	  $(ARGS) --config $(SETTINGS)
+	@$(IN_ENV) snakemake $(if $(SITE),--profile "$(SITE)") --workflow-profile "workflow/profiles/$(PROFILE)" \
+	  $(if $(filter local,$(PROFILE)),--cores $(CORES)) $(ARGS) --config $(SETTINGS)
 
 unlock: $(STAMP)
 	@$(IN_ENV) snakemake --unlock --cores 1 --config $(SETTINGS)
 
 test: $(STAMP)
 	@$(IN_ENV) pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+test-cluster: $(STAMP)
+	@tests/cluster/install-slurm
+	@$(IN_ENV) pytest -m cluster tests/cluster $(ARGS)
 
 lint: $(STAMP)
 	@$(IN_ENV) ruff check .

@@ -15,8 +15,8 @@ from pipeline.errors import InputFileError
 from pipeline.inputs.image import ImageRecipe
 from pipeline.tasks import get_targets, specs_of
 from pipeline.tiles.layout import CAMERA_COLUMN, TileCamera
+from pipeline.tiles.raking import UNKNOWN_CLASS
 from pipeline.tiles.shards import Channel, TileBatch
-from pipeline.tiles.weighting import UNKNOWN_CLASS
 
 CHANNELS = (Channel("charge", "p.e."), Channel("peak_time", "ns"), Channel("mask", ""))
 

@@ -136,7 +136,12 @@ def tiles(
 def manifest(
     cfg: "Config",
     shards: Annotated[
-        list[Path], typer.Argument(metavar="SHARD", show_default=False, help="Shards made by `lightpool tiles`.")
+        list[Path],
+        typer.Argument(
+            metavar="SHARD",
+            show_default=False,
+            help="Shards made by `lightpool tiles`; a manifest stands for its shards, which are not read again.",
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="MANIFEST.json", help="Manifest to write.")],
     shards_outside: ShardsOutside = False,

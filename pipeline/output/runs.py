@@ -3,7 +3,11 @@
 import contextlib
 import os
 import shutil
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from pipeline.errors import UserError
 
 try:
     import fcntl
@@ -14,7 +18,20 @@ except ImportError:  # pragma: no cover (Windows)
 _held: list[int] = []
 
 
-def release_stale_lock(directory: str | Path = ".snakemake") -> bool:
+def jobs_of_slurm(directory: str | Path = ".") -> list[str]:
+    """Numbers of the user's Slurm jobs whose working directory this is; none where there is no Slurm."""
+    if shutil.which("squeue") is None:
+        return []
+    try:
+        asked = subprocess.run(["squeue", "--me", "-h", "-o", "%A %Z"], capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        return []
+    here = os.path.realpath(directory)
+    jobs = [line.split(maxsplit=1) for line in asked.stdout.splitlines() if " " in line]
+    return [number for number, folder in jobs if os.path.realpath(folder) == here]
+
+
+def release_stale_lock(directory: str | Path = ".snakemake", jobs: Callable[[], Sequence[str]] = jobs_of_slurm) -> bool:
     """Remove Snakemake's lock if no run of the workflow is alive in this directory; count this process as one.
 
     Each run holds a lock that the kernel releases when the process ends, however it ends; Snakemake's own is a file
@@ -24,12 +41,19 @@ def release_stale_lock(directory: str | Path = ".snakemake") -> bool:
     ----------
     directory : path
         Where Snakemake keeps its state.
+    jobs : callable
+        Numbers of the jobs in a cluster that a killed run may have left.
 
     Returns
     -------
     bool
         Whether a lock was removed. Without locks in the file system (see `pipeline.output.scratch`) nothing is: then
         `make unlock` does it.
+
+    Raises
+    ------
+    UserError
+        If a run was killed and its jobs still work here: they would meet those of the next run.
     """
     if fcntl is None:
         return False
@@ -41,6 +65,11 @@ def release_stale_lock(directory: str | Path = ".snakemake") -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         was_locked = stale.is_dir() and any(stale.iterdir())
+        if was_locked and (left := jobs()):
+            raise UserError(
+                f"a run was killed here, and {len(left)} of its jobs are still in the queue; wait until they have "
+                f"ended (squeue --me), or cancel them: scancel {' '.join(left)}. Then run again: what they made is kept"
+            )
         if was_locked:
             shutil.rmtree(stale)
             stale.mkdir()

@@ -6,7 +6,8 @@ from pathlib import Path
 from pipeline import provenance
 from pipeline.config import Config, sections_of
 from pipeline.logs import get_logger
-from pipeline.tiles.manifest import Manifest, write_manifest
+from pipeline.tiles.describe import write_manifest
+from pipeline.tiles.manifest import Manifest
 
 log = get_logger(__name__)
 

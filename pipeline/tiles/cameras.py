@@ -129,12 +129,11 @@ def where_served(manifests: Sequence[str | Path | Manifest], served: Collection[
 
 def _cameras_of(manifests: Sequence[Manifest]) -> tuple[KnownCamera, ...]:
     check_alike(manifests)
-    of_shards = []
+    distinct: list[tuple[TileCamera, ...]] = []
     for manifest in manifests:
-        for number in range(len(manifest.shards)):
-            with manifest.open_shard(number) as shard:
-                of_shards.append(shard.cameras)
-    return known_cameras(of_shards)
+        with manifest.index() as index:
+            distinct += index.distinct_cameras()
+    return known_cameras(distinct)
 
 
 def _listed(cameras: Sequence[KnownCamera]) -> str:

@@ -1,7 +1,6 @@
 """Tiles of whole events: all images that an array took of one shower at once."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,10 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.tiles.event_rows import EVENT_KEYS, MIN_TELESCOPES, event_starts, event_values
+from pipeline.tiles.index import ShardRows
 from pipeline.tiles.manifest import Manifest
 from pipeline.tiles.reader import WHOLE, Part, TileReader, _Run
-from pipeline.tiles.shards import CHUNK_TILES, Shard, TileBatch
+from pipeline.tiles.shards import CHUNK_TILES, TileBatch
 
 _BLOCK_TILES = 4 * CHUNK_TILES  # so that few chunks are unpacked twice
 
@@ -59,32 +59,43 @@ class EventReader(TileReader):
         self.n_events = 0
         super().__init__(manifests, split, where=where, equalise=equalise)
 
-    def _selected(self, shard: Shard) -> np.ndarray:
-        keep = super()._selected(shard)
-        if not shard.n_tiles:
+    def _index_columns(self) -> list[str]:
+        return [*super()._index_columns(), *EVENT_KEYS]
+
+    def _selected(self, number: int, rows: ShardRows) -> np.ndarray:
+        keep = super()._selected(number, rows)
+        if not len(keep):
             return keep
-        if missing := [name for name in EVENT_KEYS if name not in shard.columns]:
+        if missing := [name for name in EVENT_KEYS if name not in rows.columns]:
+            manifest, place = self._shards[number]
             raise UserError(
-                f"{shard.path} has no event column {missing[0]}: its tiles are not of events; use tiles of camera "
-                "images"
+                f"{manifest.shard_path(place)} has no event column {missing[0]}: its tiles are not of events; use "
+                "tiles of camera images"
             )
-        starts = self._starts(shard)
-        counts = np.add.reduceat(keep, starts)
-        keep &= np.repeat(counts >= self._min_telescopes, np.diff(starts, append=shard.n_tiles))
+        starts = self._starts(rows)
+        counts = np.add.reduceat(keep, starts, dtype=np.int64)
+        keep &= np.repeat(counts >= self._min_telescopes, np.diff(starts, append=len(keep)))
         self.n_events += int(np.count_nonzero(counts >= self._min_telescopes))
         return keep
 
-    def _starts(self, shard: Shard) -> np.ndarray:
-        return event_starts(shard.read_columns(EVENT_KEYS) | {"group": shard.group})
+    def _selected_items(self, rows: ShardRows, keep: np.ndarray) -> np.ndarray:
+        if not len(keep):
+            return np.empty(0, np.int64)
+        starts = self._starts(rows)
+        return starts[np.add.reduceat(keep, starts, dtype=np.int64) > 0]
 
-    def _block_ends(self, shard: Shard) -> list[int]:
+    def _starts(self, rows: ShardRows) -> np.ndarray:
+        return event_starts(rows.columns | {"group": rows.group})
+
+    def _block_ends(self, rows: ShardRows) -> np.ndarray:
         """Blocks end with an event."""
-        if not shard.n_tiles:
-            return []
-        ends = np.append(self._starts(shard)[1:], shard.n_tiles)
+        n = len(rows.columns["split"])
+        if not n:
+            return np.empty(0, np.int64)
+        ends = np.append(self._starts(rows)[1:], n)
         # The first end at or behind each multiple: no block is empty, for an event is far smaller than a block.
-        wanted = np.arange(_BLOCK_TILES, shard.n_tiles + _BLOCK_TILES, _BLOCK_TILES)
-        return np.unique(ends[np.minimum(np.searchsorted(ends, wanted), len(ends) - 1)]).tolist()
+        wanted = np.arange(_BLOCK_TILES, n + _BLOCK_TILES, _BLOCK_TILES)
+        return np.unique(ends[np.minimum(np.searchsorted(ends, wanted), len(ends) - 1)])
 
     def _shuffled_rows(self, buffer: TileBatch, rng: np.random.Generator) -> np.ndarray:
         """Events in a random order, their images in that of the telescopes."""
@@ -96,16 +107,6 @@ class EventReader(TileReader):
         ends = np.append(starts_of(buffer)[1:], len(buffer))
         return ends[batch_size - 1 :: batch_size].tolist()
 
-    @cached_property
-    def block_items(self) -> np.ndarray:
-        """Number of selected events of each block."""
-        before = {}  # shard -> first tile of each of its selected events
-        for number in {block.shard for block in self._blocks}:
-            starts = self._starts(self._shard(number))
-            before[number] = starts[np.add.reduceat(self._keep[number], starts) > 0]
-        counts = [np.diff(np.searchsorted(before[b.shard], (b.start, b.stop)))[0] for b in self._blocks]
-        return np.array(counts, np.int64)
-
     def _rows_of_items(self, batch: TileBatch, first: int, last: int | None) -> slice:
         bounds = np.append(starts_of(batch), len(batch))
         return slice(int(bounds[first]), int(bounds[-1 if last is None else last]))
@@ -115,7 +116,7 @@ class EventReader(TileReader):
         ends = []
         n_waiting = 0
         for place, block in enumerate(self._blocks):
-            n_waiting += np.count_nonzero(self._keep[block.shard][block.tiles])
+            n_waiting += np.count_nonzero(self._keep.part(block.shard, block.tiles))
             if n_waiting >= batch_size:
                 ends.append(place + 1)
                 n_waiting = 0

@@ -3,7 +3,6 @@
 import resource
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.tiles.cameras import KnownCamera, known_cameras
+from pipeline.tiles.index import ShardRows
 from pipeline.tiles.layout import CAMERA_COLUMN, TileCamera
 from pipeline.tiles.manifest import Manifest, check_alike, load_manifests
 from pipeline.tiles.shards import CHUNK_TILES, Channel, Shard, TileBatch
@@ -20,7 +20,9 @@ from pipeline.tiles.weighting import needs_of, weights_of
 
 # Batches come from all shards in turn: as many stay open as the system's limit on open files allows for two readers.
 _LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-_OPEN_SHARDS = 256 if _LIMIT == resource.RLIM_INFINITY else max(16, min(256, _LIMIT // 4))
+# Each takes 1.5 MB; to open one again takes a quarter of the time that its block of tiles does.
+_MAX_OPEN = 128
+_OPEN_SHARDS = _MAX_OPEN if _LIMIT == resource.RLIM_INFINITY else max(16, min(_MAX_OPEN, _LIMIT // 4))
 
 
 class Block(NamedTuple):
@@ -68,8 +70,56 @@ class _Run(NamedTuple):
     last: int | None = None
 
 
+class _Blocks(Sequence[Block]):
+    """Blocks by their numbers: millions of tuples would take more memory than all else."""
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, place: int) -> Block:  # type: ignore[override]
+        return Block(*self._numbers[place].tolist())
+
+
+class _Selection:
+    """Which tiles of each shard are read; eight to a byte."""
+
+    def __init__(self) -> None:
+        self._bits: list[np.ndarray] = []
+        self._n: list[int] = []
+
+    def append(self, keep: np.ndarray) -> None:
+        self._bits.append(np.packbits(keep))
+        self._n.append(len(keep))
+
+    def __len__(self) -> int:
+        return len(self._bits)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return np.unpackbits(self._bits[number], count=self._n[number]).astype(bool)
+
+    def part(self, number: int, tiles: slice) -> np.ndarray:
+        """Those of a part of a shard."""
+        first, last = tiles.start // 8, -(-tiles.stop // 8)
+        bits = np.unpackbits(self._bits[number][first:last])
+        return bits[tiles.start - 8 * first : tiles.stop - 8 * first].astype(bool)
+
+
+def _blocks_of(shard: int, ends: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """The blocks of a shard that have selected items, and how many: shape (n, 4)."""
+    bounds = np.concatenate([[0], ends]).astype(np.int64)
+    counts = np.diff(np.searchsorted(items, bounds))
+    has = counts > 0
+    return np.stack([np.full(np.count_nonzero(has), shard), bounds[:-1][has], bounds[1:][has], counts[has]], axis=1)
+
+
 class TileReader:
     """The tiles of one split.
+
+    It opens a shard when it first reads tiles of it; then it also notices if this is not the shard that the manifest
+    was made of.
 
     Parameters
     ----------
@@ -83,6 +133,8 @@ class TileReader:
 
     Attributes
     ----------
+    block_items : ndarray of int, shape (n_blocks,)
+        Number of selected items (tiles, or events) of each block that is read.
     cameras : tuple of KnownCamera
         Those that `where` chooses (`pipeline.tiles.cameras`), as the event column `camera` counts them; empty for the
         sky.
@@ -119,45 +171,66 @@ class TileReader:
         self._index()
 
     def _index(self) -> None:
-        """Selected tiles, from the small columns alone: no image is read."""
-        self._keep: list[np.ndarray] = []
+        """Selected tiles, from the indices of the manifests alone: no shard is opened."""
+        self._keep = _Selection()
+        self._n_tiles: list[int] = []
         self._first_group: list[int] = []
-        self._blocks: list[Block] = []
-        self._sources: list[str] = []
-        cameras = []
+        self._sources = [manifest.shards[place].source for manifest, place in self._shards]
+        self._cameras_of: list[tuple[TileCamera, ...]] = []
+        blocks: list[np.ndarray] = []
+        cameras: list[tuple[TileCamera, ...]] = []
         n_groups = 0
-        self.n_groups = 0
-        for number in range(len(self._shards)):
-            shard = self._shard(number)
-            keep = self._selected(shard)
-            self._keep.append(keep)
-            self._first_group.append(n_groups)
-            self._sources.append(shard.source)
-            cameras.append(shard.cameras)
-            n_groups += shard.n_groups
-            self.n_groups += len(np.unique(shard.group[keep]))
-            ends = self._block_ends(shard)
-            blocks = (Block(number, start, stop) for start, stop in pairwise([0, *ends]))
-            self._blocks += [block for block in blocks if keep[block.tiles].any()]
-        self.n_tiles = int(sum(keep.sum() for keep in self._keep))
+        self.n_groups = self.n_tiles = 0
+        for manifest in self.manifests:
+            with manifest.index() as index:
+                cameras += index.distinct_cameras()
+                for rows in index.shards(self._index_columns()):
+                    number = len(self._keep)
+                    keep = self._selected(number, rows)
+                    self._keep.append(keep)
+                    self._n_tiles.append(len(keep))
+                    self._first_group.append(n_groups)
+                    self._cameras_of.append(rows.cameras)
+                    n_groups += len(rows.group_sizes)
+                    self.n_tiles += int(np.count_nonzero(keep))
+                    self.n_groups += len(np.unique(rows.group[keep]))
+                    blocks.append(_blocks_of(number, self._block_ends(rows), self._selected_items(rows, keep)))
+        found = np.concatenate(blocks) if blocks else np.empty((0, 4), np.int64)
+        self._blocks = _Blocks(found[:, :3])
+        self.block_items: np.ndarray = found[:, 3]
         chosen = self._where.get(CAMERA_COLUMN)
         self.cameras: tuple[KnownCamera, ...] = tuple(
             camera for place, camera in enumerate(known_cameras(cameras)) if chosen is None or place in chosen
         )
 
-    def _selected(self, shard: Shard) -> np.ndarray:
-        """Which of a shard's tiles are read, shape (N,), bool."""
-        keep = np.ones(shard.n_tiles, bool)
+    def _index_columns(self) -> list[str]:
+        """Columns of the index that `_selected` and `_block_ends` read."""
+        return list(self._where)
+
+    def _selected(self, number: int, rows: ShardRows) -> np.ndarray:
+        """Which tiles of shard `number` are read, shape (N,), bool."""
+        split = rows.columns["split"]
+        keep = np.ones(len(split), bool)
         if self.split_name != "all":
-            keep &= shard.split == SPLITS[self.split_name]
-        if shard.n_tiles:
+            keep &= split == SPLITS[self.split_name]
+        if len(keep):
             for name, values in self._where.items():
-                keep &= np.isin(shard.read_columns([name])[name], values)
+                column = rows.columns[name] if name in rows.columns else self._column(number, name)
+                keep &= np.isin(column, values)
         return keep
 
-    def _block_ends(self, shard: Shard) -> list[int]:
+    def _column(self, number: int, name: str) -> np.ndarray:
+        """A column that is not in the index."""
+        return self._shard(number).read_columns([name])[name]
+
+    def _block_ends(self, rows: ShardRows) -> np.ndarray:
         """Where the blocks that are read at once end: with the chunks of the file."""
-        return [*range(CHUNK_TILES, shard.n_tiles, CHUNK_TILES), shard.n_tiles] if shard.n_tiles else []
+        n = len(rows.columns["split"])
+        return np.append(np.arange(CHUNK_TILES, n, CHUNK_TILES), n) if n else np.empty(0, np.int64)
+
+    def _selected_items(self, rows: ShardRows, keep: np.ndarray) -> np.ndarray:
+        """First tile of each item (tile, or event) that is read, rising."""
+        return np.flatnonzero(keep)
 
     def __len__(self) -> int:
         return self.n_tiles
@@ -185,16 +258,16 @@ class TileReader:
     @property
     def columns(self) -> list[str]:
         """Event columns of the first shard that has tiles."""
-        for number, keep in enumerate(self._keep):
-            if len(keep):
+        for number, n in enumerate(self._n_tiles):
+            if n:
                 return self._shard(number).columns
         return []
 
     @property
     def targets(self) -> list[str]:
         """Targets of the first shard that has tiles."""
-        for number, keep in enumerate(self._keep):
-            if len(keep):
+        for number, n in enumerate(self._n_tiles):
+            if n:
                 return self._shard(number).targets
         return []
 
@@ -307,11 +380,6 @@ class TileReader:
             whole = first == 0 and last is None
             yield batch if whole else batch.select(self._rows_of_items(batch, first, last))
 
-    @cached_property
-    def block_items(self) -> np.ndarray:
-        """Number of selected items (tiles, or events) of each block."""
-        return np.array([np.count_nonzero(self._keep[b.shard][b.tiles]) for b in self._blocks], np.int64)
-
     def _rows_of_items(self, batch: TileBatch, first: int, last: int | None) -> slice:
         """Rows of some items of a block."""
         return slice(first, last)
@@ -364,8 +432,7 @@ class TileReader:
     def shard_cameras(self) -> list[tuple[TileCamera, ...]]:
         """Those of `cameras` as each shard has them, in the order of `sources`."""
         chosen = {camera.identity for camera in self.cameras}
-        shards = (self._shard(number) for number in range(len(self._shards)))
-        return [tuple(camera for camera in shard.cameras if camera.identity in chosen) for shard in shards]
+        return [tuple(camera for camera in cameras if camera.identity in chosen) for cameras in self._cameras_of]
 
     def _class_columns(self, manifest: Manifest) -> list[str]:
         """Event columns that `_class_weights` reads, besides `group`."""
@@ -395,7 +462,7 @@ class TileReader:
         batch.events = {name: batch.events[name] for name in wanted}
         self._renumber(batch.events)
         batch.group = batch.group + self._first_group[number]
-        keep = self._keep[number][block.tiles]
+        keep = self._keep.part(number, block.tiles)
         return batch if keep.all() else batch.select(keep)
 
     def _shard(self, number: int) -> Shard:

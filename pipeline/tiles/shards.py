@@ -10,6 +10,7 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +28,7 @@ from pipeline.tiles.layout import (
     FORMAT_VERSION,
     MASK_DTYPE,
     Channel,
+    ShardHead,
     TileCamera,
     check_arrays,
     read_head,
@@ -295,33 +297,96 @@ class ShardWriter:
 class Shard:
     """Read a shard.
 
+    Parameters
+    ----------
+    path : path
+    looked_through : bool
+        The file is known to be whole: this process opened it before, and it has not changed. It is not checked again,
+        which costs several times as much as to open it.
+
     Raises
     ------
     InputFileError
         If the file is missing, is not a shard, is of another format version, or is damaged.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, looked_through: bool = False) -> None:
         self.path = Path(path)
         # Tiles are read by whole chunks: caches of these, in each of many open files, would only cost memory.
+        if looked_through:
+            with hdf5_errors(self.path):
+                self._file = h5py.File(self.path, "r", rdcc_nbytes=1 << 20)
+            return
         self._file = open_file(self.path, rdcc_nbytes=1 << 20)
         try:
             with hdf5_errors(self.path):
-                head = read_head(self._file)
-                check_arrays(self._file, head)
-                self.group_offsets: np.ndarray = self._file["groups"][:].astype(np.int64)
-                self.split: np.ndarray = self._file["split"][:].astype(np.uint8)
+                check_arrays(self._file, self._head)
         except BaseException:
             self._file.close()
             raise
-        self.source, self.wing = head.source, head.wing
-        self.attributes: dict[str, Any] = head.attributes
-        self.cameras: tuple[TileCamera, ...] = head.cameras
-        self.channels: list[Channel] = head.channels
-        self.n_tiles: int = len(self.split)
-        self.tile_shape: tuple[int, int] = self._file["images"].shape[2:]
-        self.columns: list[str] = sorted(self._file["events"])
-        self.targets: list[str] = sorted(self._file["targets"])
+
+    # What follows is read when it is asked for: a reader of tiles that opens a shard again needs little of it.
+    @cached_property
+    def _head(self) -> ShardHead:
+        with hdf5_errors(self.path):
+            return read_head(self._file)
+
+    @cached_property
+    def group_offsets(self) -> np.ndarray:
+        """First tile of each group, and the number of tiles; shape (n_groups + 1,)."""
+        with hdf5_errors(self.path):
+            return self._file["groups"][:].astype(np.int64)
+
+    @cached_property
+    def split(self) -> np.ndarray:
+        """Split of each tile, shape (N,)."""
+        with hdf5_errors(self.path):
+            return self._file["split"][:].astype(np.uint8)
+
+    @property
+    def source(self) -> str:
+        """Name of the run or field."""
+        return self._head.source
+
+    @property
+    def wing(self) -> str:
+        """Camera or sky."""
+        return self._head.wing
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Facts of the whole shard: recipe, provenance ..."""
+        return self._head.attributes
+
+    @property
+    def cameras(self) -> tuple[TileCamera, ...]:
+        """The cameras that its tiles may be of; empty for the sky."""
+        return self._head.cameras
+
+    @property
+    def channels(self) -> list[Channel]:
+        """Image channels with their units."""
+        return self._head.channels
+
+    @cached_property
+    def n_tiles(self) -> int:
+        """Number of tiles."""
+        return len(self._file["images"])
+
+    @cached_property
+    def tile_shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self._file["images"].shape[2:]
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Names of the event columns."""
+        return sorted(self._file["events"])
+
+    @cached_property
+    def targets(self) -> list[str]:
+        """Names of the targets."""
+        return sorted(self._file["targets"])
 
     @property
     def n_groups(self) -> int:

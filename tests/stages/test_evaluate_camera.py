@@ -12,7 +12,7 @@ from pipeline.errors import TooFewEventsError, UserError
 from pipeline.stages.evaluate import evaluate, evaluate_predictor
 from pipeline.tasks.core.targets import core_vector_m
 from pipeline.tiles.cameras import where_served
-from pipeline.tiles.manifest import write_manifest
+from pipeline.tiles.describe import write_manifest
 from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
 
 DRAWN_BELOW = ("hillas_intensity", "hillas_length", "hillas_width", "hillas_psi", "hillas_phi")

@@ -12,7 +12,7 @@ from pipeline.sky.dq import DQ, DQ_DTYPE, flag, has
 from pipeline.stages.evaluate import evaluate_predictor
 from pipeline.tasks import get_decoder, get_spec
 from pipeline.tasks.denoise.judge import frames_of, restore
-from pipeline.tiles.manifest import write_manifest
+from pipeline.tiles.describe import write_manifest
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import Channel, ShardWriter, TileBatch
 

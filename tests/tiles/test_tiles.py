@@ -22,7 +22,8 @@ from pipeline.tiles import (
     write_manifest,
 )
 from pipeline.tiles.cameras import where_camera, where_one_camera, where_served
-from pipeline.tiles.weighting import Weighting, equalise
+from pipeline.tiles.raking import equalise
+from pipeline.tiles.weighting import Weighting
 
 CHANNELS = [Channel("charge", "p.e."), Channel("peak_time", "ns")]
 
@@ -796,8 +797,18 @@ def test_a_shard_that_changed_since_is_refused(manifest):
     TileReader([manifest], "all").close()  # its digest is known now
     with h5py.File(manifest.path.parent / manifest.shards[0].path, "a") as file:
         file["events/true_energy_tev"][0] = 5.0
-    with pytest.raises(InputFileError, match=r"0\.tiles\.h5 is not the shard that"):
-        TileReader([manifest], "all")
+    reader = TileReader([manifest], "all")
+    with pytest.raises(InputFileError, match=r"0\.tiles\.h5 is not the shard that"):  # when its tiles are read
+        next(reader.sequential())
+
+
+def test_a_shard_of_another_size_is_refused_at_once(manifest):
+    path = manifest.path.parent / manifest.shards[0].path
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(
+        InputFileError, match=r"0\.tiles\.h5 is not the shard that .*: it has [\d,]+ bytes, not [\d,]+;"
+    ):
+        Manifest.load(manifest.path)
 
 
 def test_the_command_takes_shards_outside_only_if_asked_for(tmp_path, capsys):

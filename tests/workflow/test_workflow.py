@@ -93,6 +93,28 @@ def test_one_job_for_each_run_and_frame(planned, tiny_config, tiny_config_path):
     assert jobs["report"] == 1
 
 
+def test_several_files_in_a_job(planned, tmp_path):
+    (tmp_path / "data").mkdir()
+    for number in range(7):
+        (tmp_path / "data" / f"{number}.fits").write_bytes(b"")
+    experiment = tmp_path / "own.yaml"
+    experiment.write_text(
+        "name: own\nshowers: {classes: [{particle: gamma, runs: 5}]}\nnetworks: {energy: {}}\n"
+        "inputs: {sky: ['*.fits']}\npredict: {uses: {camera: [energy]}}\n"
+    )
+    jobs = planned(experiment, data=tmp_path / "data", files_per_job=3)
+    assert jobs["simulate_showers"] == jobs["tiles_camera"] == jobs["predict_camera"] == 2
+    assert (jobs["ingest_sky"], jobs["usable"]) == (3, 1)
+
+
+def test_thousands_of_shards_make_a_manifest_of_manifests(planned, tmp_path):
+    (tmp_path / "own.yaml").write_text(
+        "name: own\nshowers: {classes: [{particle: gamma, runs: 1200}]}\nnetworks: {energy: {}}\n"
+    )
+    jobs = planned(tmp_path / "own.yaml", files_per_job=100)
+    assert (jobs["tiles_camera"], jobs["manifest_part"], jobs["manifest"]) == (12, 3, 1)
+
+
 def test_an_array_of_several_cameras_is_planned(planned, checkout):
     jobs = planned(checkout / "configs" / "mixed_array.yaml")
     assert jobs["simulate_showers"] == jobs["tiles_camera"] == jobs["predict_camera"] == 20
@@ -245,6 +267,20 @@ def test_mistakes_are_said_before_any_job(refused, tmp_path, content, data, mess
     assert re.search(message, said), said
 
 
+@pytest.mark.parametrize("number", ["0", "501", "many"])
+def test_a_number_of_files_that_no_job_takes_is_refused(refused, number):
+    said = refused("{showers: {classes: [{particle: gamma}]}}", files_per_job=number)
+    assert re.search(rf"files_per_job={number} is not a number from 1 to 500", said), said
+
+
+def test_too_many_files_for_one_in_each_job_are_refused_with_the_number_to_give(refused, tmp_path):
+    (tmp_path / "data").mkdir()
+    for number in range(1001):
+        (tmp_path / "data" / f"{number}.fits").write_bytes(b"")
+    said = refused("{inputs: {sky: ['*.fits']}}", data=tmp_path / "data")
+    assert re.search(r"1001 files with 1 in each job are more than 1000 jobs; say FILES_PER_JOB=2 or more", said), said
+
+
 def test_damaged_files_leave_a_status_and_the_rest_goes_on(checkout, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "noise.simtel.gz").write_bytes(b"no simtel at all")
@@ -325,6 +361,34 @@ def test_a_second_run_has_nothing_to_do(finished):
     done = _snakemake(finished, finished, experiment="tests/conf/tiny.yaml")
     assert done.returncode == 0
     assert "Nothing to be done" in done.stdout
+
+
+def test_a_product_that_somebody_removed_is_made_again(finished):
+    run = finished / "results" / "tiny"
+    kept = [run / "raw" / "shower_run_0002.dl1.h5", run / "jobs" / "simulate_showers" / "shower_run_0002.json"]
+    for path in kept:
+        path.rename(path.with_suffix(".aside"))
+        shutil.copy2(path.with_suffix(".aside"), path)
+    kept[0].unlink()
+    try:
+        done = _snakemake(finished, finished, "--dry-run", experiment="tests/conf/tiny.yaml")
+        assert re.search(r"1 products of .*shower_run_0002\.json are gone and will be made again", done.stdout)
+        assert _planned_jobs(done.stdout)["simulate_showers"] == 1
+    finally:
+        for path in kept:
+            path.with_suffix(".aside").rename(path)
+
+
+def test_a_run_that_is_added_is_the_only_one_made(finished):
+    experiment = finished / "tests" / "conf" / "tiny.yaml"
+    before = experiment.read_text()
+    experiment.write_text(before.replace("{particle: proton, runs: 1,", "{particle: proton, runs: 2,"))
+    try:
+        jobs = _again(finished)
+    finally:
+        experiment.write_text(before)
+    assert (jobs["simulate_showers"], jobs["tiles_camera"], jobs["predict_camera"]) == (1, 1, 1)
+    assert not jobs.keys() & {"simulate_sky", "tiles_sky"}
 
 
 @pytest.mark.parametrize(

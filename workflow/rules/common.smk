@@ -2,6 +2,8 @@
 import json
 import os
 import re
+import shutil
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -27,8 +29,12 @@ from pipeline.stages import (
     train,
 )
 
-if workflow.is_main_process and release_stale_lock():
-    print("A run was killed here; its lock is removed", file=sys.stderr)
+if workflow.is_main_process:
+    try:
+        if release_stale_lock():
+            print("A run was killed here; its lock is removed", file=sys.stderr)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 CHECKOUT = Path(os.path.relpath(Path(workflow.main_snakefile).parent.parent))
 CONFIG_FILE = os.path.relpath(config.get("experiment", CHECKOUT / "configs/demo.yaml"))
@@ -88,6 +94,7 @@ def users_files(wing):
 
 SHOWER_RUNS = [f"shower_run_{run:04d}" for run in range(1, CFG.showers.n_runs + 1)]
 SKY_RUNS = [f"sky_run_{run:04d}" for run in range(1, CFG.sky.runs + 1)]
+SIMULATED_SHOWERS, SIMULATED_FRAMES = set(SHOWER_RUNS), set(SKY_RUNS)
 # What goes through `ingest`. Simulated showers are DL1 already.
 RAW = {
     "camera": named(users_files("camera")),
@@ -105,6 +112,109 @@ if ZOO and not HAS_SOURCES["camera"]:
         f"{CONFIG_FILE} has zoo.entries, which are trained on camera tiles, and no camera files"
     )
 PAIRED = CFG.tiles.sky.target == "noise2noise"
+PART = 500  # shards that one manifest is made of; more become a manifest of manifests
+
+MAX_JOBS = 1000  # that one command gathers the results of: it names them all, and has 128 kB
+try:
+    FILES_PER_JOB = int(config.get("files_per_job", 1))
+except ValueError:
+    FILES_PER_JOB = 0
+if not 1 <= FILES_PER_JOB <= PART:
+    raise WorkflowError(f"files_per_job={config['files_per_job']} is not a number from 1 to {PART}")
+IRF_RUNS = [f"run_{run}" for run in CFG.irf.runs] if CFG.irf.n_runs else []
+if len(IRF_RUNS) > MAX_JOBS:
+    raise WorkflowError(
+        f"{len(IRF_RUNS)} runs in irf.classes are more than {MAX_JOBS}; make fewer and larger ones"
+    )
+for names in RAW.values():
+    if len(names) > MAX_JOBS * FILES_PER_JOB:
+        raise WorkflowError(
+            f"{len(names)} files with {FILES_PER_JOB} in each job are more than {MAX_JOBS} jobs; say "
+            f"FILES_PER_JOB={-(-len(names) // MAX_JOBS)} or more"
+        )
+
+
+def batched(names):
+    """Files of each job, by the label of the job. It holds no number, which would change when files are added."""
+    names = list(names)
+    parts = [names[start : start + FILES_PER_JOB] for start in range(0, len(names), FILES_PER_JOB)]
+    return {(part[0] if FILES_PER_JOB == 1 else f"from_{part[0]}"): part for part in parts}
+
+
+SIMULATED = {"camera": batched(SHOWER_RUNS), "sky": batched(SKY_RUNS)}
+INGESTED = {wing: batched(RAW[wing]) for wing in RAW}
+IRF_BATCHES = batched(IRF_RUNS)
+# What becomes tiles and predictions: simulated showers are not ingested.
+PRODUCTS = {"camera": SIMULATED["camera"] | INGESTED["camera"], "sky": INGESTED["sky"]}
+
+
+def receipt(rule_name, batch="{batch}"):
+    """What a job on many files writes when all are done (workflow/scripts/many.py). The files themselves are no outputs
+    of the rule: Snakemake removes the outputs of a job that fails, and those that were done would be lost."""
+    return f"{RUN}/jobs/{rule_name}/{batch}.json"
+
+
+def receipts(rule_name, names):
+    """Those of the jobs that some files of a rule are in."""
+    batches = {"simulate_showers": SIMULATED["camera"], "simulate_sky": SIMULATED["sky"]}
+    batches |= {f"ingest_{wing}": INGESTED[wing] for wing in INGESTED}
+    batches |= {f"{stage}_{wing}": PRODUCTS[wing] for stage in ("tiles", "predict") for wing in PRODUCTS}
+    batches |= {"simulate_irf": IRF_BATCHES, "predict_irf": IRF_BATCHES}
+    wanted = set(names)
+    return [
+        receipt(rule_name, batch) for batch, part in batches[rule_name].items() if not wanted.isdisjoint(part)
+    ]
+
+
+def forget_lost():
+    """Remove the receipts of products that somebody removed: Snakemake does not know these files."""
+    for path in sorted(Path(RUN).glob("jobs/*/*.json")):
+        try:
+            products = [product for made in json.loads(path.read_text()).values() for product in made]
+        except (OSError, ValueError, AttributeError):
+            products = [""]
+        if lost := [product for product in products if not os.path.exists(product)]:
+            print(f"{len(lost)} products of {path} are gone and will be made again", file=sys.stderr)
+            path.unlink()
+
+
+if workflow.is_main_process:
+    forget_lost()
+
+
+def verbatim(*texts):
+    """Parameters with braces that stay, for Snakemake looks for no wildcards in the result of a function."""
+    return lambda wildcards: list(texts)
+
+
+MANY_SCRIPT = CHECKOUT / "workflow/scripts/many.py"
+
+
+def grown(mem_mb):
+    """Memory of a job [MB], more with each attempt. Below 1,000 MB Slurm may kill Snakemake's own part of the job."""
+    return lambda wildcards, attempt: mem_mb * attempt
+
+
+def minutes(of_job, of_file=0):
+    """Time of a job on many files [min], more with each attempt."""
+    return lambda wildcards, attempt: (of_job + of_file * FILES_PER_JOB) * attempt
+
+
+def gpus():
+    """GPUs of a job that can use one: those that the user says, else 1 where there are some, here or in a cluster."""
+    if "gpus" in config:
+        return int(config["gpus"])
+    if shutil.which("sinfo"):
+        try:
+            asked = subprocess.run(["sinfo", "-h", "-o", "%G"], capture_output=True, text=True, timeout=30)
+        except subprocess.TimeoutExpired:
+            return 0
+        return int("gpu" in asked.stdout)
+    return int(shutil.which("nvidia-smi") is not None)
+
+
+GPUS = gpus() if workflow.is_main_process else 0
+
 WING_OF = {name: network.wing for name, network in CFG.networks.items()}
 NETWORKS = [name for name in CFG.networks if HAS_SOURCES[WING_OF[name]]]
 
@@ -154,13 +264,13 @@ VALIDATION_DATA = (
 
 
 wildcard_constraints:
-    name="[^/]+",
+    batch="[^/]+",
+    part="[0-9]+",
     wing="camera|sky",
     network="|".join(map(re.escape, NETWORKS)) or "none",
     task="|".join(CFG.zoo.tasks) or "none",
     label="[A-Za-z0-9_.-]+",
     repeat="[0-9]+",
-    run="[0-9]+",
 
 
 def usable(wing):
@@ -181,31 +291,75 @@ def names_of(wing):
     return names
 
 
-def product(wing, name):
-    """What the workflow waits for: a simulated event file, or the folder that `ingest` makes of one raw file."""
-    return f"{RUN}/raw/{name}.dl1.h5" if name in SHOWER_RUNS else f"{RUN}/ingested/{wing}/{name}"
+def usable_of(wing, batch):
+    """Those files of a job on products that there is a product of."""
+    names = PRODUCTS[wing][batch]
+    if batch in INGESTED[wing]:
+        known = set(usable(wing))
+        names = [name for name in names if name in known]
+    return names
 
 
 def product_file(wing, name):
-    """The event file or calibrated frame in `product`."""
-    path = product(wing, name)
-    return path if name in SHOWER_RUNS else f"{path}/{name}{PRODUCT_SUFFIX[wing]}"
+    """The simulated event file, or the event file or calibrated frame that `ingest` makes."""
+    if name in SIMULATED_SHOWERS:
+        return f"{RUN}/raw/{name}.dl1.h5"
+    return f"{RUN}/ingested/{wing}/{name}/{name}{PRODUCT_SUFFIX[wing]}"
+
+
+def product_receipt(wing, batch):
+    """Receipt of the job that makes the products of a job's files."""
+    return receipt("simulate_showers" if batch in SIMULATED["camera"] else f"ingest_{wing}", batch)
+
+
+def known_usable(wing, batch=None):
+    """What says which files can be used, where a job is on ingested ones: input of each rule that asks for the names.
+    That another file was added is no reason to run again."""
+    asked = RAW[wing] if batch is None else batch in INGESTED[wing]
+    return [ancient(checkpoints.usable.get(wing=wing).output.status)] if asked else []
+
+
+def items(wing):
+    """Names and product files of a job on products."""
+    return lambda wildcards: [
+        f"{name}={product_file(wing, name)}" for name in usable_of(wing, wildcards.batch)
+    ]
+
+
+def parts_of(names):
+    """Names by the part of a manifest that they are in; none where one manifest is enough."""
+    if len(names) <= PART:
+        return {}
+    return {f"{start // PART + 1:04d}": names[start : start + PART] for start in range(0, len(names), PART)}
 
 
 def shards_of(wing):
-    """Tile shards of a wing: one for each file, or the folder of pairs, which only the frames tell the number of."""
-    if wing == "sky" and PAIRED:
-        return [f"{RUN}/tiles/sky"]
+    """Paths of all shards of a wing."""
     return [f"{RUN}/tiles/{wing}/{name}.tiles.h5" for name in names_of(wing)]
 
 
+def described(wing):
+    """What the manifest of a wing is made of, as the command line has it: shards, or manifests of parts of them."""
+    if wing == "sky" and PAIRED:
+        return [f"{RUN}/tiles/sky"]
+    parts = parts_of(names_of(wing))
+    return [f"{RUN}/tiles/{wing}_part_{part}.manifest.json" for part in parts] or shards_of(wing)
+
+
+def described_by(wing):
+    """What has to be done before."""
+    if (wing == "sky" and PAIRED) or parts_of(names_of(wing)):
+        return described(wing)
+    return receipts(f"tiles_{wing}", names_of(wing))
+
+
 def predictions():
-    """Folders of the predictions asked for, one for each file of the wings that have some."""
+    """Receipts of the predictions asked for, of the wings that have some."""
     return [
-        f"{RUN}/predictions/{wing}/{name}"
+        path
         for wing in BUNDLES
         if BUNDLES[wing] and (usable(wing) or (wing == "camera" and SHOWER_RUNS))
-        for name in names_of(wing)
+        for path in receipts(f"predict_{wing}", names_of(wing))
     ]
 
 

@@ -1,58 +1,66 @@
-# Raw files to event files and calibrated frames: one job per file. A file that cannot be used leaves a status that
-# says why, and the rest goes on; `usable` gathers what came out.
+# Raw files to event files and calibrated frames: one folder per file, one job for one file or more. A file that cannot
+# be used leaves a status that says why, and the rest goes on; `usable` gathers what came out.
 
 
 rule ingest_camera:
     input:
-        raw=lambda wildcards: RAW["camera"][wildcards.name],
+        raw=lambda wildcards: [RAW["camera"][name] for name in INGESTED["camera"][wildcards.batch]],
         sources=sources("ingest_camera"),
     output:
-        folder=directory(f"{RUN}/ingested/camera/{{name}}"),
+        receipt=receipt("ingest_camera"),
     log:
-        f"{RUN}/logs/ingest_camera/{{name}}.log",
+        f"{RUN}/logs/ingest_camera/{{batch}}.log",
     benchmark:
-        f"{RUN}/benchmarks/ingest_camera/{{name}}.tsv"
+        f"{RUN}/benchmarks/ingest_camera/{{batch}}.tsv"
     conda:
         "../envs/lightpool.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=grown(3000),
+        runtime=minutes(20, of_file=30),
     params:
+        many=MANY_SCRIPT,
         config=CONFIG_FILE,
         settings=settings(ingest.READS_CAMERA),
+        files=lambda wildcards: [
+            f"{name}={RAW['camera'][name]}" for name in INGESTED["camera"][wildcards.batch]
+        ],
+        products=verbatim(f"{RUN}/ingested/camera/{{name}}"),
     message:
-        "Ingest {input.raw}"
+        "Ingest camera files: {wildcards.batch}"
     shell:
-        "lightpool ingest {input.raw:q} --config {params.config:q} --out {output.folder:q} --keep-going --force"
+        "python {params.many:q} --receipt {output.receipt:q} --settings {params.settings:q} --sources {input.sources:q}"
+        " --items {params.files:q} --products {params.products:q}"
+        " -- ingest {{value}} --config {params.config:q} --out {params.products:q} --keep-going --force"
         " 2> {log:q}"
 
 
 use rule ingest_camera as ingest_sky with:
     input:
-        raw=lambda wildcards: RAW["sky"][wildcards.name],
+        raw=lambda wildcards: [
+            RAW["sky"][name] for name in INGESTED["sky"][wildcards.batch] if name not in SIMULATED_FRAMES
+        ],
+        simulated=lambda wildcards: receipts("simulate_sky", INGESTED["sky"][wildcards.batch]),
         sources=sources("ingest_sky"),
     output:
-        folder=directory(f"{RUN}/ingested/sky/{{name}}"),
+        receipt=receipt("ingest_sky"),
     log:
-        f"{RUN}/logs/ingest_sky/{{name}}.log",
+        f"{RUN}/logs/ingest_sky/{{batch}}.log",
     benchmark:
-        f"{RUN}/benchmarks/ingest_sky/{{name}}.tsv"
+        f"{RUN}/benchmarks/ingest_sky/{{batch}}.tsv"
     params:
+        many=MANY_SCRIPT,
         config=CONFIG_FILE,
         settings=settings(ingest.READS_SKY),
+        files=lambda wildcards: [f"{name}={RAW['sky'][name]}" for name in INGESTED["sky"][wildcards.batch]],
+        products=verbatim(f"{RUN}/ingested/sky/{{name}}"),
     message:
-        "Ingest {input.raw}"
+        "Ingest frames: {wildcards.batch}"
 
 
 checkpoint usable:
     input:
-        folders=lambda wildcards: expand(
-            "{run}/ingested/{wing}/{name}",
-            run=RUN,
-            wing=wildcards.wing,
-            name=RAW[wildcards.wing],
-        ),
+        receipts=lambda wildcards: receipts(f"ingest_{wildcards.wing}", RAW[wildcards.wing]),
     output:
         status=f"{RUN}/status/ingest_{{wing}}.json",
     log:
@@ -64,4 +72,4 @@ checkpoint usable:
     message:
         "Gather which {wildcards.wing} files can be used"
     shell:
-        "python {params.script:q} --out {output.status:q} {input.folders:q} 2> {log:q}"
+        "python {params.script:q} --out {output.status:q} {input.receipts:q} 2> {log:q}"

@@ -31,8 +31,8 @@ rule validate_showers:
         "../envs/lightpool.yaml"
     threads: CFG.threads
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=grown(4000),
+        runtime=minutes(60),
     params:
         data=VALIDATION_DATA,
     message:

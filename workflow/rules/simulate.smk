@@ -1,29 +1,35 @@
-# Simulated data: one job per run.
+# Simulated data. A job makes one run or more (`files_per_job`).
 
 
 rule simulate_showers:
     input:
         sources=sources("simulate_showers"),
     output:
-        events=f"{RUN}/raw/shower_run_{{run}}.dl1.h5",
+        receipt=receipt("simulate_showers"),
     log:
-        f"{RUN}/logs/simulate_showers/{{run}}.log",
+        f"{RUN}/logs/simulate_showers/{{batch}}.log",
     benchmark:
-        f"{RUN}/benchmarks/simulate_showers/{{run}}.tsv"
+        f"{RUN}/benchmarks/simulate_showers/{{batch}}.tsv"
     conda:
         "../envs/lightpool.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grown(1500),  # measured: 330 to 580 MB
+        runtime=minutes(10, of_file=20),  # 7 to 40 s for runs of the examples
     params:
+        many=MANY_SCRIPT,
         config=CONFIG_FILE,
         settings=settings(simulate_showers.READS),
-        run=lambda wildcards: int(wildcards.run),
+        files=lambda wildcards: [
+            f"{name}={int(name.rpartition('_')[2])}" for name in SIMULATED["camera"][wildcards.batch]
+        ],
+        products=verbatim(f"{RUN}/raw/{{name}}.dl1.h5"),
     message:
-        "Simulate shower run {wildcards.run}"
+        "Simulate showers: {wildcards.batch}"
     shell:
-        "lightpool simulate showers --config {params.config:q} --run {params.run} --out {output.events:q} --force"
+        "python {params.many:q} --receipt {output.receipt:q} --settings {params.settings:q} --sources {input.sources:q}"
+        " --items {params.files:q} --products {params.products:q}"
+        " -- simulate showers --config {params.config:q} --run {{value}} --out {params.products:q} --force"
         " 2> {log:q}"
 
 
@@ -31,24 +37,29 @@ rule simulate_sky:
     input:
         sources=sources("simulate_sky"),
     output:
-        frame=f"{RUN}/raw/sky_run_{{run}}.fits",
-        truth=f"{RUN}/raw/sky_run_{{run}}.truth.fits",
+        receipt=receipt("simulate_sky"),
     log:
-        f"{RUN}/logs/simulate_sky/{{run}}.log",
+        f"{RUN}/logs/simulate_sky/{{batch}}.log",
     benchmark:
-        f"{RUN}/benchmarks/simulate_sky/{{run}}.tsv"
+        f"{RUN}/benchmarks/simulate_sky/{{batch}}.tsv"
     conda:
         "../envs/lightpool.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grown(1500),  # measured: 120 MB for 512 x 512 px
+        runtime=minutes(10, of_file=5),  # 2 s
     params:
+        many=MANY_SCRIPT,
         config=CONFIG_FILE,
         settings=settings(simulate_sky.READS),
-        run=lambda wildcards: int(wildcards.run),
+        files=lambda wildcards: [
+            f"{name}={int(name.rpartition('_')[2])}" for name in SIMULATED["sky"][wildcards.batch]
+        ],
+        frame=verbatim(f"{RUN}/raw/{{name}}.fits"),
+        products=verbatim(f"{RUN}/raw/{{name}}.fits", f"{RUN}/raw/{{name}}.truth.fits"),
     message:
-        "Simulate sky frame {wildcards.run}"
+        "Simulate sky frames: {wildcards.batch}"
     shell:
-        "lightpool simulate sky --config {params.config:q} --run {params.run} --out {output.frame:q} --force"
-        " 2> {log:q}"
+        "python {params.many:q} --receipt {output.receipt:q} --settings {params.settings:q} --sources {input.sources:q}"
+        " --items {params.files:q} --products {params.products:q}"
+        " -- simulate sky --config {params.config:q} --run {{value}} --out {params.frame:q} --force 2> {log:q}"

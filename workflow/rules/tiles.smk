@@ -1,67 +1,78 @@
-# Training tiles: one shard per event file or frame, and one manifest per wing.
+# Training tiles: one shard per event file or frame, several files per job, and one manifest per wing.
 
 
 rule tiles_camera:
     input:
-        product=lambda wildcards: product("camera", wildcards.name),
+        products=lambda wildcards: product_receipt("camera", wildcards.batch),
+        usable=lambda wildcards: known_usable("camera", wildcards.batch),
         sources=sources("tiles_camera"),
     output:
-        shard=f"{RUN}/tiles/camera/{{name}}.tiles.h5",
+        receipt=receipt("tiles_camera"),
     log:
-        f"{RUN}/logs/tiles_camera/{{name}}.log",
+        f"{RUN}/logs/tiles_camera/{{batch}}.log",
     benchmark:
-        f"{RUN}/benchmarks/tiles_camera/{{name}}.tsv"
+        f"{RUN}/benchmarks/tiles_camera/{{batch}}.tsv"
     conda:
         "../envs/lightpool.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grown(1500),  # measured: 300 MB
+        runtime=minutes(10, of_file=10),  # 1 to 30 s
     params:
+        many=MANY_SCRIPT,
         config=CONFIG_FILE,
-        events=lambda wildcards: product_file("camera", wildcards.name),
         settings=settings(tiles.READS_CAMERA),
-        folder=lambda wildcards, output: os.path.dirname(output.shard),
+        files=items("camera"),
+        folder=f"{RUN}/tiles/camera",
+        products=verbatim(f"{RUN}/tiles/camera/{{name}}.tiles.h5"),
     message:
-        "Make camera tiles of {wildcards.name}"
+        "Make camera tiles: {wildcards.batch}"
     shell:
-        "lightpool tiles {params.events:q} --config {params.config:q} --out {params.folder:q} --force 2> {log:q}"
+        "python {params.many:q} --receipt {output.receipt:q} --settings {params.settings:q} --sources {input.sources:q}"
+        " --items {params.files:q} --products {params.products:q}"
+        " -- tiles {{value}} --config {params.config:q} --out {params.folder:q} --force 2> {log:q}"
 
 
 if not PAIRED:
 
     rule tiles_sky:
         input:
-            product=lambda wildcards: product("sky", wildcards.name),
+            products=lambda wildcards: product_receipt("sky", wildcards.batch),
+            usable=lambda wildcards: known_usable("sky", wildcards.batch),
             sources=sources("tiles_sky"),
         output:
-            shard=f"{RUN}/tiles/sky/{{name}}.tiles.h5",
+            receipt=receipt("tiles_sky"),
         log:
-            f"{RUN}/logs/tiles_sky/{{name}}.log",
+            f"{RUN}/logs/tiles_sky/{{batch}}.log",
         benchmark:
-            f"{RUN}/benchmarks/tiles_sky/{{name}}.tsv"
+            f"{RUN}/benchmarks/tiles_sky/{{batch}}.tsv"
         conda:
             "../envs/lightpool.yaml"
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime=60,
+            mem_mb=grown(1500),  # measured: 90 MB for 512 x 512 px
+            runtime=minutes(10, of_file=10),  # 1 to 30 s
         params:
+            many=MANY_SCRIPT,
             config=CONFIG_FILE,
-            frame=lambda wildcards: product_file("sky", wildcards.name),
             settings=settings(tiles.READS_SKY),
-            folder=lambda wildcards, output: os.path.dirname(output.shard),
+            files=items("sky"),
+            folder=f"{RUN}/tiles/sky",
+            products=verbatim(f"{RUN}/tiles/sky/{{name}}.tiles.h5"),
         message:
-            "Make sky tiles of {wildcards.name}"
+            "Make sky tiles: {wildcards.batch}"
         shell:
-            "lightpool tiles {params.frame:q} --config {params.config:q} --out {params.folder:q} --force 2> {log:q}"
+            "python {params.many:q} --receipt {output.receipt:q} --settings {params.settings:q} --sources {input.sources:q}"
+            " --items {params.files:q} --products {params.products:q}"
+            " -- tiles {{value}} --config {params.config:q} --out {params.folder:q} --force 2> {log:q}"
 
 else:
 
     # Pairs need all frames of a field at once, and only the frames tell how many pairs there are.
     rule tiles_pairs:
         input:
-            products=lambda wildcards: [product("sky", name) for name in names_of("sky")],
+            products=lambda wildcards: receipts("ingest_sky", names_of("sky")),
+            usable=lambda wildcards: known_usable("sky"),
             sources=sources("tiles_sky"),
         output:
             folder=directory(f"{RUN}/tiles/sky"),
@@ -73,8 +84,8 @@ else:
             "../envs/lightpool.yaml"
         threads: 1
         resources:
-            mem_mb=4000,
-            runtime=120,
+            mem_mb=grown(4000),
+            runtime=minutes(120),
         params:
             config=CONFIG_FILE,
             frames=lambda wildcards: [product_file("sky", name) for name in names_of("sky")],
@@ -85,12 +96,47 @@ else:
             "lightpool tiles {params.frames:q} --config {params.config:q} --out {output.folder:q} --force 2> {log:q}"
 
 
+rule manifest_part:
+    input:
+        shards=lambda wildcards: receipts(
+            f"tiles_{wildcards.wing}", parts_of(names_of(wildcards.wing))[wildcards.part]
+        ),
+        usable=lambda wildcards: known_usable(wildcards.wing),
+        sources=sources("manifest"),
+    output:
+        manifest=f"{RUN}/tiles/{{wing}}_part_{{part}}.manifest.json",
+        index=f"{RUN}/tiles/{{wing}}_part_{{part}}.manifest.index.h5",
+    log:
+        f"{RUN}/logs/manifest/{{wing}}_part_{{part}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/manifest/{{wing}}_part_{{part}}.tsv"
+    conda:
+        "../envs/lightpool.yaml"
+    threads: 1
+    resources:
+        mem_mb=grown(1500),  # measured: 100 MB
+        runtime=minutes(60),  # 11 ms for a shard, and 1 s for 2 GB of them
+    params:
+        config=CONFIG_FILE,
+        settings=settings(manifest.READS),
+        shards=lambda wildcards: [
+            f"{RUN}/tiles/{wildcards.wing}/{name}.tiles.h5"
+            for name in parts_of(names_of(wildcards.wing))[wildcards.part]
+        ],
+    message:
+        "Describe the {wildcards.wing} tiles, part {wildcards.part}"
+    shell:
+        "lightpool manifest {params.shards:q} --config {params.config:q} --out {output.manifest:q} --force 2> {log:q}"
+
+
 rule manifest:
     input:
-        shards=lambda wildcards: shards_of(wildcards.wing),
+        shards=lambda wildcards: described_by(wildcards.wing),
+        usable=lambda wildcards: known_usable(wildcards.wing),
         sources=sources("manifest"),
     output:
         manifest=f"{RUN}/tiles/{{wing}}.manifest.json",
+        index=f"{RUN}/tiles/{{wing}}.manifest.index.h5",
     log:
         f"{RUN}/logs/manifest/{{wing}}.log",
     conda:
@@ -98,9 +144,10 @@ rule manifest:
     params:
         config=CONFIG_FILE,
         settings=settings(manifest.READS),
+        shards=lambda wildcards: described(wildcards.wing),
         pattern=lambda wildcards: (f"{os.sep}*.tiles.h5" if wildcards.wing == "sky" and PAIRED else ""),
     message:
         "Describe the {wildcards.wing} tiles"
     shell:
-        "lightpool manifest {input.shards:q}{params.pattern} --config {params.config:q} --out {output.manifest:q}"
+        "lightpool manifest {params.shards:q}{params.pattern} --config {params.config:q} --out {output.manifest:q}"
         " --force 2> {log:q}"

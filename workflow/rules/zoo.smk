@@ -17,8 +17,9 @@ rule zoo_train:
         "../envs/lightpool.yaml"
     threads: CFG.threads
     resources:
-        mem_mb=4000,
-        runtime=240,
+        gpu=GPUS,
+        mem_mb=grown(4000),
+        runtime=minutes(240),
     params:
         config=CONFIG_FILE,
         script=CHECKOUT / "workflow/scripts/resolve_config.py",
@@ -50,8 +51,9 @@ rule zoo_evaluate:
         "../envs/lightpool.yaml"
     threads: CFG.threads
     resources:
-        mem_mb=4000,
-        runtime=60,
+        gpu=GPUS,
+        mem_mb=grown(4000),
+        runtime=minutes(60),
     params:
         # Not the training's own: all networks are judged with the same seed, beside the same forest.
         config=CONFIG_FILE,

@@ -18,7 +18,7 @@ from pipeline.camera.showers.primaries import pointing
 from pipeline.camera.showers.validation.rows import Reference, Row, compared
 from pipeline.config import CleaningConfig, ShowerClass, ShowersConfig
 from pipeline.errors import InputFileError
-from pipeline.tiles.weighting import equalise
+from pipeline.tiles.raking import equalise
 
 TABLE_FILE = "camera/tables/lste_ctapipe_diffuse_dl2_tiny.h5"
 TABLE_DEG_PER_M = math.degrees(1 / 28.0)
