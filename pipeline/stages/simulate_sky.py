@@ -30,6 +30,7 @@ _BLANK_ADU = 0
 _BZERO = 32_768
 # Step of a coarse converter in units of the noise of the sky.
 _COARSE_STEP_SIGMA = (0.3, 1.0)
+_LARGEST_GAIN_E = 50.0  # what `ingest` takes for a gain
 _MJD_EPOCH = datetime.datetime(1858, 11, 17)
 _FIRST_NIGHT = datetime.datetime(2020, 1, 1, 2, 0, 0)
 
@@ -283,7 +284,8 @@ def _draw_camera(cfg: SkySimulationConfig, rng: np.random.Generator, sky_e: floa
         round(float(np.exp(rng.uniform(*np.log(limits)))), 1) for limits in (cfg.silicon_um, cfg.diffusion_um)
     )
     if cfg.coarse_adu_fraction and rng.random() < cfg.coarse_adu_fraction:
-        gain = rng.uniform(*_COARSE_STEP_SIGMA) * np.sqrt(sky_e + read_noise_e**2)
+        step_e = rng.uniform(*_COARSE_STEP_SIGMA) * np.sqrt(sky_e + read_noise_e**2)
+        gain = min(step_e, _LARGEST_GAIN_E)
     track_charge = round(float(np.exp(rng.uniform(*np.log(cfg.track_charge)))), 3)
     return Camera(round(float(gain), 3), read_noise_e, thickness_um, diffusion_um, track_charge)
 

@@ -34,7 +34,7 @@ from pipeline.tasks.interfaces import Decoder
 from pipeline.tiles.shards import TileBatch
 
 NOISE_REACH = 4.0  # sigma: noise alone is further out in 6 of 100,000 pixels
-SURE_SIGMA = 5.0  # a pixel of a source is painted over if it is that far above what its surroundings say
+SURE_SIGMA = 5.0  # a pixel of a source is painted over if it is that far from what its surroundings say
 DEFECT_PRIOR = -3.0  # added to the defect output: an untrained network leaves 95 % of the pixels alone
 GATE_SHARPNESS = 3.0  # of the logit above its threshold: 1 above is replaced to 95 %, 2 above to 99.8 %
 REPLACED_RANGE = (-4.0, 12.0)  # asinh of the background noise: -27 to 8e4 times the noise
@@ -103,7 +103,7 @@ class DenoiseDecoder(Decoder):
         limits = [0.0 if thresholds is None else thresholds[name] for name in STRATA]
         replaced = _replaced(pixels, replacement)
         restored_err = pixels.err * np.exp(0.5 * np.clip(log_variance, *LOG_VARIANCE_RANGE))
-        sure = pixels.sci - replaced > SURE_SIGMA * np.hypot(pixels.err, restored_err)
+        sure = np.abs(pixels.sci - replaced) > SURE_SIGMA * np.hypot(pixels.err, restored_err)
         gate = sigmoid(GATE_SHARPNESS * (logit - np.asarray(limits, np.float32)[place]))
         gate[(place > 0) & ~sure] = 0.0
         gate[pixels.missing] = 1.0
