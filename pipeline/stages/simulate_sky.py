@@ -293,13 +293,14 @@ def _draw_camera(cfg: SkySimulationConfig, rng: np.random.Generator, sky_e: floa
 def _particles(cfg: SkySimulationConfig, camera: Camera, scene: scenes.Scene, rng: np.random.Generator) -> np.ndarray:
     """Muons and Compton electrons in equal numbers, as in detectors at sea level without shielding."""
     half = cfg.cosmic_rays_per_mpix / 2
-    stars = np.column_stack([scene.stars["x"], scene.stars["y"]])
+    on_stars = ()
+    if cfg.tracks_on_stars:
+        on_stars = (np.column_stack([scene.stars["x"], scene.stars["y"]]), cfg.tracks_on_stars)
     detector = {
         "thickness_um": camera.thickness_um, "diffusion_um": camera.diffusion_um, "pixel_um": cfg.pixel_um
     }  # fmt: skip
     return camera.track_charge * sum(
-        kind(half, **detector).sample(rng, cfg.shape, stars, cfg.tracks_on_stars)
-        for kind in (defects.Muons, defects.Worms)
+        kind(half, **detector).sample(rng, cfg.shape, *on_stars) for kind in (defects.Muons, defects.Worms)
     )
 
 

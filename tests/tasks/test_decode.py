@@ -123,17 +123,17 @@ def test_star_cores_are_painted_over_under_a_strict_condition_only():
         return planes, decoder.flags(planes, batch.masks[0], noise=15.0, thresholds=thresholds)
 
     clean = batch.images.copy()
-    planes, bits = painted(9.0, hit)
+    planes, bits = painted(12.0, hit)
     assert planes["restored"][16, 17] == pytest.approx(clean[0, 0, 16, 17], rel=1e-3)
     assert bits[16, 17] & DQ.RESTORED
     # Below the threshold of cores, or hardly above its surroundings: the pixel stays, and is in doubt.
-    for logit, image in ((7.0, hit), (9.0, clean)):
+    for logit, image in ((7.0, hit), (12.0, clean)):
         planes, bits = painted(logit, image)
         assert planes["restored"][16, 17] == image[0, 0, 16, 17]
         assert bits[16, 17] == DQ.LOW_CONFIDENCE
     dead = clean.copy()
     dead[0, 0, 16, 17] = 200.0
-    assert painted(9.0, dead)[0]["restored"][16, 17] == pytest.approx(clean[0, 0, 16, 17], rel=1e-3)
+    assert painted(12.0, dead)[0]["restored"][16, 17] == pytest.approx(clean[0, 0, 16, 17], rel=1e-3)
     # The threshold of the sky is its own.
     assert painted(3.0, clean)[0]["painted"][0, 0] == 1
     assert painted(1.0, clean)[0]["painted"][0, 0] == 0
