@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -142,7 +142,7 @@ def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
     beta = scene.psf.beta or 11 / 6  # the wings of a Kolmogorov profile fall as r^(-11/3)
     trails_e = defects.Trails(cfg.trails_per_frame, scene.psf.fwhm_px, beta).sample(stream("trails"), cfg.shape)
     hot_e = defects.HotPixels(cfg.hot_pixel_fraction, cfg.exposure_s).sample(stream("hot pixels"), cfg.shape)
-    rays_e = _particles(cfg, camera, scene, stream("particles"))
+    rays_e = _particles(cfg, camera, stream("particles"), *_on_stars(cfg, scene))
     response = defects.DeadPixels(cfg.dead_pixel_fraction, cfg.bad_columns).sample(stream("dead pixels"), cfg.shape)
     missing = defects.DetectorGap(cfg.gap_fraction).sample(stream("gap"), cfg.shape)
 
@@ -290,18 +290,22 @@ def _draw_camera(cfg: SkySimulationConfig, rng: np.random.Generator, sky_e: floa
     return Camera(round(float(gain), 3), read_noise_e, thickness_um, diffusion_um, track_charge)
 
 
-def _particles(cfg: SkySimulationConfig, camera: Camera, scene: scenes.Scene, rng: np.random.Generator) -> np.ndarray:
+def _particles(cfg: SkySimulationConfig, camera: Camera, rng: np.random.Generator, *on_stars: Any) -> np.ndarray:
     """Muons and Compton electrons in equal numbers, as in detectors at sea level without shielding."""
     half = cfg.cosmic_rays_per_mpix / 2
-    on_stars = ()
-    if cfg.tracks_on_stars:
-        on_stars = (np.column_stack([scene.stars["x"], scene.stars["y"]]), cfg.tracks_on_stars)
     detector = {
         "thickness_um": camera.thickness_um, "diffusion_um": camera.diffusion_um, "pixel_um": cfg.pixel_um
     }  # fmt: skip
     return camera.track_charge * sum(
         kind(half, **detector).sample(rng, cfg.shape, *on_stars) for kind in (defects.Muons, defects.Worms)
     )
+
+
+def _on_stars(cfg: SkySimulationConfig, scene: scenes.Scene) -> tuple[np.ndarray, float] | tuple[()]:
+    """Places of stars and the share of the tracks that begin there, if any does."""
+    if not cfg.tracks_on_stars:
+        return ()
+    return np.column_stack([scene.stars["x"], scene.stars["y"]]), cfg.tracks_on_stars
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

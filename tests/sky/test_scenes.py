@@ -71,7 +71,7 @@ def drawn(n, **changes):
 
 
 def test_some_stars_are_flat_in_magnitude():
-    """Of a power law F^-1.6, a fifth of the stars lie in the brighter half of the magnitudes; of the flat ones, half."""
+    """Of a power law F^-1.6, a fifth of the stars are in the brighter half of the magnitudes; of flat ones, half."""
     for fraction, share in ((0.0, 0.2), (0.5, 0.35), (1.0, 0.5)):
         stars = [
             scene.stars["flux_e"]

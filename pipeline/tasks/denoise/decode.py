@@ -104,8 +104,9 @@ class DenoiseDecoder(Decoder):
         replaced = _replaced(pixels, replacement)
         restored_err = pixels.err * np.exp(0.5 * np.clip(log_variance, *LOG_VARIANCE_RANGE))
         sure = np.abs(pixels.sci - replaced) > SURE_SIGMA * np.hypot(pixels.err, restored_err)
-        gate = sigmoid(GATE_SHARPNESS * (logit - np.asarray(limits, np.float32)[place]))
-        gate[(place > 0) & ~sure] = 0.0
+        above = logit - np.asarray(limits, np.float32)[place]
+        gate = sigmoid(GATE_SHARPNESS * above)
+        gate[(place > 0) & ~(sure & (above >= 0))] = 0.0  # no mean of both on a source
         gate[pixels.missing] = 1.0
         taken = pixels.err * sigmoid(-log_tau2) * NOISE_REACH * np.tanh(correction / NOISE_REACH) * (1 - gate)
         taken[pixels.saturated] = 0.0

@@ -245,7 +245,8 @@ def _correction_likelihood(outputs: Tensor, target: Mapping[str, Tensor]) -> Ten
     """Gaussian negative log likelihood of what a correction aims at under tau^2, which alone feels it."""
     log_tau2 = outputs[:, 4].clamp(*LOG_VARIANCE_RANGE)
     error2 = (target["signal"] + target["uncertainty"] * _aimed(outputs).detach() - target["clean"]).square()
-    variance = error2 / target["uncertainty"].square()
+    # What is further off than noise can be is a failure, which no variance describes.
+    variance = (error2 / target["uncertainty"].square()).clamp(max=NOISE_REACH**2)
     if "clean_variance" in target:
         variance = (variance - target["clean_variance"] / target["uncertainty"].square()).clamp(min=0)
     return 0.5 * (log_tau2 + variance * torch.exp(-log_tau2))
