@@ -205,7 +205,9 @@ class Predictor:
         for head in self.heads:
             own = outputs[:, head.first : head.first + len(head.outputs)]
             decoder = self._decoders[head.task]
-            values = decoder.decode(own, items)
+            by_rate = decoder.decodes_by_rate and head.task in self._thresholds
+            given = {"thresholds": self._thresholds[head.task]} if by_rate else {}
+            values = decoder.decode(own, items, **given)
             if head.calibration is not None:
                 factors = head.calibration.of(items.events)
                 values |= {name: values[name] * factors for name in decoder.uncertainties}

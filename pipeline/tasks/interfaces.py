@@ -72,12 +72,16 @@ class Decoder:
         flagged, unless a user says otherwise. Empty for the others.
     lines : mapping
         Column of logits -> DQ bit: straight lines in it are flagged across the whole frame.
+    decodes_by_rate : bool
+        Of a task with `rates`: whether `decode` is given the thresholds, too. They then guard what it replaces, and
+        no rate is promised to users.
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
     uncertainties: ClassVar[tuple[str, ...]] = ()
     rates: ClassVar[Mapping[str, float]] = {}
     lines: ClassVar[Mapping[str, int]] = {}
+    decodes_by_rate: ClassVar[bool] = False
 
     def columns_of(self, n_outputs: int) -> tuple[str, ...]:
         """Those that it reads for a head of so many outputs."""

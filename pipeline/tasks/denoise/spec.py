@@ -8,14 +8,17 @@ SPEC = TaskSpec(
     title="Restoring sky frames",
     input="frame",
     gives="map",
-    outputs=("correction", "replacement", "log_variance", "defect"),
+    outputs=("correction", "replacement", "log_variance", "defect", "log_tau2"),
     transform="The network gives, per pixel, a correction in units of the pixel's uncertainty, a replacement in asinh "
-    "of the background noise, the log variance of the result and the logit of being a defect.",
+    "of the background noise, the log variance of the result, the logit of being a defect less a prior of -3, and the "
+    "log variance of the correction; variances are in units of the pixel's own.",
     quantity="correction in units of the uncertainty",
     columns=(
         Column("restored", "sci", "restored image", hdu="SCI"),
         Column("restored_err", "sci", "its uncertainty (1 sigma)", hdu="ERR"),
         Column("defect_probability", "", "probability that the pixel was a defect"),
+        Column("painted", "", "1 where the pixel was replaced", internal=True),
+        Column("place", "", "0 on empty sky, 1 on a source, 2 in the core of a star", internal=True),
     ),
     monitor=Monitor("loss", "lower"),
     headline=("psnr_db", "psnr_clean_pixels_db", "flux_bias", "n2n_rms_e", "n2n_rms_adu"),
