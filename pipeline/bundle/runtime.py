@@ -36,9 +36,11 @@ from pipeline.bundle.files import check_bundle, graph_files
 from pipeline.bundle.rates import thresholds_of
 from pipeline.errors import InputFileError, UserError
 from pipeline.inputs.base import Range
+from pipeline.inputs.frame import row_blocks
 from pipeline.inputs.shower import N_PLACES, members_of, places_of
 from pipeline.logs import get_logger
 from pipeline.tasks import get_decoder, get_spec
+from pipeline.tasks.interfaces import REACH_PX
 from pipeline.tasks.spec import Column
 from pipeline.tiles.events import starts_of
 from pipeline.tiles.shards import TileBatch
@@ -257,6 +259,21 @@ class Predictor:
 
     def decode(self, outputs: np.ndarray, items: TileBatch) -> dict[str, np.ndarray]:
         """Physical values from the bare outputs (N, K) or (N, K, H, W), and what they belong to."""
+        if outputs.ndim == 2:
+            return self._decoded(outputs, items)
+        n_tiles, _, height, width = outputs.shape
+        planes: dict[str, np.ndarray] = {}
+        for rows in row_blocks(height, n_tiles * width):
+            around = slice(max(rows.start - REACH_PX, 0), min(rows.stop + REACH_PX, height))
+            values = self._decoded(outputs[:, :, around], items.rows(around))
+            inner = slice(rows.start - around.start, rows.stop - around.start)
+            for name, plane in values.items():
+                if name not in planes:
+                    planes[name] = np.empty((n_tiles, height, width), plane.dtype)
+                planes[name][:, rows] = plane[:, inner]
+        return planes
+
+    def _decoded(self, outputs: np.ndarray, items: TileBatch) -> dict[str, np.ndarray]:
         decoded: dict[str, np.ndarray] = {}
         for head in self.heads:
             own = outputs[:, head.first : head.first + len(head.outputs)]
