@@ -4,9 +4,9 @@
         [--out ENDING] [--backend NAME ...] [--quick]
 
 Each frame (stars of FWHM 3 px on sky, with hot pixels) is made strip by strip in the temporary folder, and predicted by
-a process of its own; without a bundle, by a U-Net of width 24 and depth 2 that was not trained. Peaks are of that
-process: anonymous memory, which nothing can take back, and all resident pages, with those of mapped files. Seams are the
-largest difference between a frame restored in tiles and in one piece, in units of the noise.
+a process of its own; without a bundle, by a U-Net of width 24 and depth 2 that was not trained. Peaks are those of
+that process: anonymous memory, which nothing can take back, and all resident pages, with those of mapped files. Seams
+are the largest difference between a frame restored in tiles and in one piece, in units of the noise.
 """
 
 import argparse
