@@ -186,7 +186,7 @@ def predict(bundle: Path, path: Path, out: Path, *options: str) -> tuple[float, 
     return measured(["-c", _MAIN, "predict", *files, "--force", "--threads", "1", *options])
 
 
-def seams(bundle: Path, folder: Path, side: int) -> float:
+def seams(bundle: Path, folder: Path, side: int, backend: str) -> float:
     """Of a frame of some tiles, in units of its noise."""
     path = make_frame(folder, side, "float")
     planes = []
@@ -194,7 +194,7 @@ def seams(bundle: Path, folder: Path, side: int) -> float:
         out = folder / f"tiles_of_{tile_px}.fits"
         settings = folder / "settings.yaml"
         settings.write_text(f"predict: {{tile_px: {tile_px}}}\n")
-        predict(bundle, path, out, "--config", str(settings))
+        predict(bundle, path, out, "--config", str(settings), "--backend", backend)
         with fits.open(out) as hdus:
             planes.append(hdus["SCI"].data.astype(np.float64))
             noise = hdus["SCI"].header["LPRMS"]
@@ -225,7 +225,7 @@ def main() -> None:
                     costs.append(Cost(form, backend, side, options.rows or side, *cost))
                     out.unlink()
                 path.unlink()
-        step = seams(bundle, folder, min(_SEAM_SIDE, *sides))
+        steps = {backend: seams(bundle, folder, min(_SEAM_SIDE, *sides), backend) for backend in options.backend}
     table = Table("form", "backend", "pixels", "anonymous MB", "resident MB", "CPU s", "wall s", "Mpix per CPU s")
     for cost in costs:
         speed = cost.side * cost.n_rows / cost.cpu_s / 1e6
@@ -233,7 +233,8 @@ def main() -> None:
         seconds = f"{cost.cpu_s:.1f}", f"{cost.wall_s:.1f}", f"{speed:.2f}"
         table.add_row(cost.form, cost.backend, f"{cost.side} x {cost.n_rows}", *peaks, *seconds)
     Console().print(table)
-    Console().print(f"largest seam: {step:.2g} of the noise")
+    for backend, step in steps.items():
+        Console().print(f"largest seam with {backend}: {step:.2g} of the noise")
 
 
 if __name__ == "__main__":
