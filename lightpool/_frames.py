@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,13 +73,14 @@ class FramePredictions:
         source: "Path | fits.HDUList",
         images: "Sequence[tuple[Frame, FrameProduct]]",
         card: "Card",
+        backend: "Mapping[str, str]",
         cfg: "Config",
         elapsed_s: float,
         *,
         bare: bool = False,
     ) -> None:
-        self._source, self._images, self._card, self._cfg = source, tuple(images), card, cfg
-        self._elapsed_s = elapsed_s
+        self._source, self._images, self._card, self._backend = source, tuple(images), card, backend
+        self._cfg, self._elapsed_s = cfg, elapsed_s
         self._bare = bare  # an array was given, so arrays are returned
 
     # ---- one or several --------------------------------------------------------------------------------------------
@@ -88,7 +89,8 @@ class FramePredictions:
 
     def __getitem__(self, number: int) -> "FramePredictions":
         image = self._images[number]
-        return FramePredictions(self._source, [image], self._card, self._cfg, self._elapsed_s, bare=self._bare)
+        made_by = self._card, self._backend, self._cfg, self._elapsed_s
+        return FramePredictions(self._source, [image], *made_by, bare=self._bare)
 
     def __iter__(self) -> Iterator["FramePredictions"]:
         return (self[number] for number in range(len(self)))
@@ -213,7 +215,8 @@ class FramePredictions:
         check_output(path, "sky", source, overwrite)
         products = [product for _, product in self._images]
         started = time.monotonic() - self._elapsed_s
-        write_frames(self._source, path, products, self._card, self._cfg, started=started, force=overwrite)
+        made_by = self._card, self._backend, self._cfg
+        write_frames(self._source, path, products, *made_by, started=started, force=overwrite)
         return path
 
 
@@ -228,6 +231,7 @@ def predict(
     saturation: float | None,
 ) -> FramePredictions:
     """`Model.predict` of a model of frames."""
+    from pipeline.bundle.backends import facts_of
     from pipeline.config import parse_config
     from pipeline.sky.frames import read_frames
     from pipeline.sky.restore import product_of, restore_frame
@@ -235,7 +239,8 @@ def predict(
     started = time.monotonic()
     name = predictor.card.name
     given = {"gain_e_per_adu": gain_e_per_adu, "read_noise_e": read_noise_e, "saturation_adu": saturation}
-    cfg = parse_config({"ingest": {"sky": {key: value for key, value in given.items() if value is not None}}})
+    known = {key: value for key, value in given.items() if value is not None}
+    cfg = parse_config({"backend": predictor.asked_for, "ingest": {"sky": known}})
     from_file = isinstance(data, str | Path)
     if from_file:
         label = readable = _fits_file(Path(data), name)
@@ -250,7 +255,8 @@ def predict(
         log.warning("%s: %s", getattr(label, "name", label), text)
     elapsed_s = time.monotonic() - started
     bare = not (from_file or hasattr(data, "unit"))
-    result = FramePredictions(source, images, predictor.card, cfg, elapsed_s, bare=bare)
+    made_by = predictor.card, facts_of(predictor.backend), cfg, elapsed_s
+    result = FramePredictions(source, images, *made_by, bare=bare)
     if out is not None:
         result.write(out, overwrite=overwrite)
     return result

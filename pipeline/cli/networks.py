@@ -68,7 +68,7 @@ def train(
     "evaluate",
     example="lightpool evaluate manifest.json --bundle bundles/mono --out evaluation/mono",
     config="optional",
-    settings=("device", "threads"),
+    settings=("device", "threads", "backend"),
 )
 def evaluate(
     cfg: "Config",
@@ -93,7 +93,7 @@ def evaluate(
     "predict",
     example="lightpool predict run.dl1.h5 --event 12 --bundle results/demo/bundles/mono",
     config="optional",
-    settings=("threads",),
+    settings=("threads", "backend"),
 )
 def predict(
     cfg: "Config",

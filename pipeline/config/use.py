@@ -39,7 +39,7 @@ class PredictConfig(Section):
 
     batch_size: int = Field(256, ge=1, description="Number of camera images that are processed at a time.")
     tile_px: int = Field(
-        512, ge=64, description="Side of the tiles in which a sky frame passes through the network [px]."
+        1024, ge=64, description="Side of the tiles in which a sky frame passes through the network, about [px]."
     )
     overlap_px: int = Field(
         96, ge=0, description="Overlap of these tiles, blended [px]. 1.4 receptive fields leave no visible seam."

@@ -82,5 +82,8 @@ def predicted_planes(
         level=level,
         noise=noise,
     )
-    strips = [planes for _, planes in restore_rows(frame, predictor, cfg.predict.tile_px, cfg.predict.overlap_px)]
-    return {name: np.concatenate([strip[name] for strip in strips])[: len(sci)] for name in strips[0]}
+    whole = {column.name: np.empty(sci.shape, np.float32) for column in predictor.columns}
+    for top, planes in restore_rows(frame, predictor, cfg.predict.tile_px, cfg.predict.overlap_px):
+        for name, plane in planes.items():
+            whole[name][top : top + len(plane)] = plane
+    return whole

@@ -4,7 +4,7 @@ The signal is compressed with asinh, which is linear in the noise and logarithmi
 1999, AJ 118, 1406).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -92,14 +92,28 @@ class FrameInput(Input):
         cannot be trusted. Of the masks, only what is known before restoring (saturated, missing) is read.
         """
         planes = self.planes(batch.images, channels)
-        known = SkyPixels.of(planes["sci"], planes["err"], batch.events, batch.masks)
-        untrusted = (known.missing | known.saturated).astype(np.float32)
-        signal = np.arcsinh((known.sci - known.level) / known.noise)
-        images = np.stack([signal, np.log(known.err / known.noise), untrusted], axis=1, dtype=np.float32)
+        n_tiles, _, height, width = batch.images.shape
+        images = np.empty((n_tiles, len(self.channel_names), height, width), np.float32)
+        for rows in row_blocks(height, n_tiles * width):
+            masks = None if batch.masks is None else batch.masks[:, rows]
+            known = SkyPixels.of(planes["sci"][:, rows], planes["err"][:, rows], batch.events, masks)
+            signal, uncertainty, untrusted = images[:, :, rows].swapaxes(0, 1)
+            np.arcsinh((known.sci - known.level) / known.noise, out=signal)
+            np.log(known.err / known.noise, out=uncertainty)
+            untrusted[:] = known.missing | known.saturated
         return {"images": images}
 
 
 INPUT = FrameInput
+
+# Pixels whose planes fit into the cache of a processor.
+_BLOCK_PX = 1 << 16
+
+
+def row_blocks(height: int, width: int) -> Iterator[slice]:
+    """Rows of blocks of about 65,000 pixels: what is computed in several steps is then computed twice as fast."""
+    step = max(16, _BLOCK_PX // max(width, 1))
+    return (slice(top, min(top + step, height)) for top in range(0, height, step))
 
 
 def _ranges(reader: TileReader) -> tuple[Range, ...]:
@@ -200,8 +214,8 @@ class SkyPixels:
         usable = np.isfinite(err) & (err > 0) & ~missing
         # A pixel cannot be better known than to a small part of the background noise; the floor keeps the
         # logarithm of a wrong (far too small) uncertainty from dominating the input.
-        err = np.where(usable, np.maximum(np.nan_to_num(err), 0.05 * noise), noise)
-        return cls(np.where(missing, level, np.nan_to_num(sci)), err, level, noise, missing, saturated)
+        err = np.where(usable, np.maximum(err, 0.05 * noise), noise)
+        return cls(np.where(missing, level, sci), err, level, noise, missing, saturated)
 
     @classmethod
     def of_batch(cls, batch: TileBatch) -> Self:

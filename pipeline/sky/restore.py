@@ -1,6 +1,6 @@
 """Apply a network to a frame of any size: overlapping tiles, feathered, a row of tiles at a time."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -87,7 +87,7 @@ class FrameResult:
 def restore_frame(
     frame: Frame,
     predictor: FramePredictor,
-    tile_px: int = 512,
+    tile_px: int = 1024,
     overlap_px: int = 96,
     outside_range: Choice = "keep_sources",
 ) -> FrameResult:
@@ -130,7 +130,7 @@ class Restoration:
         cls,
         frame: Frame,
         predictor: FramePredictor,
-        tile_px: int = 512,
+        tile_px: int = 1024,
         overlap_px: int = 96,
         outside_range: Choice = "keep_sources",
     ) -> "Restoration":
@@ -142,7 +142,7 @@ class Restoration:
             Of any size; the exposed part is restored, an overscan is kept as it is.
         predictor : FramePredictor
         tile_px : int
-            Side of the tiles, rounded up to what the model takes; the whole frame is one tile where it is smaller.
+            Side of the tiles, about: as many of one size as cover the frame, in steps of what the model takes.
         overlap_px : int
             Overlap of neighbouring tiles, rounded up likewise. Three eighths at either side are discarded, across the
             quarter between them the tiles are blended: from 1.4 times the model's receptive field on, no pixel that is
@@ -236,11 +236,16 @@ class Restoration:
             amend=lambda: ((top, dq) for top, dq in masks if self._add_lines(top, dq)),
         )
 
-    def _as_it_came(self, rows: slice) -> Strip:
-        """Rows of the frame, as arrays that may be changed."""
+    def _as_it_came(self, rows: slice, but: Collection[str] = ()) -> Strip:
+        """Rows of the frame, as arrays that may be changed; not those of planes that are written over."""
         frame = self.frame
-        sci, err, dq = (np.array(image[rows]) for image in (frame.sci, frame.err, frame.dq))
-        return Strip(rows.start, sci, err, dq, {name: np.full(sci.shape, np.nan, np.float32) for name in self.units})
+        shape = (rows.stop - rows.start, frame.shape[1])
+        dq = np.array(frame.dq[rows])
+        sci, err = (
+            np.empty(shape, np.float32) if name in but else np.array(image[rows])
+            for name, image in (("SCI", frame.sci), ("ERR", frame.err))
+        )
+        return Strip(rows.start, sci, err, dq, {name: np.full(shape, np.nan, np.float32) for name in self.units})
 
     def _untouched(self, first: int, last: int) -> Iterator[Strip]:
         """Rows that were not exposed."""
@@ -250,13 +255,15 @@ class Restoration:
     def _restored(self, first: int) -> Iterator[Strip]:
         kept, columns = self.compared.kept, self.frame.exposed[1]
         written = {column.name: column.hdu for column in self.predictor.columns if column.hdu}
+        is_whole = kept is None and columns in (slice(None), slice(0, self.frame.shape[1]))
+        over = tuple(written.values()) if is_whole else ()
         binned = {
             name: BinnedLogits(part_of(self.frame.sci, self.frame.exposed).shape) for name in self.predictor.lines
         }
         for start, planes in restore_rows(self.frame, self.predictor, self.tile_px, self.overlap_px):
             n_rows = len(next(iter(planes.values())))
             rows = slice(first + start, first + start + n_rows)
-            strip = self._as_it_came(rows)
+            strip = self._as_it_came(rows, over)
             whole = {"SCI": strip.sci, "ERR": strip.err, **strip.planes}
             keep = None if kept is None else kept[rows, columns]
             for name, hdu in written.items():
@@ -348,7 +355,7 @@ def restore_rows(
     start : int
         First row of the strip, counted from the exposed part's.
     planes : dict of ndarray, shape (n_rows, W)
-        All columns of the predictor.
+        All columns of the predictor. They are written over when the next strip is asked for.
     """
     _check_overlap(overlap_px, tile_px)
     multiple = predictor.size_multiple
@@ -356,18 +363,23 @@ def restore_rows(
     across = _Axis(width, tile_px, overlap_px, multiple)
     down = _Axis(height, tile_px, overlap_px, multiple)
     names = [column.name for column in predictor.columns]
+    step = strip_rows_of((height, width))
+    row_of_tiles = _RowOfTiles(frame, predictor, names, down.tile, across)
     begun = np.zeros((len(names), 0, width), np.float32)  # rows that the tiles above have a part in
     for number, top in enumerate(down.starts):
-        rows = _row_of_tiles(frame, predictor, names, top, down.tile, across)
+        rows = row_of_tiles.computed(top)
         weight = down.weights(number)
         rows = rows[:, : weight.size]
-        rows *= weight[:, None]
-        rows += np.float32(0)  # a weight of 0 makes -0, and its sum with nothing is 0
+        for place in _parts(weight):
+            if not _is_one(weight[place]):
+                rows[:, place] *= weight[place, None]
+                rows[:, place] += np.float32(0)  # a weight of 0 makes -0, and its sum with nothing is 0
         rows[:, : begun.shape[1]] += begun
         # Rows above the next tile are complete.
         done = (down.starts[number + 1] if number + 1 < len(down.starts) else height) - top
         begun = rows[:, done:].copy()
-        yield top, dict(zip(names, rows[:, :done], strict=True))
+        for first in range(0, done, step):
+            yield top + first, dict(zip(names, rows[:, first : min(first + step, done)], strict=True))
 
 
 class _Axis:
@@ -378,8 +390,10 @@ class _Axis:
 
     def __init__(self, length: int, tile_px: int, overlap_px: int, multiple: int) -> None:
         self.length = length
-        self.tile = min(_round_up(tile_px, multiple), _round_up(length, multiple))
-        overlap = max(min(_round_up(overlap_px, multiple), self.tile - multiple), 0)
+        overlap = min(_round_up(overlap_px, multiple), _round_up(tile_px, multiple) - multiple)
+        # Tiles of nearly one size: a last one that overlaps by most of its side would cost as much as the others.
+        n_tiles = max(1, round((length - overlap) / (tile_px - overlap)))
+        self.tile = _round_up(-(-(length + (n_tiles - 1) * overlap) // n_tiles), multiple)
         last = max(_round_up(length - self.tile, multiple), 0)
         self.starts = [*range(0, last, self.tile - overlap), last]
         shapes = [self._shape(number, overlap) for number in range(len(self.starts))]
@@ -414,36 +428,74 @@ def _round_up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
-def _row_of_tiles(
-    frame: Frame, predictor: FramePredictor, names: Sequence[str], top: int, tile_rows: int, across: _Axis
-) -> np.ndarray:
-    """One row of tiles, blended: shape (n_columns, tile_rows, W)."""
-    rows = slice(top, top + tile_rows)
-    sci, err, dq = (part_of(image, frame.exposed)[rows] for image in (frame.sci, frame.err, frame.dq))
-    known_bad = has(dq, UNTRUSTED)
-    sci = np.where(known_bad, np.float32(np.nan), sci)
-    masks = np.where(known_bad, DQ_DTYPE(DQ.MISSING), dq & DQ_DTYPE(DQ.SATURATED))
-    total = np.zeros((len(names), tile_rows, across.length), np.float32)
-    shape = (tile_rows, across.tile)
-    # One tile per call: as fast as sixteen, and the maps of a U-Net of width 24 take 46 MB instead of 740.
-    for number, start in enumerate(across.starts):
-        part = slice(start, start + across.tile)
-        batch = TileBatch(
-            images=np.stack([_padded(sci[:, part], shape), _padded(err[:, part], shape)])[None],
-            events={"level": np.full(1, frame.level), "noise": np.full(1, frame.noise)},
-            group=np.zeros(1, np.int64),
-            masks=_padded(masks[:, part], shape)[None],
+class _RowOfTiles:
+    """One row of tiles after the other, in the same memory: fresh memory costs more time than what is written there."""
+
+    def __init__(
+        self, frame: Frame, predictor: FramePredictor, names: Sequence[str], n_rows: int, across: _Axis
+    ) -> None:
+        self._frame, self._predictor, self._names, self._across = frame, predictor, names, across
+        self._pixels = np.empty((2, n_rows, across.length), np.float32)
+        self._total = np.empty((len(names), n_rows, across.length), np.float32)
+
+    def computed(self, top: int) -> np.ndarray:
+        """The tiles from row `top` on, blended along the row: shape (n_columns, n_rows, W)."""
+        frame, across, total = self._frame, self._across, self._total
+        pixels, masks = self._read(slice(top, top + total.shape[1]))
+        shape = (total.shape[1], across.tile)
+        total[:] = 0
+        # One tile per call: as fast as sixteen, and the maps of a U-Net of width 24 take a sixteenth of the memory.
+        for number, start in enumerate(across.starts):
+            part = slice(start, start + across.tile)
+            batch = TileBatch(
+                images=_padded(pixels[:, :, part], shape)[None],
+                events={"level": np.full(1, frame.level), "noise": np.full(1, frame.noise)},
+                group=np.zeros(1, np.int64),
+                masks=_padded(masks[:, part], shape)[None],
+            )
+            predicted = self._predictor.predict(batch)
+            weight = across.weights(number)
+            for place in _parts(weight):
+                into = slice(start + place.start, start + place.stop)
+                for plane, name in zip(total, self._names, strict=True):
+                    tile = predicted[name][0, :, place]
+                    # Adding to 0 also makes 0 of -0.
+                    plane[:, into] += tile if _is_one(weight[place]) else tile * weight[place]
+        return total
+
+    def _read(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels and uncertainties (2, n_rows, W), NaN where not trusted, and what the network is told of the masks."""
+        sci, err, dq = (
+            part_of(image, self._frame.exposed) for image in (self._frame.sci, self._frame.err, self._frame.dq)
         )
-        predicted = predictor.predict(batch)
-        weight = across.weights(number)
-        for plane, name in zip(total, names, strict=True):
-            plane[:, start : start + weight.size] += predicted[name][0, :, : weight.size] * weight
-    return total
+        bits = dq[rows]
+        pixels = self._pixels[:, : len(bits)]
+        pixels[0], pixels[1] = sci[rows], err[rows]
+        masks = bits & DQ_DTYPE(DQ.SATURATED)
+        if (known_bad := has(bits, UNTRUSTED)).any():
+            pixels[0][known_bad] = np.nan
+            masks[known_bad] = DQ.MISSING
+        return pixels, masks
+
+
+def _parts(weight: np.ndarray) -> list[slice]:
+    """The middle of a tile, where no other has a part, and what is on both sides of it."""
+    inner = np.flatnonzero(weight == 1)
+    if not inner.size or _is_one(weight):
+        return [slice(0, weight.size)]
+    first, last = int(inner[0]), int(inner[-1]) + 1
+    return [
+        place for place in (slice(0, first), slice(first, last), slice(last, weight.size)) if place.start < place.stop
+    ]
+
+
+def _is_one(weight: np.ndarray) -> bool:
+    return bool((weight == 1).all())
 
 
 def _padded(tile: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Fill a tile that ends outside the frame by mirroring it: the model sees sky there, not an edge."""
-    missing = [(0, want - have) for want, have in zip(shape, tile.shape, strict=True)]
+    """Fill a tile (..., H, W) that ends outside the frame by mirroring it: the model sees sky there, not an edge."""
+    missing = [(0, want - have) for want, have in zip(shape, tile.shape[-2:], strict=True)]
     if not any(after for _, after in missing):
         return tile
-    return np.pad(tile, missing, mode="symmetric")
+    return np.pad(tile, [(0, 0)] * (tile.ndim - 2) + missing, mode="symmetric")

@@ -13,6 +13,11 @@ from pipeline.tiles.shards import TileBatch
 Motion = Literal["scalar", "vector", "axis", "double_angle", "map"]
 
 
+#: What is decoded of a pixel of a map may depend on outputs and pixels this far away, and no further: large maps are
+#: decoded in parts.
+REACH_PX = 16
+
+
 class StoredTarget(NamedTuple):
     """A target that tiles hold: `n_values` float32 per tile, or per pixel."""
 

@@ -61,6 +61,16 @@ def test_weights_sum_to_one(length, tile, overlap):
     assert np.allclose(total, 1, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [(20_000, (1048, 21)), (4000, (1072, 4)), (2048, (1072, 2)), (1400, (1400, 1)), (300, (304, 1))],
+)
+def test_tiles_are_of_one_size_that_covers_the_frame(length, expected):
+    axis = _Axis(length, 1024, 96, 8)
+    assert (axis.tile, len(axis.starts)) == expected
+    assert 0 <= axis.starts[-1] + axis.tile - length < 8
+
+
 @pytest.mark.parametrize("shape", [(200, 300), (64, 64), (97, 131), (40, 513), (8, 8)])
 def test_tiled_equals_whole(shape, rng, write_fits):
     image = rng.normal(500, 10, shape)

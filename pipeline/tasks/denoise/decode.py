@@ -59,10 +59,13 @@ def brightest_around(planes: np.ndarray) -> np.ndarray:
     reach = NEIGHBOURHOOD_PX
     for axis in (1, 2):
         width = [(reach, reach) if a == axis else (0, 0) for a in range(3)]
-        padded = np.pad(planes, width, constant_values=-np.inf)
-        n = planes.shape[axis]
-        shifted = (padded.take(range(k, k + n), axis=axis) for k in range(2 * reach + 1))
-        planes = reduce(np.maximum, shifted)
+        planes = np.pad(planes, width, constant_values=-np.inf)
+        seen, length = 1, 2 * reach + 1
+        while seen < length:  # of 1, 2, 4 ... pixels
+            step = min(seen, length - seen)
+            n = planes.shape[axis] - step
+            lower, upper = (planes[(slice(None),) * axis + (slice(k, k + n),)] for k in (0, step))
+            planes, seen = np.maximum(lower, upper), seen + step
     return planes
 
 
