@@ -1,11 +1,9 @@
 """`MODEL_CARD.md`: what a bundle's card says, for human readers."""
 
-from collections.abc import Sequence
-
 from pipeline.bundle.calibration import Calibration
 from pipeline.bundle.card import Card
 from pipeline.bundle.false_alarms import RATES, FalseAlarms
-from pipeline.inputs.base import Range
+from pipeline.sky.population import Population
 
 
 def card_markdown(card: Card) -> str:
@@ -45,7 +43,7 @@ def _network_and_input(card: Card) -> list[str]:
         *(["Scalars joined to the image features: " + ", ".join(scalars) + "."] if scalars else []),
         *(["", "Cameras served:", "", *cameras] if cameras else []),
         "",
-        *_ranges(given.preparation.ranges),
+        *_population(getattr(given.preparation, "population", None)),
     ]
 
 
@@ -54,14 +52,14 @@ def _tells_places(card: Card) -> bool:
     return card.wing == "camera" and preparation.n_channels > len(preparation.raw_channels)
 
 
-def _ranges(ranges: Sequence[Range]) -> list[str]:
-    if not ranges:
+def _population(population: Population | None) -> list[str]:
+    if population is None:
         return []
-    n_frames = max(trained.n_frames for trained in ranges)
     return [
-        f"Ranges of {n_frames} training frames (1st to 99th percentile); prediction names frames outside them:",
+        f"What {population.n_frames} training frames were like (1st to 99th percentile); prediction gives the distance "
+        "of a frame from them, and names what is unlike them:",
         "",
-        *(f"- {trained}" for trained in ranges),
+        *(f"- {trained}" for trained in population.ranges),
         "",
     ]
 

@@ -22,8 +22,8 @@ from pipeline.bundle.card import (
 from pipeline.bundle.files import check_bundle, graph_files
 from pipeline.bundle.rates import thresholds_of
 from pipeline.errors import InputFileError, UserError
-from pipeline.inputs.base import Range
 from pipeline.inputs.shower import N_PLACES, members_of, places_of
+from pipeline.sky.population import Population
 from pipeline.tasks import get_decoder, get_spec
 from pipeline.tasks.spec import Column
 from pipeline.tiles.events import starts_of
@@ -130,9 +130,9 @@ class Predictor:
         return self.card.input.size_multiple or 1
 
     @property
-    def ranges(self) -> tuple[Range, ...]:
-        """What the training data covered."""
-        return self.card.input.preparation.ranges
+    def population(self) -> Population | None:
+        """What the training frames were like; None where that is not known, and for the camera."""
+        return getattr(self.card.input.preparation, "population", None)
 
     @property
     def cameras(self) -> tuple[str, ...]:

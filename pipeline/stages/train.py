@@ -219,7 +219,12 @@ class TrainingRun:
                 f"networks.{self.network}.input: {self.config.input} reads {kind.wing} tiles, and its heads are of the "
                 f"{self.config.wing}; use {self.config.specs[0].input}"
             )
-        fitted = kind.fit(self.train_tiles, self.config.scalars, axis_maps=self.config.axis_maps)
+        fitted = kind.fit(
+            self.train_tiles,
+            self.config.scalars,
+            axis_maps=self.config.axis_maps,
+            validation=self.validation_tiles,
+        )
         if self.of_events:
             self.origins = self._by_camera(fitted)
         self._check_channels_of_origins(fitted)
