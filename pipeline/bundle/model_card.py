@@ -3,7 +3,7 @@
 from pipeline.bundle.calibration import Calibration
 from pipeline.bundle.card import Card
 from pipeline.bundle.false_alarms import RATES, FalseAlarms
-from pipeline.sky.population import Population
+from pipeline.inputs.population import Population
 
 
 def card_markdown(card: Card) -> str:

@@ -22,8 +22,8 @@ from pipeline.bundle.card import (
 from pipeline.bundle.files import check_bundle, graph_files
 from pipeline.bundle.rates import thresholds_of
 from pipeline.errors import InputFileError, UserError
+from pipeline.inputs.population import Population
 from pipeline.inputs.shower import N_PLACES, members_of, places_of
-from pipeline.sky.population import Population
 from pipeline.tasks import get_decoder, get_spec
 from pipeline.tasks.spec import Column
 from pipeline.tiles.events import starts_of

@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.inputs.base import Input
+from pipeline.inputs.population import Population
 from pipeline.sky.dq import DQ, has
-from pipeline.sky.population import Population
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 

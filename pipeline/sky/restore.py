@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pipeline.inputs.population import Population
 from pipeline.sky import cards
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, flag, has
 from pipeline.sky.frame_results import FrameResult, as_stored, cards_of
@@ -14,7 +15,6 @@ from pipeline.sky.frames import Frame, StreamedProduct, Strip
 from pipeline.sky.joined_strips import PackedMasks, Rows
 from pipeline.sky.lines import BinnedLogits, Line, flag_lines
 from pipeline.sky.mosaic import phases_of
-from pipeline.sky.population import Population
 from pipeline.sky.strips import part_of, strip_rows_of
 from pipeline.sky.training_range import Choice, Comparison, compare
 from pipeline.tasks.spec import Column

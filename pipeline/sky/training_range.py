@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.errors import InputFileError
+from pipeline.inputs.population import Population
 from pipeline.sky.dq import UNTRUSTED, has
 from pipeline.sky.frame_statistics import FrameStatistics, measure
 from pipeline.sky.frames import Frame
-from pipeline.sky.population import Population
 from pipeline.sky.source_pixels import source_pixels
 from pipeline.sky.strips import LazyImage, computed, count
 
@@ -35,7 +35,7 @@ class Comparison:
     statistics : FrameStatistics, optional
         Of the frame; None where the frames of training are not known.
     score : float, optional
-        How far it is from these (`pipeline.sky.population`): above 1, it is unlike them.
+        How far it is from these (`pipeline.inputs.population`): above 1, it is unlike them.
     why : str
         What is unlike training, in at most 68 characters.
     kept : LazyImage of bool, shape (H, W), optional

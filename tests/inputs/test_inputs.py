@@ -56,7 +56,7 @@ def test_the_population_is_that_of_the_frames_that_are_trained_on(tmp_path):
     assert restore_input(json.loads(fitted.model_dump_json())) == fitted
     # The validation frame is far away, and scores 1.
     assert population.compare({"fwhm_px": 9.0, "source_density": 5.0}).score == pytest.approx(1, abs=1e-3)
-    assert FrameInput.fit(train).population.limit == pytest.approx(np.sqrt(10.597), rel=1e-3)  # chi2, 2 quantities
+    assert FrameInput.fit(train).population.limit == pytest.approx(3 + np.sqrt(3), rel=1e-3)
     assert FrameInput.fit(TileReader(manifests[:4], "train")).population is None  # too few to tell
 
 

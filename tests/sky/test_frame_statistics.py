@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import ClassVar
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -10,13 +11,13 @@ from populations import population
 
 from pipeline.config import parse_config
 from pipeline.errors import InputFileError
+from pipeline.inputs.population import QUANTITIES
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DQ, DQ_DTYPE, has
 from pipeline.sky.frame_statistics import measure
 from pipeline.sky.frames import Frame, read_frame
 from pipeline.sky.headers import Section
 from pipeline.sky.ingest import ingest_frame
-from pipeline.sky.population import QUANTITIES
 from pipeline.sky.restore import restore_frame
 from pipeline.sky.source_pixels import source_pixels
 from pipeline.sky.training_range import compare
@@ -263,6 +264,35 @@ def test_sharp_stars_are_left_alone_and_named(rng):
     [warning] = result.warnings
     assert "unlike the frames that the model was trained on: FWHM of the stars 1.7" in warning
     assert f"{result.n_kept} pixels that look like sources keep their values" in warning
+
+
+def test_the_header_says_how_far_a_frame_is_from_training(rng):
+    sharp, usual = (restore_frame(frame_of(star_field(rng, fwhm_px)[0]), Suspicious()) for fwhm_px in (1.6, 3.0))
+    assert [(card[0], card[1]) for card in sharp.cards] == [("LPOOD", ANY), ("LPOODWHY", "FWHM 1.7, trained > 2.4")]
+    assert sharp.cards[0][1] > 1
+    [(keyword, score, _)] = usual.cards
+    assert keyword == "LPOOD"
+    assert 0 <= score <= 1
+
+
+@pytest.mark.parametrize("only_flags", [False, True])
+def test_far_from_training_whatever_was_changed_is_of_low_confidence(rng, only_flags):
+    """Pixels that keep their value are not doubted, nor are those beside the mask where nothing but it is written."""
+    frame = frame_of(with_single_hits(star_field(rng, 1.6)[0], rng))
+    model = Suspicious()
+    model.population = population(fwhm_px=(4.0, 4.9))
+    if only_flags:
+        model.columns = tuple(replace(column, hdu=None) for column in model.columns)
+    result = restore_frame(frame, model)
+    assert result.cards[0][1] > 3
+    doubt, replaced = has(result.dq, DQ.LOW_CONFIDENCE), has(result.dq, DQ.RESTORED)
+    assert doubt[replaced].all()
+    if only_flags:
+        assert doubt.mean() < 0.05
+    else:
+        assert doubt[result.sci != frame.sci].all()
+    model.population = population(fwhm_px=(2.0, 4.9))
+    assert has(restore_frame(frame, model).dq, DQ.LOW_CONFIDENCE).mean() < 0.1
 
 
 def test_known_defects_are_replaced_in_sources_too(rng):

@@ -376,6 +376,10 @@ def test_a_frame_unlike_those_of_training_is_named_everywhere(folder, tmp_path, 
     assert record["n_kept"] == 0  # nothing but noise
     assert f"frame.fits: {text}" in [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     header = fits.getheader(tmp_path / "o.fits")
+    assert header["LPOOD"] == pytest.approx(record["unlikeness"], rel=0.01)
+    assert header["LPOOD"] > 1
+    assert header["LPOODWHY"].startswith("log peak/noise 0.")
+    assert header["LPOODWHY"].endswith(", trained < -0.6")
     assert header["LPNWARN"] == 1
     assert "unlike the frames" in str(header["HISTORY"])
     assert json.loads((tmp_path / "o.fits.provenance.json").read_text())["warnings"] == [text]

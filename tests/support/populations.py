@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from pipeline.sky.population import Population, TrainedRange
+from pipeline.inputs.population import Population, TrainedRange
 
 
-def population(n_frames: int = 50, limit: float = 4.75, **ranges: tuple[float, float]) -> Population:
+def population(n_frames: int = 50, limit: float = 3 + 3**0.5, **ranges: tuple[float, float]) -> Population:
     """Quantity = (low, high), spread evenly and independently of the others.
 
-    With this limit, a value beyond a range by more than its margin is unlike training.
+    A value beyond a range by more than its margin is unlike training.
     """
     trained = tuple(
         TrainedRange(name=name, mean=(low + high) / 2, low=low, high=high) for name, (low, high) in ranges.items()

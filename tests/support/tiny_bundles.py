@@ -23,8 +23,8 @@ from pipeline.bundle.card import (
 from pipeline.bundle.false_alarms import FalseAlarms
 from pipeline.inputs.frame import FrameInput
 from pipeline.inputs.image import ImageInput, ImageRecipe, ScalarStatistics
+from pipeline.inputs.population import Population
 from pipeline.inputs.shower import N_PLACES, ShowerInput
-from pipeline.sky.population import Population
 from pipeline.tasks import get_spec
 
 TILE_PX = 32

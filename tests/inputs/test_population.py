@@ -5,7 +5,7 @@ import pytest
 from populations import population
 from pydantic import ValidationError
 
-from pipeline.sky.population import QUANTITIES, Population, TrainedRange
+from pipeline.inputs.population import QUANTITIES, Population, TrainedRange
 
 FWHM = population(n_frames=60, fwhm_px=(2.4, 4.9))
 
@@ -33,7 +33,7 @@ def test_a_frame_outside_is_named(fwhm_px, text, short):
 def test_a_margin_beyond_the_range_is_three_standard_deviations():
     margin = 2.5 / 59 + 0.05 * 4.9
     unit = np.hypot(2.5 / np.sqrt(12), margin / 3)
-    expected = ((4.9 - 3.65) / unit + 3 * (6.0 - 4.9) / margin) / 4.75
+    expected = ((4.9 - 3.65) / unit + 3 * (6.0 - 4.9) / margin) / (3 + np.sqrt(3))
     assert FWHM.compare({"fwhm_px": 6.0}).score == pytest.approx(expected, rel=1e-3)
 
 

@@ -17,10 +17,12 @@ from pydantic import BaseModel, ConfigDict, model_validator
 # Fewer training frames do not show a range.
 _MIN_FRAMES = 5
 _PERCENTILES = (1, 99)
-# A margin counts as so many standard deviations: beyond a range by one margin, a frame is as far as its limit.
+# A margin counts as so many standard deviations.
 _PER_MARGIN = 3.0
 # Validation frames that are further away than the limit.
 _BEYOND_LIMIT = 0.005
+# Deviation of a value that is a margin beyond a range in which training is evenly spread.
+_LEAST_LIMIT = _PER_MARGIN + 3**0.5
 
 
 class Quantity(NamedTuple):
@@ -162,7 +164,8 @@ class Population(BaseModel):
         training : sequence of mapping
             Name -> value, None or absent where it could not be measured.
         validation : sequence of mapping
-            Likewise, of other frames. The limit is at least that of normal deviations: few frames do not show 0.5 %.
+            Likewise, of other frames. Few of them do not show 0.5 %: the limit is at least the distance of a frame
+            with one quantity a margin beyond the range of training.
         """
         known = [q.name for q in QUANTITIES if sum(f.get(q.name) is not None for f in training) >= _MIN_FRAMES]
         if not known:
@@ -186,11 +189,8 @@ class Population(BaseModel):
         return fitted.model_copy(update={"limit": fitted._limit(validation)})
 
     def _limit(self, validation: Sequence[Mapping[str, float | None]]) -> float:
-        from scipy.stats import chi2
-
-        normal = float(np.sqrt(chi2.ppf(1 - _BEYOND_LIMIT, len(self.ranges))))
         distances = [self._distance(self._deviations(frame)) for frame in validation]
-        return _rounded(max(normal, float(np.quantile(distances, 1 - _BEYOND_LIMIT)) if distances else 0.0))
+        return _rounded(max(_LEAST_LIMIT, float(np.quantile(distances, 1 - _BEYOND_LIMIT)) if distances else 0.0))
 
     def compare(self, values: Mapping[str, float | None]) -> Unlikeness:
         """Score of a frame, and what makes it; what could not be measured does not count."""
