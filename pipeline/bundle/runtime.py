@@ -209,6 +209,10 @@ class Predictor:
             if head.calibration is not None:
                 factors = head.calibration.of(items.events)
                 values |= {name: values[name] * factors for name in decoder.uncertainties}
+            if head.variance is not None:
+                traits = decoder.traits(values, items)
+                scaled = {n: head.variance.scaled(values[n], decoder.strata, traits) for n in decoder.uncertainties}
+                values |= scaled
             decoded |= values
         return decoded
 

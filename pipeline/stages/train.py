@@ -90,6 +90,7 @@ def _fit_and_write(run: "TrainingRun", checkpoints: Path, out: Path, *, force: b
     from pipeline.bundle.card import MONO_FOLDER
     from pipeline.bundle.description import card_of
     from pipeline.training.calibrate import calibrations, false_alarms
+    from pipeline.training.frame_variance import with_variances
 
     started = time.monotonic()
     progress = run.fit(checkpoints)
@@ -99,6 +100,7 @@ def _fit_and_write(run: "TrainingRun", checkpoints: Path, out: Path, *, force: b
     found = calibrations(trained, run.heads, run.input, run.validation_tiles, run.device)
     alarms = false_alarms(trained, run.heads, run.input, run.validation_tiles, run.device)
     card = card_of(run, trained, progress, found, alarms, wall_time_s)
+    card = with_variances(card, trained, run.validation_tiles, run.device)
     with atomic_output(out, force=force, folder=True) as temporary:
         _write(trained, card, progress, temporary)
         for number, bundle in enumerate(run.mono_bundles):

@@ -14,12 +14,14 @@ Two ways lead to a restored pixel, and the defect output chooses between them:
 
 from collections.abc import Mapping
 from functools import reduce
+from typing import ClassVar
 
 import numpy as np
 
 from pipeline.inputs.frame import SkyPixels
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, flag, has
-from pipeline.tasks.interfaces import Decoder
+from pipeline.tasks.denoise.confidence import STRATA, errors_of, traits_of
+from pipeline.tasks.interfaces import Decoder, PixelTraits
 from pipeline.tiles.shards import TileBatch
 
 MAX_CORRECTION = 4.0  # sigma: noise alone is further out in 6 of 100,000 pixels
@@ -54,6 +56,9 @@ def brightest_around(planes: np.ndarray) -> np.ndarray:
 class DenoiseDecoder(Decoder):
     """Outputs: correction, replacement, log variance of the result, logit of being a defect less its prior."""
 
+    uncertainties: ClassVar[tuple[str, ...]] = ("restored_err",)
+    strata: ClassVar[Mapping[str, int]] = STRATA
+
     def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
         """Planes of shape (N, H, W), float32, in the unit of the tile's `sci`.
 
@@ -82,6 +87,14 @@ class DenoiseDecoder(Decoder):
             "defect_probability": sigmoid(logit),
         }
 
+    def traits(self, values: Mapping[str, np.ndarray], batch: TileBatch) -> PixelTraits:
+        """See `pipeline.tasks.denoise.confidence`."""
+        return traits_of(values["restored"], values["restored_err"], *_replaced(values, batch), batch)
+
+    def errors(self, values: Mapping[str, np.ndarray], batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
+        """Restored less true; pixels with a defect that was not painted are not judged."""
+        return errors_of(values["restored"], *_replaced(values, batch), batch)
+
     def flags(
         self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float, kept: np.ndarray | None = None
     ) -> np.ndarray:
@@ -98,6 +111,11 @@ class DenoiseDecoder(Decoder):
         flag(bits, replaced, DQ.RESTORED)
         flag(bits, uncertain, DQ.LOW_CONFIDENCE)
         return bits
+
+
+def _replaced(values: Mapping[str, np.ndarray], batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels that were painted over, and those that were missing, shape (N, H, W)."""
+    return values["defect_probability"] >= DEFECT_THRESHOLD, SkyPixels.of_batch(batch).missing
 
 
 DECODER = DenoiseDecoder()
