@@ -3,6 +3,7 @@
 from pipeline.bundle.calibration import Calibration
 from pipeline.bundle.card import Card
 from pipeline.bundle.false_alarms import RATES, FalseAlarms
+from pipeline.bundle.variance import FrameVariance
 from pipeline.inputs.population import Population
 
 
@@ -76,6 +77,7 @@ def _output(card: Card) -> list[str]:
             "",
             *_calibration(head.calibration),
             *_false_alarms(head.false_alarms),
+            *_variance(head.variance),
         ]
     return lines
 
@@ -107,6 +109,32 @@ def _false_alarms(table: FalseAlarms | None) -> list[str]:
         "| --- | --- |" + " --- |" * len(rates),
         *(f"| {' | '.join(row[: 2 + len(rates)])} |" for row in rows),
         "",
+    ]
+
+
+def _variance(variance: FrameVariance | None) -> list[str]:
+    if variance is None:
+        return []
+    rows = [
+        (name, f"{p.n:,}", f"{p.median:+.2f}", f"{p.width:.2f}", f"{p.beyond_3:.2%}")
+        for name, p in variance.pulls.items()
+    ]
+    sums = ", ".join(
+        f"{value:.3g} (windows of {size} x {size} px of empty sky)" for size, value in variance.correlations.items()
+    )
+    return [
+        "Uncertainties of pixels are multiplied by a factor that depends on the kind of pixel, the uncertainty and the "
+        "light. Pulls on the validation split:",
+        "",
+        "| pixels | n | median | width | beyond 3 |",
+        "| --- | --- | --- | --- | --- |",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        *(
+            [f"Errors of neighbours go together: sums vary by {sums} times that of independent ones.", ""]
+            if sums
+            else []
+        ),
     ]
 
 

@@ -37,6 +37,10 @@ _GROWTH = 1.02
 _STEPS = 60
 
 
+#: Pulls are counted in bins of this range; what lies outside is counted in the first and last one.
+PULLS = np.linspace(-12, 12, 4801)
+
+
 class PullSummary(BaseModel):
     """Error over stated uncertainty: median, half of the central 68.3 %, and the share beyond 3."""
 
@@ -239,3 +243,19 @@ def quantiles_of(pulls: np.ndarray, weights: np.ndarray | None = None) -> PullSu
     beyond = float(weights[np.abs(pulls) > _FAR].sum() / weights.sum())
     n = round(float(weights.sum()))
     return PullSummary(n=n, median=float(middle), width=float(high - low) / 2, beyond_3=beyond)
+
+
+def counted(pulls: np.ndarray, place: np.ndarray, n_strata: int) -> np.ndarray:
+    """Pulls of each stratum in the bins of `PULLS`, shape (n_strata, n_bins); those of frames can be added."""
+    clipped = np.clip(pulls, PULLS[0], PULLS[-1])
+    return np.stack([np.histogram(clipped[place == number], PULLS)[0] for number in range(n_strata)])
+
+
+def summaries(counts: np.ndarray, strata: Iterable[str]) -> dict[str, PullSummary]:
+    """Stratum -> its pulls, to four digits, from `counted`; without those that have no pixel."""
+    centres = 0.5 * (PULLS[1:] + PULLS[:-1])
+    found = {name: quantiles_of(centres, row) for name, row in zip(strata, counts, strict=True) if row.any()}
+    rounded = {
+        name: {key: float(f"{value:.4g}") for key, value in entry if key != "n"} for name, entry in found.items()
+    }
+    return {name: PullSummary(n=found[name].n, **values) for name, values in rounded.items()}

@@ -9,7 +9,16 @@ import torch
 from pipeline.bundle.card import Card, HeadSection
 from pipeline.bundle.export import apply_network
 from pipeline.bundle.runtime import Predictor
-from pipeline.bundle.variance import WINDOWS_PX, FrameVariance, PullSummary, Sample, fit_factors, quantiles_of
+from pipeline.bundle.variance import (
+    PULLS,
+    WINDOWS_PX,
+    FrameVariance,
+    Sample,
+    counted,
+    fit_factors,
+    quantiles_of,
+    summaries,
+)
 from pipeline.sky.dq import DQ_DTYPE, LOST
 from pipeline.sky.tiled_frames import predicted_planes, tiles_of_frames
 from pipeline.sky.tiling import untile
@@ -26,7 +35,6 @@ _PER_FRAME, _IN_ALL = 20_000, 400_000
 # Frames beyond so many pixels add little.
 _MOST_PX = 40_000_000
 _FEWEST_WINDOWS = 200
-_PULLS = np.linspace(-12, 12, 4801)
 
 
 class _Live(Predictor):
@@ -111,30 +119,22 @@ def _measured(
     """Pulls and correlations with the factors that the head has."""
     decoder = get_decoder(head.task)
     names = list(decoder.strata)
-    counts = np.zeros((len(names), len(_PULLS) - 1))
+    counts = np.zeros((len(names), len(PULLS) - 1))
     sums: dict[int, list[np.ndarray]] = {size: [] for size in WINDOWS_PX}
     for values, frame in _restored(card, head, network, validation, device):
         error, truth = (plane[0] for plane in decoder.errors(values, frame))
         err, place = values[decoder.uncertainties[0]][0], decoder.traits(values, frame).place[0]
-        pull = np.clip(error / err, _PULLS[0], _PULLS[-1])
-        for number in range(len(names)):
-            counts[number] += np.histogram(pull[(truth == number) & (place >= 0)], _PULLS)[0]
+        counts += counted(error / err, truth, len(names))
         empty = (truth == 0) & (place == 0)
         for size, found in sums.items():
             found.append(window_sums(error, err, empty, size))
-    centres = 0.5 * (_PULLS[1:] + _PULLS[:-1])
-    pulls = {name: _rounded(quantiles_of(centres, row)) for name, row in zip(names, counts, strict=True) if row.any()}
     joined = {size: np.concatenate(found) for size, found in sums.items()}
     correlations = {
         size: float(f"{quantiles_of(found).width:.4g}")
         for size, found in joined.items()
         if len(found) > _FEWEST_WINDOWS
     }
-    return head.variance.model_copy(update={"pulls": pulls, "correlations": correlations})
-
-
-def _rounded(summary: PullSummary) -> PullSummary:
-    return PullSummary(n=summary.n, **{k: float(f"{v:.4g}") for k, v in summary.model_dump().items() if k != "n"})
+    return head.variance.model_copy(update={"pulls": summaries(counts, names), "correlations": correlations})
 
 
 def window_sums(error: np.ndarray, err: np.ndarray, usable: np.ndarray, size: int) -> np.ndarray:

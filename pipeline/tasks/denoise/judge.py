@@ -15,6 +15,7 @@ from pipeline.sky.baselines import Settings, astroscrappy_median, tune
 from pipeline.sky.dq import DQ_DTYPE, LOST
 from pipeline.sky.tiled_frames import predicted_planes, tiles_of_frames
 from pipeline.sky.tiling import untile
+from pipeline.tasks.denoise.decode import DEFECT_THRESHOLD
 from pipeline.tasks.denoise.merit import evaluate_against_exposures, evaluate_against_truth
 from pipeline.tasks.denoise.scores import (
     NOISY,
@@ -111,6 +112,7 @@ def restore(frame: JudgedFrame, predictor: Predicts, settings: Settings, cfg: Co
         },
         restored_err=whole["restored_err"],
         defect_probability=whole["defect_probability"],
+        painted=whole["defect_probability"] >= DEFECT_THRESHOLD,
     )
 
 
