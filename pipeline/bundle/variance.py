@@ -184,7 +184,7 @@ def _most_likely(traits: Sequence[np.ndarray], pulls: np.ndarray, weights: np.nd
     ranges = []
     for values in traits:
         low, high = (float(f"{edge:.4g}") for edge in np.quantile(values, _RANGE))
-        ranges.append((low, high if high > low else low + 1.0))
+        ranges.append((low, high) if high > low else (low - 0.5, high + 0.5))
     scaled = [
         np.clip((x - (high + low) / 2) * 2 / (high - low), -1, 1) for x, (low, high) in zip(traits, ranges, strict=True)
     ]
