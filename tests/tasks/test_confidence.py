@@ -5,11 +5,11 @@ import pytest
 
 from pipeline.sky.dq import DQ, DQ_DTYPE
 from pipeline.tasks import get_decoder
-from pipeline.tasks.denoise.confidence import STRATA, strata_of_truth
+from pipeline.tasks.denoise.confidence import KINDS, strata_of_truth
 from pipeline.tiles.shards import TileBatch
 
 LEVEL, NOISE = 100.0, 10.0
-SKY, FAINT, CORE, PAINTED, MISSING = range(len(STRATA))
+SKY, FAINT, CORE, PAINTED, MISSING = range(len(KINDS))
 
 
 def batch_of(sci, masks=None, clean=None) -> TileBatch:

@@ -8,8 +8,8 @@ from pipeline.tiles.shards import TileBatch
 
 #: Strata -> how many of the traits (stated uncertainty, light beside the pixel, its own light) tell the size of its
 #: error. On empty sky its own light is noise: it must not choose its own uncertainty.
-STRATA = {"sky": 2, "faint": 3, "core": 3, "painted": 3, "missing": 3}
-_SKY, _FAINT, _CORE, _PAINTED, _MISSING = range(len(STRATA))
+KINDS = {"sky": 2, "faint": 3, "core": 3, "painted": 3, "missing": 3}
+_SKY, _FAINT, _CORE, _PAINTED, _MISSING = range(len(KINDS))
 #: Light over the background noise from which a pixel is not empty sky, and from which it is in the core of a star.
 FAINT_SNR, CORE_SNR = 0.5, 20.0
 _BESIDE_PX = 2
@@ -60,7 +60,7 @@ def errors_of(
 
 
 def strata_of_truth(light: np.ndarray, painted: np.ndarray, missing: np.ndarray, dq: np.ndarray) -> np.ndarray:
-    """Number among `STRATA` of each pixel; -1 where it is not judged: saturated, or a defect that was not painted.
+    """Number among `KINDS` of each pixel; -1 where it is not judged: saturated, or a defect that was not painted.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ import numpy as np
 
 from pipeline.inputs.frame import SkyPixels
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, flag, has
-from pipeline.tasks.denoise.confidence import STRATA, errors_of, traits_of
+from pipeline.tasks.denoise.confidence import KINDS, errors_of, traits_of
 from pipeline.tasks.interfaces import Decoder, PixelTraits
 from pipeline.tiles.shards import TileBatch
 
@@ -57,7 +57,7 @@ class DenoiseDecoder(Decoder):
     """Outputs: correction, replacement, log variance of the result, logit of being a defect less its prior."""
 
     uncertainties: ClassVar[tuple[str, ...]] = ("restored_err",)
-    strata: ClassVar[Mapping[str, int]] = STRATA
+    strata: ClassVar[Mapping[str, int]] = KINDS
 
     def decode(self, outputs: np.ndarray, batch: TileBatch) -> dict[str, np.ndarray]:
         """Planes of shape (N, H, W), float32, in the unit of the tile's `sci`.
@@ -89,11 +89,11 @@ class DenoiseDecoder(Decoder):
 
     def traits(self, values: Mapping[str, np.ndarray], batch: TileBatch) -> PixelTraits:
         """See `pipeline.tasks.denoise.confidence`."""
-        return traits_of(values["restored"], values["restored_err"], *_replaced(values, batch), batch)
+        return traits_of(values["restored"], values["restored_err"], *_not_measured(values, batch), batch)
 
     def errors(self, values: Mapping[str, np.ndarray], batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
         """Restored less true; pixels with a defect that was not painted are not judged."""
-        return errors_of(values["restored"], *_replaced(values, batch), batch)
+        return errors_of(values["restored"], *_not_measured(values, batch), batch)
 
     def flags(
         self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float, kept: np.ndarray | None = None
@@ -113,7 +113,7 @@ class DenoiseDecoder(Decoder):
         return bits
 
 
-def _replaced(values: Mapping[str, np.ndarray], batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
+def _not_measured(values: Mapping[str, np.ndarray], batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
     """Pixels that were painted over, and those that were missing, shape (N, H, W)."""
     return values["defect_probability"] >= DEFECT_THRESHOLD, SkyPixels.of_batch(batch).missing
 

@@ -10,7 +10,7 @@ from pipeline.config import EvaluateConfig
 from pipeline.evaluation.comparison import NETWORK, Comparison, Metric, compare, merge_json
 from pipeline.evaluation.result import Bin, CaptionedFigure, Result, bins_table, compare_in_bins, series_of
 from pipeline.figures import denoise
-from pipeline.tasks.denoise.confidence import STRATA
+from pipeline.tasks.denoise.confidence import KINDS
 from pipeline.tasks.denoise.scores import SHOWN_SNR, Score
 
 FALSE_ALARM_RATE = 0.0005
@@ -84,7 +84,7 @@ def evaluate_against_truth(scores: Sequence[Score], cfg: EvaluateConfig, *, seed
     low, middle, high = np.quantile(pulls, [0.158655, 0.5, 0.841345])
     figures.append(_pull_figure(pulls, float(middle), float(high - low) / 2))
     content = merge_json(parts)
-    by_stratum = summaries(sum(score.pull_counts for score in scores), STRATA)
+    by_stratum = summaries(sum(score.pull_counts for score in scores), KINDS)
     content["calibration"] = {
         "pull_median": float(middle),
         "pull_width": float(high - low) / 2,

@@ -11,7 +11,7 @@ from pipeline.figures.denoise import Cutout
 from pipeline.sky.baselines import psnr_db
 from pipeline.sky.dq import DEFECTS, DQ, LOST, has
 from pipeline.sky.photometry import aperture_photometry, detect_stars, isolated, measure_fwhm
-from pipeline.tasks.denoise.confidence import STRATA, strata_of_truth
+from pipeline.tasks.denoise.confidence import KINDS, strata_of_truth
 
 NOISY = "noisy"
 #: Fainter stars are left out altogether.
@@ -144,7 +144,7 @@ def score_against_truth(frame: JudgedFrame, seed: int) -> Score:
         defect_counts=_by_probability(frame.defect_probability[defect]),
         good_counts=_by_probability(frame.defect_probability[good]),
         pulls=pulls.ravel()[chosen],
-        pull_counts=counted(pulls, place, len(STRATA)),
+        pull_counts=counted(pulls, place, len(KINDS)),
         cutout=_cutout(frame, frame.clean),
     )
 
@@ -174,7 +174,7 @@ def score_against_exposures(frame: JudgedFrame) -> Score:
         defect_counts=no_pixels,
         good_counts=no_pixels,
         pulls=np.empty(0),
-        pull_counts=np.zeros((len(STRATA), len(PULLS) - 1)),
+        pull_counts=np.zeros((len(KINDS), len(PULLS) - 1)),
         cutout=_cutout(frame, None),
     )
 
