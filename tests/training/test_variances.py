@@ -31,7 +31,7 @@ def tiles_of_a_frame(rng, side=SIDE, n_side=4, correlated=False) -> TileBatch:
     """Sky with errors of a known size, cores of stars whose errors are three times larger, and a gap."""
     shape = (side * n_side, side * n_side)
     clean = np.full(shape, LEVEL, np.float32)
-    clean[:, 20:40] += 100 * NOISE
+    clean[:, 20:40] += NOISE * rng.uniform(50, 150, (shape[0], 20)).astype(np.float32)
     err = np.full(shape, ERROR, np.float32)
     noise = rng.standard_normal((shape[0] + 1, shape[1])).astype(np.float32)
     noise = (noise[1:] + noise[:-1]) / np.sqrt(2) if correlated else noise[1:]
@@ -73,13 +73,14 @@ def test_each_stratum_has_its_own_factor(tmp_path, rng):
     variance = variance_of(tmp_path, tiles_of_a_frame(rng))
     assert set(variance.pulls) == {"sky", "core", "missing"}
     assert set(variance.factors) == {"sky", "core", "missing"}
-    for name, expected in (("sky", 2.0), ("core", 6.0)):
+    stated, typical = np.log(0.5 * ERROR / NOISE), {"sky": (2.0, 0.2, 0.0), "core": (6.0, 140.0, 100.0)}
+    for name, (expected, beside, own) in typical.items():
         pulls = variance.pulls[name]
         assert pulls.width == pytest.approx(0.96, abs=0.05)
         assert pulls.beyond_3 < 0.01
-        ranges = variance.factors[name].ranges
-        middle = [np.float32([(low + high) / 2]) for low, high in ranges]
-        assert variance.factors[name].of(middle)[0] == pytest.approx(expected / 0.96, rel=0.1)
+        traits = [np.float32([stated]), np.arcsinh(np.float32([beside])), np.arcsinh(np.float32([own]))]
+        factor = variance.factors[name]
+        assert factor.of(traits[: len(factor.ranges)])[0] == pytest.approx(expected / 0.96, rel=0.15)
 
 
 def test_independent_errors_have_no_correlation(tmp_path, rng):
