@@ -93,6 +93,7 @@ def _factors(card: Card, head: HeadSection, network: "nn.Module", validation: Ti
             taken = [plane.ravel()[chosen] for plane in (pull, traits.place, truth, *traits.values)]
             weight = np.full(chosen.size, found.size / max(chosen.size, 1))
             parts.append(Sample(taken[0], taken[1], tuple(taken[3:]), taken[2], weight))
+    parts = [part for part in parts if part.pull.size]
     return fit_factors(_joined(parts, rng), decoder.strata) if parts else {}
 
 
