@@ -233,8 +233,9 @@ def predict(
     """`Model.predict` of a model of frames."""
     from pipeline.bundle.backends import facts_of
     from pipeline.config import parse_config
+    from pipeline.sky.frame_results import product_of
     from pipeline.sky.frames import read_frames
-    from pipeline.sky.restore import product_of, restore_frame
+    from pipeline.sky.restore import restore_frame
 
     started = time.monotonic()
     name = predictor.card.name

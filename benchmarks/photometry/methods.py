@@ -11,8 +11,9 @@ from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config
 from pipeline.sky.baselines import Settings, astroscrappy_median
 from pipeline.sky.dq import DEFECTS, DQ, DQ_DTYPE, has
+from pipeline.sky.frame_results import FrameResult, product_of
 from pipeline.sky.frames import Frame, read_frames
-from pipeline.sky.restore import FrameResult, product_of, restore_frame
+from pipeline.sky.restore import restore_frame
 from pipeline.stages.products import write_frames
 
 NETWORK, RECORDED = "lightpool", "as recorded"
@@ -87,7 +88,7 @@ class _WithScores:
 
     def __init__(self, predictor: Predictor) -> None:
         self.card = predictor.card
-        self.size_multiple, self.ranges = predictor.size_multiple, predictor.ranges
+        self.size_multiple, self.population = predictor.size_multiple, predictor.population
         self.predict, self.flags = predictor.predict, predictor.flags
         self.lines, self.warnings = predictor.lines, predictor.warnings
         self.columns = tuple(

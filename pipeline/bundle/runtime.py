@@ -35,8 +35,8 @@ from pipeline.bundle.card import (
 from pipeline.bundle.files import check_bundle, graph_files
 from pipeline.bundle.rates import thresholds_of
 from pipeline.errors import InputFileError, UserError
-from pipeline.inputs.base import Range
 from pipeline.inputs.frame import row_blocks
+from pipeline.inputs.population import Population
 from pipeline.inputs.shower import N_PLACES, members_of, places_of
 from pipeline.logs import get_logger
 from pipeline.tasks import get_decoder, get_spec
@@ -190,9 +190,9 @@ class Predictor:
         return self.card.input.size_multiple or 1
 
     @property
-    def ranges(self) -> tuple[Range, ...]:
-        """What the training data covered."""
-        return self.card.input.preparation.ranges
+    def population(self) -> Population | None:
+        """What the training frames were like; None where that is not known, and for the camera."""
+        return getattr(self.card.input.preparation, "population", None)
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -284,6 +284,10 @@ class Predictor:
             if head.calibration is not None:
                 factors = head.calibration.of(items.events)
                 values |= {name: values[name] * factors for name in decoder.uncertainties}
+            if head.variance is not None:
+                traits = decoder.traits(values, items)
+                scaled = {n: head.variance.scaled(values[n], decoder.strata, traits) for n in decoder.uncertainties}
+                values |= scaled
             decoded |= values
         return decoded
 

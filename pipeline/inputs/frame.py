@@ -1,60 +1,29 @@
-"""Tiles of a sky frame: image, uncertainty, and where they cannot be trusted; and the ranges of the training frames.
+"""Tiles of a sky frame: image, uncertainty, and where they cannot be trusted; and what training frames are like.
 
 The signal is compressed with asinh, which is linear in the noise and logarithmic in the signal (Lupton, Gunn & Szalay
 1999, AJ 118, 1406).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.inputs.base import Input, Range
+from pipeline.inputs.base import Input
+from pipeline.inputs.population import Population
 from pipeline.sky.dq import DQ, has
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 
 
-class Quantity(NamedTuple):
-    """A number that describes a frame, see `pipeline.sky.frame_statistics.FrameStatistics`.
-
-    Attributes
-    ----------
-    name, words, unit : str
-    absolute, relative : float
-        Margin about the range of training: errors of measurement, and differences that do no harm.
-    below : bool
-        Whether values below the range matter.
-    """
-
-    name: str
-    words: str
-    unit: str
-    absolute: float = 0.0
-    relative: float = 0.0
-    below: bool = False
-
-
-QUANTITIES = (
-    Quantity("fwhm_px", "FWHM of the stars", "px", relative=0.05, below=True),
-    Quantity("ellipticity", "ellipticity of the stars", "", absolute=0.1),
-    Quantity("noise_correlation_x", "noise correlation of neighbours along x", "", absolute=0.1, below=True),
-    Quantity("noise_correlation_y", "noise correlation of neighbours along y", "", absolute=0.1, below=True),
-    Quantity("noise_correlation_diagonal", "noise correlation of diagonal neighbours", "", absolute=0.1, below=True),
-    Quantity("colour_pattern", "differences of the background within 2 x 2 pixels", "sigma", absolute=0.2),
-    Quantity("source_density", "sources per 1,000 pixels", "", absolute=1.0, relative=1.0),
-    Quantity("dynamic_range", "log10 of the brightest pixels over the noise", "", absolute=0.5),
-)
-# Fewer training frames do not show a range.
-_MIN_FRAMES = 5
-_PERCENTILES = (1, 99)
-
-
 class FrameInput(Input):
     """Pixels in units of the frame's background noise.
 
-    `ranges` are of the `QUANTITIES` of the training frames, 1st to 99th percentile; empty where there were few frames.
+    Attributes
+    ----------
+    population : Population, optional
+        What the training frames were like; None where there were few.
     """
 
     wing: ClassVar[Literal["sky"]] = "sky"
@@ -63,17 +32,27 @@ class FrameInput(Input):
 
     kind: str = "frame"
     version: Literal[1] = 1
+    population: Population | None = None
 
     @classmethod
-    def fit(cls, reader: TileReader, scalars: Sequence[str] = (), *, axis_maps: bool = False) -> Self:
-        """Only the ranges of the training frames are taken: level and noise of each frame come with its tiles.
+    def fit(
+        cls,
+        reader: TileReader,
+        scalars: Sequence[str] = (),
+        *,
+        axis_maps: bool = False,
+        validation: TileReader | None = None,
+    ) -> Self:
+        """Only what the frames are like is taken: level and noise of each frame come with its tiles.
 
         A frame has no axis: `axis_maps` does not matter.
         """
         if scalars:
             raise UserError(f"scalars must be empty, got {', '.join(scalars)}: a frame has no parameters")
         cls.check_channels(reader)
-        return cls(ranges=_ranges(reader))
+        return cls(
+            population=Population.fit(_statistics(reader), [] if validation is None else _statistics(validation))
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -116,47 +95,11 @@ def row_blocks(height: int, width: int) -> Iterator[slice]:
     return (slice(top, min(top + step, height)) for top in range(0, height, step))
 
 
-def _ranges(reader: TileReader) -> tuple[Range, ...]:
+def _statistics(reader: TileReader) -> list[Mapping[str, float | None]]:
     """Of the frames that have tiles in this split."""
     attributes = reader.shard_attributes()
     used = np.unique(reader.events([])["source_index"]) if reader.n_tiles else ()
-    frames = [attributes[number].get("frame", {}).get("statistics", {}) for number in used]
-    found = []
-    for quantity in QUANTITIES:
-        values = [frame[quantity.name] for frame in frames if frame.get(quantity.name) is not None]
-        if len(values) >= _MIN_FRAMES:
-            low, high = (float(f"{value:.4g}") for value in np.percentile(values, _PERCENTILES))
-            found.append(
-                Range(
-                    name=quantity.name,
-                    words=quantity.words,
-                    unit=quantity.unit,
-                    low=low,
-                    high=high,
-                    n_frames=len(values),
-                )
-            )
-    return tuple(found)
-
-
-def outside(values: Mapping[str, float | None], ranges: Sequence[Range]) -> dict[str, str]:
-    """Quantities of a frame that lie outside the ranges of training: name -> what was found and what was expected.
-
-    A quantity that could not be measured is not compared. The fewer frames there were, the wider is the margin: the
-    range of n values is expected to be wider than they are by 1 / (n - 1) at either end.
-    """
-    quantities = {quantity.name: quantity for quantity in QUANTITIES}
-    found = {}
-    for trained in ranges:
-        quantity, value = quantities.get(trained.name), values.get(trained.name)
-        if quantity is None or value is None:
-            continue
-        unseen = (trained.high - trained.low) / (trained.n_frames - 1) + quantity.absolute
-        too_low = quantity.below and value < trained.low - unseen - quantity.relative * abs(trained.low)
-        if too_low or value > trained.high + unseen + quantity.relative * abs(trained.high):
-            unit = f" {quantity.unit}" if quantity.unit else ""
-            found[trained.name] = f"{quantity.words} {value:.3g}{unit} ({trained.low:.3g} to {trained.high:.3g})"
-    return found
+    return [attributes[number].get("frame", {}).get("statistics", {}) for number in used]
 
 
 class SkyPixels:

@@ -39,6 +39,10 @@ _CONTINUATION = "  "
 LEVEL_BEFORE = Card("LPBKG", "background level of the frame as it came")
 NOISE_BEFORE = Card("LPRMS", "background rms of the frame as it came")
 
+# Prediction: the frame beside those of training.
+UNLIKENESS = Card("LPOOD", "distance from training frames, above 1: unlike them")
+UNLIKE = Card("LPOODWHY", "")
+
 # Simulation.
 TRUTH = Card("LPTRUTH", "truth of this simulated frame")
 

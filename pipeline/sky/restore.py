@@ -6,11 +6,12 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.inputs.base import Range
+from pipeline.inputs.population import Population
 from pipeline.sky import cards
-from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, has
+from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, flag, has
+from pipeline.sky.frame_results import FrameResult, as_stored, cards_of
 from pipeline.sky.frame_statistics import FrameStatistics
-from pipeline.sky.frames import Frame, FrameProduct, StreamedProduct, Strip
+from pipeline.sky.frames import Frame, StreamedProduct, Strip
 from pipeline.sky.joined_strips import PackedMasks, Rows
 from pipeline.sky.lines import BinnedLogits, Line, flag_lines
 from pipeline.sky.mosaic import phases_of
@@ -18,6 +19,9 @@ from pipeline.sky.strips import part_of, strip_rows_of
 from pipeline.sky.training_range import Choice, Comparison, compare
 from pipeline.tasks.spec import Column
 from pipeline.tiles.shards import TileBatch
+
+#: In a frame further than this from those of training, whatever the network has changed is of low confidence.
+DOUBTFUL_SCORE = 3.0
 
 
 class FramePredictor(Protocol):
@@ -29,8 +33,8 @@ class FramePredictor(Protocol):
         Planes that it predicts.
     size_multiple : int
         Height and width of its tiles are multiples of it.
-    ranges : sequence of Range
-        What its training frames covered; empty where that is not known.
+    population : Population or None
+        What its training frames were like; None where that is not known.
     lines : mapping
         Planes of logits whose straight lines are flagged across the whole frame -> DQ bit.
     warnings : sequence of str
@@ -39,7 +43,7 @@ class FramePredictor(Protocol):
 
     columns: Sequence[Column]
     size_multiple: int
-    ranges: Sequence[Range]
+    population: Population | None
     lines: Mapping[str, int]
     warnings: Sequence[str]
 
@@ -50,38 +54,6 @@ class FramePredictor(Protocol):
         self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float, kept: np.ndarray | None
     ) -> np.ndarray:
         """DQ bits that the result adds, shape (H, W), uint16; pixels in `kept` keep their value."""
-
-
-@dataclass(frozen=True)
-class FrameResult:
-    """A network's result for a frame, in the frame's unit.
-
-    Attributes
-    ----------
-    sci, err : ndarray of float32, shape (H, W)
-        As they were where the network has no plane for them.
-    dq : ndarray of uint16, shape (H, W)
-        The frame's bits, and those that the network's tasks add.
-    planes : mapping
-        Extension name -> further planes, shape (H, W), float32, NaN outside the exposed part; with their unit.
-    statistics : FrameStatistics, optional
-        What was compared with the ranges of training, where the model names these.
-    n_kept : int
-        Pixels that look like sources and keep their value, because the frame is outside the range of training.
-    warnings : tuple of str
-        The frame's, how it differs from those of training, and the predictor's.
-    only_flags : bool
-        Whether the network has no plane at all to write: `sci` and `err` are as they came.
-    """
-
-    sci: np.ndarray
-    err: np.ndarray
-    dq: np.ndarray
-    planes: Mapping[str, tuple[np.ndarray, str]]
-    statistics: FrameStatistics | None = None
-    n_kept: int = 0
-    warnings: tuple[str, ...] = ()
-    only_flags: bool = False
 
 
 def restore_frame(
@@ -158,15 +130,28 @@ class Restoration:
             If the frame is unlike those of training and that is to be refused.
         """
         _check_overlap(overlap_px, tile_px)
-        compared = compare(frame, predictor.ranges, outside_range)
+        compared = compare(frame, predictor.population, outside_range)
         phases = phases_of(frame) if compared.is_mosaic else ()
         parts = tuple((place, cls.of(phase, predictor, tile_px, overlap_px, outside_range)) for place, phase in phases)
         return cls(frame, predictor, tile_px, overlap_px, compared, parts)
 
     @property
     def statistics(self) -> FrameStatistics | None:
-        """What was compared with the ranges of training, where the model names these."""
+        """What was compared with the frames of training, where the model knows these."""
         return self.compared.statistics
+
+    @property
+    def unlikeness(self) -> tuple[float | None, str]:
+        """How far the frame is from those of training, and why; of a mosaic, what its worst colour says."""
+        own = self.compared.score, self.compared.why
+        return max((phase.unlikeness for _, phase in self.phases), default=own, key=lambda found: found[0] or 0.0)
+
+    @property
+    def cards(self) -> list[tuple[str, bool | float | str, str]]:
+        """What is known of the result before it is computed, for the header."""
+        score, why = self.unlikeness
+        found = [] if score is None else [cards.UNLIKENESS.with_value(float(f"{score:.3g}"))]
+        return [*found, cards.UNLIKE.with_value(why)] if why else found
 
     @property
     def n_kept(self) -> int:
@@ -210,7 +195,9 @@ class Restoration:
             for name, (plane, _) in planes.items():
                 plane[rows] = strip.planes[name]
         self._add_lines(0, dq)
-        return FrameResult(sci, err, dq, planes, self.statistics, self.n_kept, self.warnings, self.only_flags)
+        return FrameResult(
+            sci, err, dq, planes, self.statistics, self.n_kept, self.warnings, self.only_flags, self.cards
+        )
 
     def product(self, strips: Callable[[], Iterator[Strip]] | None = None) -> StreamedProduct:
         """The result as it is written, computed when it is; `strips` may look at its own on the way."""
@@ -229,8 +216,8 @@ class Restoration:
             frame.science_hdu,
             frame.shape,
             units,
-            lambda: (_as_stored(frame, strip, self.units) for strip in kept()),
-            cards_of(frame),
+            lambda: (as_stored(frame, strip, self.units) for strip in kept()),
+            [*cards_of(frame), *self.cards],
             warnings=self.warnings,
             only_flags=self.only_flags,
             amend=lambda: ((top, dq) for top, dq in masks if self._add_lines(top, dq)),
@@ -271,7 +258,12 @@ class Restoration:
                 exposed = whole[hdu][:, columns]
                 exposed[...] = np.where(keep, exposed, planes[name]) if spared else planes[name]
             dq = strip.dq[:, columns]
-            dq |= self.predictor.flags(planes, dq, self.frame.noise, keep)
+            added = self.predictor.flags(planes, dq, self.frame.noise, keep)
+            if (self.compared.score or 0.0) > DOUBTFUL_SCORE:
+                # All that the network has changed: the mask alone, or every pixel that does not keep its value.
+                changed = added != 0 if self.only_flags else (added != 0) | (True if keep is None else ~keep)
+                flag(added, changed, DQ.LOW_CONFIDENCE)
+            dq |= added
             for name, plane in binned.items():
                 plane.add(start, planes[name])
             yield strip
@@ -302,42 +294,6 @@ class Restoration:
                 for name, plane in strip.planes.items():
                     plane[place] = part.planes[name]
             yield strip
-
-
-def cards_of(frame: Frame) -> list[tuple[str, bool | float | str, str]]:
-    """What is recorded of a frame as it came, in the unit of its file."""
-    return [
-        cards.LEVEL_BEFORE.with_value(frame.level / frame.factor + frame.bias_level),
-        cards.NOISE_BEFORE.with_value(frame.noise / frame.factor),
-    ]
-
-
-def _as_stored(frame: Frame, strip: Strip, units: Mapping[str, str]) -> Strip:
-    """From the frame's unit to the unit and zero point of its file."""
-    factor = np.float32(frame.factor)
-    planes = {name: plane / factor if units[name] == "sci" else plane for name, plane in strip.planes.items()}
-    return Strip(strip.top, frame.to_stored(strip.sci), strip.err / factor, strip.dq, planes)
-
-
-def product_of(frame: Frame, result: FrameResult) -> FrameProduct:
-    """The result of `restore_frame`, in the unit and with the zero point of its file."""
-    units = {name: unit for name, (_, unit) in result.planes.items()}
-    whole = Strip(0, result.sci, result.err, result.dq, {name: plane for name, (plane, _) in result.planes.items()})
-    stored = _as_stored(frame, whole, units)
-    planes = {
-        name: (plane, frame.stored_unit if units[name] == "sci" else units[name])
-        for name, plane in stored.planes.items()
-    }
-    return FrameProduct(
-        frame.science_hdu,
-        stored.sci,
-        stored.err,
-        stored.dq,
-        cards_of(frame),
-        planes,
-        warnings=result.warnings,
-        only_flags=result.only_flags,
-    )
 
 
 def _check_overlap(overlap_px: int, tile_px: int) -> None:

@@ -362,7 +362,7 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
             log.debug("%s: %s", job.path.name, note)
         restorations = [Restoration.of(frame, model, *how) for model in models.sky for frame in frames]
         for model in models.sky:
-            if not model.ranges:
+            if model.population is None:
                 log.info("%s does not say what its training frames were like: none is compared", model.card.name)
         summaries = [Summary(restoration) if sink.wanted else None for restoration in restorations]
         if job.out is not None:

@@ -30,6 +30,21 @@ class StoredTarget(NamedTuple):
         return (self.n_values, *tile_shape) if self.per_pixel else (self.n_values,)
 
 
+class PixelTraits(NamedTuple):
+    """What tells the size of a pixel's error.
+
+    Attributes
+    ----------
+    place : ndarray of int8, shape S
+        Number of its stratum, -1 for none.
+    values : tuple of ndarray of float32, shape S
+        The most telling first: a stratum may use the first ones alone.
+    """
+
+    place: np.ndarray
+    values: tuple[np.ndarray, ...]
+
+
 class Targets:
     """From truth to what a loss compares with.
 
@@ -80,6 +95,9 @@ class Decoder:
     decodes_by_rate : bool
         Of a task with `rates`: whether `decode` is given the thresholds, too. They then guard what it replaces, and
         no rate is promised to users.
+    strata : mapping
+        Of a task that states uncertainties of pixels: kind of pixel -> how many of its traits tell the size of its
+        error. Empty for the others.
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
@@ -87,6 +105,7 @@ class Decoder:
     rates: ClassVar[Mapping[str, float]] = {}
     lines: ClassVar[Mapping[str, int]] = {}
     decodes_by_rate: ClassVar[bool] = False
+    strata: ClassVar[Mapping[str, int]] = {}
 
     def columns_of(self, n_outputs: int) -> tuple[str, ...]:
         """Those that it reads for a head of so many outputs."""
@@ -115,6 +134,32 @@ class Decoder:
             Columns of the task, shape (N,).
         events : mapping
             Event columns, the truth among them.
+        """
+        raise NotImplementedError
+
+    def traits(self, values: Mapping[str, np.ndarray], batch: TileBatch) -> PixelTraits:
+        """Strata and traits of the pixels, shape (N, H, W). Only for tasks with `strata`.
+
+        Parameters
+        ----------
+        values : mapping
+            What `decode` gave.
+        batch : TileBatch
+            The raw tiles that they belong to.
+        """
+        raise NotImplementedError
+
+    def errors(self, values: Mapping[str, np.ndarray], batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
+        """Error of each pixel, and the number of its stratum by the truth, -1 where it is not judged; (N, H, W).
+
+        Only for tasks with `strata`, and tiles with a truth.
+
+        Parameters
+        ----------
+        values : mapping
+            What `decode` gave.
+        batch : TileBatch
+            With the target `clean`, and the truth's bits as masks.
         """
         raise NotImplementedError
 

@@ -9,17 +9,18 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from astropy.io import fits
+from populations import population
 
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError
-from pipeline.inputs.base import Range
 from pipeline.sky import strips
 from pipeline.sky.background import Background, robust_background
 from pipeline.sky.dq import DQ, has
+from pipeline.sky.frame_results import product_of
 from pipeline.sky.frames import Frame, StreamedProduct, open_frames, read_frames, write_products
 from pipeline.sky.frames.coverage import uncovered
 from pipeline.sky.ingest import ingest_frame
-from pipeline.sky.restore import Restoration, product_of, restore_frame
+from pipeline.sky.restore import Restoration, restore_frame
 from pipeline.sky.strips import Bits, LazyImage, Strips, computed, part_of, strip_rows_of
 from pipeline.sky.summary import Summary
 from pipeline.tasks import get_decoder, get_spec
@@ -280,7 +281,7 @@ class Careful:
 
     columns = (*get_spec("denoise").columns, Column("toy_flux", "sci", "light above the background", hdu="TOYFLUX"))
     size_multiple = 4
-    ranges = (Range(name="fwhm_px", words="FWHM of the stars", unit="px", low=6.0, high=7.0, n_frames=50),)
+    population = population(fwhm_px=(6.0, 7.0))
     lines: ClassVar = {}
     warnings = ()
 
@@ -373,7 +374,7 @@ def test_a_colour_mosaic_in_strips(narrow, rng, tmp_path):
     hdu.header.update(BUNIT="electron")
     hdu.writeto(tmp_path / "in.fits")
     model = Careful()
-    model.ranges = (Range(name="colour_pattern", words="pattern", unit="", low=0.0, high=0.03, n_frames=50),)
+    model.population = population(colour_pattern=(0.0, 0.03))
     (frame,) = read_frames(tmp_path / "in.fits")
     whole = restore_frame(frame, model, **TILES)
     assert "each of its four kinds of pixels" in whole.warnings[0]

@@ -9,8 +9,9 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline.config import SkyIngestConfig
 from pipeline.sky.dq import DQ
+from pipeline.sky.frame_results import product_of
 from pipeline.sky.frames import open_frames, read_frame, write_products
-from pipeline.sky.restore import Restoration, _Axis, product_of, restore_frame
+from pipeline.sky.restore import Restoration, _Axis, restore_frame
 from pipeline.tasks import get_decoder, get_spec
 from pipeline.tasks.spec import Column
 
@@ -22,7 +23,7 @@ class Smoother:
 
     columns = get_spec("denoise").columns
     size_multiple = STRIDE
-    ranges = ()
+    population = None
     lines: ClassVar = {}
     warnings = ()
 
@@ -145,7 +146,7 @@ class Toy:
         Column("toy_inner", "", "predicted, but not written"),
     )
     size_multiple = STRIDE
-    ranges = ()
+    population = None
     lines: ClassVar = {}
     warnings = ()
 
@@ -270,7 +271,7 @@ class Trailing:
 
     columns = get_spec("defects").columns
     size_multiple = STRIDE
-    ranges = ()
+    population = None
     lines: ClassVar = {"trail_logit": DQ.TRAIL}
     warnings = ()
 

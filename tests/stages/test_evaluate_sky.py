@@ -202,7 +202,11 @@ def test_smoothing_helps_where_it_should(judged):
     assert content["baselines"]["noisy"]["sky_rms_sigma"]["value"] == pytest.approx(1, abs=0.03)
     assert abs(content["metrics"]["flux_bias"]["value"]) < 0.01
     assert content["metrics"]["tpr_at_fpr_0.0005"]["value"] > 0.3
-    assert set(content["calibration"]) == {"pull_median", "pull_width"}
+    calibration = content["calibration"]
+    assert set(calibration) == {"pull_median", "pull_width", "strata"}
+    assert set(calibration["strata"]) == {"sky", "faint", "core", "painted", "missing"}
+    assert calibration["strata"]["core"]["width"] == pytest.approx(1, abs=0.1)  # as it came, with its own noise
+    assert calibration["strata"]["missing"]["n"] == 6 * 3 * SIZE
 
 
 def test_eaten_light_is_seen(with_truth, cfg, tmp_path):

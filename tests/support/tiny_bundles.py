@@ -21,9 +21,9 @@ from pipeline.bundle.card import (
     bundle_sha256,
 )
 from pipeline.bundle.false_alarms import FalseAlarms
-from pipeline.inputs.base import Range
 from pipeline.inputs.frame import FrameInput
 from pipeline.inputs.image import ImageInput, ImageRecipe, ScalarStatistics
+from pipeline.inputs.population import Population
 from pipeline.inputs.shower import N_PLACES, ShowerInput
 from pipeline.tasks import get_spec
 
@@ -164,7 +164,7 @@ def event_bundle(folder: Path, task: str, camera_identity: str, *, name: str | N
     )
 
 
-def sky_bundle(folder: Path, *, name: str = "tiny_denoise", ranges: tuple[Range, ...] = ()) -> Path:
+def sky_bundle(folder: Path, *, name: str = "tiny_denoise", population: Population | None = None) -> Path:
     """A model that believes every pixel, halves its uncertainty, and sees no defect."""
     constants = np.array([0.0, 0.0, 2 * np.log(0.5), -9.0], np.float32).reshape(1, 4, 1, 1)
     nodes = [
@@ -189,7 +189,7 @@ def sky_bundle(folder: Path, *, name: str = "tiny_denoise", ranges: tuple[Range,
         head=head_section("denoise"),
         model=(3, 4, 0),
         cameras=(),
-        input=_frame_input(ranges),
+        input=_frame_input(population),
     )
 
 
@@ -229,18 +229,18 @@ def defects_bundle(
         head=(head_section("denoise"), head) if denoises else head,
         model=(3, n_outputs, 0),
         cameras=(),
-        input=_frame_input(()),
+        input=_frame_input(None),
     )
 
 
-def _frame_input(ranges: tuple[Range, ...]) -> InputSection:
+def _frame_input(population: Population | None) -> InputSection:
     return InputSection(
         channels=("sci", "err"),
         units=("electron", "electron"),
         tile_shape=(TILE_PX, TILE_PX),
         recipe={"version": 1, "size_px": TILE_PX, "stride_px": TILE_PX},
         unit="electron",
-        preparation=FrameInput(ranges=ranges),
+        preparation=FrameInput(population=population),
         size_multiple=4,
     )
 

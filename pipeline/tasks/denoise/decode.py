@@ -30,7 +30,8 @@ import numpy as np
 from pipeline.inputs.frame import SkyPixels
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, flag, has
 from pipeline.tasks.defects.decode import STRATA, middle_of_nine
-from pipeline.tasks.interfaces import Decoder
+from pipeline.tasks.denoise.confidence import KINDS, errors_of, traits_of
+from pipeline.tasks.interfaces import Decoder, PixelTraits
 from pipeline.tiles.shards import TileBatch
 
 NOISE_REACH = 4.0  # sigma: noise alone is further out in 6 of 100,000 pixels
@@ -88,6 +89,8 @@ class DenoiseDecoder(Decoder):
     tau^2 is the variance of what the correction aims at, and both variances are in units of the pixel's own.
     """
 
+    uncertainties: ClassVar[tuple[str, ...]] = ("restored_err",)
+    strata: ClassVar[Mapping[str, int]] = KINDS
     rates: ClassVar[dict[str, float]] = {"sky": 5e-4, "source": 1e-4, "core": 1e-5}
     decodes_by_rate: ClassVar[bool] = True
 
@@ -133,6 +136,14 @@ class DenoiseDecoder(Decoder):
             logit = np.log(probability) - np.log1p(-probability)
         return np.clip(logit, -_LARGEST_LOGIT, _LARGEST_LOGIT), values["place"].astype(int)
 
+    def traits(self, values: Mapping[str, np.ndarray], batch: TileBatch) -> PixelTraits:
+        """See `pipeline.tasks.denoise.confidence`."""
+        return traits_of(values["restored"], values["restored_err"], *_not_measured(values, batch), batch)
+
+    def errors(self, values: Mapping[str, np.ndarray], batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
+        """Restored less true; pixels with a defect that was not painted are not judged."""
+        return errors_of(values["restored"], *_not_measured(values, batch), batch)
+
     def flags(
         self,
         planes: Mapping[str, np.ndarray],
@@ -171,6 +182,11 @@ def _replaced(pixels: SkyPixels, replacement: np.ndarray) -> np.ndarray:
     brightest = brightest_around(np.where(pixels.missing, -np.inf, pixels.sci))
     bounded = ~added & np.isfinite(brightest)  # in the midst of a gap nothing is known
     return np.where(bounded, np.minimum(replaced, brightest + NOISE_REACH * pixels.noise), replaced)
+
+
+def _not_measured(values: Mapping[str, np.ndarray], batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels that were painted over, and those that were missing, shape (N, H, W)."""
+    return values["painted"] > 0, SkyPixels.of_batch(batch).missing
 
 
 DECODER = DenoiseDecoder()

@@ -9,10 +9,11 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.errors import TooFewEventsError
 from pipeline.evaluation.comparison import NETWORK
-from pipeline.evaluation.frames import fields_of_test_split, predicted_planes, tiles_of_frames
+from pipeline.evaluation.frames import fields_of_test_split
 from pipeline.evaluation.result import Predicts, Result
 from pipeline.sky.baselines import Settings, astroscrappy_median, tune
 from pipeline.sky.dq import DQ_DTYPE, LOST
+from pipeline.sky.tiled_frames import predicted_planes, tiles_of_frames
 from pipeline.sky.tiling import untile
 from pipeline.tasks.denoise.merit import evaluate_against_exposures, evaluate_against_truth
 from pipeline.tasks.denoise.scores import (
@@ -99,7 +100,8 @@ def _put_together(name: str, batch: TileBatch, facts: Mapping[str, Any], unit: s
 def restore(frame: JudgedFrame, predictor: Predicts, settings: Settings, cfg: Config) -> JudgedFrame:
     """What the network and the baselines make of a frame: they see which pixels are lost, never the true defects."""
     known = frame.dq & DQ_DTYPE(LOST)
-    whole = predicted_planes(frame.sci, frame.err, known, frame.level, frame.noise, predictor, cfg)
+    how = cfg.predict.tile_px, cfg.predict.overlap_px
+    whole = predicted_planes(frame.sci, frame.err, known, frame.level, frame.noise, predictor, *how)
     return replace(
         frame,
         restored={
@@ -109,6 +111,7 @@ def restore(frame: JudgedFrame, predictor: Predicts, settings: Settings, cfg: Co
         },
         restored_err=whole["restored_err"],
         defect_probability=whole["defect_probability"],
+        painted=whole["painted"] > 0,
     )
 
 
