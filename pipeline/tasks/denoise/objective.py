@@ -59,6 +59,7 @@ from pipeline.training.objective import Objective
 
 HUBER_DELTA = 1.0  # sigma: what is left of the noise stays well below it, only failures are above
 PARTNER_HUBER_DELTA = 6.0  # a partner's own noise must stay in the quadratic part, or its skewness becomes a bias
+PIXEL_WEIGHT = 4.0  # beside the defect map's: of the noise, a network learns slowly
 FLUX_WINDOWS_PX = (4, 8, 16)  # from the core of a sharp star to the whole of a blurred one
 FLUX_WEIGHT = 0.3
 BIAS_WINDOWS_PX = (8, 16)
@@ -89,7 +90,7 @@ class DenoiseObjective(Objective):
         # By the noisy partner's own value, its low fluctuations would weigh more.
         sigma2 = _true_variance(restored.detach() if "clean_variance" in target else target["clean"], target)
         delta = PARTNER_HUBER_DELTA if "clean_variance" in target else HUBER_DELTA
-        total = _mean(_huber(residual * sigma2.rsqrt(), delta), usable)
+        total = PIXEL_WEIGHT * _mean(_huber(residual * sigma2.rsqrt(), delta), usable)
         # A defect's error belongs to the pixel term; in a window it would drown what a star's pixels share.
         sound = target["usable"] & ~target["missing"] & ~target.get("defect", torch.zeros_like(target["usable"]))
         total = total + FLUX_WEIGHT * _window_loss(residual * sound, sigma2 * sound, target["weights"], delta)
