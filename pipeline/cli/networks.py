@@ -22,13 +22,13 @@ def _manifests(paths: list[Path], shards_outside: bool) -> "list[Path] | list[Ma
     return load_manifests(paths, shards_outside=True)
 
 
-def _with_options_of_frames(cfg: "Config", bundles: list[str], only: str | None, fpr: float | None) -> "Config":
+def _with_options_of_frames(cfg: "Config", bundles: list[str], **options: str | float | None) -> "Config":
     """The configuration, with the options of `predict` that are for sky frames."""
     from pipeline.bundle.card import load_bundle_card
     from pipeline.config import parse_config
     from pipeline.errors import UserError
 
-    changes = {name: value for name, value in (("only", only), ("fpr", fpr)) if value is not None}
+    changes = {name: value for name, value in options.items() if value is not None}
     if not changes:
         return cfg
     if "sky" not in [load_bundle_card(bundle).wing for bundle in bundles]:
@@ -124,6 +124,13 @@ def predict(
         float | None,
         typer.Option(metavar="RATE", help="Share of good pixels that may be flagged as defects (sky); default: 5e-4."),
     ] = None,
+    bayer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Colours of the pixels of a raw colour frame, such as RGGB, or none; default: as its header says.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image on stdout.")] = False,
     keep_going: KeepGoing = False,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Files processed in parallel, with --out.")] = 1,
@@ -135,7 +142,7 @@ def predict(
     """
     from pipeline.stages.predict import predict as stage
 
-    cfg = _with_options_of_frames(cfg, bundle, only, fpr)
+    cfg = _with_options_of_frames(cfg, bundle, only=only, fpr=fpr, bayer=bayer)
     statuses = stage(
         cfg, files, bundle, out,
         event=event, telescope=telescope, as_json=as_json, force=force, stream=sys.stdout, jobs=jobs,

@@ -104,7 +104,9 @@ class SkyTilesConfig(Section):
     pair_max_residual_shift_px: float = Field(
         0.15, gt=0, description="noise2noise: largest distance of a pair's drift from whole pixels [px]."
     )
-    pairs_per_frame: int = Field(4, ge=1, description="noise2noise: number of partners of a tile, on average over a frame, at most.")
+    pairs_per_frame: int = Field(
+        4, ge=1, description="noise2noise: number of partners of a tile, on average over a frame, at most."
+    )
 
 
 class WeightingConfig(Section):

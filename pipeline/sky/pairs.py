@@ -65,7 +65,8 @@ class TilePair(NamedTuple):
 def tile_pairs(paths: Sequence[str | Path], out_dir: str | Path, cfg: Config, force: bool = False) -> list[Path]:
     """Cut exposures of one drifting field into pairs of tiles that differ in noise only (Noise2Noise).
 
-    Seeing and zero point of each pair of frames are checked, and a pair is used in both directions. Each frame has one shard, ``NAME.tiles.h5``, and belongs to one split (by hash of its name); its partners are
+    Seeing and zero point of each pair of frames are checked, and a pair is used in both directions. Each frame has one
+    shard, ``NAME.tiles.h5``, and belongs to one split (by hash of its name); its partners are
     frames of the same split, so that no frame is seen in training and in testing. A tile's partner is cut at the
     whole-pixel drift where the true one is within `pair_max_residual_shift_px` of it, scaled to the frame's star
     fluxes and brought to its background. The detector's static hot pixels are found first: they are flagged in the
@@ -215,7 +216,9 @@ class _Field:
             "provenance": stamped,
         }
         with atomic_output(out, force=force) as temporary:
-            with shard_writer(temporary, self.sky, frame, self.sources[number], attributes, target="noise2noise") as writer:
+            with shard_writer(
+                temporary, self.sky, frame, self.sources[number], attributes, target="noise2noise"
+            ) as writer:
                 for row in _by_row(pairs):
                     writer.append(self._pair_batch(number, row))
             provenance.write_sidecar(temporary, stamped)

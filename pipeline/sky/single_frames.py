@@ -5,6 +5,7 @@ resampled, a network learns the noise: such frames are refused.
 """
 
 from collections.abc import Iterator
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,7 @@ from pipeline.files import atomic_output, check_free, source_name
 from pipeline.logs import get_logger
 from pipeline.sky.baselines import Settings, astroscrappy_median
 from pipeline.sky.defects import FLAG_SIGMA, Muons, Worms
-from pipeline.sky.dq import DEFECTS, DQ, UNUSABLE, flag, has
-from pipeline.sky.frame_statistics import source_pixels
+from pipeline.sky.dq import DEFECTS, DQ, LOST, UNUSABLE, flag, has
 from pipeline.sky.frames import Frame, read_frame
 from pipeline.sky.strips import part_of
 from pipeline.sky.tiling import (
@@ -45,8 +45,16 @@ _SOURCE_SIGMA, _SOURCE_REACH_PX = 3.0, 3
 _OUTLIER_SIGMA = 4.0
 # Tracks that are laid over a frame: of muons and of electrons, in thin and in thick silicon, so many of each.
 _THICKNESSES_UM, _TRACKS_PER_MPIX = (15.0, 60.0, 250.0), 150.0
-# L.A.Cosmic with few false alarms; what looks like a star of the frame is left alone all the same.
-_STRICT = Settings(sigclip=6.0, objlim=5.0, median_px=1)
+# L.A.Cosmic masks 97 % of the bright defect pixels so, and 4 % of the star cores at a FWHM of 2.5 px.
+_FINDER = Settings(sigclip=6.0, objlim=5.0, median_px=1)
+
+
+class Role(IntEnum):
+    """What a pixel is for a network that learns from its frame."""
+
+    MASKED = 0  # a defect, or missing: not shown
+    LEARNED = 1
+    SHOWN = 2  # saturated: shown, and not learned from
 
 
 class NoiseCorrelation(NamedTuple):
@@ -137,24 +145,24 @@ def _smooth_background(signal: np.ndarray) -> np.ndarray:
 def tile_single_frame(path: str | Path, out: str | Path, cfg: Config, force: bool = False) -> dict[str, Any]:
     """Cut one ingested frame into a shard of tiles that a network learns from by itself (Noise2Void).
 
-    Defects are flagged first, by L.A.Cosmic and by the frame's own mask: the prediction of a mask (`lightpool predict
-    --only defects`) is best. Tiles of one frame are of all splits, for nothing of it is known to the network that it
-    is not shown.
+    What L.A.Cosmic and the frame's own mask call a defect is masked, and simulated tracks are laid over the rest: below
+    them the frame is known. Tiles of one frame are of all splits, for nothing of it is known to the network that it is
+    not shown.
 
     Parameters
     ----------
     path : path
         Ingested frame.
     out : path
-        Shard to make. Simulated tracks lie over the frame; `clean` and `clean_err` are its own pixel and uncertainty,
-        NaN where it must not be learned from, and `hideable` says where it may.
+        Shard to make. `clean` and `clean_err` are the frame without the tracks, NaN where it is not learned from;
+        `role` is the `Role` of each pixel.
     cfg : Config
         Sections `tiles.sky` and `tiles.splits`, and the seed of the splits.
 
     Returns
     -------
     dict
-        `n_tiles`, `n_flagged` (pixels that L.A.Cosmic has added) and `noise_correlation`.
+        `n_tiles`, `n_masked` (pixels that L.A.Cosmic has found) and `noise_correlation`.
 
     Raises
     ------
@@ -165,7 +173,7 @@ def tile_single_frame(path: str | Path, out: str | Path, cfg: Config, force: boo
     frame = read_frame(path)
     correlation = noise_correlation(frame)
     _check(path, correlation)
-    dq, n_flagged = _with_defects(frame)
+    role, n_masked = roles(frame)
     sky, source = cfg.tiles.sky, source_name(path)
     stamped = stamp_of(path, cfg, input_sha256=provenance.sha256_file(path))
     attributes = shard_attributes(frame, sky) | {
@@ -175,11 +183,11 @@ def tile_single_frame(path: str | Path, out: str | Path, cfg: Config, force: boo
     }
     with atomic_output(out, force=force) as temporary:
         with shard_writer(temporary, sky, frame, source, attributes, target="noise2void") as writer:
-            for row in _rows(frame, dq, cfg, source):
+            for row in _rows(frame, role, cfg, source):
                 writer.append(row)
         provenance.write_sidecar(temporary, stamped)
-    log.info("%s: noise correlation %.3f, %d pixels flagged", path.name, correlation.largest, n_flagged)
-    return {"n_tiles": writer.n_tiles, "n_flagged": n_flagged, "noise_correlation": round(correlation.largest, 4)}
+    log.info("%s: noise correlation %.3f, %d pixels masked", path.name, correlation.largest, n_masked)
+    return {"n_tiles": writer.n_tiles, "n_masked": n_masked, "noise_correlation": round(correlation.largest, 4)}
 
 
 def _check(path: Path, correlation: NoiseCorrelation) -> None:
@@ -197,34 +205,37 @@ def _check(path: Path, correlation: NoiseCorrelation) -> None:
         )
 
 
-def _with_defects(frame: Frame) -> tuple[np.ndarray, int]:
-    """The frame's mask with what L.A.Cosmic finds, stars excepted; and how many pixels that adds."""
-    found = astroscrappy_median(frame.sci, frame.err, frame.dq, _STRICT)[1]
-    found &= ~np.asarray(source_pixels(frame)) & ~has(frame.dq, DEFECTS)
-    dq = frame.dq.copy()
-    flag(dq, found, DQ.COSMIC_RAY)
-    return dq, int(np.count_nonzero(found))
+def roles(frame: Frame) -> tuple[np.ndarray, int]:
+    """`Role` of each pixel, uint8, shape (H, W); and how many pixels L.A.Cosmic has masked.
+
+    A pixel around what is masked is masked, too: the edges of tracks are faint.
+    """
+    from scipy.ndimage import binary_dilation
+
+    found = astroscrappy_median(frame.sci, frame.err, frame.dq, _FINDER)[1] & ~has(frame.dq, UNUSABLE)
+    defect = has(frame.dq, DEFECTS) & ~has(frame.dq, LOST)
+    masked = binary_dilation(found | defect, structure=np.ones((3, 3), bool)) & ~has(frame.dq, DQ.SATURATED)
+    role = np.full(frame.shape, Role.LEARNED, np.uint8)
+    role[has(frame.dq, DQ.SATURATED)] = Role.SHOWN
+    role[masked | has(frame.dq, DQ.MISSING) | ~np.isfinite(frame.sci)] = Role.MASKED
+    return role, int(np.count_nonzero(found))
 
 
-def with_tracks(
-    frame: Frame, sci: np.ndarray, err: np.ndarray, dq: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The planes with simulated tracks of particles laid over them: what is below is known, on stars as on sky.
+def tracks(frame: Frame, rng: np.random.Generator) -> np.ndarray:
+    """Charge of simulated particles in the unit of a frame, float32, shape (H, W): what is below it is known.
 
-    Where no gain is known, a unit of the frame counts as an electron.
+    Where no gain is known, a unit of the frame counts as an electron. No pixel becomes brighter than a full well.
     """
     per_unit = (frame.gain_e_per_adu or 1.0) if frame.unit == "adu" else 1.0
     charge = np.zeros(frame.shape)
     for thickness_um in _THICKNESSES_UM:
         charge += Muons(_TRACKS_PER_MPIX, thickness_um=thickness_um).sample(rng, frame.shape)
         charge += Worms(_TRACKS_PER_MPIX, thickness_um=thickness_um).sample(rng, frame.shape)
-    added = (charge / per_unit).astype(np.float32)
+    charge /= per_unit
     if frame.saturation is not None:
-        full = np.float32((frame.saturation - frame.bias_level) * frame.factor)
-        added = np.where(sci + added > full, np.maximum(full - sci, 0), added)
-    struck = dq.copy()
-    flag(struck, (added > FLAG_SIGMA * err) & ~has(dq, UNUSABLE), DQ.COSMIC_RAY)
-    return sci + added, np.sqrt(np.square(err) + _photon_slope(frame) * added), struck
+        full = (frame.saturation - frame.bias_level) * frame.factor
+        charge = np.minimum(charge, np.maximum(full - np.nan_to_num(frame.sci), 0))
+    return charge.astype(np.float32)
 
 
 def _photon_slope(frame: Frame) -> np.float32:
@@ -237,13 +248,16 @@ def _photon_slope(frame: Frame) -> np.float32:
     return np.float32(max(slope, 0))
 
 
-def _rows(frame: Frame, dq: np.ndarray, cfg: Config, source: str) -> Iterator[Any]:
+def _rows(frame: Frame, role: np.ndarray, cfg: Config, source: str) -> Iterator[Any]:
     """One batch per row of tiles."""
     sky = cfg.tiles.sky
     sci, err = known_pixels(frame)
-    hideable = np.isfinite(sci) & ~has(dq, UNUSABLE)
-    clean, clean_err = (np.where(hideable, plane, np.nan) for plane in (sci, err))
-    sci, err, dq = with_tracks(frame, sci, err, dq, np.random.default_rng([cfg.seed, field_number(source)]))
+    learned = role == Role.LEARNED
+    clean, clean_err = (np.where(learned, plane, np.nan) for plane in (sci, err))
+    charge = tracks(frame, np.random.default_rng([cfg.seed, field_number(source)])) * learned
+    dq = frame.dq.copy()
+    flag(dq, charge > FLAG_SIGMA * err, DQ.COSMIC_RAY)
+    sci, err = sci + charge, np.sqrt(np.square(err) + _photon_slope(frame) * charge)
     ys, xs = tile_corners(frame, sky)
     for number, y in enumerate(ys):
         parts = [(slice(y, y + sky.size), slice(x, x + sky.size)) for x in xs]
@@ -255,7 +269,7 @@ def _rows(frame: Frame, dq: np.ndarray, cfg: Config, source: str) -> Iterator[An
             targets={
                 "clean": np.stack([[clean[p]] for p in parts]),
                 "clean_err": np.stack([[clean_err[p]] for p in parts]),
-                "hideable": np.stack([[hideable[p]] for p in parts]).astype(np.uint8),
+                "role": np.stack([[role[p]] for p in parts]),
             },
             events={
                 "field": np.int64(field_number(source)),

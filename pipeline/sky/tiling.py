@@ -185,7 +185,7 @@ def shard_writer(
     columns |= {name: np.float64 for name in ("level", "noise")}
     targets = {"clean": (tile, np.float32)}
     if target == "noise2void":
-        targets |= {"clean_err": (tile, np.float32), "hideable": (tile, np.uint8)}
+        targets |= {"clean_err": (tile, np.float32), "role": (tile, np.uint8)}
     elif target == "noise2noise":
         columns |= {"partner": np.int64, "residual_shift_px": np.float32}
         targets |= {"clean_err": (tile, np.float32)}

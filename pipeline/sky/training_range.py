@@ -4,9 +4,9 @@ A network has learnt what a defect looks like beside stars of a certain sharpnes
 rays: of 40 stars with a FWHM of 1.6 px, 38 were defects to a model that was trained from 2 px on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -19,10 +19,6 @@ from pipeline.sky.frames import Frame
 from pipeline.sky.strips import LazyImage, computed, count
 
 Choice = Literal["keep_sources", "apply", "refuse"]
-
-# Cards of raw colour frames, and the values with which they say that the frame is none.
-_MOSAIC_CARDS = ("BAYERPAT", "COLORTYP", "CFAPAT", "BAYER")
-_NO_MOSAIC = ("", "NONE", "MONO", "NO", "F", "FALSE")
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,8 @@ def compare(frame: Frame, ranges: Sequence[Range], choice: Choice) -> Comparison
     """Measure a frame and compare it with the ranges of a model's training.
 
     Without ranges, nothing is measured. In a frame outside them, pixels that look like sources are to be kept
-    (`keep_sources`), or not (`apply`). A mosaic of colours is to be taken apart, unless it is forced (`apply`).
+    (`keep_sources`), or not (`apply`). A mosaic of colours that only its background tells is to be taken apart,
+    unless it is forced (`apply`).
 
     Raises
     ------
@@ -65,8 +62,7 @@ def compare(frame: Frame, ranges: Sequence[Range], choice: Choice) -> Comparison
         return Comparison()
     statistics = measure(frame)
     found = outside(asdict(statistics), ranges)
-    card = _mosaic_card(frame.header or {})
-    texts = list(found.values()) + ([f"colour mosaic ({card})"] if card else [])
+    texts = list(found.values())
     if not texts:
         return Comparison(statistics)
     text = f"unlike the frames that the model was trained on: {', '.join(texts)}"
@@ -86,10 +82,9 @@ def _trusted(sources: np.ndarray, sci: np.ndarray, dq: np.ndarray) -> np.ndarray
     return sources & np.isfinite(sci) & ~has(dq, UNTRUSTED)
 
 
-def _mosaic_card(header: Mapping[str, Any]) -> str | None:
-    """The card that names a colour pattern, as it is written."""
-    for keyword in _MOSAIC_CARDS:
-        value = str(header.get(keyword, "")).strip()
-        if value.upper() not in _NO_MOSAIC:
-            return f"{keyword} = {value}"
-    return None
+def mosaic_taken_apart(source: str) -> Comparison:
+    """Of a frame that is said to be a mosaic: its kinds of pixels are compared, each on its own."""
+    return Comparison(
+        warnings=(f"colour mosaic ({source}): each of its four kinds of pixels is restored as a frame of its own",),
+        is_mosaic=True,
+    )

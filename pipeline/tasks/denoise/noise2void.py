@@ -3,8 +3,8 @@
 - Noise2Void [1]_: about one pixel in a hundred is hidden, on a grid whose points are moved at random, and the network
   is told so. From what is around it, it learns what to put there, and how sure that is.
 - All other pixels are shown with more noise than they have, ``y + sigma z``, and compared with what the same noise
-  makes of them on the other side, ``y - sigma z``. Where the noise is Gaussian with the stated sigma, that of the two is
-  independent, as of two exposures of half the time [2]_: how much a pixel is corrected is learned with its own value.
+  makes of them on the other side, ``y - sigma z``. Where the noise is Gaussian with the stated sigma, that of the
+  two is independent, as of two exposures of half the time [2]_: how much a pixel is corrected is learned with its own value.
 
 Hidden pixels that are shown with the median of the ring around them [3]_ teach no correction of a pixel by its own
 value: measured on a simulated frame, they left the sky as it was and moved the pixels of stars by 1.5 sigma.
@@ -16,7 +16,6 @@ References
 .. [3] Hoeck et al. (2022), "N2V2", arXiv:2211.08512, sect. 3.2.
 """
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -25,12 +24,13 @@ from pipeline.inputs.frame import SkyPixels
 from pipeline.sky.dq import DEFECTS, has
 from pipeline.tiles.shards import TileBatch
 
-#: Target of tiles of single frames: where pixels may be learned from, uint8, shape (N, 1, H, W).
-HIDEABLE = "hideable"
+#: Target of tiles of single frames: `pipeline.sky.single_frames.Role` of each pixel, uint8, shape (N, 1, H, W).
+ROLE = "role"
+_MASKED, _LEARNED = 0, 1
 # One pixel is hidden in each cell of this side [px].
 _CELL_PX = 10
 # Noise that is added, in units of the pixel's own.
-ADDED_NOISE = float(os.environ.get("ALPHA", "0.7"))
+ADDED_NOISE = 1.0
 
 
 def hide(batch: TileBatch, rng: np.random.Generator) -> TileBatch:
@@ -41,7 +41,7 @@ def hide(batch: TileBatch, rng: np.random.Generator) -> TileBatch:
     TileBatch
         `clean` is what is compared with, `clean_err` its uncertainty.
     """
-    if HIDEABLE not in batch.targets:
+    if ROLE not in batch.targets:
         return batch
     sci, err = (batch.images[:, channel] for channel in (0, 1))
     clean, clean_err = (batch.targets[name][:, 0] for name in ("clean", "clean_err"))
@@ -49,7 +49,8 @@ def hide(batch: TileBatch, rng: np.random.Generator) -> TileBatch:
     sigma = np.where(np.isfinite(clean_err), clean_err, err)
     added = np.float32(ADDED_NOISE) * sigma * rng.standard_normal(sci.shape).astype(np.float32)
     louder, partner = np.hypot(1, ADDED_NOISE), np.hypot(1, 1 / ADDED_NOISE)
-    hidden = _chosen(sci.shape, rng) & (batch.targets[HIDEABLE][:, 0] > 0)
+    role = batch.targets[ROLE][:, 0]
+    hidden = (_chosen(sci.shape, rng) & (role == _LEARNED)) | (role == _MASKED)
     images = np.stack([np.where(hidden, np.nan, sci + added), err * louder], axis=1, dtype=np.float32)
     clean, clean_err = clean - added / np.float32(ADDED_NOISE**2), clean_err * np.float32(partner)
     return replace(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,8 @@ class JudgedFrame:
         Method -> ndarray, shape (H, W).
     restored_err, defect_probability : ndarray, shape (H, W)
         The network's.
+    registration : mapping
+        Of an exposure of a field: `placed`, `matrix` and `offset_px` to the field's reference.
     """
 
     name: str
@@ -70,6 +73,7 @@ class JudgedFrame:
     restored: Mapping[str, np.ndarray] = field(default_factory=dict)
     restored_err: np.ndarray | None = None
     defect_probability: np.ndarray | None = None
+    registration: Mapping[str, Any] = field(default_factory=dict)
 
     def has(self, bits: DQ) -> np.ndarray:
         """Pixels with any of these bits, shape (H, W), bool."""

@@ -48,7 +48,7 @@ class DenoiseTargets(Targets):
             "saturated": pixels.saturated,
             "photon_slope": _photon_slope(signal, uncertainty, pixels.missing | pixels.saturated),
         }
-        if noise2void.HIDEABLE in batch.targets:
+        if noise2void.ROLE in batch.targets:
             arrays |= noise2void.arrays(batch, pixels)
             usable &= np.isfinite(batch.targets["clean_err"][:, 0])
         elif "clean_err" in batch.targets:
