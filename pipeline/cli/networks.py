@@ -152,6 +152,35 @@ def predict(
 
 @command(
     app,
+    "stack",
+    example="lightpool stack night/*.fits --bundle results/demo/bundles/denoise --out stack.fits",
+    config="optional",
+    settings=("threads",),
+)
+def stack(
+    cfg: "Config",
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", show_default=False, help="FITS exposures of one field, three or more."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.fits", help="FITS file to write.")],
+    bundle: Annotated[
+        str | None,
+        typer.Option(metavar="BUNDLE", help="Model that finds defects; without, the files' own masks are used."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Combine exposures of one field, with defects rejected.
+
+    Writes their mean, its uncertainty and mask, and a sigma-clipped mean for comparison.
+    """
+    from pipeline.stages.stack import stack as stage
+
+    stage(cfg, files, out, bundle=bundle, force=force)
+
+
+@command(
+    app,
     "irf",
     example="lightpool irf --config configs/lst_stereo.yaml --out results/lst_stereo/irf --jobs 2",
     config="required",

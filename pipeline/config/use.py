@@ -54,8 +54,8 @@ class PredictConfig(Section):
         "auto",
         pattern="^(auto|none|[RGBCMYW]{4})$",
         description="Colours of the pixels of a sky frame: auto, as the cards BAYERPAT, XBAYROFF and YBAYROFF say; "
-        "four letters from the first pixel on, such as RGGB; or none, all pixels are of one colour. Each of the four kinds "
-        "of pixels is restored as a frame of its own.",
+        "four letters from the first pixel on, such as RGGB; or none, all pixels are of one colour. Each of the four "
+        "kinds of pixels is restored as a frame of its own.",
     )
     only: str = Field(
         "",

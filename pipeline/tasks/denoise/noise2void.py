@@ -4,7 +4,8 @@
   is told so. From what is around it, it learns what to put there, and how sure that is.
 - All other pixels are shown with more noise than they have, ``y + sigma z``, and compared with what the same noise
   makes of them on the other side, ``y - sigma z``. Where the noise is Gaussian with the stated sigma, that of the
-  two is independent, as of two exposures of half the time [2]_: how much a pixel is corrected is learned with its own value.
+  two is independent, as of two exposures of half the time [2]_: how much a pixel is corrected is learned with its own
+  value.
 
 Hidden pixels that are shown with the median of the ring around them [3]_ teach no correction of a pixel by its own
 value: measured on a simulated frame, they left the sky as it was and moved the pixels of stars by 1.5 sigma.
