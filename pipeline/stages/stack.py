@@ -200,7 +200,7 @@ def _write(
         bundles=bundles,
     )
     names = ", ".join(bundles) or "the files' own masks"
-    history = [f"lightpool {stamp['version']}: mean of exposures, defects rejected by {names}"]
+    history = [f"lightpool {stamp['version']}: mean of exposures", f"defects rejected by {names}"]
     with atomic_output(out, force=force) as temporary:
         write_products(paths[len(paths) // 2], temporary, [product], history)
         provenance.write_sidecar(temporary, stamp, wall_time_s=round(time.monotonic() - started, 3))
