@@ -89,7 +89,7 @@ def stack(
                 "common); at least three are needed: give exposures of one field"
             )
         texts = [f"{name} is left out: {reason}" for name, reason in left_out.items()]
-        texts += dict.fromkeys(text for texts_of_one in warnings for text in texts_of_one)
+        texts += [f"{paths[number].name}: {text}" for number in used for text in warnings[number]]
         exposures = [Exposure(frames[n], placements[n], masks[n]) for n in used]
         product = stack_product(exposures, used.index(middle), texts)
         _write(cfg, paths, out, product, predictor, texts, force=force, started=started)
