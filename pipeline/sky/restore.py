@@ -166,9 +166,7 @@ class Restoration:
         if mosaic is not None:
             compared = mosaic_taken_apart(mosaic.source)
         else:
-            compared = compare(frame, predictor.ranges, outside_range)
-            if compared.is_mosaic and bayer == NO_MOSAIC:
-                compared = replace(compared, is_mosaic=False)
+            compared = compare(frame, predictor.ranges, outside_range, may_be_mosaic=bayer != NO_MOSAIC)
         how = tile_px, overlap_px, outside_range, NO_MOSAIC
         phases = phases_of(frame) if compared.is_mosaic else ()
         parts = tuple((place, cls.of(phase, predictor, *how)._named(mosaic, place)) for place, phase in phases)

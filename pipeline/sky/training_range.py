@@ -46,7 +46,7 @@ class Comparison:
     is_mosaic: bool = False
 
 
-def compare(frame: Frame, ranges: Sequence[Range], choice: Choice) -> Comparison:
+def compare(frame: Frame, ranges: Sequence[Range], choice: Choice, *, may_be_mosaic: bool = True) -> Comparison:
     """Measure a frame and compare it with the ranges of a model's training.
 
     Without ranges, nothing is measured. In a frame outside them, pixels that look like sources are to be kept
@@ -70,7 +70,7 @@ def compare(frame: Frame, ranges: Sequence[Range], choice: Choice) -> Comparison
         raise InputFileError(f"{frame.path}: {text}; see predict.outside_range")
     if choice == "apply":
         return Comparison(statistics, warnings=(f"{text}; its result is applied everywhere, check stars and defects",))
-    if "colour_pattern" in found:
+    if "colour_pattern" in found and may_be_mosaic:
         text = f"{text}; each of its four kinds of pixels is taken for a frame of its own"
         return Comparison(statistics, warnings=(text,), is_mosaic=True)
     kept = computed(_trusted, source_pixels(frame), frame.sci, frame.dq, dtype=bool)

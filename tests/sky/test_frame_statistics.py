@@ -318,6 +318,10 @@ def test_a_card_of_a_mosaic_can_be_contradicted(rng):
     frame = frame_of(star_field(rng, 3.0)[0], header={"BAYERPAT": "RGGB"})
     assert restore_frame(frame, Suspicious(), bayer="none").warnings == ()
     assert restore_frame(frame_of(frame.sci, header={"BAYERPAT": "NONE"}), Suspicious()).warnings == ()
+    patterned = restore_frame(frame_of(bayer(star_field(rng, 3.0)[0])), Suspicious(), bayer="none")
+    assert "differences of the background" in patterned.warnings[0]
+    assert f"{patterned.n_kept} pixels that look like sources keep their values" in patterned.warnings[0]
+    assert patterned.n_kept > 0
 
 
 @pytest.mark.parametrize(
