@@ -249,7 +249,7 @@ def predict(
     else:
         label, (source, readable) = "an image", hdus_of(data, name)
     check_output(out, "sky", label, overwrite)
-    how = cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range
+    how = cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range, cfg.predict.bayer
     frames = read_frames(readable, cfg.ingest.sky)
     images = [(frame, product_of(frame, restore_frame(frame, predictor, *how))) for frame in frames]
     for text in dict.fromkeys(text for _, product in images for text in product.warnings):

@@ -101,7 +101,7 @@ class _InOrder(TyperGroup):
     """Lists the commands in the order of the work."""
 
     _ORDER = (
-        "simulate", "ingest", "tiles", "manifest", "train", "evaluate", "irf", "predict", "explain", "report",
+        "simulate", "ingest", "tiles", "manifest", "train", "evaluate", "irf", "predict", "stack", "explain", "report",
         "compare", "validate", "models", "bundles", "info",
     )  # fmt: skip
 

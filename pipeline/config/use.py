@@ -50,6 +50,13 @@ class PredictConfig(Section):
         "noise ...), besides a warning. keep_sources: pixels that look like sources keep their values, and a mosaic "
         "of colours is restored colour by colour. apply: the result is taken as it is. refuse: the frame is refused.",
     )
+    bayer: str = Field(
+        "auto",
+        pattern="^(auto|none|[RGBCMYW]{4})$",
+        description="Colours of the pixels of a sky frame: auto, as the cards BAYERPAT, XBAYROFF and YBAYROFF say; "
+        "four letters from the first pixel on, such as RGGB; or none, all pixels are of one colour. Each of the four "
+        "kinds of pixels is restored as a frame of its own.",
+    )
     only: str = Field(
         "",
         description="Task of the only head of a sky model that is applied. defects: pixels and their uncertainty stay "

@@ -1,7 +1,7 @@
 """Apply a network to a frame of any size: overlapping tiles, feathered, a row of tiles at a time."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,9 +14,9 @@ from pipeline.sky.frame_statistics import FrameStatistics
 from pipeline.sky.frames import Frame, StreamedProduct, Strip
 from pipeline.sky.joined_strips import PackedMasks, Rows
 from pipeline.sky.lines import BinnedLogits, Line, flag_lines
-from pipeline.sky.mosaic import phases_of
+from pipeline.sky.mosaic import AUTO, NO_MOSAIC, Mosaic, mosaic_of, phases_of
 from pipeline.sky.strips import part_of, strip_rows_of
-from pipeline.sky.training_range import Choice, Comparison, compare
+from pipeline.sky.training_range import Choice, Comparison, compare, mosaic_taken_apart
 from pipeline.tasks.spec import Column
 from pipeline.tiles.shards import TileBatch
 
@@ -62,9 +62,10 @@ def restore_frame(
     tile_px: int = 1024,
     overlap_px: int = 96,
     outside_range: Choice = "keep_sources",
+    bayer: str = AUTO,
 ) -> FrameResult:
     """Apply a network to all pixels of a frame, with the result in memory: all strips of a `Restoration`."""
-    return Restoration.of(frame, predictor, tile_px, overlap_px, outside_range).whole()
+    return Restoration.of(frame, predictor, tile_px, overlap_px, outside_range, bayer).whole()
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class Restoration:
         tile_px: int = 1024,
         overlap_px: int = 96,
         outside_range: Choice = "keep_sources",
+        bayer: str = AUTO,
     ) -> "Restoration":
         """Compare a frame with those of training; nothing is restored yet.
 
@@ -121,19 +123,34 @@ class Restoration:
             used has seen a tile's edge.
         outside_range : {"keep_sources", "apply", "refuse"}
             What is done with a frame unlike those of training, see `pipeline.sky.training_range.compare`.
+        bayer : str
+            Pattern of a mosaic of colours, see `pipeline.sky.mosaic.mosaic_of`.
 
         Raises
         ------
         ValueError
             If `overlap_px` is negative or not smaller than `tile_px`.
         InputFileError
-            If the frame is unlike those of training and that is to be refused.
+            If the frame is unlike those of training and that is to be refused, or its pattern of colours is unknown.
         """
         _check_overlap(overlap_px, tile_px)
-        compared = compare(frame, predictor.population, outside_range)
+        mosaic = mosaic_of(frame, bayer)
+        if mosaic is not None:
+            compared = mosaic_taken_apart(mosaic.source)
+        else:
+            compared = compare(frame, predictor.population, outside_range, may_be_mosaic=bayer != NO_MOSAIC)
+        how = tile_px, overlap_px, outside_range, NO_MOSAIC
         phases = phases_of(frame) if compared.is_mosaic else ()
-        parts = tuple((place, cls.of(phase, predictor, tile_px, overlap_px, outside_range)) for place, phase in phases)
+        parts = tuple((place, cls.of(phase, predictor, *how)._named(mosaic, place)) for place, phase in phases)
         return cls(frame, predictor, tile_px, overlap_px, compared, parts)
+
+    def _named(self, mosaic: Mosaic | None, place: tuple[slice, slice]) -> "Restoration":
+        """The same with the colour of its pixels before its warnings."""
+        if mosaic is None:
+            return self
+        colour = mosaic.colour(place[0].start, place[1].start)
+        warnings = tuple(f"{colour} pixels: {text}" for text in self.compared.warnings)
+        return replace(self, compared=replace(self.compared, warnings=warnings))
 
     @property
     def statistics(self) -> FrameStatistics | None:

@@ -83,7 +83,7 @@ def tile_frame(path: str | Path, out: str | Path, cfg: Config, force: bool = Fal
     stamped = stamp_of(path, cfg, input_sha256=provenance.sha256_file(path))
     attributes["provenance"] = stamped
     with atomic_output(out, force=force) as temporary:
-        with shard_writer(temporary, sky, frame, source, attributes, partner=False) as writer:
+        with shard_writer(temporary, sky, frame, source, attributes, target="truth") as writer:
             for row in _rows(frame, truth, sky, columns, split):
                 writer.append(row)
         provenance.write_sidecar(temporary, stamped)
@@ -140,7 +140,7 @@ def _truth_of(frame: Frame) -> Truth:
     if truth_file is None:
         raise InputFileError(
             f"{frame.path} has no truth ({candidates[0].name} is not next to it); only simulated frames have one: "
-            "for exposures of one drifting field set tiles.sky.target to noise2noise"
+            "for exposures of one drifting field set tiles.sky.target to noise2noise, for single frames to noise2void"
         )
     truth = read_truth(truth_file)
     if truth.clean_e.shape != frame.shape:
@@ -177,14 +177,16 @@ def shard_attributes(frame: Frame, sky: SkyTilesConfig) -> dict[str, Any]:
 
 
 def shard_writer(
-    path: Path, sky: SkyTilesConfig, frame: Frame, source: str, attributes: Mapping[str, Any], *, partner: bool
+    path: Path, sky: SkyTilesConfig, frame: Frame, source: str, attributes: Mapping[str, Any], *, target: str
 ) -> ShardWriter:
-    """A writer of tiles of `frame`; with `partner`, of tiles of another exposure too."""
+    """A writer of tiles of `frame` and what `target` adds to them, a value of `tiles.sky.target`."""
     tile = (1, sky.size, sky.size)
     columns = {name: np.int64 for name in ("field", "frame")} | {name: np.int32 for name in ("x0", "y0")}
     columns |= {name: np.float64 for name in ("level", "noise")}
     targets = {"clean": (tile, np.float32)}
-    if partner:
+    if target == "noise2void":
+        targets |= {"clean_err": (tile, np.float32), "role": (tile, np.uint8)}
+    elif target == "noise2noise":
         columns |= {"partner": np.int64, "residual_shift_px": np.float32}
         targets |= {"clean_err": (tile, np.float32)}
     else:

@@ -4,9 +4,8 @@ A network has learnt what a defect looks like beside stars of a certain sharpnes
 rays: of 40 stars with a FWHM of 1.6 px, 38 were defects to a model that was trained from 2 px on.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -19,11 +18,6 @@ from pipeline.sky.source_pixels import source_pixels
 from pipeline.sky.strips import LazyImage, computed, count
 
 Choice = Literal["keep_sources", "apply", "refuse"]
-
-# Cards of raw colour frames, and the values with which they say that the frame is none.
-_MOSAIC_CARDS = ("BAYERPAT", "COLORTYP", "CFAPAT", "BAYER")
-_CARD_CHARACTERS = 68
-_NO_MOSAIC = ("", "NONE", "MONO", "NO", "F", "FALSE")
 
 
 @dataclass(frozen=True)
@@ -57,11 +51,12 @@ class Comparison:
     is_mosaic: bool = False
 
 
-def compare(frame: Frame, population: Population | None, choice: Choice) -> Comparison:
+def compare(frame: Frame, population: Population | None, choice: Choice, *, may_be_mosaic: bool = True) -> Comparison:
     """Measure a frame and compare it with those that a model was trained on.
 
     Where these are not known, nothing is measured. In a frame unlike them, pixels that look like sources are to be kept
-    (`keep_sources`), or not (`apply`). A mosaic of colours is to be taken apart, unless it is forced (`apply`).
+    (`keep_sources`), or not (`apply`). A mosaic of colours that only its background tells is to be taken apart, unless
+    it is forced (`apply`).
 
     Raises
     ------
@@ -72,18 +67,16 @@ def compare(frame: Frame, population: Population | None, choice: Choice) -> Comp
         return Comparison()
     statistics = measure(frame)
     found = population.compare(asdict(statistics))
-    card = _mosaic_card(frame.header or {})
-    texts = [text for text in (found.text, f"colour mosaic ({card})" if card else "") if text]
-    if not texts:
+    if not found.text:
         return Comparison(statistics, found.score)
-    text = f"unlike the frames that the model was trained on: {', '.join(texts)}"
+    text = f"unlike the frames that the model was trained on: {found.text}"
     if choice == "refuse":
         raise InputFileError(f"{frame.path}: {text}; see predict.outside_range")
-    known = Comparison(statistics, found.score, found.short or f"colour mosaic ({card})"[:_CARD_CHARACTERS])
+    known = Comparison(statistics, found.score, found.short)
     if choice == "apply":
         text = f"{text}; its result is applied everywhere, check stars and defects"
         return replace(known, warnings=(text,))
-    if "colour_pattern" in found.outside:
+    if "colour_pattern" in found.outside and may_be_mosaic:
         text = f"{text}; each of its four kinds of pixels is taken for a frame of its own"
         return replace(known, warnings=(text,), is_mosaic=True)
     kept = computed(_trusted, source_pixels(frame), frame.sci, frame.dq, dtype=bool)
@@ -96,10 +89,9 @@ def _trusted(sources: np.ndarray, sci: np.ndarray, dq: np.ndarray) -> np.ndarray
     return sources & np.isfinite(sci) & ~has(dq, UNTRUSTED)
 
 
-def _mosaic_card(header: Mapping[str, Any]) -> str | None:
-    """The card that names a colour pattern, as it is written."""
-    for keyword in _MOSAIC_CARDS:
-        value = str(header.get(keyword, "")).strip()
-        if value.upper() not in _NO_MOSAIC:
-            return f"{keyword} = {value}"
-    return None
+def mosaic_taken_apart(source: str) -> Comparison:
+    """Of a frame that is said to be a mosaic: its kinds of pixels are compared, each on its own."""
+    return Comparison(
+        warnings=(f"colour mosaic ({source}): each of its four kinds of pixels is restored as a frame of its own",),
+        is_mosaic=True,
+    )

@@ -356,7 +356,7 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
 
     started = time.monotonic()
     cfg = settings.cfg
-    how = cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range
+    how = cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range, cfg.predict.bayer
     with open_frames(job.path, cfg.ingest.sky) as frames:
         for note in dict.fromkeys(note for frame in frames for note in frame.notes):
             log.debug("%s: %s", job.path.name, note)

@@ -35,6 +35,7 @@ READS_SKY = (
     "predict.tile_px",
     "predict.overlap_px",
     "predict.outside_range",
+    "predict.bayer",
     "predict.only",
     "predict.fpr",
     "ingest.sky",

@@ -73,6 +73,13 @@ class Targets:
         """
         return {}
 
+    def hide(self, batch: TileBatch, rng: np.random.Generator) -> TileBatch:
+        """The tiles as the network is shown them in training, where it learns from what it is not shown.
+
+        As they are by default. `arrays` is then given what this returns.
+        """
+        return batch
+
     def arrays(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """What the loss compares with, by name; first axis N. Reads `batch.targets`, `batch.events` and masks."""
         raise NotImplementedError

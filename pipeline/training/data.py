@@ -23,6 +23,8 @@ from pipeline.training.heads import Heads
 AUGMENTATION = 1
 DROPOUT = 2
 WEIGHTS = 3
+HIDING = 4
+HIDING_VALIDATION = 5
 
 Batch = dict[str, dict[str, Any]]
 
@@ -55,9 +57,14 @@ class Feed:
         """Tensors that share the memory of the tiles where they can."""
         return as_tensors({"inputs": self.input.arrays(tiles), "heads": self.heads.arrays(self.input.items(tiles))})
 
+    def validation_batch(self, tiles: TileBatch, step: int) -> Batch:
+        """The same in all epochs; where something is hidden, it is hidden in the same places."""
+        return self.batch(self.heads.hide(tiles, keyed_rng(self.seed, HIDING_VALIDATION, step)))
+
     def training_batch(self, tiles: TileBatch, epoch: int, step: int) -> Batch:
         """The same with the images moved at random, keyed by epoch and step."""
         rng = keyed_rng(self.seed, AUGMENTATION, epoch, step)
+        tiles = self.heads.hide(tiles, keyed_rng(self.seed, HIDING, epoch, step))
         if self.input.takes == "telescopes" and self.augmentation.drop_telescopes:
             tiles = drop_telescopes(tiles, rng, self.augmentation.drop_telescopes)
         batch = self.batch(tiles)
@@ -93,8 +100,8 @@ class ValidationBatches(IterableDataset):
         self.reader, self.feed, self.batch_size = reader, feed, batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        for tiles in self.reader.in_batches(self.batch_size, self.feed.columns):
-            yield self.feed.batch(tiles)
+        for step, tiles in enumerate(self.reader.in_batches(self.batch_size, self.feed.columns)):
+            yield self.feed.validation_batch(tiles, step)
 
 
 def as_tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -250,7 +250,7 @@ def test_exposures_judge_where_there_is_no_truth(judged_pairs):
     assert content["differences"]["noisy"]["n2n_sky_rms_e"]["high"] < 0
     assert abs(content["metrics"]["flux_bias"]["value"]) < 0.01
     assert "flux_bias" not in content["baselines"]["noisy"]  # the reference itself
-    assert {f["file"] for f in content["figures"]} == {"cutouts.png", "flux_bias.png"}
+    assert {f["file"] for f in content["figures"]} == {"cutouts.png", "flux_bias.png", "injected_stars.png"}
 
 
 def test_one_field_is_too_few(with_truth, cfg, tmp_path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,8 @@ class JudgedFrame:
         The network's.
     painted : ndarray of bool, shape (H, W)
         Where it has replaced what was measured.
+    registration : mapping
+        Of an exposure of a field: `placed`, `matrix` and `offset_px` to the field's reference.
     """
 
     name: str
@@ -75,6 +78,7 @@ class JudgedFrame:
     restored_err: np.ndarray | None = None
     defect_probability: np.ndarray | None = None
     painted: np.ndarray | None = None
+    registration: Mapping[str, Any] = field(default_factory=dict)
 
     def has(self, bits: DQ) -> np.ndarray:
         """Pixels with any of these bits, shape (H, W), bool."""

@@ -21,7 +21,15 @@ SPEC = TaskSpec(
         Column("place", "", "0 on empty sky, 1 on a source, 2 in the core of a star", internal=True),
     ),
     monitor=Monitor("loss", "lower"),
-    headline=("psnr_db", "psnr_clean_pixels_db", "flux_bias", "n2n_rms_e", "n2n_rms_adu"),
+    headline=(
+        "psnr_db",
+        "psnr_clean_pixels_db",
+        "flux_bias",
+        "n2n_rms_e",
+        "n2n_rms_adu",
+        "umse_sigma2",
+        "injected_bias",
+    ),
     metrics={
         "psnr_db": MetricText("PSNR [dB]", "peak signal to noise over all pixels with data, defects included"),
         "psnr_clean_pixels_db": MetricText("PSNR of clean pixels [dB]", "the same over pixels without a defect"),
@@ -49,6 +57,31 @@ SPEC = TaskSpec(
         ),
         "n2n_sky_rms_adu": MetricText(
             "rms against the other exposure, empty sky [ADU]", "where the partner is within 5 σ of the background"
+        ),
+        "umse_sigma2": MetricText(
+            "error without a truth [σ²]",
+            "mean squared error from three other exposures, in units of the background's variance",
+        ),
+        "umse_sky_sigma2": MetricText("error without a truth, empty sky [σ²]", "the same where there is no source"),
+        "residual_width": MetricText(
+            "width of what was taken away [σ]",
+            "recorded less restored over the stated uncertainty; noise has 1 at most",
+        ),
+        **{
+            f"residual_correlation_{lag}": MetricText(
+                f"correlation of what was taken away, {lag} px",
+                f"between pixels {lag} px apart on the empty sky; 0 for noise of the detector",
+            )
+            for lag in (1, 2, 3)
+        },
+        "residual_on_sources": MetricText(
+            "what was taken from sources [σ]", "mean of recorded less restored where the restored pixel is at 3 to 20 σ"
+        ),
+        "injected_bias": MetricText(
+            "response to added stars, less 1", "median of what became of stars that were added", percent=True
+        ),
+        "star_scatter_mag": MetricText(
+            "scatter of stars over exposures [mag]", "median over the stars with a signal-to-noise ratio above 50"
         ),
     },
     methods={"noisy": "as recorded", "astroscrappy_median": "astroscrappy + median"},

@@ -11,6 +11,7 @@ from scipy.ndimage import maximum_filter
 from pipeline.inputs.frame import SkyPixels
 from pipeline.sky.dq import DEFECTS, has
 from pipeline.tasks.defects.targets import TARGETS as DEFECT_TARGETS
+from pipeline.tasks.denoise import noise2void
 from pipeline.tasks.interfaces import Motion, Targets
 from pipeline.tiles.shards import TileBatch
 
@@ -31,6 +32,10 @@ class DenoiseTargets(Targets):
 
     motions: ClassVar[dict[str, Motion]] = dict.fromkeys(_MAPS, "map")
 
+    def hide(self, batch: TileBatch, rng: np.random.Generator) -> TileBatch:
+        """Tiles of single frames as the network is shown them."""
+        return noise2void.hide(batch, rng)
+
     def arrays(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """Planes (N, H, W) in units of the background noise, and the photon noise's slope (N,).
 
@@ -49,7 +54,10 @@ class DenoiseTargets(Targets):
             "saturated": pixels.saturated,
             "photon_slope": _photon_slope(signal, uncertainty, pixels.missing | pixels.saturated),
         }
-        if "clean_err" in batch.targets:
+        if noise2void.ROLE in batch.targets:
+            arrays |= noise2void.arrays(batch, pixels)
+            usable &= np.isfinite(batch.targets["clean_err"][:, 0])
+        elif "clean_err" in batch.targets:
             clean_err = batch.targets["clean_err"][:, 0].astype(np.float32) / pixels.noise
             usable &= np.isfinite(clean_err)
             arrays["clean_variance"] = np.where(usable, clean_err**2, 1).astype(np.float32)
