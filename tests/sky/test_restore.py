@@ -42,6 +42,8 @@ class Smoother:
             "restored": restored.astype(np.float32),
             "restored_err": np.full(sci.shape, 0.5, np.float32),
             "defect_probability": defect,
+            "painted": defect,
+            "place": np.zeros_like(defect),
         }
 
     def flags(self, planes, dq, noise, kept=None):

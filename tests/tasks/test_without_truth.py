@@ -42,7 +42,7 @@ def judged(clean, rng, restored, n_partners=3, name="one", registration=None):
         pairs=pairs,
         restored=planes,
         restored_err=np.full(sci.shape, NOISE / 3),
-        defect_probability=np.zeros(sci.shape),
+        painted=np.zeros(sci.shape, bool),
         registration=registration or {},
     )
 

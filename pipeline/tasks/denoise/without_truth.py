@@ -39,7 +39,6 @@ _RESIDUAL_SIGMA = 5.0
 _SOURCE_SNR = (3.0, 20.0)
 _SPACING_FWHM = 12.0  # between stars that are added: apertures and rings do not touch
 _STAR_SNR = 10.0
-_DEFECT = 0.5
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def _residual(frame: JudgedFrame, image: np.ndarray, bad: np.ndarray) -> dict[st
     names = ("residual_width", *(f"residual_correlation_{lag}" for lag in LAGS), "residual_on_sources")
     if np.array_equal(image, frame.sci, equal_nan=True):
         return dict.fromkeys(names, np.nan)
-    good = ~bad & ~(frame.defect_probability > _DEFECT)
+    good = ~bad & ~frame.painted
     residual = np.where(good, (frame.sci - image) / frame.err, 0)
     good &= np.abs(residual) < _RESIDUAL_SIGMA
     snr = (image - frame.level) / frame.err
@@ -187,8 +186,8 @@ def _free_places(
     rows, columns = (np.arange(reach, length - reach, step) for length in (height, width))
     y, x = (place.ravel().astype(float) for place in np.meshgrid(rows, columns, indexing="ij"))
     x, y = x + rng.uniform(-0.5, 0.5, x.size), y + rng.uniform(-0.5, 0.5, y.size)
-    # A defect in the aperture is replaced, and what is replaced has no response.
-    spoiled = bad | (frame.defect_probability > _DEFECT)
+    # What is replaced has no response.
+    spoiled = bad | frame.painted
     near = maximum_filter(spoiled, size=2 * int(np.ceil(1.5 * fwhm)) + 1)
     free = ~near[np.rint(y).astype(int), np.rint(x).astype(int)]
     return x[free], y[free]
