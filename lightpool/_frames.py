@@ -159,6 +159,32 @@ class FramePredictions:
     def _in_own_unit(self, values: np.ndarray) -> "Quantity | np.ndarray":
         return values if self._bare else _quantity(values, _unit_of(self._only[0]))
 
+    def aperture_error(
+        self, x: "float | np.ndarray", y: "float | np.ndarray", radius_px: float
+    ) -> "Quantity | np.ndarray":
+        """1 sigma of sums of `data` in circles, shape (n,): neighbours' errors go together after a restoration.
+
+        Parameters
+        ----------
+        x, y : float or ndarray, shape (n,)
+            Centres [px], integers at the centres of pixels.
+        radius_px : float
+
+        Raises
+        ------
+        UserError
+            If the radius is not positive.
+
+        Examples
+        --------
+        >>> result = lightpool.load("bundles/denoise").predict("frame.fits")
+        >>> result.aperture_error([20, 40], 30, radius_px=3).shape
+        (2,)
+        """
+        _, product = self._only
+        header = {keyword: value for keyword, value, _ in product.cards}
+        return self._in_own_unit(aperture_error(x, y, radius_px, err=product.err, dq=product.dq, header=header))
+
     # ---- other forms -----------------------------------------------------------------------------------------------
     def to_ccddata(self) -> "CCDData":
         """The restored image for ccdproc, photutils and their like.
@@ -218,6 +244,45 @@ class FramePredictions:
         made_by = self._card, self._backend, self._cfg
         write_frames(self._source, path, products, *made_by, started=started, force=overwrite)
         return path
+
+
+def aperture_error(
+    x: "float | np.ndarray",
+    y: "float | np.ndarray",
+    radius_px: float,
+    *,
+    err: np.ndarray,
+    dq: np.ndarray,
+    header: "Mapping[str, Any]",
+) -> np.ndarray:
+    """1 sigma of sums of a restored image in circles, from a file that ``lightpool predict`` has written.
+
+    Errors of neighbouring pixels go together after a restoration: their squares must not simply be added.
+
+    Parameters
+    ----------
+    x, y : float or ndarray, shape (n,)
+        Centres [px], integers at the centres of pixels.
+    radius_px : float
+    err, dq : ndarray, shape (H, W)
+        Extensions ERR and DQ.
+    header : Header
+        Of the science image, with the cards LPRMS and LPCOR3 to LPCOR17.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        In the unit of `err`; NaN of circles outside the image.
+
+    Raises
+    ------
+    UserError
+        If the header is not that of a product, the shapes differ, or the radius is not positive.
+    """
+    from pipeline.sky.aperture_errors import aperture_errors
+
+    x, y = np.broadcast_arrays(np.atleast_1d(x), np.atleast_1d(y))
+    return aperture_errors(np.asarray(err), np.asarray(dq), header, x, y, radius_px)
 
 
 def predict(

@@ -91,6 +91,7 @@ class _WithScores:
         self.size_multiple, self.population = predictor.size_multiple, predictor.population
         self.predict, self.flags = predictor.predict, predictor.flags
         self.lines, self.warnings = predictor.lines, predictor.warnings
+        self.correlations = predictor.correlations
         self.columns = tuple(
             replace(column, hdu=_HDU.format(column.name)) if column.name in _SCORES else column
             for column in predictor.columns

@@ -180,6 +180,11 @@ class Predictor:
         return {column: bit for head in self.heads for column, bit in self._decoders[head.task].lines.items()}
 
     @property
+    def correlations(self) -> dict[int, float]:
+        """Side of a square window of restored sky [px] -> what its sum varies by; see `pipeline.bundle.variance`."""
+        return {size: k for head in self.heads if head.variance for size, k in head.variance.correlations.items()}
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """Columns of all heads."""
         return tuple(column for spec in self.specs for column in spec.columns)

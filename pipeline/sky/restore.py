@@ -39,6 +39,8 @@ class FramePredictor(Protocol):
         Planes of logits whose straight lines are flagged across the whole frame -> DQ bit.
     warnings : sequence of str
         What is to be known of its flags.
+    correlations : mapping
+        Side of a square window of restored sky [px] -> what its sum varies by, in units of independent errors.
     """
 
     columns: Sequence[Column]
@@ -46,6 +48,7 @@ class FramePredictor(Protocol):
     population: Population | None
     lines: Mapping[str, int]
     warnings: Sequence[str]
+    correlations: Mapping[int, float]
 
     def predict(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """Every column, shape (N, H, W)."""
@@ -167,7 +170,11 @@ class Restoration:
     def cards(self) -> list[tuple[str, bool | float | str, str]]:
         """What is known of the result before it is computed, for the header."""
         score, why = self.unlikeness
-        found = [] if score is None else [cards.UNLIKENESS.with_value(float(f"{score:.3g}"))]
+        # Neighbours in a mosaic are restored apart: nothing was measured of their sums.
+        known = {} if self.phases else self.predictor.correlations
+        found = [cards.correlation(side, value) for side, value in known.items()]
+        if score is not None:
+            found.append(cards.UNLIKENESS.with_value(float(f"{score:.3g}")))
         return [*found, cards.UNLIKE.with_value(why)] if why else found
 
     @property

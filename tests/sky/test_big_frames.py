@@ -283,6 +283,7 @@ class Careful:
     size_multiple = 4
     population = population(fwhm_px=(6.0, 7.0))
     lines: ClassVar = {}
+    correlations: ClassVar = {}
     warnings = ()
 
     def predict(self, batch):

@@ -234,6 +234,7 @@ class Suspicious:
     size_multiple = 1
     population = population(fwhm_px=(2.4, 4.9), colour_pattern=(0.0, 0.03))
     lines: ClassVar = {}
+    correlations: ClassVar = {}
     warnings = ()
 
     def predict(self, batch):

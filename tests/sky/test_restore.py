@@ -25,6 +25,7 @@ class Smoother:
     size_multiple = STRIDE
     population = None
     lines: ClassVar = {}
+    correlations: ClassVar = {}
     warnings = ()
 
     def __init__(self):
@@ -150,6 +151,7 @@ class Toy:
     size_multiple = STRIDE
     population = None
     lines: ClassVar = {}
+    correlations: ClassVar = {}
     warnings = ()
 
     def predict(self, batch):
@@ -275,6 +277,7 @@ class Trailing:
     size_multiple = STRIDE
     population = None
     lines: ClassVar = {"trail_logit": DQ.TRAIL}
+    correlations: ClassVar = {}
     warnings = ()
 
     def predict(self, batch):
