@@ -292,6 +292,7 @@ class Careful:
             "restored": np.where(defect, level, 0.5 * (sci + level)).astype(np.float32),
             "restored_err": (0.5 * batch.images[:, 1]).astype(np.float32),
             "defect_probability": defect.astype(np.float32),
+            "painted": defect.astype(np.float32),
             "toy_flux": np.nan_to_num(sci - level),
         }
 

@@ -221,6 +221,7 @@ class Suspicious:
             "restored": np.where(defect, level, sci + 1).astype(np.float32),
             "restored_err": np.broadcast_to(noise / 2, sci.shape).astype(np.float32),
             "defect_probability": defect.astype(np.float32),
+            "painted": defect.astype(np.float32),
         }
 
     def flags(self, planes, dq, noise, kept=None):

@@ -41,6 +41,7 @@ class Smoother:
             "restored": restored.astype(np.float32),
             "restored_err": np.full(sci.shape, 0.5, np.float32),
             "defect_probability": defect,
+            "painted": defect,
         }
 
     def flags(self, planes, dq, noise, kept=None):

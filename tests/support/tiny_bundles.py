@@ -166,14 +166,14 @@ def event_bundle(folder: Path, task: str, camera_identity: str, *, name: str | N
 
 def sky_bundle(folder: Path, *, name: str = "tiny_denoise", ranges: tuple[Range, ...] = ()) -> Path:
     """A model that believes every pixel, halves its uncertainty, and sees no defect."""
-    constants = np.array([0.0, 0.0, 2 * np.log(0.5), -9.0], np.float32).reshape(1, 4, 1, 1)
+    constants = np.array([0.0, 0.0, 2 * np.log(0.5), -9.0, 0.0], np.float32).reshape(1, 5, 1, 1)
     nodes = [
         helper.make_node("Slice", ["images", "start", "end", "axis"], ["one"]),
         helper.make_node("Mul", ["one", "zero"], ["nothing"]),
         helper.make_node("Add", ["nothing", "planes"], ["outputs"]),
     ]
     inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, "h", "w"])]
-    outputs = [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["n", 4, "h", "w"])]
+    outputs = [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["n", 5, "h", "w"])]
     values = {
         "start": np.array([0]), "end": np.array([1]), "axis": np.array([1]),
         "zero": np.zeros(1, np.float32), "planes": constants,
@@ -187,7 +187,7 @@ def sky_bundle(folder: Path, *, name: str = "tiny_denoise", ranges: tuple[Range,
         name=name,
         wing="sky",
         head=head_section("denoise"),
-        model=(3, 4, 0),
+        model=(3, 5, 0),
         cameras=(),
         input=_frame_input(ranges),
     )
@@ -200,7 +200,7 @@ def defects_bundle(
 
     With `denoises`, it also has the head of `sky_bundle`, before this one.
     """
-    first = 4 if denoises else 0
+    first = 5 if denoises else 0
     n_outputs = first + 5
     planes = np.full((1, n_outputs, 1, 1), -9.0, np.float32)
     scale = np.zeros_like(planes)
