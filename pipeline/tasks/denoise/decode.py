@@ -11,8 +11,9 @@ Two ways lead to a restored pixel:
   unless a pixel is missing or dark as a dead one, the replacement is not above what was measured, but for noise.
 
 The defect output chooses between them by the rate of false alarms of the place: a source has a lower one than the sky,
-and the core of a star one in 100,000. On sources, a pixel must also stand out of its replacement by `SURE_SIGMA` times
-the uncertainty of both together. Where that is in doubt, the pixel stays as measured, with low confidence.
+and the core of a star one in 100,000. All are lower than those of a mask alone: what is only flagged is still there. On
+sources, a pixel must also stand out of its replacement by `SURE_SIGMA` times the uncertainty of both together. Where
+that is in doubt, the pixel stays as measured, with low confidence.
 
 `pipeline.tasks.denoise.objective` computes the same with torch; a test holds the two together.
 
@@ -29,7 +30,7 @@ import numpy as np
 
 from pipeline.inputs.frame import SkyPixels
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, flag, has
-from pipeline.tasks.defects.decode import STRATA, middle_of_nine
+from pipeline.tasks.defects.decode import STRATA, largest_of_nine, middle_of_nine
 from pipeline.tasks.denoise.confidence import KINDS, errors_of, traits_of
 from pipeline.tasks.interfaces import Decoder, PixelTraits
 from pipeline.tiles.shards import TileBatch
@@ -91,7 +92,7 @@ class DenoiseDecoder(Decoder):
 
     uncertainties: ClassVar[tuple[str, ...]] = ("restored_err",)
     strata: ClassVar[Mapping[str, int]] = KINDS
-    rates: ClassVar[dict[str, float]] = {"sky": 5e-4, "source": 1e-4, "core": 1e-5}
+    rates: ClassVar[dict[str, float]] = {"sky": 1e-4, "source": 3e-5, "core": 1e-5}
     decodes_by_rate: ClassVar[bool] = True
 
     def decode(
@@ -169,9 +170,12 @@ class DenoiseDecoder(Decoder):
 
 
 def _place_of(snr: np.ndarray) -> np.ndarray:
-    """Number among `STRATA`, by the signal-to-noise ratio of the middle one of 3 x 3 pixels; (N, H, W)."""
+    """Number among `STRATA`, by the signal-to-noise ratio of the middle one of 3 x 3 pixels, and of those beside.
+
+    The edge of a star belongs to it: one pixel more than for a mask alone, for here it would be painted over.
+    """
     inner = [low for low in STRATA.values() if np.isfinite(low)]
-    return np.searchsorted(inner, middle_of_nine(snr), side="right")
+    return np.searchsorted(inner, largest_of_nine(middle_of_nine(snr)), side="right")
 
 
 def _replaced(pixels: SkyPixels, replacement: np.ndarray) -> np.ndarray:
