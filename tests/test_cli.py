@@ -181,6 +181,14 @@ def test_predict_reads_the_configuration(folder, tmp_path, capsys):
     )
 
 
+def test_the_colours_of_a_raw_frame_can_be_said(folder, tmp_path, capsys):
+    argv = ["predict", folder / "frame.fits", "--bundle", folder / "denoise"]
+    _fails(capsys, [*argv, "--bayer", "RGB"], "bayer")
+    out = tmp_path / "out.fits"
+    assert cli.main([str(argument) for argument in [*argv, "--bayer", "RGGB", "--out", out]]) == 0
+    assert "colour mosaic (given as RGGB): each of its four kinds of pixels" in capsys.readouterr().err
+
+
 def test_tiles_and_manifest(folder, tmp_path, capsys):
     pytest.importorskip("pipeline.stages.tiles")
     config = tmp_path / "run.yaml"
