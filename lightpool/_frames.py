@@ -278,6 +278,14 @@ def aperture_error(
     ------
     UserError
         If the header is not that of a product, the shapes differ, or the radius is not positive.
+
+    Examples
+    --------
+    >>> from astropy.io import fits
+    >>> product = lightpool.load("bundles/denoise").predict("frame.fits").write("restored.fits", overwrite=True)
+    >>> with fits.open(product) as hdus:
+    ...     lightpool.aperture_error(20, 30, 3, err=hdus["ERR"].data, dq=hdus["DQ"].data, header=hdus[0].header)
+    array([...])
     """
     from pipeline.sky.aperture_errors import aperture_errors
 

@@ -41,6 +41,8 @@ _BIN_TITLES = {
     "hillas_intensity_pe": ("Above image sizes", "p.e."),
     "n_telescopes": ("By number of telescopes", "telescopes"),
     "magnitude": ("In bands of magnitude", "mag"),
+    "injected_snr": ("Stars laid over the frames, by signal-to-noise ratio", "S/N"),
+    "star_snr": ("Stars from exposure to exposure, by signal-to-noise ratio", "S/N"),
 }
 
 

@@ -3,7 +3,8 @@
 Tiles have the channels `sci` and `err`, NaN where a pixel is missing, and DQ bits as masks. Targets: `clean`, shape
 (N, 1, H, W), in the unit and with the zero point of `sci`; NaN where it must not be used. Of simulated frames also
 `defect_snr` and `defect_bits`, see `pipeline.sky.truth.Truth`, and `stars`, (N, 2, H, W): the flux of the stars whose
-centre is in the pixel, and their FWHM [px], 0 elsewhere; for exposure pairs `clean_err`, the partner's uncertainty.
+centre is in the pixel, and their FWHM [px], 0 elsewhere; for exposure pairs `clean_err`, the partner's uncertainty; for
+single frames `clean_err` and `role`, see `pipeline.sky.single_frames`.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Exposures of one field combined into one frame, with defects rejected."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,9 +78,8 @@ def stack(
         for bits in masks if hot is not None else ():
             bits.add(0, hot)
         middle = len(frames) // 2
-        placements = _place(
-            [for_registration(frame, bits, hot) for frame, bits in zip(frames, masks, strict=True)], middle
-        )
+        loaded = (for_registration(frame, bits, hot) for frame, bits in zip(frames, masks, strict=True))
+        placements = _place(for_registration(frames[middle], masks[middle], hot), loaded, middle)
         used = [number for number, placement in enumerate(placements) if placement is not None]
         left_out = {paths[n].name: "too few stars in common" for n in range(len(paths)) if n not in used}
         if len(used) < FEWEST_EXPOSURES:
@@ -161,10 +160,10 @@ def _static_hot_pixels(frames: "Sequence[Frame]") -> np.ndarray | None:
     return static_hot_pixels([frame.loaded() for frame in frames])
 
 
-def _place(frames: "Sequence[Frame]", middle: int) -> "list[Placement | None]":
+def _place(reference: "Frame", frames: "Iterable[Frame]", middle: int) -> "list[Placement | None]":
+    """Of each frame relative to the middle one; two are in memory at a time."""
     from pipeline.sky.registration import identity_placement, place, star_catalogue
 
-    reference = frames[middle]
     stars = star_catalogue(reference)
     return [
         identity_placement(frame, stars) if number == middle else place(frame, reference, stars)

@@ -154,7 +154,8 @@ def test_sums_vary_as_stated(rng):
         for name, places in {"sky": (x[empty], y[empty]), "stars": (stars["x"][bright], stars["y"][bright])}.items():
             stated = aperture_errors(frame.err, dq, header, *places, radius)
             sums = _sums(exposures, *places, radius)
-            assert np.std(sums / stated) == pytest.approx(1, abs=0.07)
+            # Pixels beside a star share their errors with fewer others than those of empty sky do.
+            assert (0.93 if name == "sky" else 0.88) < np.std(sums / stated) < 1.07
             if name == "sky":
                 as_if_independent = aperture_errors(frame.err, dq, header_of(0.0, {}), *places, radius)
                 assert np.std(sums / as_if_independent) > 2.5
