@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from photometry import scenes
 from scipy.ndimage import maximum_filter, uniform_filter
+from tiny_bundles import sky_bundle
 
+import lightpool
+from pipeline.bundle.variance import FrameVariance
 from pipeline.errors import UserError
 from pipeline.sky.aperture_errors import aperture_errors, correlation_of
 from pipeline.sky.cards import correlation
@@ -98,6 +102,34 @@ def test_edges_and_pixels_outside():
 def test_what_is_refused(header, shape, radius, message):
     with pytest.raises(UserError, match=message):
         aperture_errors(np.ones((9, 9)), np.zeros(shape, DQ_DTYPE), header, [4], [4], radius)
+
+
+# ---- from the model's card to the product and the API ----------------------------------------------------------------
+def test_products_say_what_their_sums_vary_by(rng, write_fits, tmp_path):
+    model = lightpool.load(sky_bundle(tmp_path / "bundle", variance=FrameVariance(factors={}, correlations=MEASURED)))
+    path = write_fits(pixels=rng.normal(300, 10, (50, 60)).astype(np.float32), GAIN=1.5, RDNOISE=5.0)
+    result = model.predict(path)
+    errors = result.aperture_error([20.0, 30.0], 25.0, radius_px=4)
+    with fits.open(result.write(tmp_path / "out.fits")) as hdus:
+        header = hdus[0].header
+        assert {key: header[key] for key in header if key.startswith("LPCOR")} == {
+            "LPCOR3": 1.5, "LPCOR5": 2.0, "LPCOR9": 2.5, "LPCOR17": 3.0,
+        }  # fmt: skip
+        assert header.comments["LPCOR17"] == "std(sum of 17x17 px)/sqrt(sum ERR^2), sky"
+        planes = {"err": hdus["ERR"].data, "dq": hdus["DQ"].data, "header": header}
+        found = lightpool.aperture_error([20, 30], 25, 4, **planes)
+    assert found == pytest.approx(np.asarray(errors), rel=1e-6)
+    assert errors.unit == result.data.unit
+    # The model halves the uncertainty of every pixel: no sum is more uncertain than as it came.
+    noise = result.uncertainty.value.mean() * 2
+    assert np.asarray(errors) == pytest.approx(noise * np.sqrt(SQUARED), rel=0.15)
+
+
+def test_sums_of_a_mosaic_were_not_measured(rng, write_fits, tmp_path):
+    model = lightpool.load(sky_bundle(tmp_path / "bundle", variance=FrameVariance(factors={}, correlations=MEASURED)))
+    path = write_fits(pixels=rng.normal(300, 10, (50, 60)).astype(np.float32), GAIN=1.5, BAYERPAT="RGGB")
+    with fits.open(model.predict(path).write(tmp_path / "out.fits")) as hdus:
+        assert not [key for key in hdus[0].header if key.startswith("LPCOR")]
 
 
 # ---- frames drawn apart from our own simulation ----------------------------------------------------------------------

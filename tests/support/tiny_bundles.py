@@ -21,6 +21,7 @@ from pipeline.bundle.card import (
     bundle_sha256,
 )
 from pipeline.bundle.false_alarms import FalseAlarms
+from pipeline.bundle.variance import FrameVariance
 from pipeline.inputs.frame import FrameInput
 from pipeline.inputs.image import ImageInput, ImageRecipe, ScalarStatistics
 from pipeline.inputs.population import Population
@@ -164,9 +165,15 @@ def event_bundle(folder: Path, task: str, camera_identity: str, *, name: str | N
     )
 
 
-def sky_bundle(folder: Path, *, name: str = "tiny_denoise", population: Population | None = None) -> Path:
+def sky_bundle(
+    folder: Path,
+    *,
+    name: str = "tiny_denoise",
+    population: Population | None = None,
+    variance: FrameVariance | None = None,
+) -> Path:
     """A model that believes every pixel, halves its uncertainty, and sees no defect."""
-    head = head_section("denoise")
+    head = head_section("denoise").model_copy(update={"variance": variance})
     constants = np.zeros((1, len(head.outputs), 1, 1), np.float32)
     constants[0, 2:4, 0, 0] = 2 * np.log(0.5), -9.0
     nodes = [
