@@ -88,7 +88,7 @@ def make_frame(folder: Path, side: int, form: str, n_rows: int | None = None) ->
     header.update(BUNIT="electron", GAIN=1.0, RDNOISE=_READ_NOISE_E)
     if form == "int16":
         header.update(BITPIX=16, BZERO=32768.0, BSCALE=1.0, BLANK=-32768)
-    with fits.StreamingHDU(path, header) as stream:
+    with fits.StreamingHDU(str(path), header) as stream:  # of a Path, it looks at the name alone
         for strip in strips_of(side, n_rows):
             if form == "int16":
                 strip = (np.clip(np.rint(strip), 1, 65535) - 32768).astype(">i2")

@@ -503,7 +503,7 @@ def test_arguments_that_cannot_work(folder, tmp_path):
 def test_another_device_is_not_used(folder, caplog):
     (status,) = predict(parse_config({"device": "cuda:1"}), [folder / "run.dl1.h5"], [folder / "energy"])
     assert status["status"] == "ok"
-    assert "device cuda:1 is not used" in caplog.text
+    assert "does not use the device cuda:1" in caplog.text
 
 
 def test_overlap_must_fit_into_a_tile():
