@@ -154,11 +154,16 @@ def window_sums(error: np.ndarray, err: np.ndarray, usable: np.ndarray, size: in
 def _restored(
     card: Card, head: HeadSection, network: "nn.Module", validation: TileReader, device: str
 ) -> Iterator[tuple[dict[str, np.ndarray], TileBatch]]:
-    """What the head makes of each validation frame with a truth, and the frame as one tile, shape (1, H, W)."""
+    """What the head makes of each validation frame with a truth, and the frame as one tile, shape (1, H, W).
+
+    Tiles that do not say of which frame they are give none.
+    """
     predictor = _Live(card.model_copy(update={"heads": (head,)}) if len(card.heads) == 1 else card, network, device)
     predictor.heads = (head,)
     predictor.specs = tuple(spec for spec in predictor.specs if spec.name == head.task)
     n_pixels = 0
+    if "frame" not in validation.columns:
+        return
     for _, tiles, facts in tiles_of_frames(validation):
         if facts.get("target") != "truth" or n_pixels > _MOST_PX:
             continue

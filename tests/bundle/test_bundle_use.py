@@ -27,9 +27,11 @@ from pipeline.bundle.card import (
 from pipeline.bundle.export import check_graphs, create_network, export_bundle, load_network
 from pipeline.bundle.model_card import card_markdown
 from pipeline.bundle.runtime import Predictor
+from pipeline.bundle.variance import FrameVariance, StratumFactor
 from pipeline.errors import InputFileError, UserError
 from pipeline.inputs.frame import FrameInput, row_blocks
 from pipeline.inputs.image import ImageInput, ScalarStatistics
+from pipeline.tasks import get_decoder
 from pipeline.tiles.shards import TileBatch
 
 SCALARS = (ScalarStatistics(name="log10_hillas_intensity", mean=2.5, std=0.5),)
@@ -274,6 +276,12 @@ def test_tiles_that_do_not_fit(task, batch, message, bundles):
 
 def test_large_maps_are_decoded_in_parts(rng, tmp_path):
     predictor = Predictor.load(defects_bundle(tmp_path / "both", denoises=True), threads=1)
+    denoise, defects = predictor.heads
+    factors = {
+        name: StratumFactor(ranges=((-3, 3),) * n, coefficients=np.linspace(-0.3, 0.3, 1 + n + n * (n + 1) // 2))
+        for name, n in get_decoder("denoise").strata.items()
+    }
+    predictor.heads = (denoise.model_copy(update={"variance": FrameVariance(factors=factors)}), defects)
     tile = sky_batch(1, size=64)
     repeats = (1, 1, 6, 11)
     batch = TileBatch(

@@ -103,6 +103,12 @@ def test_tiles_without_a_truth_tell_nothing(tmp_path, rng):
     assert variance_of(tmp_path, tiles) is None
 
 
+def test_tiles_of_no_frame_tell_nothing(tmp_path, rng):
+    tiles = tiles_of_a_frame(rng)
+    del tiles.events["frame"]
+    assert variance_of(tmp_path, tiles) is None
+
+
 def test_sums_of_windows(rng):
     error, err = rng.standard_normal((90, 100)), np.ones((90, 100))
     usable = np.ones((90, 100), bool)
