@@ -293,6 +293,7 @@ class Careful:
             "restored_err": (0.5 * batch.images[:, 1]).astype(np.float32),
             "defect_probability": defect.astype(np.float32),
             "painted": defect.astype(np.float32),
+            "place": np.zeros(sci.shape, np.float32),
             "toy_flux": np.nan_to_num(sci - level),
         }
 

@@ -222,6 +222,7 @@ class Suspicious:
             "restored_err": np.broadcast_to(noise / 2, sci.shape).astype(np.float32),
             "defect_probability": defect.astype(np.float32),
             "painted": defect.astype(np.float32),
+            "place": np.zeros(sci.shape, np.float32),
         }
 
     def flags(self, planes, dq, noise, kept=None):

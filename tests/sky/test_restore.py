@@ -42,6 +42,7 @@ class Smoother:
             "restored_err": np.full(sci.shape, 0.5, np.float32),
             "defect_probability": defect,
             "painted": defect,
+            "place": np.zeros(sci.shape, np.float32),
         }
 
     def flags(self, planes, dq, noise, kept=None):

@@ -139,6 +139,8 @@ class Smooth:
             "restored": restored.astype(np.float32),
             "restored_err": np.where(star, NOISE, NOISE / 4).astype(np.float32),
             "defect_probability": np.clip(outlier * (sci - middle) / (250 * NOISE), 0.001, 0.999).astype(np.float32),
+            "painted": outlier.astype(np.float32),
+            "place": np.zeros(sci.shape, np.float32),
         }
 
     def flags(self, planes, dq, noise, kept=None):
