@@ -375,7 +375,8 @@ class _Axis:
         n_tiles = max(1, round((length - overlap) / (tile_px - overlap)))
         self.tile = _round_up(-(-(length + (n_tiles - 1) * overlap) // n_tiles), multiple)
         last = max(_round_up(length - self.tile, multiple), 0)
-        self.starts = [*range(0, last, self.tile - overlap), last]
+        # A frame no larger than the overlap is one tile of that size.
+        self.starts = [*range(0, last, max(self.tile - overlap, 1)), last]
         shapes = [self._shape(number, overlap) for number in range(len(self.starts))]
         total = np.zeros(last + self.tile, np.float32)
         for start, shape in zip(self.starts, shapes, strict=True):

@@ -53,7 +53,16 @@ class Smoother:
 
 @pytest.mark.parametrize(
     ("length", "tile", "overlap"),
-    [(384, 64, 32), (100, 64, 32), (65, 64, 16), (37, 64, 32), (700, 256, 96), (530, 128, 64)],
+    [
+        (384, 64, 32),
+        (100, 64, 32),
+        (65, 64, 16),
+        (37, 64, 32),
+        (700, 256, 96),
+        (530, 128, 64),
+        (32, 64, 32),
+        (20, 64, 32),
+    ],
 )
 def test_weights_sum_to_one(length, tile, overlap):
     axis = _Axis(length, tile, overlap, STRIDE)

@@ -158,7 +158,7 @@ class DenoiseDecoder(Decoder):
         it may be a defect.
         """
         saturated, untrusted = has(dq, DQ.SATURATED), has(dq, UNTRUSTED)
-        defect = planes["painted"] > 0
+        defect = planes["painted"] >= 0.5  # where tiles overlap, it is a mean of both
         spared = np.zeros(dq.shape, bool) if kept is None else defect & kept
         doubtful = (planes["defect_probability"] >= DEFECT_THRESHOLD) & ~defect
         replaced = (untrusted | (defect & ~spared)) & ~(saturated & ~untrusted)
