@@ -190,7 +190,7 @@ def _replaced(pixels: SkyPixels, replacement: np.ndarray) -> np.ndarray:
 
 def _not_measured(values: Mapping[str, np.ndarray], batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
     """Pixels that were painted over, and those that were missing, shape (N, H, W)."""
-    return values["painted"] > 0, SkyPixels.of_batch(batch).missing
+    return values["painted"] >= 0.5, SkyPixels.of_batch(batch).missing
 
 
 DECODER = DenoiseDecoder()

@@ -155,7 +155,7 @@ def restore(frame: JudgedFrame, predictor: Predicts, settings: Settings, cfg: Co
         },
         restored_err=whole["restored_err"],
         defect_probability=whole["defect_probability"],
-        painted=whole["painted"] > 0,
+        painted=whole["painted"] >= 0.5,
     )
 
 
