@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.sky.frames import Frame
-from pipeline.sky.restore import FramePredictor, restore_rows
+from pipeline.sky.tile_rows import FramePredictor, restore_rows
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 

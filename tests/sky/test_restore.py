@@ -11,7 +11,8 @@ from pipeline.config import SkyIngestConfig
 from pipeline.sky.dq import DQ
 from pipeline.sky.frame_results import product_of
 from pipeline.sky.frames import open_frames, read_frame, write_products
-from pipeline.sky.restore import Restoration, _Axis, restore_frame
+from pipeline.sky.restore import Restoration, restore_frame
+from pipeline.sky.tile_rows import _Axis
 from pipeline.tasks import get_decoder, get_spec
 from pipeline.tasks.spec import Column
 
