@@ -1,12 +1,12 @@
 """Memory and CPU seconds of `lightpool predict` on large frames, from file to file.
 
     python benchmarks/bench_big_frames.py [--bundle BUNDLE] [--side N ...] [--rows N] [--form float int16 fz gz]
-        [--out ENDING] [--quick]
+        [--out ENDING] [--backend NAME ...] [--quick]
 
 Each frame (stars of FWHM 3 px on sky, with hot pixels) is made strip by strip in the temporary folder, and predicted by
-a process of its own; without a bundle, by an autoencoder of width 32 that was not trained. Peaks are of that process:
-anonymous memory, which nothing can take back, and all resident pages, with those of mapped files. Seams are the largest
-difference between a frame restored in tiles and in one piece, in units of the noise.
+a process of its own; without a bundle, by a U-Net of width 24 and depth 2 that was not trained. Peaks are those of
+that process: anonymous memory, which nothing can take back, and all resident pages, with those of mapped files. Seams
+are the largest difference between a frame restored in tiles and in one piece, in units of the noise.
 """
 
 import argparse
@@ -39,6 +39,7 @@ class Cost(NamedTuple):
     """One row of the table; peaks in MB."""
 
     form: str
+    backend: str
     side: int
     n_rows: int
     anonymous_mb: float
@@ -87,7 +88,7 @@ def make_frame(folder: Path, side: int, form: str, n_rows: int | None = None) ->
     header.update(BUNIT="electron", GAIN=1.0, RDNOISE=_READ_NOISE_E)
     if form == "int16":
         header.update(BITPIX=16, BZERO=32768.0, BSCALE=1.0, BLANK=-32768)
-    with fits.StreamingHDU(path, header) as stream:
+    with fits.StreamingHDU(str(path), header) as stream:  # of a Path, it looks at the name alone
         for strip in strips_of(side, n_rows):
             if form == "int16":
                 strip = (np.clip(np.rint(strip), 1, 65535) - 32768).astype(">i2")
@@ -107,8 +108,8 @@ def make_frame(folder: Path, side: int, form: str, n_rows: int | None = None) ->
     return packed
 
 
-def untrained_bundle(folder: Path) -> Path:
-    """A denoiser as fast as a trained one."""
+def untrained_bundle(folder: Path, width: int = 24, depth: int = 2) -> Path:
+    """A denoiser as fast as a trained one: a U-Net."""
     import torch
 
     from pipeline.bundle.card import Card, HeadSection, InputSection, ModelSection, OutputColumn, TrainingSection
@@ -117,7 +118,7 @@ def untrained_bundle(folder: Path) -> Path:
     from pipeline.tasks import get_spec
 
     torch.manual_seed(0)
-    spec, kwargs = get_spec("denoise"), {"width": 32, "depth": 1, "skips": True}
+    spec, kwargs = get_spec("denoise"), {"width": width, "depth": depth, "skips": True}
     network = create_network("conv_autoencoder", kwargs, 3, len(spec.outputs), 0)
     torch.nn.init.normal_(network.head[0].weight, std=0.1)  # its correction starts at zero, which has no seams
     columns = tuple(OutputColumn(name=c.name, unit=c.unit, description=c.description) for c in spec.shown)
@@ -133,7 +134,7 @@ def untrained_bundle(folder: Path) -> Path:
         input=InputSection(
             channels=("sci", "err"), units=("electron", "electron"), tile_shape=(64, 64),
             recipe={"version": 1, "size_px": 64, "stride_px": 64}, unit="electron", preparation=FrameInput(),
-            size_multiple=4,
+            size_multiple=network.size_multiple,
         ),
         heads=(
             HeadSection(
@@ -154,9 +155,9 @@ def untrained_bundle(folder: Path) -> Path:
 
 # ---- predicting ------------------------------------------------------------------------------------------------------
 def measured(arguments: Sequence[str]) -> tuple[float, float, float, float]:
-    """Run lightpool; peaks of anonymous and of all resident memory [MB], CPU and wall-clock seconds."""
+    """Run Python; peaks of anonymous and of all resident memory [MB], CPU and wall-clock seconds."""
     started = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-c", _MAIN, *arguments])
+    process = subprocess.Popen([sys.executable, *arguments])
     anonymous = resident = 0
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
@@ -166,7 +167,7 @@ def measured(arguments: Sequence[str]) -> tuple[float, float, float, float]:
         anonymous, resident = max(anonymous, pages.get("RssAnon", 0)), max(resident, pages.get("VmHWM", 0))
         time.sleep(_POLL_S)
     if status:
-        raise SystemExit(f"lightpool {' '.join(arguments)} failed")
+        raise SystemExit(f"{' '.join(arguments)} failed")
     cpu_s = usage.ru_utime + usage.ru_stime
     return anonymous / 1000, resident / 1000, cpu_s, time.monotonic() - started
 
@@ -181,12 +182,11 @@ def _memory_kb(pid: int) -> dict[str, int]:
 
 def predict(bundle: Path, path: Path, out: Path, *options: str) -> tuple[float, float, float, float]:
     """Predict one file with one thread."""
-    return measured(
-        ["predict", str(path), "--bundle", str(bundle), "--out", str(out), "--force", "--threads", "1", *options]
-    )
+    files = [str(path), "--bundle", str(bundle), "--out", str(out)]
+    return measured(["-c", _MAIN, "predict", *files, "--force", "--threads", "1", *options])
 
 
-def seams(bundle: Path, folder: Path, side: int) -> float:
+def seams(bundle: Path, folder: Path, side: int, backend: str) -> float:
     """Of a frame of some tiles, in units of its noise."""
     path = make_frame(folder, side, "float")
     planes = []
@@ -194,7 +194,7 @@ def seams(bundle: Path, folder: Path, side: int) -> float:
         out = folder / f"tiles_of_{tile_px}.fits"
         settings = folder / "settings.yaml"
         settings.write_text(f"predict: {{tile_px: {tile_px}}}\n")
-        predict(bundle, path, out, "--config", str(settings))
+        predict(bundle, path, out, "--config", str(settings), "--backend", backend)
         with fits.open(out) as hdus:
             planes.append(hdus["SCI"].data.astype(np.float64))
             noise = hdus["SCI"].header["LPRMS"]
@@ -208,6 +208,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, nargs="+", default=[4000, 8000])
     parser.add_argument("--rows", type=int, help="height, if another than the side: what takes memory is the width")
     parser.add_argument("--form", choices=FORMS, nargs="+", default=["float"])
+    parser.add_argument("--backend", nargs="+", default=["auto"], help="auto, onnxruntime, openvino, cuda")
     parser.add_argument("--out", default=".fits", help="ending of the product: .fits, .fits.gz, .fits.fz")
     parser.add_argument("--quick", action="store_true", help="one small frame: does it run?")
     options = parser.parse_args()
@@ -219,19 +220,21 @@ def main() -> None:
         for side in sides:
             for form in options.form:
                 path, out = make_frame(folder, side, form, options.rows), folder / f"out{options.out}"
-                costs.append(Cost(form, side, options.rows or side, *predict(bundle, path, out)))
+                for backend in options.backend:
+                    cost = predict(bundle, path, out, "--backend", backend)
+                    costs.append(Cost(form, backend, side, options.rows or side, *cost))
+                    out.unlink()
                 path.unlink()
-                out.unlink()
-        step = seams(bundle, folder, min(_SEAM_SIDE, *sides))
-    table = Table("form", "pixels", "anonymous MB", "resident MB", "CPU s", "wall s", "Mpix per CPU s")
+        steps = {backend: seams(bundle, folder, min(_SEAM_SIDE, *sides), backend) for backend in options.backend}
+    table = Table("form", "backend", "pixels", "anonymous MB", "resident MB", "CPU s", "wall s", "Mpix per CPU s")
     for cost in costs:
         speed = cost.side * cost.n_rows / cost.cpu_s / 1e6
         peaks = f"{cost.anonymous_mb:.0f}", f"{cost.resident_mb:.0f}"
-        table.add_row(
-            cost.form, f"{cost.side} x {cost.n_rows}", *peaks, f"{cost.cpu_s:.1f}", f"{cost.wall_s:.1f}", f"{speed:.2f}"
-        )
+        seconds = f"{cost.cpu_s:.1f}", f"{cost.wall_s:.1f}", f"{speed:.2f}"
+        table.add_row(cost.form, cost.backend, f"{cost.side} x {cost.n_rows}", *peaks, *seconds)
     Console().print(table)
-    Console().print(f"largest seam: {step:.2g} of the noise")
+    for backend, step in steps.items():
+        Console().print(f"largest seam with {backend}: {step:.2g} of the noise")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """How a bundle for sky frames treats stars, galaxies, noise and defects, beside other programs.
 
-    python benchmarks/sky_judgement.py --bundle FOLDER [--frames independent|real|both] [--out FOLDER] [--quick]
-        [--page docs/sky_judgement.md] [--from judgement.json ...]
+    python benchmarks/sky_judgement.py --bundle FOLDER [--frames independent|real|both|none] [--masks FOLDER]
+        [--peers judgement.json] [--out FOLDER] [--quick] [--page docs/sky_judgement.md] [--from judgement.json ...]
 
 Independent frames are drawn by code that shares nothing with lightpool's simulation; each is written as FITS and
 restored as `lightpool predict` does. Real frames are those in sky/ of $LIGHTPOOL_DATA. `judgement.json` and pictures go
 into --out, tables to the screen or between the marks of a page. Without a bundle, only the other programs are measured;
---from makes tables of earlier judgements, of one bundle.
+--peers takes them from an earlier judgement, for they do not change. --masks adds a second bundle, whose mask alone is
+judged, on independent frames. --from makes tables of earlier judgements, of one bundle.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from photometry import pictures, scenes, tables
 from photometry.independent import Judged, judge
 from photometry.injection import add_stars, add_tracks
 from photometry.limits import Limit
-from photometry.methods import Bundle, astroscrappy, read
+from photometry.methods import RECORDED, Bundle, astroscrappy, read
 from photometry.real import RealFrame, real_sets, restore_set
 from photometry.real_figures import set_figures
 from photometry.stars import Stars
@@ -40,14 +41,16 @@ _LEAST_SPEED = {True: 4.0, False: 2.5}
 
 
 # ---- frames of known truth -------------------------------------------------------------------------------------------
-def independent(bundle: Bundle | None, out: Path | None, folder: Path, *, quick: bool) -> dict[str, Any]:
+def independent(
+    bundle: Bundle | None, out: Path | None, folder: Path, *, quick: bool, with_peers: bool = True
+) -> dict[str, Any]:
     """All frames of known truth, one after the other."""
     drawn = scenes.scenes((scenes.TINY,), ()) if quick else scenes.scenes()
     if not quick:
         _warm_up(bundle, folder)
     facts, stars = [], []
     for scene in drawn:
-        judged = judge(scene, bundle, folder, seams=scene.name in _SEAM_FRAMES)
+        judged = judge(scene, bundle, folder, seams=scene.name in _SEAM_FRAMES, with_peers=with_peers)
         facts.append(judged.facts | {"stars": star_summary(judged.stars)})
         stars.append(judged.stars)
         if out is not None and judged.network is not None:
@@ -55,6 +58,28 @@ def independent(bundle: Bundle | None, out: Path | None, folder: Path, *, quick:
         print(f"{scene.name}: measured", flush=True)
     bins = star_figures(Stars.joined(stars))
     return {"frames": facts, "stars": bins}
+
+
+def with_earlier_peers(judged: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """The other programs' figures from an earlier judgement of the same frames.
+
+    Raises
+    ------
+    UserError
+        If the frames are not the same.
+    """
+    frames = {frame["name"]: frame for frame in earlier["frames"]}
+    for frame in judged["frames"]:
+        old = frames.get(frame["name"])
+        now, then = (plain(one and one["methods"][RECORDED]["rms_by_snr"]) for one in (frame, old))
+        if now != then:
+            raise UserError(f"the earlier judgement has not the same frame {frame['name']!r}; leave --peers out")
+        for key in ("methods", "stars"):
+            frame[key] = old[key] | frame[key]
+    bins = {(tuple(one["fwhm_px"]), one["magnitude"]): one["methods"] for one in earlier["stars"]}
+    for one in judged["stars"]:
+        one["methods"] = bins[tuple(one["fwhm_px"]), one["magnitude"]] | one["methods"]
+    return judged
 
 
 def _warm_up(bundle: Bundle | None, folder: Path) -> None:
@@ -128,6 +153,8 @@ def tables_of(judgement: Mapping[str, Any]) -> dict[str, str]:
                 "pulls": tables.pull_table(frames),
                 "noise": tables.noise_table(frames),
             }
+    if "masks" in judgement:
+        found["defects"] = tables.mask_table(judgement["masks"]["frames"])
     if "real" in judgement:
         found["real"] = tables.real_star_table(judgement["real"]["sets"])
         found["injected"] = tables.injected_table(judgement["real"]["sets"])
@@ -160,7 +187,14 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "has_bfloat16": has_bfloat16(),
     }
     if arguments.frames in ("independent", "both"):
-        judgement["independent"] = independent(bundle, out, folder, quick=arguments.quick)
+        judged = independent(bundle, out, folder, quick=arguments.quick, with_peers=arguments.peers is None)
+        if arguments.peers is not None:
+            judged = with_earlier_peers(judged, json.loads(arguments.peers.read_text())["independent"])
+        judgement["independent"] = judged
+    if arguments.masks is not None:
+        masks = Bundle(arguments.masks)
+        judged = independent(masks, None, folder, quick=arguments.quick, with_peers=False)
+        judgement["masks"] = judged | {"name": masks.card.name, "sha256": masks.card.bundle_sha256}
     if arguments.frames in ("real", "both") and bundle is not None:
         root = os.environ.get("LIGHTPOOL_DATA")
         if root:
@@ -171,17 +205,20 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Judgements of the same bundle as one."""
-    if len({json.dumps(part["bundle"]) for part in parts}) > 1:
-        names = ", ".join(str(part["bundle"] and part["bundle"]["name"]) for part in parts)
+    """Judgements of the same bundle as one; those without a bundle go with any."""
+    bundles = [part["bundle"] for part in parts if part["bundle"] is not None]
+    if len({json.dumps(bundle) for bundle in bundles}) > 1:
+        names = ", ".join(str(bundle["name"]) for bundle in bundles)
         raise UserError(f"the judgements are of different bundles ({names}); give those of one")
-    return {key: value for part in parts for key, value in part.items()}
+    return {key: value for part in parts for key, value in part.items()} | {"bundle": next(iter(bundles), None)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, help="folder of the bundle; without, only other programs are measured")
-    parser.add_argument("--frames", choices=("independent", "real", "both"), default="both")
+    parser.add_argument("--frames", choices=("independent", "real", "both", "none"), default="both")
+    parser.add_argument("--masks", type=Path, help="folder of a second bundle, whose mask alone is judged")
+    parser.add_argument("--peers", type=Path, help="earlier judgement.json with the other programs")
     parser.add_argument("--out", type=Path, help="folder for judgement.json and pictures")
     parser.add_argument("--page", type=Path, help="write the tables into this page, and not to the screen")
     parser.add_argument("--from", dest="earlier", type=Path, nargs="+", help="make tables of these judgement.json")

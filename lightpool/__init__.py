@@ -18,7 +18,7 @@ The names in ``__all__`` are public, with their arguments, attributes and units.
 in `pipeline` and `models`, is private and may change with any version.
 """
 
-from lightpool._frames import FramePredictions
+from lightpool._frames import FramePredictions, aperture_error
 from lightpool._images import EventPredictions, ImagePredictions
 from lightpool._model import Model, list_models, load
 from pipeline import __version__
@@ -31,6 +31,7 @@ __all__ = [
     "Model",
     "UserError",
     "__version__",
+    "aperture_error",
     "list_models",
     "load",
 ]

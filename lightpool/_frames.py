@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,13 +73,14 @@ class FramePredictions:
         source: "Path | fits.HDUList",
         images: "Sequence[tuple[Frame, FrameProduct]]",
         card: "Card",
+        backend: "Mapping[str, str]",
         cfg: "Config",
         elapsed_s: float,
         *,
         bare: bool = False,
     ) -> None:
-        self._source, self._images, self._card, self._cfg = source, tuple(images), card, cfg
-        self._elapsed_s = elapsed_s
+        self._source, self._images, self._card, self._backend = source, tuple(images), card, backend
+        self._cfg, self._elapsed_s = cfg, elapsed_s
         self._bare = bare  # an array was given, so arrays are returned
 
     # ---- one or several --------------------------------------------------------------------------------------------
@@ -88,7 +89,8 @@ class FramePredictions:
 
     def __getitem__(self, number: int) -> "FramePredictions":
         image = self._images[number]
-        return FramePredictions(self._source, [image], self._card, self._cfg, self._elapsed_s, bare=self._bare)
+        made_by = self._card, self._backend, self._cfg, self._elapsed_s
+        return FramePredictions(self._source, [image], *made_by, bare=self._bare)
 
     def __iter__(self) -> Iterator["FramePredictions"]:
         return (self[number] for number in range(len(self)))
@@ -157,6 +159,32 @@ class FramePredictions:
     def _in_own_unit(self, values: np.ndarray) -> "Quantity | np.ndarray":
         return values if self._bare else _quantity(values, _unit_of(self._only[0]))
 
+    def aperture_error(
+        self, x: "float | np.ndarray", y: "float | np.ndarray", radius_px: float
+    ) -> "Quantity | np.ndarray":
+        """1 sigma of sums of `data` in circles, shape (n,): neighbours' errors go together after a restoration.
+
+        Parameters
+        ----------
+        x, y : float or ndarray, shape (n,)
+            Centres [px], integers at the centres of pixels.
+        radius_px : float
+
+        Raises
+        ------
+        UserError
+            If the radius is not positive.
+
+        Examples
+        --------
+        >>> result = lightpool.load("bundles/denoise").predict("frame.fits")
+        >>> result.aperture_error([20, 40], 30, radius_px=3).shape
+        (2,)
+        """
+        _, product = self._only
+        header = {keyword: value for keyword, value, _ in product.cards}
+        return self._in_own_unit(aperture_error(x, y, radius_px, err=product.err, dq=product.dq, header=header))
+
     # ---- other forms -----------------------------------------------------------------------------------------------
     def to_ccddata(self) -> "CCDData":
         """The restored image for ccdproc, photutils and their like.
@@ -213,8 +241,56 @@ class FramePredictions:
         check_output(path, "sky", source, overwrite)
         products = [product for _, product in self._images]
         started = time.monotonic() - self._elapsed_s
-        write_frames(self._source, path, products, self._card, self._cfg, started=started, force=overwrite)
+        made_by = self._card, self._backend, self._cfg
+        write_frames(self._source, path, products, *made_by, started=started, force=overwrite)
         return path
+
+
+def aperture_error(
+    x: "float | np.ndarray",
+    y: "float | np.ndarray",
+    radius_px: float,
+    *,
+    err: np.ndarray,
+    dq: np.ndarray,
+    header: "Mapping[str, Any]",
+) -> np.ndarray:
+    """1 sigma of sums of a restored image in circles, from a file that ``lightpool predict`` has written.
+
+    Errors of neighbouring pixels go together after a restoration: their squares must not simply be added.
+
+    Parameters
+    ----------
+    x, y : float or ndarray, shape (n,)
+        Centres [px], integers at the centres of pixels.
+    radius_px : float
+    err, dq : ndarray, shape (H, W)
+        Extensions ERR and DQ.
+    header : Header
+        Of the science image, with the cards LPRMS and LPCOR3 to LPCOR17.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        In the unit of `err`; NaN of circles outside the image.
+
+    Raises
+    ------
+    UserError
+        If the header is not that of a product, the shapes differ, or the radius is not positive.
+
+    Examples
+    --------
+    >>> from astropy.io import fits
+    >>> product = lightpool.load("bundles/denoise").predict("frame.fits").write("restored.fits", overwrite=True)
+    >>> with fits.open(product) as hdus:
+    ...     lightpool.aperture_error(20, 30, 3, err=hdus["ERR"].data, dq=hdus["DQ"].data, header=hdus[0].header)
+    array([...])
+    """
+    from pipeline.sky.aperture_errors import aperture_errors
+
+    x, y = np.broadcast_arrays(np.atleast_1d(x), np.atleast_1d(y))
+    return aperture_errors(np.asarray(err), np.asarray(dq), header, x, y, radius_px)
 
 
 def predict(
@@ -228,14 +304,17 @@ def predict(
     saturation: float | None,
 ) -> FramePredictions:
     """`Model.predict` of a model of frames."""
+    from pipeline.bundle.backends import facts_of
     from pipeline.config import parse_config
+    from pipeline.sky.frame_results import product_of
     from pipeline.sky.frames import read_frames
-    from pipeline.sky.restore import product_of, restore_frame
+    from pipeline.sky.restore import restore_frame
 
     started = time.monotonic()
     name = predictor.card.name
     given = {"gain_e_per_adu": gain_e_per_adu, "read_noise_e": read_noise_e, "saturation_adu": saturation}
-    cfg = parse_config({"ingest": {"sky": {key: value for key, value in given.items() if value is not None}}})
+    known = {key: value for key, value in given.items() if value is not None}
+    cfg = parse_config({"backend": predictor.asked_for, "ingest": {"sky": known}})
     from_file = isinstance(data, str | Path)
     if from_file:
         label = readable = _fits_file(Path(data), name)
@@ -243,14 +322,15 @@ def predict(
     else:
         label, (source, readable) = "an image", hdus_of(data, name)
     check_output(out, "sky", label, overwrite)
-    how = cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range
+    how = cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range, cfg.predict.bayer
     frames = read_frames(readable, cfg.ingest.sky)
     images = [(frame, product_of(frame, restore_frame(frame, predictor, *how))) for frame in frames]
     for text in dict.fromkeys(text for _, product in images for text in product.warnings):
         log.warning("%s: %s", getattr(label, "name", label), text)
     elapsed_s = time.monotonic() - started
     bare = not (from_file or hasattr(data, "unit"))
-    result = FramePredictions(source, images, predictor.card, cfg, elapsed_s, bare=bare)
+    made_by = predictor.card, facts_of(predictor.backend), cfg, elapsed_s
+    result = FramePredictions(source, images, *made_by, bare=bare)
     if out is not None:
         result.write(out, overwrite=overwrite)
     return result

@@ -237,8 +237,9 @@ def _of_file(
         raise UserError(f"{path} is a FITS file, and {model.name} is a model for camera images: it takes {TAKES}")
     check_output(out, "camera", path, overwrite)
     chunks: list[predictions.ImagePredictions] = []
+    cfg = Config(backend=model.predictor.asked_for)
     status = predict_events(
-        path, kind, [model], Config(), chunks.append, event=event_id, telescope=tel_id, out=out, force=overwrite
+        path, kind, [model], cfg, chunks.append, event=event_id, telescope=tel_id, out=out, force=overwrite
     )
     if model.of_events:
         chunks = chunks[-1:]  # those before are of images

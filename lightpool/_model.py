@@ -1,7 +1,7 @@
 """A trained model, and how one is opened. Nothing heavy is imported before it is needed."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightpool import _frames, _images
 from pipeline.errors import UserError
@@ -35,7 +35,11 @@ def list_models() -> list[str]:
     return list_bundles()
 
 
-def load(name_or_path: str | Path, threads: int = 2) -> "Model":
+def load(
+    name_or_path: str | Path,
+    threads: int = 2,
+    backend: Literal["auto", "onnxruntime", "openvino", "cuda"] = "auto",
+) -> "Model":
     """Open a trained model.
 
     Parameters
@@ -44,11 +48,15 @@ def load(name_or_path: str | Path, threads: int = 2) -> "Model":
         Name of a model that ships with lightpool (see `list_models`), or a directory that `lightpool train` made.
     threads : int
         Processor threads that prediction uses.
+    backend : {"auto", "onnxruntime", "openvino", "cuda"}
+        What computes the network. ``auto``: CUDA, if the onnxruntime that is installed has it and finds a device; for
+        sky frames else OpenVINO, if it is installed, the processor multiplies bfloat16 and the result is as good; else
+        onnxruntime, which alone gives the same bits everywhere.
 
     Raises
     ------
     UserError
-        If no such model exists, it is incomplete, or `threads` is not positive.
+        If no such model exists, it is incomplete, `threads` is not positive, or the backend is not there.
 
     Examples
     --------
@@ -59,7 +67,7 @@ def load(name_or_path: str | Path, threads: int = 2) -> "Model":
 
     if threads < 1:
         raise UserError(f"threads is {threads}; it must be at least 1")
-    return Model(Predictor.load(name_or_path, threads=threads))
+    return Model(Predictor.load(name_or_path, threads=threads, backend=backend))
 
 
 class Model:

@@ -29,7 +29,7 @@ from pipeline.logs import get_logger
 
 COMMANDS = [
     ["simulate", "showers"], ["simulate", "sky"], ["ingest"], ["tiles"], ["manifest"], ["train"], ["evaluate"], ["irf"],
-    ["predict"], ["explain"], ["report"], ["compare"], ["validate", "showers"], ["models", "list"],
+    ["predict"], ["stack"], ["explain"], ["report"], ["compare"], ["validate", "showers"], ["models", "list"],
     ["models", "describe"], ["bundles", "list"], ["bundles", "show"], ["info"],
 ]  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_the_example_in_the_help_is_accepted(path, command):
     ("option", "commands"),
     [
         ("device", ["evaluate", "train"]),
-        ("threads", ["evaluate", "explain", "irf", "predict", "train"]),
+        ("threads", ["evaluate", "explain", "irf", "predict", "stack", "train"]),
         ("jobs", ["ingest", "irf", "predict", "simulate showers", "validate showers"]),
     ],
 )
@@ -179,6 +179,14 @@ def test_predict_reads_the_configuration(folder, tmp_path, capsys):
         ["predict", folder / "frame.fits", "--bundle", folder / "denoise", "--config", config],
         "has no image HDU 5",
     )
+
+
+def test_the_colours_of_a_raw_frame_can_be_said(folder, tmp_path, capsys):
+    argv = ["predict", folder / "frame.fits", "--bundle", folder / "denoise"]
+    _fails(capsys, [*argv, "--bayer", "RGB"], "bayer")
+    out = tmp_path / "out.fits"
+    assert cli.main([str(argument) for argument in [*argv, "--bayer", "RGGB", "--out", out]]) == 0
+    assert "colour mosaic (given as RGGB): each of its four kinds of pixels" in capsys.readouterr().err
 
 
 def test_tiles_and_manifest(folder, tmp_path, capsys):

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.bundle.backends import facts_of
 from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config
 from pipeline.sky.baselines import Settings, astroscrappy_median
 from pipeline.sky.dq import DEFECTS, DQ, DQ_DTYPE, has
+from pipeline.sky.frame_results import FrameResult, product_of
 from pipeline.sky.frames import Frame, read_frames
-from pipeline.sky.restore import FrameResult, product_of, restore_frame
+from pipeline.sky.restore import restore_frame
 from pipeline.stages.products import write_frames
 
 NETWORK, RECORDED = "lightpool", "as recorded"
@@ -50,7 +52,7 @@ class Bundle:
 
     def __init__(self, folder: Path, cfg: Config | None = None) -> None:
         self.cfg = cfg or Config()
-        self._predictor = _WithScores(Predictor.load(folder, threads=1))
+        self._predictor = _WithScores(Predictor.load(folder, threads=1, backend=self.cfg.backend))
         self.card = self._predictor.card
 
     def from_file_to_file(self, path: Path, out: Path) -> tuple[Frame, Method]:
@@ -60,7 +62,7 @@ class Bundle:
         result = self._result(frame, self.cfg.predict.tile_px)
         # The scores are no part of the product.
         product = product_of(frame, replace(result, planes={}))
-        write_frames(path, out, [product], self.card, self.cfg, started=time.monotonic())
+        write_frames(path, out, [product], self.card, self._predictor.backend, self.cfg, started=time.monotonic())
         return frame, replace(_as_method(frame, result), cpu_s=time.process_time() - started)
 
     def restore(self, frame: Frame, tile_px: int | None = None) -> Method:
@@ -70,9 +72,8 @@ class Bundle:
         return replace(_as_method(frame, result), cpu_s=time.process_time() - started)
 
     def _result(self, frame: Frame, tile_px: int) -> FrameResult:
-        return restore_frame(
-            frame, self._predictor, tile_px, self.cfg.predict.overlap_px, self.cfg.predict.outside_range
-        )
+        how = self.cfg.predict
+        return restore_frame(frame, self._predictor, tile_px, how.overlap_px, how.outside_range, how.bayer)
 
 
 def _as_method(frame: Frame, result: FrameResult) -> Method:
@@ -86,10 +87,11 @@ class _WithScores:
     """A predictor whose scores of defects count as planes of the product."""
 
     def __init__(self, predictor: Predictor) -> None:
-        self.card = predictor.card
-        self.size_multiple, self.ranges = predictor.size_multiple, predictor.ranges
+        self.card, self.backend = predictor.card, facts_of(predictor.backend)
+        self.size_multiple, self.population = predictor.size_multiple, predictor.population
         self.predict, self.flags = predictor.predict, predictor.flags
         self.lines, self.warnings = predictor.lines, predictor.warnings
+        self.correlations = predictor.correlations
         self.columns = tuple(
             replace(column, hdu=_HDU.format(column.name)) if column.name in _SCORES else column
             for column in predictor.columns

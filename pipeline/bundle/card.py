@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 
 from pipeline.bundle.calibration import Calibration
 from pipeline.bundle.false_alarms import FalseAlarms
+from pipeline.bundle.variance import FrameVariance
 from pipeline.documents import read_json
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import check_regular, is_directory
@@ -109,6 +110,8 @@ class HeadSection(CardSection):
         Of the head's uncertainties.
     false_alarms : FalseAlarms, optional
         Of the head's flags.
+    variance : FrameVariance, optional
+        Of the head's uncertainties of pixels.
     """
 
     task: str
@@ -119,6 +122,7 @@ class HeadSection(CardSection):
     columns: tuple[OutputColumn, ...]
     calibration: Calibration | None = None
     false_alarms: FalseAlarms | None = None
+    variance: FrameVariance | None = None
 
 
 class ManifestSection(CardSection):

@@ -154,7 +154,7 @@ def _limits(run: "TrainingRun") -> tuple[str, ...]:
             low, high = np.nanquantile(events[name], [0.01, 0.99])
             unit = unit or reader.attributes.get("unit") or "unit of the frame"
             limits.append(f"{words} from {low:.3g} to {high:.3g} {unit} (98 % of the training images)")
-    if run.config.wing == "sky" and not run.input.ranges:
+    if run.config.wing == "sky" and run.input.population is None:
         limits.append("too few training frames to say which frames are unlike them")
     limits.append("no GPU was used or tested" if run.device == "cpu" else f"trained on {run.device}")
     return tuple(limits)

@@ -1,11 +1,10 @@
 """`MODEL_CARD.md`: what a bundle's card says, for human readers."""
 
-from collections.abc import Sequence
-
 from pipeline.bundle.calibration import Calibration
 from pipeline.bundle.card import Card
 from pipeline.bundle.false_alarms import RATES, FalseAlarms
-from pipeline.inputs.base import Range
+from pipeline.bundle.variance import FrameVariance
+from pipeline.inputs.population import Population
 
 
 def card_markdown(card: Card) -> str:
@@ -45,7 +44,7 @@ def _network_and_input(card: Card) -> list[str]:
         *(["Scalars joined to the image features: " + ", ".join(scalars) + "."] if scalars else []),
         *(["", "Cameras served:", "", *cameras] if cameras else []),
         "",
-        *_ranges(given.preparation.ranges),
+        *_population(getattr(given.preparation, "population", None)),
     ]
 
 
@@ -54,14 +53,14 @@ def _tells_places(card: Card) -> bool:
     return card.wing == "camera" and preparation.n_channels > len(preparation.raw_channels)
 
 
-def _ranges(ranges: Sequence[Range]) -> list[str]:
-    if not ranges:
+def _population(population: Population | None) -> list[str]:
+    if population is None:
         return []
-    n_frames = max(trained.n_frames for trained in ranges)
     return [
-        f"Ranges of {n_frames} training frames (1st to 99th percentile); prediction names frames outside them:",
+        f"What {population.n_frames} training frames were like (1st to 99th percentile); prediction gives the distance "
+        "of a frame from them, and names what is unlike them:",
         "",
-        *(f"- {trained}" for trained in ranges),
+        *(f"- {trained}" for trained in population.ranges),
         "",
     ]
 
@@ -78,6 +77,7 @@ def _output(card: Card) -> list[str]:
             "",
             *_calibration(head.calibration),
             *_false_alarms(head.false_alarms),
+            *_variance(head.variance),
         ]
     return lines
 
@@ -109,6 +109,32 @@ def _false_alarms(table: FalseAlarms | None) -> list[str]:
         "| --- | --- |" + " --- |" * len(rates),
         *(f"| {' | '.join(row[: 2 + len(rates)])} |" for row in rows),
         "",
+    ]
+
+
+def _variance(variance: FrameVariance | None) -> list[str]:
+    if variance is None:
+        return []
+    rows = [
+        (name, f"{p.n:,}", f"{p.median:+.2f}", f"{p.width:.2f}", f"{p.beyond_3:.2%}")
+        for name, p in variance.pulls.items()
+    ]
+    sums = ", ".join(
+        f"{value:.3g} (windows of {size} x {size} px of empty sky)" for size, value in variance.correlations.items()
+    )
+    return [
+        "Uncertainties of pixels are multiplied by a factor that depends on the kind of pixel, the uncertainty and the "
+        "light. Pulls on the validation split:",
+        "",
+        "| pixels | n | median | width | beyond 3 |",
+        "| --- | --- | --- | --- | --- |",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        *(
+            [f"Errors of neighbours go together: sums vary by {sums} times that of independent ones.", ""]
+            if sums
+            else []
+        ),
     ]
 
 

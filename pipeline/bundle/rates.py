@@ -19,18 +19,23 @@ def thresholds_of(
         Its name, for messages.
     heads : sequence of HeadSection
     fpr : float, optional
-        Rate of the first kind of place of each task; the others' are in proportion. By default those of the task.
+        Rate of the first kind of place of each task that promises rates; the others' are in proportion. By default
+        those of the task.
 
     Raises
     ------
     UserError
         If `fpr` is given, and there is no head for it, or a card's table does not reach it.
     """
-    flagging = [head for head in heads if get_decoder(head.task).rates]
+    guarded = {head.task: get_decoder(head.task) for head in heads if get_decoder(head.task).rates}
+    flagging = [head for head in heads if head.task in guarded and not guarded[head.task].decodes_by_rate]
     if fpr is not None and not flagging:
         tasks = ", ".join(head.task for head in heads)
         raise UserError(f"a false-alarm rate is for models with a head defects, and {model} has {tasks}; leave it out")
     thresholds, warnings = {}, []
+    for head in heads:  # what replaces pixels promises no rate: it is as strict as its validation allows
+        if head.task in guarded and head not in flagging and head.false_alarms is not None:
+            thresholds[head.task], _ = head.false_alarms.thresholds(guarded[head.task].rates)
     for head in flagging:
         rates = dict(get_decoder(head.task).rates)
         scale = 1.0 if fpr is None else fpr / next(iter(rates.values()))

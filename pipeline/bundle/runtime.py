@@ -1,15 +1,28 @@
-"""Use of a trained model: onnxruntime and numpy, no torch."""
+"""Use of a trained model: onnxruntime or another backend, and numpy; no torch."""
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import reduce
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import ValidationError
 
+from pipeline.bundle.agreement import disagreement
+from pipeline.bundle.backends import (
+    Backend,
+    Choice,
+    GraphError,
+    Name,
+    NoDeviceError,
+    Precision,
+    candidates,
+    multiplies_bfloat16,
+    open_graph,
+)
 from pipeline.bundle.card import (
     ENCODER_FILE,
     MONO_FOLDER,
@@ -22,15 +35,17 @@ from pipeline.bundle.card import (
 from pipeline.bundle.files import check_bundle, graph_files
 from pipeline.bundle.rates import thresholds_of
 from pipeline.errors import InputFileError, UserError
-from pipeline.inputs.base import Range
+from pipeline.inputs.frame import row_blocks
+from pipeline.inputs.population import Population
 from pipeline.inputs.shower import N_PLACES, members_of, places_of
+from pipeline.logs import get_logger
 from pipeline.tasks import get_decoder, get_spec
+from pipeline.tasks.interfaces import REACH_PX
 from pipeline.tasks.spec import Column
 from pipeline.tiles.events import starts_of
 from pipeline.tiles.shards import TileBatch
 
-if TYPE_CHECKING:
-    import onnxruntime
+log = get_logger(__name__)
 
 # Images per call of the network: bounds the memory of its intermediate maps, whatever the caller's batch.
 _MAX_IMAGES = 256
@@ -38,7 +53,7 @@ _MAX_EVENTS = 4096
 
 
 class Predictor:
-    """A bundle's network in onnxruntime, with the preparation before it and the decoders of its heads after it.
+    """A bundle's network in a backend, with the preparation before it and the decoders of its heads after it.
 
     `load` gives an `EventPredictor` for a network of whole events.
 
@@ -49,47 +64,92 @@ class Predictor:
         Of the heads, in their order.
     cameras : tuple of str
         Identities of the cameras that the model serves; empty for the sky.
+    backend : Backend
+        What computes its graph.
+    asked_for : {"auto", "onnxruntime", "openvino", "cuda"}
+        As it was chosen.
     """
 
     takes: ClassVar[Literal["image", "telescopes"]] = "image"
+    asked_for: Choice = "onnxruntime"
 
-    def __init__(self, card: Card, session: "onnxruntime.InferenceSession") -> None:
+    def __init__(self, card: Card, graph: Backend) -> None:
         self.card = card
         self.specs = tuple(get_spec(task) for task in card.tasks)
-        self._session = session
+        self.backend = graph
         self._decoders = {head.task: get_decoder(head.task) for head in card.heads}
         self.heads: tuple[HeadSection, ...] = card.heads
         self._thresholds, self.warnings = thresholds_of(card.name, self.heads)
 
     @classmethod
-    def load(cls, path: str | Path, threads: int = 2) -> Self:
+    def load(cls, path: str | Path, threads: int = 2, backend: Choice = "onnxruntime") -> Self:
         """Open the bundle in directory `path`, or the one of that name that ships with lightpool.
+
+        Parameters
+        ----------
+        path : str or path
+        threads : int
+            Of the processor.
+        backend : {"auto", "onnxruntime", "openvino", "cuda"}
+            See `pipeline.bundle.backends.candidates`. OpenVINO computes in bfloat16 where the processor does and
+            `pipeline.bundle.agreement` accepts the result; else in float32, if it was asked for.
 
         Raises
         ------
         UserError
-            If there is no such bundle.
+            If there is no such bundle, or the backend is not there.
         InputFileError
             If it is incomplete: a file is missing, or not the one that the card was written for.
         """
         directory = resolve_bundle(path)
         card = load_bundle_card(directory)
         check_bundle(directory, card)
-        session, *encoders = (_session(directory / name, threads) for name in graph_files(card))
         _check_heads(card, directory)
+        predictor = cls._opened_in(candidates(backend, card.wing), directory, card, threads)
+        predictor.asked_for = backend
+        return predictor
+
+    @classmethod
+    def _opened_in(cls, names: Sequence[Name], directory: Path, card: Card, threads: int) -> Self:
+        *better, last = names
+        for name in better:
+            with suppress(NoDeviceError):
+                if (predictor := cls._opened_well(directory, card, threads, name)) is not None:
+                    return predictor
+        return cls._opened_well(directory, card, threads, last) or cls._opened(directory, card, threads, last)
+
+    @classmethod
+    def _opened_well(cls, directory: Path, card: Card, threads: int, name: Name) -> Self | None:
+        """In OpenVINO only with bfloat16; None if the processor or the result is not good enough for that."""
+        if name != "openvino":
+            return cls._opened(directory, card, threads, name)
+        if not multiplies_bfloat16():
+            return None
+        fast = cls._opened(directory, card, threads, "openvino", "bfloat16")
+        difference = disagreement(cls._opened(directory, card, threads), fast)
+        if difference is None:
+            return fast
+        log.info("%s is not computed in bfloat16: %s", card.name, difference)
+        return None
+
+    @classmethod
+    def _opened(
+        cls, directory: Path, card: Card, threads: int, name: Name = "onnxruntime", precision: Precision = "float32"
+    ) -> Self:
+        graph, *encoders = (open_graph(directory / file, threads, name, precision) for file in graph_files(card))
         if not encoders:
-            _check_graph(session, card.input.preparation.shapes(1, card.input.tile_shape), directory / ONNX_FILE)
-            return cls(card, session)
+            _check_graph(graph, card.input.preparation.shapes(1, card.input.tile_shape), directory / ONNX_FILE)
+            return cls(card, graph)
         mono = {}
         for number, (camera, section) in enumerate(zip(card.cameras, card.mono, strict=False)):
-            predictor = Predictor.load(directory / MONO_FOLDER.format(number=number), threads)
+            predictor = Predictor.load(directory / MONO_FOLDER.format(number=number), threads, name)
             if predictor.card.bundle_sha256 != section.sha256 or not predictor.serves(camera.identity):
                 raise InputFileError(
                     f"{directory / MONO_FOLDER.format(number=number)} is not the bundle that the card of {directory} "
                     "names for single images; copy the bundle again"
                 )
             mono[camera.identity] = predictor
-        return EventPredictor(card, session, encoders, mono, directory)
+        return EventPredictor(card, graph, encoders, mono, directory)
 
     def set_up(self, only: str | None = None, fpr: float | None = None) -> Self:
         """The same model with one of its heads alone, or with another rate of false alarms.
@@ -120,6 +180,11 @@ class Predictor:
         return {column: bit for head in self.heads for column, bit in self._decoders[head.task].lines.items()}
 
     @property
+    def correlations(self) -> dict[int, float]:
+        """Side of a square window of restored sky [px] -> what its sum varies by; see `pipeline.bundle.variance`."""
+        return {size: k for head in self.heads if head.variance for size, k in head.variance.correlations.items()}
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """Columns of all heads."""
         return tuple(column for spec in self.specs for column in spec.columns)
@@ -130,9 +195,9 @@ class Predictor:
         return self.card.input.size_multiple or 1
 
     @property
-    def ranges(self) -> tuple[Range, ...]:
-        """What the training data covered."""
-        return self.card.input.preparation.ranges
+    def population(self) -> Population | None:
+        """What the training frames were like; None where that is not known, and for the camera."""
+        return getattr(self.card.input.preparation, "population", None)
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -156,15 +221,13 @@ class Predictor:
 
     def _run(self, batch: TileBatch) -> np.ndarray:
         arrays = self.card.input.preparation.arrays(batch, self.card.input.channels)
-        return self._checked(self._compute(self._session, arrays), len(batch))
+        return self._checked(self._compute(self.backend, arrays), len(batch))
 
-    def _compute(self, session: "onnxruntime.InferenceSession", arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _compute(self, graph: Backend, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         try:
-            return session.run(["outputs"], dict(arrays))[0]
-        except Exception as error:
-            if not _is_of_onnxruntime(error):
-                raise
-            raise UserError(f"the network of {self.card.name} cannot be computed ({_first_line(error)})") from error
+            return graph.run(arrays)
+        except GraphError as error:
+            raise UserError(f"the network of {self.card.name} cannot be computed ({error})") from error
 
     def _checked(self, outputs: np.ndarray, n: int) -> np.ndarray:
         if outputs.shape[:2] != (n, self.card.model.num_outputs):
@@ -201,14 +264,35 @@ class Predictor:
 
     def decode(self, outputs: np.ndarray, items: TileBatch) -> dict[str, np.ndarray]:
         """Physical values from the bare outputs (N, K) or (N, K, H, W), and what they belong to."""
+        if outputs.ndim == 2:
+            return self._decoded(outputs, items)
+        n_tiles, _, height, width = outputs.shape
+        planes: dict[str, np.ndarray] = {}
+        for rows in row_blocks(height, n_tiles * width):
+            around = slice(max(rows.start - REACH_PX, 0), min(rows.stop + REACH_PX, height))
+            values = self._decoded(outputs[:, :, around], items.rows(around))
+            inner = slice(rows.start - around.start, rows.stop - around.start)
+            for name, plane in values.items():
+                if name not in planes:
+                    planes[name] = np.empty((n_tiles, height, width), plane.dtype)
+                planes[name][:, rows] = plane[:, inner]
+        return planes
+
+    def _decoded(self, outputs: np.ndarray, items: TileBatch) -> dict[str, np.ndarray]:
         decoded: dict[str, np.ndarray] = {}
         for head in self.heads:
             own = outputs[:, head.first : head.first + len(head.outputs)]
             decoder = self._decoders[head.task]
-            values = decoder.decode(own, items)
+            by_rate = decoder.decodes_by_rate and head.task in self._thresholds
+            given = {"thresholds": self._thresholds[head.task]} if by_rate else {}
+            values = decoder.decode(own, items, **given)
             if head.calibration is not None:
                 factors = head.calibration.of(items.events)
                 values |= {name: values[name] * factors for name in decoder.uncertainties}
+            if head.variance is not None:
+                traits = decoder.traits(values, items)
+                scaled = {n: head.variance.scaled(values[n], decoder.strata, traits) for n in decoder.uncertainties}
+                values |= scaled
             decoded |= values
         return decoded
 
@@ -266,21 +350,20 @@ class EventPredictor(Predictor):
     def __init__(
         self,
         card: Card,
-        join: "onnxruntime.InferenceSession",
-        encoders: "Sequence[onnxruntime.InferenceSession]",
+        join: Backend,
+        encoders: Sequence[Backend],
         mono: Mapping[str, Predictor],
         directory: Path,
     ) -> None:
         super().__init__(card, join)
         self._encoders, self.mono = tuple(encoders), dict(mono)
-        width = join.get_inputs()[0].shape[-1]
+        width = join.inputs.get("vectors", (None,))[-1] or 1
         for number, encoder in enumerate(self._encoders):
             expected = card.input.preparation.shapes(1, card.input.tile_shape)
             _check_graph(encoder, expected, directory / ENCODER_FILE.format(number=number))
         table = {"vectors": (1, width), "members": (1, 1), "places": (1, N_PLACES)}
         _check_graph(join, table, directory / ONNX_FILE, free=("members",))
-        columns = next(entry.shape[1] for entry in join.get_inputs() if entry.name == "members")
-        self.max_telescopes: int | None = columns if isinstance(columns, int) else None
+        self.max_telescopes: int | None = join.inputs["members"][1]
 
     def encode(self, batch: TileBatch, camera: str) -> np.ndarray:
         """A vector per image of one camera, (M, W), float32: all that the join needs of its pixels."""
@@ -296,7 +379,7 @@ class EventPredictor(Predictor):
 
     @property
     def _width(self) -> int:
-        return next(entry.shape[1] for entry in self._session.get_inputs() if entry.name == "vectors")
+        return self.backend.inputs["vectors"][1]
 
     def join(self, vectors: np.ndarray, batch: TileBatch) -> np.ndarray:
         """Bare outputs (N, K) of whole events from the vectors (M, W) of their images.
@@ -319,7 +402,7 @@ class EventPredictor(Predictor):
             here = slice(start, stop)
             part = batch.select(here)
             arrays = {"vectors": vectors[here], "members": self._table(part), "places": places_of(part)}
-            parts.append(self._checked(self._compute(self._session, arrays), len(arrays["members"])))
+            parts.append(self._checked(self._compute(self.backend, arrays), len(arrays["members"])))
         return np.concatenate(parts) if parts else np.empty((0, self.card.model.num_outputs), np.float32)
 
     def _table(self, batch: TileBatch) -> np.ndarray:
@@ -344,57 +427,20 @@ class EventPredictor(Predictor):
         return self.join(vectors, batch)
 
 
-def _session(graph: Path, threads: int) -> "onnxruntime.InferenceSession":
-    """The graph, ready to compute.
-
-    Raises
-    ------
-    InputFileError
-        If onnxruntime cannot load it.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Waiting threads sleep instead of spinning: other jobs share the cores.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        if not _is_of_onnxruntime(error):
-            raise
-        raise InputFileError(
-            f"{graph} is no network that onnxruntime can load ({_first_line(error)}); copy the bundle again, or train "
-            "it again"
-        ) from error
-
-
-def _is_of_onnxruntime(error: Exception) -> bool:
-    """Whether the library raised it: it has exceptions of its own for each of its error codes."""
-    return type(error).__module__.partition(".")[0] == "onnxruntime"
-
-
-def _first_line(error: Exception) -> str:
-    return f"{str(error).partition(chr(10))[0]:.200}"
-
-
 def _check_graph(
-    session: "onnxruntime.InferenceSession",
+    graph: Backend,
     expected: Mapping[str, tuple[int, ...]],
-    graph: Path,
+    path: Path,
     free: Sequence[str] = (),
 ) -> None:
     """Refuse a graph whose inputs are not those that the card describes; only the rank of those in `free` counts."""
-    given = {entry.name: entry.shape for entry in session.get_inputs()}
-    fits = set(given) == set(expected) and "outputs" in [entry.name for entry in session.get_outputs()]
+    given = graph.inputs
+    fits = set(given) == set(expected) and "outputs" in graph.outputs
     for name, shape in expected.items() if fits else ():
-        # Sizes that are free have a name in place of a number.
         sizes = () if name in free else zip(given[name][1:], shape[1:], strict=False)
-        fits &= len(given[name]) == len(shape) and all(size == n for size, n in sizes if isinstance(size, int))
+        fits &= len(given[name]) == len(shape) and all(size == n for size, n in sizes if size is not None)
     if not fits:
-        raise InputFileError(f"{graph} takes {given}, and its card says {dict(expected)}; copy the bundle again")
+        raise InputFileError(f"{path} takes {given}, and its card says {dict(expected)}; copy the bundle again")
 
 
 def _check_heads(card: Card, directory: Path) -> None:

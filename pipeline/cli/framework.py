@@ -67,6 +67,14 @@ _SETTINGS = {
     "threads": _option(
         "threads", Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads per process.")], None
     ),
+    "backend": _option(
+        "backend",
+        Annotated[
+            str | None,
+            typer.Option(metavar="NAME", help="What computes networks: auto, onnxruntime, openvino (sky) or cuda."),
+        ],
+        None,
+    ),
 }
 _LOGGING = (
     _option("quiet", Annotated[bool, typer.Option("-q", "--quiet", help="Log errors only.")], False),
@@ -93,7 +101,7 @@ class _InOrder(TyperGroup):
     """Lists the commands in the order of the work."""
 
     _ORDER = (
-        "simulate", "ingest", "tiles", "manifest", "train", "evaluate", "irf", "predict", "explain", "report",
+        "simulate", "ingest", "tiles", "manifest", "train", "evaluate", "irf", "predict", "stack", "explain", "report",
         "compare", "validate", "models", "bundles", "info",
     )  # fmt: skip
 
@@ -130,7 +138,7 @@ def command(
     *,
     example: str,
     config: Literal["required", "optional"] | None = None,
-    settings: Sequence[Literal["device", "threads"]] = (),
+    settings: Sequence[Literal["device", "threads", "backend"]] = (),
     threads: int | None = None,
 ) -> Callable[[_Function], _Function]:
     """Declare a function as the command `name` of `parent`, with the options that it shares with the others.
@@ -148,7 +156,7 @@ def command(
         A whole command line, printed below the help.
     config : {"required", "optional"}, optional
         Add ``--config``; the function gets the `Config` as its first argument.
-    settings : sequence of {"device", "threads"}
+    settings : sequence of {"device", "threads", "backend"}
         Add these options, which replace values of the configuration. They need `config`.
     threads : int, optional
         Threads of numerical libraries, for a command without the option.

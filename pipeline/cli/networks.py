@@ -22,13 +22,13 @@ def _manifests(paths: list[Path], shards_outside: bool) -> "list[Path] | list[Ma
     return load_manifests(paths, shards_outside=True)
 
 
-def _with_options_of_frames(cfg: "Config", bundles: list[str], only: str | None, fpr: float | None) -> "Config":
+def _with_options_of_frames(cfg: "Config", bundles: list[str], **options: str | float | None) -> "Config":
     """The configuration, with the options of `predict` that are for sky frames."""
     from pipeline.bundle.card import load_bundle_card
     from pipeline.config import parse_config
     from pipeline.errors import UserError
 
-    changes = {name: value for name, value in (("only", only), ("fpr", fpr)) if value is not None}
+    changes = {name: value for name, value in options.items() if value is not None}
     if not changes:
         return cfg
     if "sky" not in [load_bundle_card(bundle).wing for bundle in bundles]:
@@ -68,7 +68,7 @@ def train(
     "evaluate",
     example="lightpool evaluate manifest.json --bundle bundles/mono --out evaluation/mono",
     config="optional",
-    settings=("device", "threads"),
+    settings=("device", "threads", "backend"),
 )
 def evaluate(
     cfg: "Config",
@@ -93,7 +93,7 @@ def evaluate(
     "predict",
     example="lightpool predict run.dl1.h5 --event 12 --bundle results/demo/bundles/mono",
     config="optional",
-    settings=("threads",),
+    settings=("threads", "backend"),
 )
 def predict(
     cfg: "Config",
@@ -124,6 +124,13 @@ def predict(
         float | None,
         typer.Option(metavar="RATE", help="Share of good pixels that may be flagged as defects (sky); default: 5e-4."),
     ] = None,
+    bayer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Colours of the pixels of a raw colour frame, such as RGGB, or none; default: as its header says.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image on stdout.")] = False,
     keep_going: KeepGoing = False,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Files processed in parallel, with --out.")] = 1,
@@ -135,12 +142,41 @@ def predict(
     """
     from pipeline.stages.predict import predict as stage
 
-    cfg = _with_options_of_frames(cfg, bundle, only, fpr)
+    cfg = _with_options_of_frames(cfg, bundle, only=only, fpr=fpr, bayer=bayer)
     statuses = stage(
         cfg, files, bundle, out,
         event=event, telescope=telescope, as_json=as_json, force=force, stream=sys.stdout, jobs=jobs,
     )  # fmt: skip
     return exit_code(statuses, keep_going=keep_going)
+
+
+@command(
+    app,
+    "stack",
+    example="lightpool stack night/*.fits --bundle results/demo/bundles/denoise --out stack.fits",
+    config="optional",
+    settings=("threads",),
+)
+def stack(
+    cfg: "Config",
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", show_default=False, help="FITS exposures of one field, three or more."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.fits", help="FITS file to write.")],
+    bundle: Annotated[
+        str | None,
+        typer.Option(metavar="BUNDLE", help="Model that finds defects; without, the files' own masks are used."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Combine exposures of one field, with defects rejected.
+
+    Writes their mean, its uncertainty and mask, and a sigma-clipped mean for comparison.
+    """
+    from pipeline.stages.stack import stack as stage
+
+    stage(cfg, files, out, bundle=bundle, force=force)
 
 
 @command(

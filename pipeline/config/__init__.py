@@ -7,7 +7,7 @@ An unknown key is an error that says where it is and which keys are accepted.
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -110,6 +110,12 @@ class Config(Section):
         ge=0,
         description="Training: after how many minutes its state is saved within an epoch, besides after each. A run "
         "that is killed loses no more than that, and no result depends on it.",
+    )
+    backend: Literal["auto", "onnxruntime", "openvino", "cuda"] = Field(
+        "auto",
+        description="What computes trained networks. auto: CUDA, if the onnxruntime that is installed has it and finds "
+        "a device; for sky frames else OpenVINO, if it is installed, the processor multiplies bfloat16 and the result "
+        "is as good; else onnxruntime. Only the latter gives the same bits everywhere.",
     )
     inputs: InputsConfig = Field(
         InputsConfig(),

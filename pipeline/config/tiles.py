@@ -92,19 +92,21 @@ class CameraTilesConfig(Section):
 
 
 class SkyTilesConfig(Section):
-    """Sky frames to tiles. `target`: truth (simulated frames), or pairs of one drifting field (Noise2Noise)."""
+    """Sky frames to tiles. `target`: truth (simulated frames), pairs of one drifting field (Noise2Noise), or itself."""
 
     size: int = Field(64, ge=32, description="Side of a tile [px].")
     stride: int = Field(64, ge=8, description="Step from tile to tile [px]; tiles overlap if it is less than size.")
-    target: Literal["truth", "noise2noise"] = Field(
+    target: Literal["truth", "noise2noise", "noise2void"] = Field(
         "truth",
-        description="What a network learns from: truth (of simulated frames), or noise2noise (pairs of exposures of "
-        "one field).",
+        description="What a network learns from: truth (of simulated frames), noise2noise (pairs of exposures of one "
+        "field), or noise2void (pixels of single frames that the network is not shown).",
     )
     pair_max_residual_shift_px: float = Field(
         0.15, gt=0, description="noise2noise: largest distance of a pair's drift from whole pixels [px]."
     )
-    pairs_per_frame: int = Field(4, ge=1, description="noise2noise: largest number of partners of a frame.")
+    pairs_per_frame: int = Field(
+        4, ge=1, description="noise2noise: number of partners of a tile, on average over a frame, at most."
+    )
 
 
 class WeightingConfig(Section):

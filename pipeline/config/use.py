@@ -39,7 +39,7 @@ class PredictConfig(Section):
 
     batch_size: int = Field(256, ge=1, description="Number of camera images that are processed at a time.")
     tile_px: int = Field(
-        512, ge=64, description="Side of the tiles in which a sky frame passes through the network [px]."
+        1024, ge=64, description="Side of the tiles in which a sky frame passes through the network, about [px]."
     )
     overlap_px: int = Field(
         96, ge=0, description="Overlap of these tiles, blended [px]. 1.4 receptive fields leave no visible seam."
@@ -49,6 +49,13 @@ class PredictConfig(Section):
         description="What is done with a sky frame unlike those of the model's training (sharper stars, correlated "
         "noise ...), besides a warning. keep_sources: pixels that look like sources keep their values, and a mosaic "
         "of colours is restored colour by colour. apply: the result is taken as it is. refuse: the frame is refused.",
+    )
+    bayer: str = Field(
+        "auto",
+        pattern="^(auto|none|[RGBCMYW]{4})$",
+        description="Colours of the pixels of a sky frame: auto, as the cards BAYERPAT, XBAYROFF and YBAYROFF say; "
+        "four letters from the first pixel on, such as RGGB; or none, all pixels are of one colour. Each of the four "
+        "kinds of pixels is restored as a frame of its own.",
     )
     only: str = Field(
         "",

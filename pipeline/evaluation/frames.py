@@ -1,18 +1,10 @@
-"""Frames of the sky, put together from their tiles, and what a network makes of them."""
+"""The fields of the sky that judges look at."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from pipeline.config import Config
 from pipeline.errors import TooFewEventsError, UserError
-from pipeline.evaluation.result import Predicts
-from pipeline.sky.frames import Frame
-from pipeline.sky.restore import restore_rows
 from pipeline.tiles.reader import TileReader
-from pipeline.tiles.shards import TileBatch
 
 FEWEST_FIELDS = 2
 
@@ -36,51 +28,3 @@ def fields_of_test_split(manifests: Sequence[Any], task: str) -> TileReader:
             "enlarge tiles.splits.test"
         )
     return reader
-
-
-def tiles_of_frames(reader: TileReader) -> Iterator[tuple[str, TileBatch, dict[str, Any]]]:
-    """Name, tiles and shard attributes of each frame of a split, in the order of the shards."""
-    index = reader.events(["frame"])
-    shard_of = dict(zip(index["group"].tolist(), index["source_index"].tolist(), strict=True))
-    attributes = reader.shard_attributes()
-    parts: list[TileBatch] = []
-
-    def joined() -> tuple[str, TileBatch, dict[str, Any]]:
-        number = shard_of[int(parts[0].group[0])]
-        return reader.sources[number], TileBatch.concatenate(parts), attributes[number]
-
-    for batch in reader.sequential():
-        starts = np.flatnonzero(np.diff(batch.group, prepend=batch.group[0])).tolist()
-        for low, high in zip([0, *starts], [*starts, len(batch)], strict=True):
-            part = batch.select(slice(low, high))
-            if parts and part.group[0] != parts[-1].group[0]:
-                yield joined()
-                parts = []
-            parts.append(part)
-    if parts:
-        yield joined()
-
-
-def predicted_planes(
-    sci: np.ndarray,
-    err: np.ndarray,
-    known: np.ndarray,
-    level: float,
-    noise: float,
-    predictor: Predicts,
-    cfg: Config,
-) -> dict[str, np.ndarray]:
-    """All columns of a network for a frame, shape (H, W), in the tiles of `predict`; `known` are its DQ bits."""
-    frame = Frame(
-        path=Path("frame"),
-        science_hdu=0,
-        sci=sci,
-        err=err,
-        dq=known,
-        unit="",
-        stored_unit="",
-        level=level,
-        noise=noise,
-    )
-    strips = [planes for _, planes in restore_rows(frame, predictor, cfg.predict.tile_px, cfg.predict.overlap_px)]
-    return {name: np.concatenate([strip[name] for strip in strips])[: len(sci)] for name in strips[0]}

@@ -15,10 +15,12 @@ __all__ = ["Input", "get_input", "input_kinds", "restore_input"]
 
 extend_path(__path__, "inputs")
 
+_NO_KINDS = ("base", "population")
+
 
 def input_kinds() -> tuple[str, ...]:
     """Names of all kinds of input."""
-    return tuple(name for name in module_names(__path__) if name != "base")
+    return tuple(name for name in module_names(__path__) if name not in _NO_KINDS)
 
 
 def get_input(kind: str) -> type[Input]:

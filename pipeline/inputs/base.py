@@ -11,23 +11,6 @@ from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 
 
-class Range(BaseModel):
-    """What the training data covered of a quantity: from `low` to `high` in `n_frames` of them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    words: str
-    unit: str
-    low: float
-    high: float
-    n_frames: int
-
-    def __str__(self) -> str:
-        """For readers."""
-        return f"{self.words}: {self.low:.3g} to {self.high:.3g} {self.unit}".rstrip()
-
-
 class Columns(NamedTuple):
     """Columns of an array that move when the images of their item are turned or mirrored.
 
@@ -59,8 +42,6 @@ class Input(BaseModel):
         Channels of the tiles that it reads, in this order.
     moving : mapping
         Array besides the images -> which of its columns move with them.
-    ranges : tuple of Range
-        Of what the training data covered, where the kind measures it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,10 +52,16 @@ class Input(BaseModel):
     moving: ClassVar[Mapping[str, tuple[Columns, ...]]] = {}
 
     kind: str
-    ranges: tuple[Range, ...] = ()
 
     @classmethod
-    def fit(cls, reader: TileReader, scalars: Sequence[str] = (), *, axis_maps: bool = False) -> Self:
+    def fit(
+        cls,
+        reader: TileReader,
+        scalars: Sequence[str] = (),
+        *,
+        axis_maps: bool = False,
+        validation: TileReader | None = None,
+    ) -> Self:
         """Fit the input to the training split.
 
         Parameters
@@ -84,6 +71,8 @@ class Input(BaseModel):
             Numbers per image that the network also takes.
         axis_maps : bool
             Whether the network is also told where each pixel lies along a camera image.
+        validation : TileReader, optional
+            The validation split, for limits that must hold beyond the tiles of training.
 
         Raises
         ------

@@ -143,7 +143,14 @@ class ImageInput(Input):
     axis_pixel_deg: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @classmethod
-    def fit(cls, reader: TileReader, scalars: Sequence[str] = (), *, axis_maps: bool = False) -> Self:
+    def fit(
+        cls,
+        reader: TileReader,
+        scalars: Sequence[str] = (),
+        *,
+        axis_maps: bool = False,
+        validation: TileReader | None = None,
+    ) -> Self:
         """Take the scalars' statistics from the training split; its tiles are of one camera."""
         cls.check_channels(reader)
         events = cls._event_columns(reader, scalars)

@@ -71,7 +71,14 @@ class ShowerInput(Input):
     max_telescopes: int = Field(ge=2)
 
     @classmethod
-    def fit(cls, reader: TileReader, scalars: Sequence[str] = (), *, axis_maps: bool = False) -> Self:
+    def fit(
+        cls,
+        reader: TileReader,
+        scalars: Sequence[str] = (),
+        *,
+        axis_maps: bool = False,
+        validation: TileReader | None = None,
+    ) -> Self:
         """Fit each camera's images to its tiles of the training split.
 
         Raises

@@ -28,12 +28,21 @@ from pipeline.tasks import get_spec, task_names
 
 _PARTICLES = {"0": "gamma", "1": "electron", "101": "proton", "all": "tiles"}
 _GROUPS = {"camera": "shower", "sky": "field"}
+_STRATA = {
+    "sky": "empty sky",
+    "faint": "light of 0.5 to 20 times the noise",
+    "core": "above 20 times the noise",
+    "painted": "painted over",
+    "missing": "missing data",
+}
 _BIN_TITLES = {
     "true_energy_tev": ("In bands of true energy", "TeV"),
     "true_offset_deg": ("In bands of offset from the pointing", "deg"),
     "hillas_intensity_pe": ("Above image sizes", "p.e."),
     "n_telescopes": ("By number of telescopes", "telescopes"),
     "magnitude": ("In bands of magnitude", "mag"),
+    "injected_snr": ("Stars laid over the frames, by signal-to-noise ratio", "S/N"),
+    "star_snr": ("Stars from exposure to exposure, by signal-to-noise ratio", "S/N"),
 }
 
 
@@ -346,10 +355,24 @@ def _difference_rows(content: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _calibration(content: Mapping[str, float]) -> dict[str, str] | None:
+def _calibration(content: Mapping[str, Any]) -> dict[str, Any] | None:
     if "pull_width" not in content:
         return None
-    return {"median": f"{content['pull_median']:+.2f}".replace("-", "−"), "width": f"{content['pull_width']:.2f}"}
+    rows = [
+        [
+            _STRATA.get(name, name),
+            words.count_text(entry["n"]),
+            _signed(entry["median"]),
+            f"{entry['width']:.2f}",
+            f"{100 * entry['beyond_3']:.2f} %",
+        ]
+        for name, entry in content.get("strata", {}).items()
+    ]
+    return {"median": _signed(content["pull_median"]), "width": f"{content['pull_width']:.2f}", "strata": rows}
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def _bins(content: Mapping[str, Any]) -> list[dict[str, Any]]:

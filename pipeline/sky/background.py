@@ -8,6 +8,7 @@ References
 .. [1] Bertin & Arnouts (1996), A&AS 117, 393, sect. 3.
 """
 
+import math
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -58,7 +59,7 @@ class Background:
         self.box_height, self._width = (min(box_px, side) for side in shape)
         self._n_rows, self._n_columns = shape
         self._least = _MIN_VALID * self.box_height * self._width
-        self._waiting = np.empty((0, shape[1]))
+        self._waiting: np.ndarray | None = None
         self._measured: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(self, rows: np.ndarray, mask: np.ndarray | None = None) -> None:
@@ -67,16 +68,18 @@ class Background:
         if mask is not None:
             valid &= ~mask
         self._n_rows -= len(rows)
-        waiting = np.concatenate([self._waiting, np.where(valid, rows, np.nan)])
+        waiting = np.where(valid, rows, _nan_like(rows))
+        if self._waiting is not None:
+            waiting = np.concatenate([self._waiting, waiting])
         while len(waiting) >= self.box_height or (len(waiting) and self._n_rows == 0):
             self._measured.append(_clipped(self._boxes(waiting[: self.box_height])))
             waiting = waiting[self.box_height :]
-        self._waiting = waiting.copy()
+        self._waiting = waiting.copy() if len(waiting) else None
 
     def _boxes(self, rows: np.ndarray) -> np.ndarray:
-        """The pixels of a row of boxes, float64, shape (n_boxes, box^2); NaN where excluded or beyond the edge."""
+        """The pixels of a row of boxes, shape (n_boxes, box^2); NaN where excluded or beyond the edge."""
         n_boxes = -(-self._n_columns // self._width)
-        strip = np.full((self.box_height, n_boxes * self._width), np.nan)
+        strip = np.full((self.box_height, n_boxes * self._width), np.nan, rows.dtype)
         strip[: rows.shape[0], : rows.shape[1]] = rows
         return strip.reshape(self.box_height, n_boxes, self._width).swapaxes(0, 1).reshape(n_boxes, -1)
 
@@ -91,21 +94,40 @@ class Background:
         return _median_of_mesh(level, enough), _median_of_mesh(noise, enough)
 
 
+def _nan_like(pixels: np.ndarray) -> np.floating:
+    """NaN in the precision of the pixels: float32 is sorted in half of the time."""
+    return np.float32(np.nan) if pixels.dtype == np.float32 else np.float64(np.nan)
+
+
 def _clipped(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Median and standard deviation of each row after iterated clipping, and its number of values; NaN without any."""
-    ordered = np.sort(boxes, axis=1)  # NaN last: what clipping keeps is a run of each row
-    n_valid = np.count_nonzero(np.isfinite(ordered), axis=1)
+    ordered = np.sort(boxes, axis=1).astype(
+        np.float64, copy=False
+    )  # NaN last: what clipping keeps is a run of each row
+    n_valid = ordered.shape[1] - np.count_nonzero(np.isnan(ordered), axis=1)
     level, noise = np.full((2, len(boxes)), np.nan)
     for box in np.flatnonzero(n_valid):
-        kept = ordered[box, : n_valid[box]]
-        for _ in range(_CLIP_ITERATIONS):
-            middle, reach = _median_of_sorted(kept), _CLIP_SIGMA * kept.std()
-            inside = kept[np.searchsorted(kept, middle - reach) : np.searchsorted(kept, middle + reach, side="right")]
-            if inside.size == kept.size:
-                break
-            kept = inside
+        kept = _clipped_run(ordered[box, : n_valid[box]])
         level[box], noise[box] = _median_of_sorted(kept), kept.std()
     return level, noise, n_valid
+
+
+def _clipped_run(kept: np.ndarray) -> np.ndarray:
+    """What iterated clipping keeps of values in order; the deviations come from running sums."""
+    offsets = kept - _median_of_sorted(kept)
+    sums, squares = (np.concatenate([[0.0], np.cumsum(values)]) for values in (offsets, offsets * offsets))
+    low, high = 0, kept.size
+    for _ in range(_CLIP_ITERATIONS):
+        n = high - low
+        mean = (sums[high] - sums[low]) / n
+        reach = _CLIP_SIGMA * math.sqrt(max((squares[high] - squares[low]) / n - mean * mean, 0.0))
+        middle = 0.5 * (kept[low + (n - 1) // 2] + kept[low + n // 2])
+        run = kept[low:high]
+        first, last = run.searchsorted(middle - reach), run.searchsorted(middle + reach, side="right")
+        if last - first == n:
+            break
+        low, high = low + first, low + last
+    return kept[low:high]
 
 
 def _median_of_sorted(values: np.ndarray) -> float:
@@ -255,7 +277,7 @@ def _near_noise(plane: np.ndarray, lag: int) -> float | None:
     if np.count_nonzero(known) < _MIN_DIFFERENCES:
         return None
     share = min(max(_FAINT_SHARE, _MIN_FAINT / np.count_nonzero(known)), 0.5)
-    faint = known & (near <= np.quantile(near[known], share))
+    faint = known & (near <= _quantile(near[known], share))
     # Variance of the lowest values of a normal distribution; the mean of two has half that of a pixel.
     limit = NormalDist().inv_cdf(share)
     ratio = NormalDist().pdf(limit) / share
@@ -280,17 +302,30 @@ def _coarse_noise(sky: np.ndarray) -> float:
     return float(np.nan_to_num(min(spreads))) * _BLOCK_PX / np.sqrt(1.5)
 
 
+def _quantile(values: np.ndarray, share: float) -> float:
+    """As `numpy.quantile`, which checks for longer than it computes."""
+    place = (values.size - 1) * share
+    below = int(place)
+    low, high = np.partition(values, (below, below + 1))[below : below + 2]
+    weight = place - below
+    return high - (high - low) * (1 - weight) if weight >= 0.5 else low + (high - low) * weight
+
+
 def _robust_rms(values: np.ndarray) -> float:
     """Rms about the median, after clipping that begins with the median absolute deviation; NaN without values."""
     values = values[np.isfinite(values)]
     if not values.size:
         return float("nan")
-    distance = np.abs(values - np.median(values))
+    distance = np.abs(values - _median_of_sorted(np.sort(values)))
     # Most pixels of a coarsely quantised frame have one value: their median deviation is 0.
-    width = 1.4826 * float(np.median(distance)) or float(np.sqrt(np.mean(distance**2)))
+    width = 1.4826 * float(_median_of_sorted(np.sort(distance))) or _rms(distance)
     for _ in range(3):
-        width = float(np.sqrt(np.mean(distance[distance <= _CLIP_SIGMA * width] ** 2)))
+        width = _rms(distance[distance <= _CLIP_SIGMA * width])
     return width
+
+
+def _rms(values: np.ndarray) -> float:
+    return math.sqrt(np.add.reduce(values * values) / values.size)
 
 
 def quantised_noise(image: Image, level: float) -> float:

@@ -39,11 +39,23 @@ _CONTINUATION = "  "
 LEVEL_BEFORE = Card("LPBKG", "background level of the frame as it came")
 NOISE_BEFORE = Card("LPRMS", "background rms of the frame as it came")
 
+# Prediction: side of a square window of empty sky [px] -> keyword of what its sum varies by (see `aperture_errors`).
+CORRELATIONS = {side: f"LPCOR{side}" for side in (3, 5, 9, 17)}
+
+# Prediction: the frame beside those of training.
+UNLIKENESS = Card("LPOOD", "distance from training frames, above 1: unlike them")
+UNLIKE = Card("LPOODWHY", "")
+
 # Simulation.
 TRUTH = Card("LPTRUTH", "truth of this simulated frame")
 
 # DQ extensions. OUR_BITS marks them as lightpool's; where the camera has its own DQ, ours has this name.
 OUR_BITS = Card("LPDQ", "bits as follows")
+
+
+def correlation(side: int, value: float) -> tuple[str, float, str]:
+    """The card of one window; the comment has 47 characters at most."""
+    return CORRELATIONS[side], value, f"std(sum of {side}x{side} px)/sqrt(sum ERR^2), sky"
 
 
 def bit_keyword(bit: DQ) -> str:

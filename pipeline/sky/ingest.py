@@ -1,6 +1,8 @@
 """Calibrate one FITS frame into SCI, ERR and DQ; everything else in the file stays as it came."""
 
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,17 @@ from pipeline.logs import get_logger
 from pipeline.sky import cards
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DESCRIPTIONS, DQ, has
-from pipeline.sky.frames import Frame, FrameProduct, checked_uncertainty, fingerprint, read_frames, write_products
+from pipeline.sky.frames import (
+    Frame,
+    StreamedProduct,
+    Strip,
+    checked_uncertainty,
+    fingerprint,
+    open_frames,
+    read_frames,
+    write_products,
+)
+from pipeline.sky.strips import strips
 from pipeline.sky.truth import truth_path
 
 log = get_logger(__name__)
@@ -49,9 +61,21 @@ def ingest_frame(path: str | Path, out: str | Path, cfg: SkyIngestConfig, force:
         If the file cannot be used; the message gives the reason.
     """
     path, out = Path(path), check_free(out, force=force)
-    frames = read_frames(path, cfg)
+    with _frames_of(path, cfg) as frames:
+        return _written(path, out, frames, cfg, force=force)
+
+
+@contextmanager
+def _frames_of(path: Path, cfg: SkyIngestConfig) -> Iterator[list[Frame]]:
+    """The science images, read strip by strip; those that are calibrated are in memory."""
     if cfg.bias or cfg.dark or cfg.flat:
-        frames = [_calibrated(frame, cfg) for frame in frames]
+        yield [_calibrated(frame, cfg) for frame in read_frames(path, cfg)]
+        return
+    with open_frames(path, cfg) as frames:
+        yield frames
+
+
+def _written(path: Path, out: Path, frames: Sequence[Frame], cfg: SkyIngestConfig, *, force: bool) -> dict[str, Any]:
     warnings = list(dict.fromkeys(text for frame in frames for text in frame.warnings))
     stamped = provenance.stamp(
         "ingest",
@@ -86,7 +110,7 @@ def _calibrated(frame: Frame, cfg: SkyIngestConfig) -> Frame:
     return checked_uncertainty(replace(frame, level=level, noise=noise), frame.err, "after calibration")
 
 
-def _product(frame: Frame) -> FrameProduct:
+def _product(frame: Frame) -> StreamedProduct:
     values = {
         cards.LEVEL: frame.level,
         cards.NOISE: frame.noise,
@@ -100,11 +124,11 @@ def _product(frame: Frame) -> FrameProduct:
     }
     known = [("BUNIT", frame.unit, "unit of the pixel values")]
     known += [card.with_value(value) for card, value in values.items() if value is not None]
-    return FrameProduct(
+    return StreamedProduct(
         frame.science_hdu,
-        frame.sci,
-        frame.err,
-        frame.dq,
+        frame.shape,
+        {},
+        lambda: (Strip(rows.start, frame.sci[rows], frame.err[rows], frame.dq[rows], {}) for rows in strips(frame.sci)),
         known,
         history=[f"lightpool: {note}" for note in frame.notes],
         warnings=frame.warnings,
@@ -117,11 +141,12 @@ def _saturation(frame: Frame) -> float | None:
     return (frame.saturation - frame.bias_level) * frame.factor
 
 
-def _summary(frames: list[Frame], warnings: list[str]) -> dict[str, Any]:
+def _summary(frames: Sequence[Frame], warnings: list[str]) -> dict[str, Any]:
     first = frames[0]
-    flagged = {
-        text: sum(int(np.count_nonzero(has(frame.dq, bit))) for frame in frames) for bit, text in DESCRIPTIONS.items()
-    }
+    flagged = dict.fromkeys(DESCRIPTIONS.values(), 0)
+    for dq in (frame.dq[rows] for frame in frames for rows in strips(frame.dq)):
+        for bit, text in DESCRIPTIONS.items() if dq.any() else ():
+            flagged[text] += int(np.count_nonzero(has(dq, bit)))
     return {
         "unit": first.unit,
         "level": round(first.level, 6),

@@ -1,12 +1,98 @@
-"""Raw frames of colour cameras: a mosaic of four kinds of pixels, 2 x 2, each behind a filter of its own."""
+"""Raw frames of colour cameras: a mosaic of four kinds of pixels, 2 x 2, each behind a filter of its own.
 
-from collections.abc import Iterator
-from dataclasses import replace
+Which frame is one is said by its header, or by the user; the offsets XBAYROFF and YBAYROFF say where in the pattern the
+first pixel is (a window of the detector was read).
+"""
 
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.errors import InputFileError
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DQ, has
 from pipeline.sky.frames import Frame
 from pipeline.sky.strips import computed, part_of
+
+# Cards that name a pattern, or say that there is one; and the values with which they say that there is none.
+_CARDS = ("BAYERPAT", "COLORTYP", "CFAPAT", "CFA-PAT", "BAYER")
+_NO_MOSAIC = ("", "NONE", "MONO", "NO", "F", "FALSE")
+_UNNAMED = ("T", "TRUE", "YES", "RAW")
+_PATTERN = re.compile(r"[RGBCMYW]{4}")
+#: Values of `predict.bayer` besides a pattern: as the header says, or no mosaic whatever it says.
+AUTO, NO_MOSAIC = "auto", "none"
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """A pattern of 2 x 2 filters.
+
+    Attributes
+    ----------
+    pattern : str
+        Letters of the first pixel of the frame, its right neighbour, and the two of the next row; empty if unknown.
+    source : str
+        Who says so: a card as it is written, or the user.
+    """
+
+    pattern: str
+    source: str
+
+    def colour(self, row: int, column: int) -> str:
+        """Filter of a pixel; its place in the 2 x 2 pattern where the letters are not known."""
+        place = 2 * (row % 2) + column % 2
+        return self.pattern[place] if self.pattern else f"kind {place + 1}"
+
+
+def mosaic_of(frame: Frame, bayer: str = AUTO) -> Mosaic | None:
+    """What is said of the colours of a frame's pixels; None for a frame of one colour.
+
+    Parameters
+    ----------
+    frame : Frame
+    bayer : str
+        ``auto``, ``none``, or four letters, which count from the first pixel of the frame.
+
+    Raises
+    ------
+    InputFileError
+        If the header names a pattern that is not of 2 x 2 pixels, or an offset that is no whole number.
+    """
+    if bayer == NO_MOSAIC:
+        return None
+    if bayer != AUTO:
+        return Mosaic(bayer, f"given as {bayer}")
+    header = frame.header if frame.header is not None else {}
+    for keyword in _CARDS:
+        value = str(header.get(keyword, "")).strip().strip("'\"[]").upper()
+        if value in _NO_MOSAIC:
+            continue
+        if value in _UNNAMED:
+            return Mosaic("", f"{keyword} = {value}")
+        if not _PATTERN.fullmatch(value):
+            raise InputFileError(
+                f"{frame.path}: {keyword} is {value[:40]!r}, and only patterns of 2 x 2 pixels are known, such as "
+                "RGGB; say the pattern with --bayer, or --bayer none if the pixels are of one colour"
+            )
+        dx, dy = (_offset(frame, header, name) for name in ("XBAYROFF", "YBAYROFF"))
+        shifted = "".join(value[2 * ((row + dy) % 2) + (column + dx) % 2] for row in (0, 1) for column in (0, 1))
+        offset = f", offset {dx}, {dy}" if dx or dy else ""
+        return Mosaic(shifted, f"{keyword} = {value}{offset}")
+    return None
+
+
+def _offset(frame: Frame, header: Mapping[str, Any], keyword: str) -> int:
+    value = header.get(keyword, 0)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.5
+    if number != int(number):
+        raise InputFileError(
+            f"{frame.path}: {keyword} is {value!r}, not a whole number of pixels; say the pattern with --bayer"
+        )
+    return int(number)
 
 
 def phases_of(frame: Frame) -> Iterator[tuple[tuple[slice, slice], Frame]]:

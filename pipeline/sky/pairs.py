@@ -1,8 +1,10 @@
 """From exposures of one drifting field to pairs of training tiles that differ in noise only (Noise2Noise)."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +38,11 @@ from pipeline.tiles.splits import split_of
 
 log = get_logger(__name__)
 
+FEWEST_FRAMES = 3
+# Largest change of the stars' second moments within a pair, relative to their mean: 12 % of the width along one axis.
+_MAX_SHAPE_CHANGE = 0.25
+# Largest ratio of the fluxes of a pair (clouds take light unevenly), and uncertainty of its zero point [mag].
+_MAX_FLUX_RATIO, _MAX_ZERO_POINT_ERR_MAG = 1.3, 0.02
 #: Frames that are in memory at once while their common hot pixels are sought.
 _HOT_PIXEL_FRAMES = 25
 _CACHE_BYTES = 512 << 20
@@ -58,7 +65,8 @@ class TilePair(NamedTuple):
 def tile_pairs(paths: Sequence[str | Path], out_dir: str | Path, cfg: Config, force: bool = False) -> list[Path]:
     """Cut exposures of one drifting field into pairs of tiles that differ in noise only (Noise2Noise).
 
-    Each frame has one shard, ``NAME.tiles.h5``, and belongs to one split (by hash of its name); its partners are
+    Seeing and zero point of each pair of frames are checked, and a pair is used in both directions. Each frame has one
+    shard, ``NAME.tiles.h5``, and belongs to one split (by hash of its name); its partners are
     frames of the same split, so that no frame is seen in training and in testing. A tile's partner is cut at the
     whole-pixel drift where the true one is within `pair_max_residual_shift_px` of it, scaled to the frame's star
     fluxes and brought to its background. The detector's static hot pixels are found first: they are flagged in the
@@ -80,7 +88,7 @@ def tile_pairs(paths: Sequence[str | Path], out_dir: str | Path, cfg: Config, fo
     Raises
     ------
     TooFewEventsError
-        If no split has two frames, or no two of them match.
+        If there are fewer than three frames, no split has two, or no two of them match.
     InputFileError
         If the frames are of different shapes or units.
     """
@@ -92,8 +100,8 @@ def tile_pairs(paths: Sequence[str | Path], out_dir: str | Path, cfg: Config, fo
         n_tiles += field.write(number, out, force)
     if n_tiles == 0:
         raise TooFewEventsError(
-            f"no two of the {len(paths)} frames of one split are shifted by whole pixels to within "
-            f"{cfg.tiles.sky.pair_max_residual_shift_px} px; give more frames, or raise "
+            f"no two of the {len(paths)} frames of one split have the same seeing and zero point and are shifted by "
+            f"whole pixels to within {cfg.tiles.sky.pair_max_residual_shift_px} px; give more frames, or raise "
             "tiles.sky.pair_max_residual_shift_px"
         )
     return outs
@@ -103,8 +111,11 @@ class _Field:
     """Frames of one field, placed relative to their middle one; at most a cache of them is in memory."""
 
     def __init__(self, paths: Sequence[Path], cfg: Config) -> None:
-        if len(paths) < 2:
-            raise TooFewEventsError(f"noise2noise needs at least two exposures of one field, got {len(paths)}")
+        if len(paths) < FEWEST_FRAMES:
+            raise TooFewEventsError(
+                f"noise2noise needs at least three exposures of one field, got {len(paths)}: of two, nothing tells in "
+                "which one a difference is; for single frames set tiles.sky.target to noise2void"
+            )
         self.paths, self.cfg, self.sky = list(paths), cfg, cfg.tiles.sky
         self.sources = [source_name(path) for path in paths]
         self.splits = [int(split_of(name, np.zeros(1, int), cfg.tiles.splits, cfg.seed)[0]) for name in self.sources]
@@ -115,7 +126,9 @@ class _Field:
         self.hot = np.zeros(self.shape, bool)
         self.hot = self._find_hot()
         self.frame.cache_clear()  # what was read before does not have the hot pixels flagged
+        self.corners: list[np.ndarray] = []
         self.placements = self._place_all()
+        self.pairs = self._pair_all()
 
     def _read(self, number: int) -> Frame:
         frame = read_frame(self.paths[number])
@@ -141,48 +154,61 @@ class _Field:
         placements: list[Placement | None] = []
         for number, path in enumerate(self.paths):
             frame = self.frame(number)
+            ys, xs = tile_corners(frame, self.sky)
+            self.corners.append(np.array([(x, y) for y in ys for x in xs], int).reshape(-1, 2))
             placement = identity_placement(frame, stars) if number == middle else place(frame, reference, stars)
             if placement is None:
                 log.warning("%s cannot be registered and is rejected: too few stars in common", path.name)
             placements.append(placement)
         return placements
 
-    def partners(self, number: int) -> list[TilePair]:
-        """Tile pairs of one frame, sorted by place.
+    def _pair_all(self) -> list[list[TilePair]]:
+        """Tile pairs of each frame, sorted by place; a pair of frames is used in both directions, or not at all.
 
-        Of all frames of the split that fit a tile, the `pairs_per_frame` with the most similar stars are taken: a
-        partner with other seeing would teach the network to change the seeing.
+        What one exposure has in its noise and the other has not (a skewed distribution, a wider PSF) would otherwise
+        be learned as a difference between input and target. Frames with the most similar stars are paired first, until
+        the tiles of a frame have `pairs_per_frame` partners on average.
         """
-        own = self.placements[number]
-        if own is None:
-            return []
-        others = [
-            n
-            for n, placement in enumerate(self.placements)
-            if n != number and placement is not None and self.splits[n] == self.splits[number]
-        ]
-        others.sort(key=lambda n: float(np.linalg.norm(self.placements[n].shape_px2 - own.shape_px2)))
-        ys, xs = tile_corners(self.frame(number), self.sky)
-        size = self.sky.size
-        corner = np.array([(x, y) for y in ys for x in xs], int).reshape(-1, 2)
+        n_frames = len(self.paths)
+        chosen: list[list[TilePair]] = [[] for _ in range(n_frames)]
+        wanted = [self.sky.pairs_per_frame * len(corner) for corner in self.corners]
+        unlike: Counter[str] = Counter()
+        candidates = []
+        for one, other in combinations(range(n_frames), 2):
+            placements = self.placements[one], self.placements[other]
+            if None in placements or self.splits[one] != self.splits[other]:
+                continue
+            if reason := difference(*placements):
+                unlike[reason] += 1
+                continue
+            candidates.append((float(np.linalg.norm(placements[0].shape_px2 - placements[1].shape_px2)), one, other))
+        for _, one, other in sorted(candidates):
+            if len(chosen[one]) >= wanted[one] or len(chosen[other]) >= wanted[other]:
+                continue
+            there, back = self._fitting(one, other), self._fitting(other, one)
+            if there and back:
+                chosen[one] += there
+                chosen[other] += back
+        for reason, times in unlike.items():
+            log.info("%d pairs of frames are left out: %s", times, reason)
+        return [sorted(pairs, key=lambda pair: (pair.y0, pair.x0)) for pairs in chosen]
+
+    def _fitting(self, number: int, other: int) -> list[TilePair]:
+        """Tiles of a frame whose drift to another is near whole pixels."""
+        corner, size = self.corners[number], self.sky.size
         centre = corner + (size - 1) / 2
-        shifts = {n: self.placements[n].from_reference(own.to_reference(centre)) - centre for n in others}
-        chosen: list[TilePair] = []
-        for tile, (x, y) in enumerate(corner):
-            fitting = []
-            for n in others:
-                whole = np.rint(shifts[n][tile]).astype(int)
-                residual = float(np.abs(shifts[n][tile] - whole).max())
-                there = (x + whole[0], y + whole[1])
-                inside = 0 <= there[0] <= self.shape[1] - size and 0 <= there[1] <= self.shape[0] - size
-                if inside and residual <= self.sky.pair_max_residual_shift_px:
-                    fitting.append(TilePair(int(x), int(y), n, int(whole[0]), int(whole[1]), residual))
-            chosen += fitting[: self.sky.pairs_per_frame]
-        return chosen
+        shift = self.placements[other].from_reference(self.placements[number].to_reference(centre)) - centre
+        whole = np.rint(shift).astype(int)
+        residual = np.abs(shift - whole).max(axis=1)
+        there = corner + whole
+        fits = (residual <= self.sky.pair_max_residual_shift_px) & (there >= 0).all(axis=1)
+        fits &= (there <= np.array(self.shape[::-1]) - size).all(axis=1)
+        rows = zip(corner[fits].tolist(), whole[fits].tolist(), residual[fits].tolist(), strict=True)
+        return [TilePair(x, y, other, shift_x, shift_y, left) for (x, y), (shift_x, shift_y), left in rows]
 
     def write(self, number: int, out: Path, force: bool) -> int:
         """Write the shard of one frame; an empty one where nothing fits. Returns the number of tiles."""
-        frame, pairs = self.frame(number), self.partners(number)
+        frame, pairs = self.frame(number), self.pairs[number]
         stamped = stamp_of(self.paths[number], self.cfg, field=[path.name for path in self.paths])
         attributes = shard_attributes(frame, self.sky) | {
             "target": "noise2noise",
@@ -190,7 +216,9 @@ class _Field:
             "provenance": stamped,
         }
         with atomic_output(out, force=force) as temporary:
-            with shard_writer(temporary, self.sky, frame, self.sources[number], attributes, partner=True) as writer:
+            with shard_writer(
+                temporary, self.sky, frame, self.sources[number], attributes, target="noise2noise"
+            ) as writer:
                 for row in _by_row(pairs):
                     writer.append(self._pair_batch(number, row))
             provenance.write_sidecar(temporary, stamped)
@@ -208,6 +236,7 @@ class _Field:
                 "matrix": placement.matrix.round(7).tolist(),
                 "offset_px": placement.offset.round(4).tolist(),
                 "flux_scale": placement.flux_scale,
+                "flux_scale_err": placement.flux_scale_err,
                 "rms_px": placement.rms_px,
                 "n_stars": placement.n_stars,
             }
@@ -254,6 +283,21 @@ class _Field:
         usable = np.isfinite(target) & ~has(frame.dq[here], UNUSABLE)
         target = target + _offset((frame.sci[here] - target)[usable])
         return target, np.where(np.isfinite(target), target_err, np.nan)
+
+
+def difference(one: Placement, other: Placement) -> str:
+    """Why two exposures must not be each other's targets; empty if they may."""
+    size_px2 = (one.shape_px2[:2].sum() + other.shape_px2[:2].sum()) / 4
+    if not size_px2 > 0:
+        return "too few stars to compare the seeing"
+    if np.abs(one.shape_px2 - other.shape_px2).max() > _MAX_SHAPE_CHANGE * size_px2:
+        return "other seeing or guiding"
+    ratio = other.flux_scale / one.flux_scale
+    if not 1 / _MAX_FLUX_RATIO <= ratio <= _MAX_FLUX_RATIO:
+        return "another zero point (clouds)"
+    if 1.0857 * np.hypot(one.flux_scale_err, other.flux_scale_err) > _MAX_ZERO_POINT_ERR_MAG:
+        return "an uncertain zero point"
+    return ""
 
 
 def _offset(difference: np.ndarray) -> np.float32:

@@ -1,4 +1,4 @@
-"""What the telescope would see without noise: stars, galaxies and sky through one point-spread function.
+"""What the telescope would see without noise: stars, galaxies, nebulae and sky through one point-spread function.
 
 Rendered with GalSim [1]_. A scene is in electrons of the whole exposure; positions are 0-based pixel coordinates with
 integers at pixel centres.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.config import SkySimulationConfig
+from pipeline.sky.point_spread import PointSpread
 
 if TYPE_CHECKING:
     import galsim
@@ -28,39 +29,13 @@ _SERSIC_TRUNCATION_RADII = 6.0
 _STAMP_SIZES_PX = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 # Wings of a star are followed until they are this small a part of the sky's own noise.
 _WING_LIMIT_SIGMA = 0.02
-
-
-@dataclass(frozen=True)
-class PointSpread:
-    """The point-spread function of one frame; `beta` is None for a Kolmogorov profile."""
-
-    fwhm_px: float
-    beta: float | None
-    shear: tuple[float, float]
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator, fwhm_px: tuple[float, float]) -> "PointSpread":
-        """Two of three frames have a Moffat profile (index 2.5 to 4.5), others pure turbulence; slightly sheared."""
-        fwhm = float(rng.uniform(*fwhm_px))
-        beta = float(rng.uniform(2.5, 4.5)) if rng.random() < 2 / 3 else None
-        size, angle = abs(rng.normal(0, 0.02)), rng.uniform(0, 2 * np.pi)
-        return cls(fwhm, beta, (float(size * np.cos(angle)), float(size * np.sin(angle))))
-
-    @property
-    def name(self) -> str:
-        """Name of the profile."""
-        return "kolmogorov" if self.beta is None else "moffat"
-
-    def profile(self) -> "galsim.GSObject":
-        """GalSim object of flux 1."""
-        import galsim
-
-        params = galsim.GSParams(maximum_fft_size=8192)
-        if self.beta is None:
-            psf = galsim.Kolmogorov(fwhm=self.fwhm_px, gsparams=params)
-        else:
-            psf = galsim.Moffat(beta=self.beta, fwhm=self.fwhm_px, gsparams=params)
-        return psf.shear(g1=self.shear[0], g2=self.shear[1])
+# Spikes of the brightest stars end where they are this faint.
+_SPIKE_LIMIT_SIGMA = 0.1
+_CROWDING = (4.0, 16.0)
+# Brightness of a nebula's brightest pixels, in units of the sky's own noise.
+_NEBULA_SIGMA = (2.0, 60.0)
+_FWHM_PER_SIGMA = 2.3548
+_NEBULA_SLOPE = -3.2  # of its power spectrum, as of interstellar clouds
 
 
 @dataclass(frozen=True)
@@ -70,7 +45,7 @@ class Scene:
     Attributes
     ----------
     sources_e, sky_e : ndarray, shape (H, W)
-        Expected electrons of stars and galaxies, and of the sky.
+        Expected electrons of stars, galaxies and nebulae, and of the sky.
     stars : dict of ndarray
         x, y [px], flux_e [electron], mag.
     """
@@ -106,14 +81,17 @@ def draw_scene(cfg: SkySimulationConfig, rng: np.random.Generator) -> Scene:
     rng : Generator
         All randomness of the scene.
     """
-    psf = PointSpread.draw(rng, cfg.fwhm_px)
+    psf = PointSpread.draw(cfg, rng)
     sky_e = _draw_sky(cfg, rng)
-    limit_e = _WING_LIMIT_SIGMA * float(np.sqrt(sky_e.mean() + np.mean(cfg.read_noise_e) ** 2))
+    noise_e = float(np.sqrt(sky_e.mean() + np.mean(cfg.read_noise_e) ** 2))
     stars = _draw_stars(cfg, rng)
     canvas = _Canvas(cfg.shape)
-    _render_stars(canvas, stars, psf, limit_e)
-    _render_galaxies(canvas, cfg, rng, psf, limit_e)
-    return Scene(canvas.pixels(), sky_e, stars, psf)
+    _render_stars(canvas, stars, psf, noise_e)
+    _render_galaxies(canvas, cfg, rng, psf, _WING_LIMIT_SIGMA * noise_e)
+    sources_e = canvas.pixels()
+    if cfg.nebula_fraction and rng.random() < cfg.nebula_fraction:
+        sources_e = sources_e + _draw_nebula(cfg.shape, rng, psf, noise_e)
+    return Scene(sources_e, sky_e, stars, psf)
 
 
 def _draw_sky(cfg: SkySimulationConfig, rng: np.random.Generator) -> np.ndarray:
@@ -130,8 +108,14 @@ def _draw_sky(cfg: SkySimulationConfig, rng: np.random.Generator) -> np.ndarray:
 
 def _draw_stars(cfg: SkySimulationConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:
     height, width = cfg.shape
-    count = rng.poisson(cfg.stars_per_frame)
+    mean_count = float(cfg.stars_per_frame)
+    if cfg.crowded_fraction and rng.random() < cfg.crowded_fraction:
+        mean_count *= float(np.exp(rng.uniform(*np.log(_CROWDING))))
+    count = rng.poisson(mean_count)
     flux = power_law(rng, cfg.star_flux_e, cfg.star_flux_slope, count)
+    if cfg.flat_magnitude_fraction:
+        flat = rng.random(count) < cfg.flat_magnitude_fraction
+        flux = np.where(flat, power_law(rng, cfg.star_flux_e, -1.0, count), flux)
     order = np.argsort(-flux)  # brightest first, as catalogues are read
     return {
         "x": rng.uniform(-0.5, width - 0.5, count),
@@ -157,6 +141,16 @@ class _Canvas:
         if overlap.isDefined():
             self._image[overlap] += stamp[overlap]
 
+    def add_pixels(self, light: np.ndarray, column: int, row: int) -> None:
+        """Add pixels whose first one is at (column, row)."""
+        if light.size:
+            import galsim
+
+            stamp = galsim.ImageD(light, xmin=column, ymin=row)
+            overlap = stamp.bounds & self._image.bounds
+            if overlap.isDefined():
+                self._image[overlap] += stamp[overlap]
+
     def pixels(self) -> np.ndarray:
         # Transforms ring below zero by a few parts in a million of a bright star's peak; light is never negative.
         return np.maximum(self._image.array, 0.0)
@@ -173,11 +167,15 @@ def _surface_brightness(profile: "galsim.GSObject") -> np.ndarray:
     return np.array([abs(profile.xValue(size / 2, 0.0)) for size in _STAMP_SIZES_PX])
 
 
-def _render_stars(canvas: _Canvas, stars: dict[str, np.ndarray], psf: PointSpread, limit_e: float) -> None:
+def _render_stars(canvas: _Canvas, stars: dict[str, np.ndarray], psf: PointSpread, noise_e: float) -> None:
     profile = psf.profile()
     at_edge = _surface_brightness(profile)
+    limit_e = _WING_LIMIT_SIGMA * noise_e
     for x, y, flux in zip(stars["x"], stars["y"], stars["flux_e"], strict=True):
-        canvas.add(profile.withFlux(flux), x, y, _stamp_px(at_edge, flux, limit_e))
+        image = profile.withFlux(flux * (1 - psf.spike_share))
+        canvas.add(image, x, y, _stamp_px(at_edge, flux, limit_e))
+        if psf.spike_share:
+            canvas.add_pixels(*psf.spikes(flux, x, y, _SPIKE_LIMIT_SIGMA * noise_e))
 
 
 def _render_galaxies(
@@ -192,10 +190,42 @@ def _render_galaxies(
     count = rng.poisson(cfg.galaxies_per_frame)
     flux = power_law(rng, (3 * cfg.star_flux_e[0], cfg.star_flux_e[1] / 5), cfg.star_flux_slope, count)
     for flux_e in flux:
-        index = float(rng.choice(_SERSIC_INDICES, p=(0.5, 0.2, 0.2, 0.1)))
-        radius = 1.5 * (10 / 1.5) ** rng.random()
+        index, radius, axis_ratio = _draw_galaxy(cfg, rng)
         disc = galsim.Sersic(index, half_light_radius=1.0, trunc=_SERSIC_TRUNCATION_RADII, gsparams=point.gsparams)
-        shape = disc.dilate(radius).shear(q=rng.uniform(0.25, 1), beta=rng.uniform(0, np.pi) * galsim.radians)
+        shape = disc.dilate(radius).shear(q=axis_ratio, beta=rng.uniform(0, np.pi) * galsim.radians)
         size = max(_stamp_px(at_edge, flux_e, limit_e), int(2.5 * _SERSIC_TRUNCATION_RADII * radius))
         image = galsim.Convolve(shape, point).withFlux(flux_e)
         canvas.add(image, rng.uniform(-0.5, width - 0.5), rng.uniform(-0.5, height - 0.5), min(size, 256))
+
+
+def _draw_galaxy(cfg: SkySimulationConfig, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Sersic index, half-light radius [px] and axis ratio of one galaxy."""
+    index = float(rng.choice(_SERSIC_INDICES, p=(0.5, 0.2, 0.2, 0.1)))
+    radius = 1.5 * (10 / 1.5) ** rng.random()
+    axis_ratio = rng.uniform(0.25, 1)
+    if cfg.edge_on_fraction and rng.random() < cfg.edge_on_fraction:
+        index, axis_ratio = 1.0, rng.uniform(0.06, 0.25)
+    elif cfg.cuspy_fraction and rng.random() < cfg.cuspy_fraction:
+        index, radius = _SERSIC_INDICES[-1], 4.0 ** rng.random()
+    return index, float(radius), float(axis_ratio)
+
+
+def _draw_nebula(shape: tuple[int, int], rng: np.random.Generator, psf: PointSpread, noise_e: float) -> np.ndarray:
+    """Clouds, and filaments where a second field goes through zero: both scale-free, and as sharp as a star."""
+    from scipy.ndimage import gaussian_filter
+
+    clouds, ridges = (_scale_free(shape, rng) for _ in range(2))
+    clouds = np.exp(1.2 * clouds)
+    filaments = rng.random() / (1 + (ridges / 0.05) ** 2)
+    light = gaussian_filter(clouds * (0.5 + filaments), psf.fwhm_px / _FWHM_PER_SIGMA, mode="nearest")
+    low, high = np.log(_NEBULA_SIGMA)
+    return light * (noise_e * np.exp(rng.uniform(low, high)) / np.quantile(light, 0.999))
+
+
+def _scale_free(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """A Gaussian random field with a power-law spectrum, of unit variance."""
+    frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :])
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.rfft2(rng.normal(size=shape)) * frequency ** (_NEBULA_SLOPE / 2)
+    field = np.fft.irfft2(spectrum, s=shape)
+    return field / field.std()

@@ -68,5 +68,6 @@ class Summary:
             **{f"median_{name.lower()}": value for name, value in medians.items()},
             **self._counts,
             "n_kept": restoration.n_kept,
+            "unlikeness": restoration.unlikeness[0],
             **(asdict(restoration.statistics) if restoration.statistics else {}),
         }

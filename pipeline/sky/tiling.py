@@ -2,8 +2,9 @@
 
 Tiles have the channels `sci` and `err`, NaN where a pixel is missing, and DQ bits as masks. Targets: `clean`, shape
 (N, 1, H, W), in the unit and with the zero point of `sci`; NaN where it must not be used. Of simulated frames also
-`defect_snr` and `defect_bits`, see `pipeline.sky.truth.Truth`; for exposure pairs `clean_err`, the partner's
-uncertainty.
+`defect_snr` and `defect_bits`, see `pipeline.sky.truth.Truth`, and `stars`, (N, 2, H, W): the flux of the stars whose
+centre is in the pixel, and their FWHM [px], 0 elsewhere; for exposure pairs `clean_err`, the partner's uncertainty; for
+single frames `clean_err` and `role`, see `pipeline.sky.single_frames`.
 """
 
 import hashlib
@@ -83,7 +84,7 @@ def tile_frame(path: str | Path, out: str | Path, cfg: Config, force: bool = Fal
     stamped = stamp_of(path, cfg, input_sha256=provenance.sha256_file(path))
     attributes["provenance"] = stamped
     with atomic_output(out, force=force) as temporary:
-        with shard_writer(temporary, sky, frame, source, attributes, partner=False) as writer:
+        with shard_writer(temporary, sky, frame, source, attributes, target="truth") as writer:
             for row in _rows(frame, truth, sky, columns, split):
                 writer.append(row)
         provenance.write_sidecar(temporary, stamped)
@@ -140,7 +141,7 @@ def _truth_of(frame: Frame) -> Truth:
     if truth_file is None:
         raise InputFileError(
             f"{frame.path} has no truth ({candidates[0].name} is not next to it); only simulated frames have one: "
-            "for exposures of one drifting field set tiles.sky.target to noise2noise"
+            "for exposures of one drifting field set tiles.sky.target to noise2noise, for single frames to noise2void"
         )
     truth = read_truth(truth_file)
     if truth.clean_e.shape != frame.shape:
@@ -177,18 +178,21 @@ def shard_attributes(frame: Frame, sky: SkyTilesConfig) -> dict[str, Any]:
 
 
 def shard_writer(
-    path: Path, sky: SkyTilesConfig, frame: Frame, source: str, attributes: Mapping[str, Any], *, partner: bool
+    path: Path, sky: SkyTilesConfig, frame: Frame, source: str, attributes: Mapping[str, Any], *, target: str
 ) -> ShardWriter:
-    """A writer of tiles of `frame`; with `partner`, of tiles of another exposure too."""
+    """A writer of tiles of `frame` and what `target` adds to them, a value of `tiles.sky.target`."""
     tile = (1, sky.size, sky.size)
     columns = {name: np.int64 for name in ("field", "frame")} | {name: np.int32 for name in ("x0", "y0")}
     columns |= {name: np.float64 for name in ("level", "noise")}
     targets = {"clean": (tile, np.float32)}
-    if partner:
+    if target == "noise2void":
+        targets |= {"clean_err": (tile, np.float32), "role": (tile, np.uint8)}
+    elif target == "noise2noise":
         columns |= {"partner": np.int64, "residual_shift_px": np.float32}
         targets |= {"clean_err": (tile, np.float32)}
     else:
         targets |= {"defect_snr": (tile, np.float16), "defect_bits": (tile, DQ_DTYPE)}
+        targets |= {"stars": ((2, *tile[1:]), np.float32)}
         stored = [target for spec in specs_of("sky") for target in get_targets(spec.name).stored]
         targets |= {target.name: (target.shape((sky.size, sky.size)), np.float32) for target in stored}
     return ShardWriter(
@@ -229,6 +233,7 @@ def _rows(
     sci, err = known_pixels(frame)
     dq = frame.dq | truth.dq
     snr = np.clip(truth.defect_snr, -_LARGEST_SNR, _LARGEST_SNR).astype(np.float16)
+    stars = _star_planes(truth)
     ys, xs = tile_corners(frame, sky)
     for y in ys:
         parts = [(slice(y, y + sky.size), slice(x, x + sky.size)) for x in xs]
@@ -240,6 +245,7 @@ def _rows(
                     "clean": np.stack([[truth.clean_e[p]] for p in parts]),
                     "defect_snr": np.stack([[snr[p]] for p in parts]),
                     "defect_bits": np.stack([[truth.defect_bits[p]] for p in parts]),
+                    "stars": np.stack([stars[:, *p] for p in parts]),
                 },
                 events=dict(columns) | {"x0": xs.astype(np.int32), "y0": np.int32(y)},
                 split=split,
@@ -247,6 +253,17 @@ def _rows(
             for spec in specs_of("sky"):
                 batch.targets |= get_targets(spec.name).of_truth(batch)
             yield batch
+
+
+def _star_planes(truth: Truth) -> np.ndarray:
+    """Flux and FWHM of the stars whose centre is in each pixel, shape (2, H, W), float32; 0 where there is none."""
+    planes = np.zeros((2, *truth.clean_e.shape), np.float32)
+    column, row = (np.rint(truth.stars[name]).astype(int) for name in ("x", "y"))
+    inside = (column >= 0) & (column < planes.shape[2]) & (row >= 0) & (row < planes.shape[1])
+    place = row[inside], column[inside]
+    np.add.at(planes[0], place, truth.stars["flux_e"][inside])
+    planes[1][place] = truth.parameters.get("PSFFWHM", 0.0)
+    return planes
 
 
 def tile_batch(

@@ -4,25 +4,20 @@ A network has learnt what a defect looks like beside stars of a certain sharpnes
 rays: of 40 stars with a FWHM of 1.6 px, 38 were defects to a model that was trained from 2 px on.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from pipeline.errors import InputFileError
-from pipeline.inputs.base import Range
-from pipeline.inputs.frame import outside
+from pipeline.inputs.population import Population
 from pipeline.sky.dq import UNTRUSTED, has
-from pipeline.sky.frame_statistics import FrameStatistics, measure, source_pixels
+from pipeline.sky.frame_statistics import FrameStatistics, measure
 from pipeline.sky.frames import Frame
+from pipeline.sky.source_pixels import source_pixels
 from pipeline.sky.strips import LazyImage, computed, count
 
 Choice = Literal["keep_sources", "apply", "refuse"]
-
-# Cards of raw colour frames, and the values with which they say that the frame is none.
-_MOSAIC_CARDS = ("BAYERPAT", "COLORTYP", "CFAPAT", "BAYER")
-_NO_MOSAIC = ("", "NONE", "MONO", "NO", "F", "FALSE")
 
 
 @dataclass(frozen=True)
@@ -32,64 +27,71 @@ class Comparison:
     Attributes
     ----------
     statistics : FrameStatistics, optional
-        Of the frame; None where the ranges of training are not known.
+        Of the frame; None where the frames of training are not known.
+    score : float, optional
+        How far it is from these (`pipeline.inputs.population`): above 1, it is unlike them.
+    why : str
+        What is unlike training, in at most 68 characters.
     kept : LazyImage of bool, shape (H, W), optional
         Pixels that look like sources and must keep their value; None for a frame like those of training.
     n_kept : int
         How many they are.
     warnings : tuple of str
-        One at most, which names every quantity outside its range.
+        One at most, which names every quantity that is unlike training.
     is_mosaic : bool
         Whether neighbouring pixels are of different colours: each colour is then a frame of its own.
     """
 
     statistics: FrameStatistics | None = None
+    score: float | None = None
+    why: str = ""
     kept: LazyImage | None = None
     n_kept: int = 0
     warnings: tuple[str, ...] = ()
     is_mosaic: bool = False
 
 
-def compare(frame: Frame, ranges: Sequence[Range], choice: Choice) -> Comparison:
-    """Measure a frame and compare it with the ranges of a model's training.
+def compare(frame: Frame, population: Population | None, choice: Choice, *, may_be_mosaic: bool = True) -> Comparison:
+    """Measure a frame and compare it with those that a model was trained on.
 
-    Without ranges, nothing is measured. In a frame outside them, pixels that look like sources are to be kept
-    (`keep_sources`), or not (`apply`). A mosaic of colours is to be taken apart, unless it is forced (`apply`).
+    Where these are not known, nothing is measured. In a frame unlike them, pixels that look like sources are to be kept
+    (`keep_sources`), or not (`apply`). A mosaic of colours that only its background tells is to be taken apart, unless
+    it is forced (`apply`).
 
     Raises
     ------
     InputFileError
-        If the frame is outside the ranges and `choice` is `refuse`.
+        If the frame is unlike those of training and `choice` is `refuse`.
     """
-    if not ranges:
+    if population is None:
         return Comparison()
     statistics = measure(frame)
-    found = outside(asdict(statistics), ranges)
-    card = _mosaic_card(frame.header or {})
-    texts = list(found.values()) + ([f"colour mosaic ({card})"] if card else [])
-    if not texts:
-        return Comparison(statistics)
-    text = f"unlike the frames that the model was trained on: {', '.join(texts)}"
+    found = population.compare(asdict(statistics))
+    if not found.text:
+        return Comparison(statistics, found.score)
+    text = f"unlike the frames that the model was trained on: {found.text}"
     if choice == "refuse":
         raise InputFileError(f"{frame.path}: {text}; see predict.outside_range")
+    known = Comparison(statistics, found.score, found.short)
     if choice == "apply":
-        return Comparison(statistics, warnings=(f"{text}; its result is applied everywhere, check stars and defects",))
-    if "colour_pattern" in found:
+        text = f"{text}; its result is applied everywhere, check stars and defects"
+        return replace(known, warnings=(text,))
+    if "colour_pattern" in found.outside and may_be_mosaic:
         text = f"{text}; each of its four kinds of pixels is taken for a frame of its own"
-        return Comparison(statistics, warnings=(text,), is_mosaic=True)
+        return replace(known, warnings=(text,), is_mosaic=True)
     kept = computed(_trusted, source_pixels(frame), frame.sci, frame.dq, dtype=bool)
     n_kept = count(kept)
-    return Comparison(statistics, kept, n_kept, (f"{text}; {n_kept} pixels that look like sources keep their values",))
+    text = f"{text}; {n_kept} pixels that look like sources keep their values"
+    return replace(known, kept=kept, n_kept=n_kept, warnings=(text,))
 
 
 def _trusted(sources: np.ndarray, sci: np.ndarray, dq: np.ndarray) -> np.ndarray:
     return sources & np.isfinite(sci) & ~has(dq, UNTRUSTED)
 
 
-def _mosaic_card(header: Mapping[str, Any]) -> str | None:
-    """The card that names a colour pattern, as it is written."""
-    for keyword in _MOSAIC_CARDS:
-        value = str(header.get(keyword, "")).strip()
-        if value.upper() not in _NO_MOSAIC:
-            return f"{keyword} = {value}"
-    return None
+def mosaic_taken_apart(source: str) -> Comparison:
+    """Of a frame that is said to be a mosaic: its kinds of pixels are compared, each on its own."""
+    return Comparison(
+        warnings=(f"colour mosaic ({source}): each of its four kinds of pixels is restored as a frame of its own",),
+        is_mosaic=True,
+    )

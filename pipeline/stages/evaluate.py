@@ -21,7 +21,7 @@ log = get_logger(__name__)
 METRICS_FILE = "metrics.json"
 
 #: Sections of the configuration that decide an evaluation; frames are predicted in the tiles of `predict`.
-READS = ("evaluate", "predict.tile_px", "predict.overlap_px", "seed")
+READS = ("evaluate", "predict.tile_px", "predict.overlap_px", "backend", "seed")
 
 
 def evaluate(
@@ -56,16 +56,22 @@ def evaluate(
     UserError
         If the bundle or a manifest cannot be used, the tiles carry no truth, or the test split is too small.
     """
+    from pipeline.bundle.backends import facts_of
     from pipeline.bundle.card import bundle_sha256, resolve_bundle
     from pipeline.bundle.runtime import Predictor
 
     cfg = cfg or Config()
     loaded = load_manifests(manifests)
     directory = resolve_bundle(bundle)
-    predictor = Predictor.load(directory, threads=cfg.threads)
+    predictor = Predictor.load(directory, threads=cfg.threads, backend=cfg.backend)
     where_served(loaded, predictor.cameras)  # tiles of other cameras are refused before the long work
     card = predictor.card
-    facts = {"network": card.network, "model": card.model.name, "bundle_sha256": bundle_sha256(directory)}
+    facts = {
+        "network": card.network,
+        "model": card.model.name,
+        "bundle_sha256": bundle_sha256(directory),
+        "backend": facts_of(predictor.backend),
+    }
     return evaluate_predictor(cfg, predictor, card.tasks, facts, loaded, out, force=force)
 
 

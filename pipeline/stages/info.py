@@ -342,7 +342,8 @@ def _bundle(path: Path) -> Description:
     ]
     rows += [(head.task, ", ".join(f"{c.name} [{c.unit or '-'}]" for c in head.columns)) for head in card.heads]
     rows += [("camera", f"{camera.name} ({camera.identity})") for camera in card.cameras]
-    rows += [("trained range", str(trained)) for trained in card.input.preparation.ranges]
+    population = getattr(card.input.preparation, "population", None)
+    rows += [("trained range", str(trained)) for trained in (population.ranges if population else ())]
     rows.append(("trained on", f"{card.training.n_images:,} images, {card.training.epochs} epochs"))
     rows += [("validation", f"{name} {value:.4g}") for name, value in card.validation.items() if value is not None]
     rows += [("limit", text) for text in card.limits]

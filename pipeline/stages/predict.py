@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from pipeline import provenance
+from pipeline.bundle.backends import facts_of
 from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config, sections_of
 from pipeline.errors import InputFileError, OutputError, UserError
@@ -58,7 +59,7 @@ def predict(
     Parameters
     ----------
     cfg : Config
-        `threads`, `ingest` and `predict` are used.
+        `threads`, `backend`, `ingest` and `predict` are used.
     files : sequence of path
         simtel, DL1 (also with DL2 in it) and FITS, in any mixture.
     bundles : sequence of str or path
@@ -89,7 +90,7 @@ def predict(
         Before any work: a bundle that is not there, an output that exists.
     """
     if cfg.device not in ("auto", "cpu"):
-        log.warning("predict computes on the processor (onnxruntime); device %s is not used", cfg.device)
+        log.warning("predict does not use the device %s: what computes it is the backend", cfg.device)
     settings = _Settings(cfg, tuple(bundles), event, telescope, force)
     models = settings.load_models()
     todo = _plan(files, out, settings, models)
@@ -195,7 +196,7 @@ class _Models:
 
     @classmethod
     def load(cls, bundles: Sequence[str | Path], cfg: Config) -> "_Models":
-        predictors = [Predictor.load(bundle, threads=cfg.threads) for bundle in bundles]
+        predictors = [Predictor.load(bundle, threads=cfg.threads, backend=cfg.backend) for bundle in bundles]
         camera = [predictor for predictor in predictors if predictor.card.wing == "camera"]
         sky = [predictor for predictor in predictors if predictor.card.wing == "sky"]
         models = cls(sky=[predictor.set_up(cfg.predict.only or None, cfg.predict.fpr) for predictor in sky])
@@ -242,15 +243,16 @@ def _is_of_a_stopped_run(job: _Job, settings: _Settings, models: _Models) -> boo
     if job.out is None or settings.selects or not job.out.exists():
         return False
     if job.wing == "sky":
-        bundles = {predictor.card.name: predictor.card.bundle_sha256 for predictor in models.sky}
+        used = {predictor.card.name: predictor for predictor in models.sky}
     else:
-        bundles = {model.name: model.predictor.card.bundle_sha256 for model in models.camera}
+        used = {model.name: model.predictor for model in models.camera}
     facts = provenance.stamp(
         "predict",
         config=sections_of(settings.cfg, READS_SKY if job.wing == "sky" else READS_CAMERA),
         input=job.path.name,
         input_sha256=provenance.sha256_file(job.path),
-        bundles=bundles,
+        bundles={name: predictor.card.bundle_sha256 for name, predictor in used.items()},
+        backends={name: facts_of(predictor.backend) for name, predictor in used.items()},
     )
     return is_of_a_stopped_run(job.out, facts)
 
@@ -354,13 +356,13 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
 
     started = time.monotonic()
     cfg = settings.cfg
-    how = cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range
+    how = cfg.predict.tile_px, cfg.predict.overlap_px, cfg.predict.outside_range, cfg.predict.bayer
     with open_frames(job.path, cfg.ingest.sky) as frames:
         for note in dict.fromkeys(note for frame in frames for note in frame.notes):
             log.debug("%s: %s", job.path.name, note)
         restorations = [Restoration.of(frame, model, *how) for model in models.sky for frame in frames]
         for model in models.sky:
-            if not model.ranges:
+            if model.population is None:
                 log.info("%s does not say what its training frames were like: none is compared", model.card.name)
         summaries = [Summary(restoration) if sink.wanted else None for restoration in restorations]
         if job.out is not None:
@@ -368,8 +370,10 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
                 restoration.product(summary and summary.watched)
                 for restoration, summary in zip(restorations, summaries, strict=True)
             ]
-            card = models.sky[0].card
-            products.write_frames(job.path, job.out, new_frames, card, cfg, started=started, force=job.replaces)
+            card, backend = models.sky[0].card, facts_of(models.sky[0].backend)
+            products.write_frames(
+                job.path, job.out, new_frames, card, backend, cfg, started=started, force=job.replaces
+            )
         for restoration, summary in zip(restorations, summaries, strict=True):
             if summary is None:
                 continue

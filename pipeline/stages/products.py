@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import provenance
+from pipeline.bundle.backends import facts_of
 from pipeline.config import Config, sections_of
 from pipeline.errors import UserError
 from pipeline.files import atomic_output
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
     from pipeline.sky.frames import Product
 
 #: Sections of the configuration that decide predictions from each wing's files.
-READS_CAMERA = ("predict.batch_size", "ingest.camera")
+READS_CAMERA = ("predict.batch_size", "ingest.camera", "backend")
 READS_SKY = (
+    "backend",
     "predict.tile_px",
     "predict.overlap_px",
     "predict.outside_range",
+    "predict.bayer",
     "predict.only",
     "predict.fpr",
     "ingest.sky",
@@ -212,6 +215,7 @@ def _dl2_product(
         input=path.name,
         input_sha256=provenance.sha256_file(path),
         bundles={model.name: model.predictor.card.bundle_sha256 for model in models},
+        backends={model.name: facts_of(model.predictor.backend) for model in models},
     )
     with atomic_output(out, force=force) as temporary:
         with DL2Writer(temporary, dl1_path, outputs, provenance=stamp) as writer:
@@ -226,6 +230,7 @@ def write_frames(
     out: Path,
     products: "Sequence[Product]",
     card: "Card",
+    backend: Mapping[str, str],
     cfg: Config,
     *,
     started: float,
@@ -242,6 +247,8 @@ def write_frames(
         Their pixels may be computed while they are written.
     card : Card
         Of the model.
+    backend : mapping
+        What computed it, `pipeline.bundle.backends.facts_of`.
     cfg : Config
         As the frames were read and restored.
     started : float
@@ -260,6 +267,7 @@ def write_frames(
         f"lightpool {provenance.stamp('predict')['version']}: {', '.join(card.tasks)} by {card.name}",
         f"bundle sha256 {card.bundle_sha256}",
         f"tiles of {cfg.predict.tile_px} px, overlap {cfg.predict.overlap_px} px",
+        "computed by {name} {version} in {precision}".format(**backend),
     ]
     warnings = [text for product in products for text in product.warnings]
     facts: dict[str, Any] = {"input": "image in memory"}
@@ -271,6 +279,7 @@ def write_frames(
         warnings=warnings,
         **facts,
         bundles={card.name: card.bundle_sha256},
+        backends={card.name: dict(backend)},
     )
     with atomic_output(out, force=force) as temporary:
         write_products(source, temporary, products, history)

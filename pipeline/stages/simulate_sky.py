@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from pipeline.files import atomic_output, check_free
 from pipeline.logs import get_logger
 from pipeline.sky import cards, defects, scenes
 from pipeline.sky.dq import DESCRIPTIONS, DQ, DQ_DTYPE, flag
+from pipeline.sky.reduction import Reduction
 from pipeline.sky.truth import truth_path
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ log = get_logger(__name__)
 # Kept free for missing pixels (FITS BLANK): the stored integer -32768 is 0 ADU under BZERO 32768.
 _BLANK_ADU = 0
 _BZERO = 32_768
+# Step of a coarse converter in units of the noise of the sky.
+_COARSE_STEP_SIGMA = (0.3, 1.0)
+_LARGEST_GAIN_E = 50.0  # what `ingest` takes for a gain
 _MJD_EPOCH = datetime.datetime(1858, 11, 17)
 _FIRST_NIGHT = datetime.datetime(2020, 1, 1, 2, 0, 0)
 
@@ -41,6 +45,8 @@ class Camera:
     gain_e_per_adu: float
     read_noise_e: float
     thickness_um: float
+    diffusion_um: float
+    track_charge: float
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class Exposure:
     ----------
     adu : ndarray, shape (H, W), uint16
         As read out; 0 marks missing pixels.
+    reduced_e : tuple of ndarray, shape (H, W), float32, optional
+        Pixels and stated uncertainty [electron] of a frame that comes reduced, NaN where missing.
     clean_e : ndarray, shape (H, W), float32
         Scene, sky and mean dark current [electron]: what a perfect restoration of the calibrated frame gives.
     dq : ndarray, shape (H, W), uint16
@@ -69,6 +77,8 @@ class Exposure:
     scene: scenes.Scene
     camera: Camera
     saturation_adu: float
+    reduction: Reduction | None = None
+    reduced_e: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def simulate_sky(cfg: Config, run: int, out: str | Path, seed: int | None = None, force: bool = False) -> Path:
@@ -106,7 +116,7 @@ def simulate_sky(cfg: Config, run: int, out: str | Path, seed: int | None = None
     with atomic_output(out, force=force) as temporary:
         exposure = expose(cfg.sky, cfg.seed, run)
         _truth_hdus(exposure, cfg.sky, run, stamped).writeto(truth_path(temporary))
-        _raw_hdu(exposure, cfg.sky, run, cfg.seed, truth.name).writeto(temporary)
+        _frame_hdus(exposure, cfg.sky, run, cfg.seed, truth.name).writeto(temporary)
         for product in (truth_path(temporary), temporary):
             provenance.write_sidecar(product, stamped)
     log.info("simulated %s: %d stars, %s", out, exposure.scene.stars["x"].size, exposure.scene.psf)
@@ -125,14 +135,14 @@ def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
 
     further = _FurtherDefects(cfg)
     scene = scenes.draw_scene(cfg, stream("scene"))
-    camera = _draw_camera(cfg, stream("camera"))
+    camera = _draw_camera(cfg, stream("camera"), float(scene.sky_e.mean()))
     dark = defects.DarkCurrent(cfg.dark_e_per_s, cfg.exposure_s)
     clean_e = scene.expected_e + dark.mean()
 
     beta = scene.psf.beta or 11 / 6  # the wings of a Kolmogorov profile fall as r^(-11/3)
     trails_e = defects.Trails(cfg.trails_per_frame, scene.psf.fwhm_px, beta).sample(stream("trails"), cfg.shape)
     hot_e = defects.HotPixels(cfg.hot_pixel_fraction, cfg.exposure_s).sample(stream("hot pixels"), cfg.shape)
-    rays_e = _particles(cfg, camera, stream("particles"))
+    rays_e = _particles(cfg, camera, stream("particles"), *_on_stars(cfg, scene))
     response = defects.DeadPixels(cfg.dead_pixel_fraction, cfg.bad_columns).sample(stream("dead pixels"), cfg.shape)
     missing = defects.DetectorGap(cfg.gap_fraction).sample(stream("gap"), cfg.shape)
 
@@ -147,20 +157,83 @@ def expose(cfg: SkySimulationConfig, seed: int, run: int) -> Exposure:
     adu[missing] = _BLANK_ADU
 
     saturation_adu = min(cfg.full_well_e / camera.gain_e_per_adu + cfg.bias_adu, cfg.adc_max_adu)
-    added_e = ((hot_e, DQ.HOT), (rays_e, DQ.COSMIC_RAY), (trails_e, DQ.TRAIL), *further_e)
-    lost_e = (response - 1) * (scene.expected_e + trails_e + rays_e)
-    bled_e = np.maximum(charge_e - collected_e, 0)
-    noise_e = np.sqrt(clean_e + camera.read_noise_e**2)
-    dq = np.zeros(cfg.shape, DQ_DTYPE)
+    recorded = _Recorded(
+        adu=adu,
+        clean_e=clean_e,
+        sky_e=scene.sky_e + dark.mean(),
+        added_e=((hot_e, DQ.HOT), (rays_e, DQ.COSMIC_RAY), (trails_e, DQ.TRAIL), *further_e),
+        lost_e=(response - 1) * (scene.expected_e + trails_e + rays_e),
+        bled_e=np.maximum(charge_e - collected_e, 0),
+        dead=response < 1,
+        saturated=charge_e / camera.gain_e_per_adu + cfg.bias_adu >= saturation_adu,
+        missing=missing,
+    )
+    return _exposure(recorded, scene, camera, saturation_adu, cfg.bias_adu, Reduction.draw(cfg, stream("reduction")))
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What was read out, and the planes that its truth is made of, shape (H, W); charges in electrons."""
+
+    adu: np.ndarray
+    clean_e: np.ndarray
+    sky_e: np.ndarray
+    added_e: tuple[tuple[np.ndarray, DQ], ...]
+    lost_e: np.ndarray
+    bled_e: np.ndarray
+    dead: np.ndarray
+    saturated: np.ndarray
+    missing: np.ndarray
+
+
+def _exposure(
+    of: _Recorded,
+    scene: scenes.Scene,
+    camera: Camera,
+    saturation_adu: float,
+    bias_adu: float,
+    reduction: Reduction | None,
+) -> Exposure:
+    """A raw frame and its truth, or what a reduction makes of both."""
+    variance_e2 = of.clean_e + camera.read_noise_e**2
+    clean_e, added_e, lost_e, bled_e, reduced_e = of.clean_e, of.added_e, of.lost_e, of.bled_e, None
+    dead, saturated, missing = of.dead, of.saturated, of.missing
+    if reduction is not None:
+        resample = reduction.resample
+        pixels_e = (of.adu - bias_adu) * camera.gain_e_per_adu
+        stated_e = np.sqrt(reduction.resample_variance(np.maximum(pixels_e, 0) + camera.read_noise_e**2))
+        zero_e = of.sky_e if reduction.subtracts_sky else np.zeros_like(of.sky_e)
+        missing, saturated, dead = (reduction.spread(mask) for mask in (missing, saturated, dead))
+        reduced_e = tuple(
+            np.where(missing, np.nan, plane).astype(np.float32)
+            for plane in (resample(pixels_e - zero_e), reduction.error_factor * stated_e)
+        )
+        variance_e2 = reduction.resample_variance(variance_e2)
+        clean_e, lost_e, bled_e = resample(clean_e - zero_e), resample(lost_e), resample(bled_e)
+        added_e = tuple((resample(part_e), bit) for part_e, bit in added_e)
+        dead = dead & (np.abs(lost_e) > defects.FLAG_SIGMA * np.sqrt(variance_e2))
+    noise_e = np.sqrt(variance_e2)
+    dq = np.zeros(of.adu.shape, DQ_DTYPE)
     for where, bit in (
-        (response < 1, DQ.BAD),
-        (charge_e / camera.gain_e_per_adu + cfg.bias_adu >= saturation_adu, DQ.SATURATED),
+        (dead, DQ.BAD),
+        (saturated, DQ.SATURATED),
         (missing, DQ.MISSING),
         *((np.abs(part_e) > defects.FLAG_SIGMA * noise_e, bit) for part_e, bit in added_e),
     ):
         flag(dq, where, bit)
     snr, bits = _defect_planes((*added_e, (lost_e, DQ.BAD), (bled_e, DQ.BLEED)), noise_e)
-    return Exposure(adu.astype(np.uint16), clean_e.astype(np.float32), dq, snr, bits, scene, camera, saturation_adu)
+    return Exposure(
+        adu=of.adu.astype(np.uint16),
+        clean_e=clean_e.astype(np.float32),
+        dq=dq,
+        defect_snr=snr,
+        defect_bits=bits,
+        scene=scene,
+        camera=camera,
+        saturation_adu=saturation_adu,
+        reduction=reduction,
+        reduced_e=reduced_e,
+    )
 
 
 def _defect_planes(charges_e: Iterable[tuple[np.ndarray, DQ]], noise_e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -205,45 +278,75 @@ class _FurtherDefects:
         return drawn
 
 
-def _draw_camera(cfg: SkySimulationConfig, rng: np.random.Generator) -> Camera:
-    low, high = np.log(cfg.silicon_um)
-    return Camera(
-        gain_e_per_adu=round(float(rng.uniform(*cfg.gain_e_per_adu)), 3),
-        read_noise_e=round(float(rng.uniform(*cfg.read_noise_e)), 2),
-        thickness_um=round(float(np.exp(rng.uniform(low, high))), 1),
+def _draw_camera(cfg: SkySimulationConfig, rng: np.random.Generator, sky_e: float) -> Camera:
+    gain, read_noise_e = rng.uniform(*cfg.gain_e_per_adu), round(float(rng.uniform(*cfg.read_noise_e)), 2)
+    thickness_um, diffusion_um = (
+        round(float(np.exp(rng.uniform(*np.log(limits)))), 1) for limits in (cfg.silicon_um, cfg.diffusion_um)
     )
+    if cfg.coarse_adu_fraction and rng.random() < cfg.coarse_adu_fraction:
+        step_e = rng.uniform(*_COARSE_STEP_SIGMA) * np.sqrt(sky_e + read_noise_e**2)
+        gain = min(step_e, _LARGEST_GAIN_E)
+    track_charge = round(float(np.exp(rng.uniform(*np.log(cfg.track_charge)))), 3)
+    return Camera(round(float(gain), 3), read_noise_e, thickness_um, diffusion_um, track_charge)
 
 
-def _particles(cfg: SkySimulationConfig, camera: Camera, rng: np.random.Generator) -> np.ndarray:
+def _particles(cfg: SkySimulationConfig, camera: Camera, rng: np.random.Generator, *on_stars: Any) -> np.ndarray:
     """Muons and Compton electrons in equal numbers, as in detectors at sea level without shielding."""
     half = cfg.cosmic_rays_per_mpix / 2
-    return sum(
-        kind(half, thickness_um=camera.thickness_um, pixel_um=cfg.pixel_um).sample(rng, cfg.shape)
-        for kind in (defects.Muons, defects.Worms)
+    detector = {
+        "thickness_um": camera.thickness_um, "diffusion_um": camera.diffusion_um, "pixel_um": cfg.pixel_um
+    }  # fmt: skip
+    return camera.track_charge * sum(
+        kind(half, **detector).sample(rng, cfg.shape, *on_stars) for kind in (defects.Muons, defects.Worms)
     )
+
+
+def _on_stars(cfg: SkySimulationConfig, scene: scenes.Scene) -> tuple[np.ndarray, float] | tuple[()]:
+    """Places of stars and the share of the tracks that begin there, if any does."""
+    if not cfg.tracks_on_stars:
+        return ()
+    return np.column_stack([scene.stars["x"], scene.stars["y"]]), cfg.tracks_on_stars
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
-def _raw_hdu(exposure: Exposure, cfg: SkySimulationConfig, run: int, seed: int, truth_name: str) -> "fits.PrimaryHDU":
+def _frame_hdus(exposure: Exposure, cfg: SkySimulationConfig, run: int, seed: int, truth_name: str) -> "fits.HDUList":
+    """A raw frame as a camera writes it, or a reduced one with its uncertainty."""
     from astropy.io import fits
 
-    stored = (exposure.adu.astype(np.int32) - _BZERO).astype(np.int16)
-    hdu = fits.PrimaryHDU(stored)
-    header = hdu.header
-    header["BSCALE"] = 1
-    header["BZERO"] = (_BZERO, "unsigned 16-bit integers")
-    header["BLANK"] = (_BLANK_ADU - _BZERO, "stored value of missing pixels")
-    for key, value, comment in _camera_cards(exposure, cfg, run, seed) + _wcs_cards(cfg, run, seed):
-        header[key] = (value, comment)
-    header[cards.TRUTH.keyword] = (truth_name, cards.TRUTH.comment)
-    return hdu
+    if exposure.reduced_e is None:
+        primary = fits.PrimaryHDU((exposure.adu.astype(np.int32) - _BZERO).astype(np.int16))
+        primary.header["BSCALE"] = 1
+        primary.header["BZERO"] = (_BZERO, "unsigned 16-bit integers")
+        primary.header["BLANK"] = (_BLANK_ADU - _BZERO, "stored value of missing pixels")
+        own = _detector_cards(exposure, cfg)
+        hdus = fits.HDUList([primary])
+    else:
+        sci, err = exposure.reduced_e
+        primary = fits.PrimaryHDU(sci)
+        own = [("BUNIT", "electron", "unit of the pixel values"),
+               ("RDNOISE", exposure.camera.read_noise_e, "[electron] read noise")]  # fmt: skip
+        hdus = fits.HDUList([primary, fits.ImageHDU(err, name="ERR")])
+        hdus["ERR"].header["BUNIT"] = ("electron", "stated uncertainty (1 sigma)")
+    for key, value, comment in own + _camera_cards(cfg, run, seed) + _wcs_cards(cfg, run, seed):
+        primary.header[key] = (value, comment)
+    primary.header[cards.TRUTH.keyword] = (truth_name, cards.TRUTH.comment)
+    return hdus
 
 
-def _camera_cards(exposure: Exposure, cfg: SkySimulationConfig, run: int, seed: int) -> list[tuple]:
+def _detector_cards(exposure: Exposure, cfg: SkySimulationConfig) -> list[tuple]:
+    return [
+        ("BUNIT", "adu", "unit of the pixel values"),
+        ("GAIN", exposure.camera.gain_e_per_adu, "[electron/adu] conversion"),
+        ("RDNOISE", exposure.camera.read_noise_e, "[electron] read noise"),
+        ("BIASLVL", cfg.bias_adu, "[adu] bias level"),
+        ("SATURATE", exposure.saturation_adu, "[adu] full well or converter limit"),
+    ]
+
+
+def _camera_cards(cfg: SkySimulationConfig, run: int, seed: int) -> list[tuple]:
     rng = np.random.default_rng([seed, run, zlib.crc32(b"night")])
     start = _FIRST_NIGHT + datetime.timedelta(days=int(rng.integers(0, 1500)), seconds=int(rng.integers(0, 28_800)))
     return [
-        ("BUNIT", "adu", "unit of the pixel values"),
         ("OBJECT", f"FIELD {run:04d}", "simulated field"),
         ("RUN", run, "number of the frame"),
         ("TELESCOP", "lightpool", "simulated"),
@@ -254,10 +357,6 @@ def _camera_cards(exposure: Exposure, cfg: SkySimulationConfig, run: int, seed: 
         ("TIMESYS", "UTC", ""),
         ("MJD-OBS", round((start - _MJD_EPOCH) / datetime.timedelta(days=1), 8), "[d] start of the exposure"),
         ("EXPTIME", cfg.exposure_s, "[s] exposure time"),
-        ("GAIN", exposure.camera.gain_e_per_adu, "[electron/adu] conversion"),
-        ("RDNOISE", exposure.camera.read_noise_e, "[electron] read noise"),
-        ("BIASLVL", cfg.bias_adu, "[adu] bias level"),
-        ("SATURATE", exposure.saturation_adu, "[adu] full well or converter limit"),
         ("PIXSCALE", cfg.pixel_scale_arcsec, "[arcsec/pixel]"),
     ]
 
@@ -291,7 +390,7 @@ def _truth_hdus(exposure: Exposure, cfg: SkySimulationConfig, run: int, stamped:
     from astropy.io import fits
 
     primary = fits.PrimaryHDU()
-    psf = exposure.scene.psf
+    psf, reduction = exposure.scene.psf, exposure.reduction
     for key, value, comment in (
         ("RUN", run, "number of the frame"),
         ("EXPTIME", cfg.exposure_s, "[s]"),
@@ -300,11 +399,18 @@ def _truth_hdus(exposure: Exposure, cfg: SkySimulationConfig, run: int, stamped:
         ("PSFBETA", psf.beta, "Moffat index"),
         ("PSFG1", psf.shear[0], "reduced shear"),
         ("PSFG2", psf.shear[1], "reduced shear"),
+        ("PSFTRAIL", psf.trail_px, "[pixel] length by which stars are trailed"),
+        ("PSFSPIKE", psf.spike_share, "share of the light in diffraction spikes"),
         ("SKYLEVEL", float(exposure.scene.sky_e.mean()), "[electron] mean sky"),
         ("DARKMEAN", cfg.dark_e_per_s * cfg.exposure_s, "[electron] mean dark current, part of CLEAN"),
         ("GAIN", exposure.camera.gain_e_per_adu, "[electron/adu]"),
         ("RDNOISE", exposure.camera.read_noise_e, "[electron]"),
         ("SILICON", exposure.camera.thickness_um, "[um] detector thickness"),
+        ("TRACKCHG", exposure.camera.track_charge, "factor on the charge of tracks"),
+        ("DIFFUS", exposure.camera.diffusion_um, "[um] diffusion of charge"),
+        ("SKYSUB", reduction is not None and reduction.subtracts_sky, "sky and dark subtracted, from CLEAN too"),
+        ("RESAMPLD", reduction is not None and reduction.kernels is not None, "resampled, CLEAN too"),
+        ("ERRFACT", 1.0 if reduction is None else reduction.error_factor, "stated over true uncertainty"),
         ("MAGZERO", scenes.ZERO_POINT_MAG, "[mag] of one electron per second"),
         ("FLAGSIG", defects.FLAG_SIGMA, "[sigma] charge from which a pixel is flagged"),
     ):

@@ -220,6 +220,7 @@ def _tile_frames(
     if not frames:
         return {}
     from pipeline.sky.pairs import tile_pairs
+    from pipeline.sky.single_frames import tile_single_frame
     from pipeline.sky.tiling import tile_frame
 
     if cfg.tiles.sky.target == "noise2noise":
@@ -231,10 +232,11 @@ def _tile_frames(
             return {path: {"kind": "sky"} | failed(path, error) for path in frames}
         return {path: {"kind": "sky", "output": str(shard)} for path, shard in zip(frames, made, strict=True)}
     statuses: dict[Path, dict[str, Any]] = {}
+    make = tile_single_frame if cfg.tiles.sky.target == "noise2void" else tile_frame
     for path in frames:
         status = {"kind": "sky", "output": str(targets[path])}
         try:
-            statuses[path] = status | tile_frame(path, targets[path], cfg, force=force)
+            statuses[path] = status | make(path, targets[path], cfg, force=force)
         except OutputError:
             raise  # no fault of this input, and the next ones would meet it, too
         except UserError as error:

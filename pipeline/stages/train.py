@@ -100,6 +100,7 @@ def _fit_and_write(run: "TrainingRun", checkpoints: Path, out: Path, *, force: b
     from pipeline.bundle.card import MONO_FOLDER
     from pipeline.bundle.description import card_of
     from pipeline.training.calibrate import calibrations, false_alarms
+    from pipeline.training.frame_variance import with_variances
 
     started = time.monotonic()
     progress = run.fit(checkpoints)
@@ -109,6 +110,7 @@ def _fit_and_write(run: "TrainingRun", checkpoints: Path, out: Path, *, force: b
     found = calibrations(trained, run.heads, run.input, run.validation_tiles, run.device)
     alarms = false_alarms(trained, run.heads, run.input, run.validation_tiles, run.device)
     card = card_of(run, trained, progress, found, alarms, wall_time_s)
+    card = with_variances(card, trained, run.validation_tiles, run.device)
     with atomic_output(out, force=force, folder=True) as temporary:
         _write(trained, card, progress, temporary)
         for number, bundle in enumerate(run.mono_bundles):
@@ -244,7 +246,12 @@ class TrainingRun:
                 f"networks.{self.network}.input: {self.config.input} reads {kind.wing} tiles, and its heads are of the "
                 f"{self.config.wing}; use {self.config.specs[0].input}"
             )
-        fitted = kind.fit(self.train_tiles, self.config.scalars, axis_maps=self.config.axis_maps)
+        fitted = kind.fit(
+            self.train_tiles,
+            self.config.scalars,
+            axis_maps=self.config.axis_maps,
+            validation=self.validation_tiles,
+        )
         if self.of_events:
             self.origins = self._by_camera(fitted)
         self._check_channels_of_origins(fitted)

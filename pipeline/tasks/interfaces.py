@@ -13,6 +13,11 @@ from pipeline.tiles.shards import TileBatch
 Motion = Literal["scalar", "vector", "axis", "double_angle", "map"]
 
 
+#: What is decoded of a pixel of a map may depend on outputs and pixels this far away, and no further: large maps are
+#: decoded in parts.
+REACH_PX = 16
+
+
 class StoredTarget(NamedTuple):
     """A target that tiles hold: `n_values` float32 per tile, or per pixel."""
 
@@ -23,6 +28,21 @@ class StoredTarget(NamedTuple):
     def shape(self, tile_shape: tuple[int, int]) -> tuple[int, ...]:
         """Of one tile."""
         return (self.n_values, *tile_shape) if self.per_pixel else (self.n_values,)
+
+
+class PixelTraits(NamedTuple):
+    """What tells the size of a pixel's error.
+
+    Attributes
+    ----------
+    place : ndarray of int8, shape S
+        Number of its stratum, -1 for none.
+    values : tuple of ndarray of float32, shape S
+        The most telling first: a stratum may use the first ones alone.
+    """
+
+    place: np.ndarray
+    values: tuple[np.ndarray, ...]
 
 
 class Targets:
@@ -53,6 +73,13 @@ class Targets:
         """
         return {}
 
+    def hide(self, batch: TileBatch, rng: np.random.Generator) -> TileBatch:
+        """The tiles as the network is shown them in training, where it learns from what it is not shown.
+
+        As they are by default. `arrays` is then given what this returns.
+        """
+        return batch
+
     def arrays(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """What the loss compares with, by name; first axis N. Reads `batch.targets`, `batch.events` and masks."""
         raise NotImplementedError
@@ -72,12 +99,20 @@ class Decoder:
         flagged, unless a user says otherwise. Empty for the others.
     lines : mapping
         Column of logits -> DQ bit: straight lines in it are flagged across the whole frame.
+    decodes_by_rate : bool
+        Of a task with `rates`: whether `decode` is given the thresholds, too. They then guard what it replaces, and
+        no rate is promised to users.
+    strata : mapping
+        Of a task that states uncertainties of pixels: kind of pixel -> how many of its traits tell the size of its
+        error. Empty for the others.
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
     uncertainties: ClassVar[tuple[str, ...]] = ()
     rates: ClassVar[Mapping[str, float]] = {}
     lines: ClassVar[Mapping[str, int]] = {}
+    decodes_by_rate: ClassVar[bool] = False
+    strata: ClassVar[Mapping[str, int]] = {}
 
     def columns_of(self, n_outputs: int) -> tuple[str, ...]:
         """Those that it reads for a head of so many outputs."""
@@ -106,6 +141,32 @@ class Decoder:
             Columns of the task, shape (N,).
         events : mapping
             Event columns, the truth among them.
+        """
+        raise NotImplementedError
+
+    def traits(self, values: Mapping[str, np.ndarray], batch: TileBatch) -> PixelTraits:
+        """Strata and traits of the pixels, shape (N, H, W). Only for tasks with `strata`.
+
+        Parameters
+        ----------
+        values : mapping
+            What `decode` gave.
+        batch : TileBatch
+            The raw tiles that they belong to.
+        """
+        raise NotImplementedError
+
+    def errors(self, values: Mapping[str, np.ndarray], batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
+        """Error of each pixel, and the number of its stratum by the truth, -1 where it is not judged; (N, H, W).
+
+        Only for tasks with `strata`, and tiles with a truth.
+
+        Parameters
+        ----------
+        values : mapping
+            What `decode` gave.
+        batch : TileBatch
+            With the target `clean`, and the truth's bits as masks.
         """
         raise NotImplementedError
 

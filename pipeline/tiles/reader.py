@@ -283,9 +283,12 @@ class TileReader:
         return self._read_run(self._run_of_batches(batch_size, part), columns)
 
     def _run_of_batches(self, batch_size: int, part: Part) -> _Run:
-        n_batches = -(-self.n_tiles // batch_size)
-        first, last = ((part.rank + i) * n_batches // part.n_ranks * batch_size for i in (0, 1))
+        first, last = (self.first_batch(batch_size, Part(part.rank + i, part.n_ranks)) * batch_size for i in (0, 1))
         return self._run(np.arange(len(self._blocks)), first, min(last, self.n_tiles))
+
+    def first_batch(self, batch_size: int, part: Part) -> int:
+        """Number of the first batch of a rank, among those of `in_batches`."""
+        return part.rank * -(-self.n_tiles // batch_size) // part.n_ranks
 
     def in_batches(
         self, batch_size: int, columns: Iterable[str] | None = None, part: Part = WHOLE

@@ -110,6 +110,18 @@ class TileBatch:
             masks=None if self.masks is None else self.masks[index],
         )
 
+    def rows(self, rows: slice) -> "TileBatch":
+        """Those rows of the pixels of each tile, without targets."""
+        return TileBatch(
+            images=self.images[:, :, rows],
+            events=self.events,
+            group=self.group,
+            weights=self.weights,
+            base_weights=self.base_weights,
+            split=self.split,
+            masks=None if self.masks is None else self.masks[:, rows],
+        )
+
     @classmethod
     def concatenate(cls, batches: Sequence["TileBatch"]) -> "TileBatch":
         """One batch of several with the same columns."""

@@ -71,7 +71,7 @@ def false_alarms(
 ) -> dict[str, FalseAlarms]:
     """Task -> which thresholds flag how many of the good pixels, for the heads that flag; see `calibrations`.
 
-    The targets of such a task have a plane `good`.
+    The targets of such a task have a plane `good`; where there is none, for the tiles have no truth, nothing is told.
     """
     flagging = [head for head in heads.heads if get_decoder(head.task).rates]
     if not flagging:
@@ -84,10 +84,13 @@ def false_alarms(
         outputs = apply_network(network, arrays).float().cpu()
         for head in flagging:
             target = as_tensors(head.arrays(batch))
+            if "good" not in target:
+                counts.pop(head.task, None)
+                continue
             decoder, good = get_decoder(head.task), target["good"].numpy()
             score, place = decoder.alarms(decoder.decode(head.of(outputs, target).numpy(), batch))
             for number, row in enumerate(counts[head.task]):
                 own = np.clip(score[good & (place == number)], SCORES[0], SCORES[-1])
                 row += np.histogram(own, SCORES)[0]
     network.to("cpu")
-    return {task: FalseAlarms.fit(dict(zip(names, counts[task], strict=True))) for task, names in strata.items()}
+    return {task: FalseAlarms.fit(dict(zip(strata[task], rows, strict=True))) for task, rows in counts.items()}

@@ -24,6 +24,8 @@ from pipeline.training.prefetch import prefetched
 AUGMENTATION = 1
 DROPOUT = 2
 WEIGHTS = 3
+HIDING = 4
+HIDING_VALIDATION = 5
 
 Batch = dict[str, dict[str, Any]]
 
@@ -66,9 +68,14 @@ class Feed:
         """Tensors that share the memory of the tiles where they can."""
         return self._pinned(self._tensors(tiles))
 
+    def validation_batch(self, tiles: TileBatch, step: int) -> Batch:
+        """The same in all epochs; where something is hidden, it is hidden in the same places."""
+        return self.batch(self.heads.hide(tiles, keyed_rng(self.seed, HIDING_VALIDATION, step)))
+
     def training_batch(self, tiles: TileBatch, epoch: int, step: int, part: Part = WHOLE) -> Batch:
         """The same with the images moved at random, keyed by epoch and step, and by the rank if there are several."""
         rng = keyed_rng(self.seed, AUGMENTATION, epoch, step, *rank_key(part))
+        tiles = self.heads.hide(tiles, keyed_rng(self.seed, HIDING, epoch, step, *rank_key(part)))
         if self.input.takes == "telescopes" and self.augmentation.drop_telescopes:
             tiles = drop_telescopes(tiles, rng, self.augmentation.drop_telescopes)
         batch = self._tensors(tiles)
@@ -166,8 +173,10 @@ class ValidationBatches(IterableDataset):
         return prefetched(self._batches())
 
     def _batches(self) -> Generator[Batch, None, None]:
-        for tiles in self.reader.in_batches(self.batch_size, self.feed.columns, self.part):
-            yield self.feed.batch(tiles)
+        first = self.reader.first_batch(self.batch_size, self.part)
+        batches = self.reader.in_batches(self.batch_size, self.feed.columns, self.part)
+        for number, tiles in enumerate(batches, first):
+            yield self.feed.validation_batch(tiles, number)
 
 
 def as_tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:

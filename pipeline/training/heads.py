@@ -185,6 +185,12 @@ class Heads:
                 "files"
             )
 
+    def hide(self, batch: TileBatch, rng: np.random.Generator) -> TileBatch:
+        """Tiles as the network is shown them in training; see `pipeline.tasks.interfaces.Targets.hide`."""
+        for head in self.heads:
+            batch = head.objective.targets.hide(batch, rng)
+        return batch
+
     def arrays(self, batch: TileBatch) -> dict[str, dict[str, np.ndarray]]:
         """Task -> targets and weights of a batch."""
         return {head.task: head.arrays(batch) for head in self.heads}

@@ -400,6 +400,24 @@ def test_judgements_of_two_bundles_are_not_joined():
     assert sky_judgement.joined([one, one | {"independent": 2}]) == one | {"independent": 2}
     with pytest.raises(UserError, match=r"of different bundles \(a, b\)"):
         sky_judgement.joined([one, other])
+    assert sky_judgement.joined([one, {"bundle": None, "masks": 3}]) == one | {"masks": 3}
+
+
+def test_other_programs_are_taken_from_an_earlier_judgement_of_the_same_frames():
+    def judged(noise, **methods):
+        recorded = {"as recorded": {"rms_by_snr": [noise, float("nan")]}}
+        return {
+            "frames": [{"name": "a", "methods": recorded | methods, "stars": dict(methods)}],
+            "stars": [{"fwhm_px": (2.0, 3.0), "magnitude": -8.5, "methods": dict(methods)}],
+        }
+
+    earlier = sky_judgement.plain(judged(1.0, lightpool=1, median=2))
+    joined = sky_judgement.with_earlier_peers(judged(1.0, lightpool=3), earlier)
+    (frame,), (one,) = joined["frames"], joined["stars"]
+    assert (frame["methods"]["lightpool"], frame["methods"]["median"]) == (3, 2)
+    assert frame["stars"] == one["methods"] == {"lightpool": 3, "median": 2}
+    with pytest.raises(UserError, match="has not the same frame 'a'"):
+        sky_judgement.with_earlier_peers(judged(1.1, lightpool=3), earlier)
 
 
 def test_real_frames_need_a_bundle(monkeypatch):

@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 from synthetic_tiles import CAMERA_IDENTITY, camera_batch, sky_batch
-from tiny_bundles import camera_recipe, head_section
+from tiny_bundles import camera_recipe, defects_bundle, head_section
 
 from models import create_model
 from pipeline.bundle.card import (
@@ -27,9 +27,12 @@ from pipeline.bundle.card import (
 from pipeline.bundle.export import check_graphs, create_network, export_bundle, load_network
 from pipeline.bundle.model_card import card_markdown
 from pipeline.bundle.runtime import Predictor
+from pipeline.bundle.variance import FrameVariance, StratumFactor
 from pipeline.errors import InputFileError, UserError
-from pipeline.inputs.frame import FrameInput
+from pipeline.inputs.frame import FrameInput, row_blocks
 from pipeline.inputs.image import ImageInput, ScalarStatistics
+from pipeline.tasks import get_decoder
+from pipeline.tiles.shards import TileBatch
 
 SCALARS = (ScalarStatistics(name="log10_hillas_intensity", mean=2.5, std=0.5),)
 KWARGS = {
@@ -269,6 +272,33 @@ def test_weights_of_another_card(bundles, tmp_path):
 def test_tiles_that_do_not_fit(task, batch, message, bundles):
     with pytest.raises(UserError, match=message):
         Predictor.load(bundles[task], threads=1).predict(batch)
+
+
+def test_large_maps_are_decoded_in_parts(rng, tmp_path):
+    predictor = Predictor.load(defects_bundle(tmp_path / "both", denoises=True), threads=1)
+    denoise, defects = predictor.heads
+    factors = {
+        name: StratumFactor(ranges=((-3, 3),) * n, coefficients=np.linspace(-0.3, 0.3, 1 + n + n * (n + 1) // 2))
+        for name, n in get_decoder("denoise").strata.items()
+    }
+    predictor.heads = (denoise.model_copy(update={"variance": FrameVariance(factors=factors)}), defects)
+    tile = sky_batch(1, size=64)
+    repeats = (1, 1, 6, 11)
+    batch = TileBatch(
+        images=np.tile(tile.images, repeats) + rng.normal(0, 5, (1, 1, 384, 704)).astype(np.float32),
+        events=tile.events,
+        group=tile.group,
+        masks=np.tile(tile.masks, repeats[1:]),
+    )
+    assert len(list(row_blocks(384, 704))) == 5
+    arrays = predictor.card.input.preparation.arrays(batch)
+    parts = [predictor.card.input.preparation.arrays(batch.rows(slice(y, y + 7)))["images"] for y in range(0, 384, 7)]
+    np.testing.assert_array_equal(arrays["images"], np.concatenate(parts, axis=2))
+    outputs = rng.normal(0, 3, (1, predictor.card.model.num_outputs, 384, 704)).astype(np.float32)
+    found, expected = predictor.decode(outputs, batch), predictor._decoded(outputs, batch)
+    assert list(found) == list(expected)
+    for name, plane in found.items():
+        np.testing.assert_array_equal(plane, expected[name])
 
 
 def test_model_without_scalars():

@@ -34,8 +34,8 @@ def scalars_of(image_input: ImageInput, events: dict[str, np.ndarray]) -> np.nda
     return image_input.arrays(tiles)["scalars"]
 
 
-def test_ranges_are_those_of_the_frames_that_are_trained_on(tmp_path):
-    """1st and 99th percentile; a frame of another split, or without a value, does not count."""
+def test_the_population_is_that_of_the_frames_that_are_trained_on(tmp_path):
+    """Their ranges, and the limit from the validation split; a frame without a value does not count for it."""
     widths = [2.0, 2.5, 3.0, 3.5, 4.0, 9.0, None]
     manifests = []
     for number, fwhm_px in enumerate(widths):
@@ -45,14 +45,19 @@ def test_ranges_are_those_of_the_frames_that_are_trained_on(tmp_path):
         manifests.append(
             write_tiles(tmp_path, sky_batch(4), f"f{number}", shares=shares, frame={"statistics": statistics})
         )
-    fitted = FrameInput.fit(TileReader(manifests, "train"))
-    assert [trained.name for trained in fitted.ranges] == ["fwhm_px", "source_density"]
-    fwhm, density = fitted.ranges
-    assert (fwhm.low, fwhm.high, fwhm.unit, fwhm.n_frames) == (pytest.approx(2.02), pytest.approx(3.98), "px", 5)
-    assert density.n_frames == 6
+    train, validation = (TileReader(manifests, split) for split in ("train", "validation"))
+    fitted = FrameInput.fit(train, validation=validation)
+    population = fitted.population
+    assert [trained.name for trained in population.ranges] == ["fwhm_px", "source_density"]
+    fwhm, density = population.ranges
+    assert (fwhm.mean, fwhm.low, fwhm.high) == (3.0, pytest.approx(2.02), pytest.approx(3.98))
     assert str(fwhm) == "FWHM of the stars: 2.02 to 3.98 px"
+    assert (density.mean, population.n_frames) == (pytest.approx(16 / 6, rel=1e-4), 6)
     assert restore_input(json.loads(fitted.model_dump_json())) == fitted
-    assert FrameInput.fit(TileReader(manifests[:4], "train")).ranges == ()  # too few to tell
+    # The validation frame is far away, and scores 1.
+    assert population.compare({"fwhm_px": 9.0, "source_density": 5.0}).score == pytest.approx(1, abs=1e-3)
+    assert FrameInput.fit(train).population.limit == pytest.approx(3 + np.sqrt(3), rel=1e-3)
+    assert FrameInput.fit(TileReader(manifests[:4], "train")).population is None  # too few to tell
 
 
 def test_scalars_are_standardised_by_the_training_split(tmp_path):

@@ -9,17 +9,18 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from astropy.io import fits
+from populations import population
 
 from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError
-from pipeline.inputs.base import Range
 from pipeline.sky import strips
 from pipeline.sky.background import Background, robust_background
 from pipeline.sky.dq import DQ, has
+from pipeline.sky.frame_results import product_of
 from pipeline.sky.frames import Frame, StreamedProduct, open_frames, read_frames, write_products
 from pipeline.sky.frames.coverage import uncovered
 from pipeline.sky.ingest import ingest_frame
-from pipeline.sky.restore import Restoration, product_of, restore_frame
+from pipeline.sky.restore import Restoration, restore_frame
 from pipeline.sky.strips import Bits, LazyImage, Strips, computed, part_of, strip_rows_of
 from pipeline.sky.summary import Summary
 from pipeline.tasks import get_decoder, get_spec
@@ -280,8 +281,9 @@ class Careful:
 
     columns = (*get_spec("denoise").columns, Column("toy_flux", "sci", "light above the background", hdu="TOYFLUX"))
     size_multiple = 4
-    ranges = (Range(name="fwhm_px", words="FWHM of the stars", unit="px", low=6.0, high=7.0, n_frames=50),)
+    population = population(fwhm_px=(6.0, 7.0))
     lines: ClassVar = {}
+    correlations: ClassVar = {}
     warnings = ()
 
     def predict(self, batch):
@@ -292,6 +294,8 @@ class Careful:
             "restored": np.where(defect, level, 0.5 * (sci + level)).astype(np.float32),
             "restored_err": (0.5 * batch.images[:, 1]).astype(np.float32),
             "defect_probability": defect.astype(np.float32),
+            "painted": defect.astype(np.float32),
+            "place": np.zeros(sci.shape, np.float32),
             "toy_flux": np.nan_to_num(sci - level),
         }
 
@@ -373,7 +377,7 @@ def test_a_colour_mosaic_in_strips(narrow, rng, tmp_path):
     hdu.header.update(BUNIT="electron")
     hdu.writeto(tmp_path / "in.fits")
     model = Careful()
-    model.ranges = (Range(name="colour_pattern", words="pattern", unit="", low=0.0, high=0.03, n_frames=50),)
+    model.population = population(colour_pattern=(0.0, 0.03))
     (frame,) = read_frames(tmp_path / "in.fits")
     whole = restore_frame(frame, model, **TILES)
     assert "each of its four kinds of pixels" in whole.warnings[0]
@@ -405,6 +409,26 @@ def test_numbers_of_a_result_that_passes_by(narrow, rng, tmp_path):
     assert asdict(whole.statistics).items() <= numbers.items()
 
 
+def test_ingest_in_strips(narrow, rng, tmp_path):
+    fits.HDUList(raw_with_overscan(rng)).writeto(tmp_path / "in.fits")
+    whole = ingest_frame(tmp_path / "in.fits", tmp_path / "whole.fits", SkyIngestConfig())
+    narrow()
+    assert ingest_frame(tmp_path / "in.fits", tmp_path / "strips.fits", SkyIngestConfig()) == whole
+    assert (tmp_path / "strips.fits").read_bytes() == (tmp_path / "whole.fits").read_bytes()
+
+
+def test_ingest_reads_no_plane_as_a_whole(narrow, rng, tmp_path, monkeypatch):
+    fits.HDUList(plain(rng)).writeto(tmp_path / "in.fits")
+    narrow()
+
+    def whole(*_arguments):
+        raise AssertionError("a plane was read as a whole")
+
+    monkeypatch.setattr(LazyImage, "__array__", whole)
+    monkeypatch.setattr(Frame, "loaded", whole)
+    assert ingest_frame(tmp_path / "in.fits", tmp_path / "out.fits", SkyIngestConfig())["shape"] == list(SHAPE)
+
+
 # ---- what fails leaves nothing ---------------------------------------------------------------------------------------
 def test_a_failure_in_the_middle_leaves_no_file(narrow, rng, tmp_path):
     fits.HDUList(plain(rng)).writeto(tmp_path / "in.fits")
@@ -432,7 +456,7 @@ def test_a_product_that_ends_too_early_is_no_product(rng, tmp_path):
         product = Restoration.of(frame, Careful(), **TILES).product()
         short = replace(product, compute=lambda: (strip for strip in product.strips() if strip.top < 40))
         assert isinstance(short, StreamedProduct)
-        with pytest.raises(ValueError, match="a product of 150 rows came with 40"):
+        with pytest.raises(ValueError, match="a product of 150 rows came with 44"):
             write_products(tmp_path / "in.fits", tmp_path / "out.fits", [short])
     assert [entry.name for entry in tmp_path.iterdir()] == ["in.fits"]
 

@@ -12,10 +12,10 @@ from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, Variance
 
 from pipeline.config import SkyIngestConfig
 from pipeline.sky.dq import DQ, has
+from pipeline.sky.frame_results import FrameResult, product_of
 from pipeline.sky.frames import read_frame, read_frames, write_products
 from pipeline.sky.frames.writing import printable
 from pipeline.sky.ingest import ingest_frame
-from pipeline.sky.restore import FrameResult, product_of
 
 SHAPE = (64, 65)
 

@@ -3,21 +3,23 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import ClassVar
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
+from populations import population
 
 from pipeline.config import parse_config
 from pipeline.errors import InputFileError
-from pipeline.inputs.base import Range
-from pipeline.inputs.frame import QUANTITIES, outside
+from pipeline.inputs.population import QUANTITIES
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DQ, DQ_DTYPE, has
-from pipeline.sky.frame_statistics import measure, source_pixels
+from pipeline.sky.frame_statistics import measure
 from pipeline.sky.frames import Frame, read_frame
 from pipeline.sky.headers import Section
 from pipeline.sky.ingest import ingest_frame
 from pipeline.sky.restore import restore_frame
+from pipeline.sky.source_pixels import source_pixels
 from pipeline.sky.training_range import compare
 from pipeline.sky.truth import read_truth, truth_path
 from pipeline.stages.simulate_sky import simulate_sky
@@ -155,6 +157,46 @@ def test_crowding(rng):
     assert measure(frame_of(crowded)).source_density > 4
 
 
+def test_noise_over_its_stated_uncertainty(rng):
+    frame = frame_of(rng.normal(LEVEL, NOISE, (300, 300)).astype(np.float32))
+    assert measure(frame).noise_over_err == pytest.approx(1, abs=0.01)
+    assert measure(replace(frame, err=frame.err / 2)).noise_over_err == pytest.approx(2, rel=0.01)
+    assert measure(replace(frame, err=frame.err * 0)).noise_over_err is None
+
+
+def test_pixels_far_above_and_below(rng):
+    sci = rng.normal(LEVEL, NOISE, (200, 200)).astype(np.float32)
+    sci[5:45:4, 10] += 30 * NOISE
+    sci[5:45:2, 90] -= 30 * NOISE
+    found = measure(frame_of(sci))
+    assert found.share_above == found.hit_density == pytest.approx(10 / 40)
+    assert found.share_below == pytest.approx(20 / 40)
+
+
+@pytest.mark.parametrize("step", [0.2, 1.0])
+def test_digital_steps(rng, step):
+    sci = (np.round(rng.normal(LEVEL, NOISE, (300, 300)) / (step * NOISE)) * step * NOISE).astype(np.float32)
+    assert measure(frame_of(sci)).adu_step == pytest.approx(step, rel=0.05)
+    assert measure(frame_of(sci + rng.normal(0, 1, sci.shape).astype(np.float32))).adu_step < 0.01
+
+
+def test_gradient(rng):
+    sci = rng.normal(LEVEL, NOISE, (640, 640)).astype(np.float32)
+    assert measure(frame_of(sci)).gradient < 0.1
+    found = measure(frame_of(sci + np.linspace(0, 5 * NOISE, 640, dtype=np.float32)))
+    assert found.gradient == pytest.approx(0.9 * 5, rel=0.1)
+
+
+def test_rows_and_columns_with_noise_of_their_own(rng):
+    sci = rng.normal(LEVEL, NOISE, (300, 300)).astype(np.float32)
+    plain = measure(frame_of(sci))
+    assert plain.row_noise == pytest.approx(1, abs=0.15)
+    assert plain.column_noise == pytest.approx(1, abs=0.15)
+    rows = measure(frame_of(sci + 0.3 * NOISE * rng.standard_normal((300, 1)).astype(np.float32)))
+    assert rows.row_noise == pytest.approx(np.hypot(1, 0.3 * np.sqrt(300)), rel=0.15)
+    assert rows.column_noise == pytest.approx(1, abs=0.15)
+
+
 # ---- what looks like a source ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("fwhm_px", [1.2, 1.6, 3.0, 6.0])
 def test_stars_look_like_sources_and_hits_do_not(rng, fwhm_px):
@@ -181,25 +223,6 @@ def test_sources_in_the_overscan_are_none(rng):
 
 
 # ---- against the range of training -----------------------------------------------------------------------------------
-def trained(name="fwhm_px", low=2.4, high=4.9, n_frames=60) -> Range:
-    return Range(name=name, words=name, unit="px", low=low, high=high, n_frames=n_frames)
-
-
-def test_what_is_outside():
-    assert outside({"fwhm_px": 3.0}, [trained()]) == {}
-    assert outside({"fwhm_px": 2.32}, [trained()]) == {}  # within the errors of measurement
-    assert outside({"fwhm_px": 1.6}, [trained()]) == {"fwhm_px": "FWHM of the stars 1.6 px (2.4 to 4.9)"}
-    assert outside({"fwhm_px": 7.0}, [trained()]) == {"fwhm_px": "FWHM of the stars 7 px (2.4 to 4.9)"}
-    assert outside({"fwhm_px": None}, [trained()]) == {}
-    assert outside({"fwhm_px": 1.6}, []) == {}
-    assert outside({"ellipticity": 0.0}, [trained("ellipticity", 0.05, 0.1)]) == {}  # rounder stars do no harm
-
-
-def test_few_frames_leave_a_wide_margin():
-    assert outside({"fwhm_px": 1.9}, [trained(low=2.4, high=4.9, n_frames=5)]) == {}
-    assert outside({"fwhm_px": 1.9}, [trained(low=2.4, high=4.9, n_frames=50)])
-
-
 def test_every_quantity_is_measured(rng):
     assert [quantity.name for quantity in QUANTITIES] == list(asdict(measure(frame_of(star_field(rng, 3.0)[0]))))
 
@@ -209,8 +232,9 @@ class Suspicious:
 
     columns = get_spec("denoise").columns
     size_multiple = 1
-    ranges = (trained(), trained("colour_pattern", 0.0, 0.03))
+    population = population(fwhm_px=(2.4, 4.9), colour_pattern=(0.0, 0.03))
     lines: ClassVar = {}
+    correlations: ClassVar = {}
     warnings = ()
 
     def predict(self, batch):
@@ -221,6 +245,8 @@ class Suspicious:
             "restored": np.where(defect, level, sci + 1).astype(np.float32),
             "restored_err": np.broadcast_to(noise / 2, sci.shape).astype(np.float32),
             "defect_probability": defect.astype(np.float32),
+            "painted": defect.astype(np.float32),
+            "place": np.zeros(sci.shape, np.float32),
         }
 
     def flags(self, planes, dq, noise, kept=None):
@@ -241,6 +267,35 @@ def test_sharp_stars_are_left_alone_and_named(rng):
     [warning] = result.warnings
     assert "unlike the frames that the model was trained on: FWHM of the stars 1.7" in warning
     assert f"{result.n_kept} pixels that look like sources keep their values" in warning
+
+
+def test_the_header_says_how_far_a_frame_is_from_training(rng):
+    sharp, usual = (restore_frame(frame_of(star_field(rng, fwhm_px)[0]), Suspicious()) for fwhm_px in (1.6, 3.0))
+    assert [(card[0], card[1]) for card in sharp.cards] == [("LPOOD", ANY), ("LPOODWHY", "FWHM 1.7, trained > 2.4")]
+    assert sharp.cards[0][1] > 1
+    [(keyword, score, _)] = usual.cards
+    assert keyword == "LPOOD"
+    assert 0 <= score <= 1
+
+
+@pytest.mark.parametrize("only_flags", [False, True])
+def test_far_from_training_whatever_was_changed_is_of_low_confidence(rng, only_flags):
+    """Pixels that keep their value are not doubted, nor are those beside the mask where nothing but it is written."""
+    frame = frame_of(with_single_hits(star_field(rng, 1.6)[0], rng))
+    model = Suspicious()
+    model.population = population(fwhm_px=(4.0, 4.9))
+    if only_flags:
+        model.columns = tuple(replace(column, hdu=None) for column in model.columns)
+    result = restore_frame(frame, model)
+    assert result.cards[0][1] > 3
+    doubt, replaced = has(result.dq, DQ.LOW_CONFIDENCE), has(result.dq, DQ.RESTORED)
+    assert doubt[replaced].all()
+    if only_flags:
+        assert doubt.mean() < 0.05
+    else:
+        assert doubt[result.sci != frame.sci].all()
+    model.population = population(fwhm_px=(2.0, 4.9))
+    assert has(restore_frame(frame, model).dq, DQ.LOW_CONFIDENCE).mean() < 0.1
 
 
 def test_known_defects_are_replaced_in_sources_too(rng):
@@ -264,7 +319,7 @@ def test_a_result_may_be_forced_or_refused(rng):
 def test_a_frame_within_the_range_is_restored_as_without_it(rng):
     frame = frame_of(star_field(rng, 3.0)[0])
     unknown = Suspicious()
-    unknown.ranges = ()
+    unknown.population = None
     one, two = restore_frame(frame, Suspicious()), restore_frame(frame, unknown)
     assert one.warnings == two.warnings == ()
     assert one.sci.tobytes() == two.sci.tobytes()
@@ -285,9 +340,7 @@ def test_a_colour_mosaic_is_restored_colour_by_colour(rng):
             assert result.sci[row::2, column::2].tobytes() == expected.sci.tobytes()
             assert result.err[row::2, column::2].tobytes() == expected.err.tobytes()
             assert result.dq[row::2, column::2].tobytes() == expected.dq.tobytes()
-    with pytest.raises(InputFileError, match=r"unlike the frames .*colour mosaic \(BAYERPAT = RGGB\)"):
-        compare(frame_of(frame.sci, header={"BAYERPAT": "RGGB"}), Suspicious.ranges, "refuse")
-    assert "its result is applied everywhere" in compare(frame, Suspicious.ranges, "apply").warnings[0]
+    assert "its result is applied everywhere" in compare(frame, Suspicious.population, "apply").warnings[0]
 
 
 def test_the_phases_of_a_mosaic_stay_within_the_exposed_section(rng):
@@ -301,12 +354,41 @@ def test_the_phases_of_a_mosaic_stay_within_the_exposed_section(rng):
     assert not changed[:, 151:].any()
 
 
-def test_a_card_of_a_mosaic_is_named_though_the_sky_is_grey(rng):
-    sci = star_field(rng, 3.0)[0]
-    compared = compare(frame_of(sci, header={"BAYERPAT": "GBRG"}), Suspicious.ranges, "keep_sources")
-    assert "colour mosaic (BAYERPAT = GBRG)" in compared.warnings[0]
-    assert np.asarray(compared.kept).any()
-    assert compare(frame_of(sci, header={"BAYERPAT": "NONE"}), Suspicious.ranges, "keep_sources").warnings == ()
+@pytest.mark.parametrize("bayer", ["auto", "GBRG"])
+def test_a_mosaic_that_is_said_to_be_one_is_taken_apart_though_the_sky_is_grey(rng, bayer):
+    header = {"BAYERPAT": "RGGB", "XBAYROFF": 0, "YBAYROFF": 1} if bayer == "auto" else {}
+    frame = frame_of(star_field(rng, 3.0)[0], header=header)
+    result = restore_frame(frame, Suspicious(), bayer=bayer)
+    said = "BAYERPAT = RGGB, offset 0, 1" if bayer == "auto" else "given as GBRG"
+    assert result.warnings[0].startswith(f"colour mosaic ({said}): each of its four kinds of pixels")
+    # The pixels of each colour are sharper than what the model was trained on, and every one says so.
+    assert [text.split()[0] for text in result.warnings[1:]] == ["G", "B", "R", "G"]
+    part = np.s_[1::2, ::2]  # its red pixels
+    alone = restore_frame(replace(frame_of(frame.sci[part]), err=frame.err[part]), Suspicious())
+    assert result.sci[part].tobytes() == alone.sci.tobytes()
+    assert result.dq[part].tobytes() == alone.dq.tobytes()
+
+
+def test_a_card_of_a_mosaic_can_be_contradicted(rng):
+    frame = frame_of(star_field(rng, 3.0)[0], header={"BAYERPAT": "RGGB"})
+    assert restore_frame(frame, Suspicious(), bayer="none").warnings == ()
+    assert restore_frame(frame_of(frame.sci, header={"BAYERPAT": "NONE"}), Suspicious()).warnings == ()
+    patterned = restore_frame(frame_of(bayer(star_field(rng, 3.0)[0])), Suspicious(), bayer="none")
+    assert "differences of the background" in patterned.warnings[0]
+    assert f"{patterned.n_kept} pixels that look like sources keep their values" in patterned.warnings[0]
+    assert patterned.n_kept > 0
+
+
+@pytest.mark.parametrize(
+    ("cards", "message"),
+    [
+        ({"BAYERPAT": "GBGGRG"}, r"BAYERPAT is 'GBGGRG', and only patterns of 2 x 2 pixels .* --bayer"),
+        ({"BAYERPAT": "RGGB", "YBAYROFF": "half"}, r"YBAYROFF is 'half', not a whole number of pixels"),
+    ],
+)
+def test_patterns_that_cannot_be_taken_apart(rng, cards, message):
+    with pytest.raises(InputFileError, match=message):
+        restore_frame(frame_of(star_field(rng, 3.0)[0], header=cards), Suspicious())
 
 
 # ---- simulated frames, with cosmic rays of every kind ----------------------------------------------------------------

@@ -9,8 +9,8 @@ from pipeline.config import SkyIngestConfig
 from pipeline.errors import InputFileError, UserError
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DQ
+from pipeline.sky.frame_results import FrameResult, product_of
 from pipeline.sky.frames import read_frame, read_frames, write_products
-from pipeline.sky.restore import FrameResult, product_of
 
 
 def same(a, b):

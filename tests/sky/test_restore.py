@@ -9,8 +9,10 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline.config import SkyIngestConfig
 from pipeline.sky.dq import DQ
+from pipeline.sky.frame_results import product_of
 from pipeline.sky.frames import open_frames, read_frame, write_products
-from pipeline.sky.restore import Restoration, _Axis, product_of, restore_frame
+from pipeline.sky.restore import Restoration, restore_frame
+from pipeline.sky.tile_rows import _Axis
 from pipeline.tasks import get_decoder, get_spec
 from pipeline.tasks.spec import Column
 
@@ -22,8 +24,9 @@ class Smoother:
 
     columns = get_spec("denoise").columns
     size_multiple = STRIDE
-    ranges = ()
+    population = None
     lines: ClassVar = {}
+    correlations: ClassVar = {}
     warnings = ()
 
     def __init__(self):
@@ -41,6 +44,8 @@ class Smoother:
             "restored": restored.astype(np.float32),
             "restored_err": np.full(sci.shape, 0.5, np.float32),
             "defect_probability": defect,
+            "painted": defect,
+            "place": np.zeros_like(defect),
         }
 
     def flags(self, planes, dq, noise, kept=None):
@@ -49,7 +54,16 @@ class Smoother:
 
 @pytest.mark.parametrize(
     ("length", "tile", "overlap"),
-    [(384, 64, 32), (100, 64, 32), (65, 64, 16), (37, 64, 32), (700, 256, 96), (530, 128, 64)],
+    [
+        (384, 64, 32),
+        (100, 64, 32),
+        (65, 64, 16),
+        (37, 64, 32),
+        (700, 256, 96),
+        (530, 128, 64),
+        (32, 64, 32),
+        (20, 64, 32),
+    ],
 )
 def test_weights_sum_to_one(length, tile, overlap):
     axis = _Axis(length, tile, overlap, STRIDE)
@@ -59,6 +73,16 @@ def test_weights_sum_to_one(length, tile, overlap):
         weight = axis.weights(number)
         total[start : start + weight.size] += weight
     assert np.allclose(total, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [(20_000, (1048, 21)), (4000, (1072, 4)), (2048, (1072, 2)), (1400, (1400, 1)), (300, (304, 1))],
+)
+def test_tiles_are_of_one_size_that_covers_the_frame(length, expected):
+    axis = _Axis(length, 1024, 96, 8)
+    assert (axis.tile, len(axis.starts)) == expected
+    assert 0 <= axis.starts[-1] + axis.tile - length < 8
 
 
 @pytest.mark.parametrize("shape", [(200, 300), (64, 64), (97, 131), (40, 513), (8, 8)])
@@ -135,8 +159,9 @@ class Toy:
         Column("toy_inner", "", "predicted, but not written"),
     )
     size_multiple = STRIDE
-    ranges = ()
+    population = None
     lines: ClassVar = {}
+    correlations: ClassVar = {}
     warnings = ()
 
     def predict(self, batch):
@@ -260,8 +285,9 @@ class Trailing:
 
     columns = get_spec("defects").columns
     size_multiple = STRIDE
-    ranges = ()
+    population = None
     lines: ClassVar = {"trail_logit": DQ.TRAIL}
+    correlations: ClassVar = {}
     warnings = ()
 
     def predict(self, batch):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import SkySimulationConfig
+from pipeline.sky.point_spread import PointSpread
 from pipeline.sky.scenes import draw_scene, power_law
 
 
@@ -60,3 +61,67 @@ def test_power_law_matches_its_mean(slope, rng):
     assert draws.min() >= low
     assert draws.max() <= high
     assert abs(draws.mean() - mean) < 5 * draws.std() / np.sqrt(draws.size)
+
+
+# ---- what frames of all kinds have -----------------------------------------------------------------------------------
+def drawn(n, **changes):
+    """Stars of `n` frames."""
+    config = SkySimulationConfig(shape=(64, 64), galaxies_per_frame=0, **changes)
+    return [draw_scene(config, np.random.default_rng(seed)) for seed in range(n)]
+
+
+def test_some_stars_are_flat_in_magnitude():
+    """Of a power law F^-1.6, a fifth of the stars are in the brighter half of the magnitudes; of flat ones, half."""
+    for fraction, share in ((0.0, 0.2), (0.5, 0.35), (1.0, 0.5)):
+        stars = [
+            scene.stars["flux_e"]
+            for scene in drawn(3, stars_per_frame=400, star_flux_e=(1e2, 1e4), flat_magnitude_fraction=fraction)
+        ]
+        assert np.mean(np.concatenate(stars) > 1e3) == pytest.approx(share, abs=0.06)
+
+
+def test_crowded_frames_have_several_times_the_stars():
+    counts = np.array([scene.stars["x"].size for scene in drawn(12, stars_per_frame=20, crowded_fraction=0.5)])
+    assert 2 <= (counts > 60).sum() <= 10
+    assert counts.max() <= 16 * 20 + 60
+
+
+def second_moments(image):
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]] - (image.shape[0] - 1) / 2
+    return np.array([(image * a * b).sum() / image.sum() for a, b in ((x, x), (y, y), (x, y))])
+
+
+def test_a_trailed_star_is_longer_by_the_variance_of_its_path():
+    round_star, trailed = (
+        PointSpread(4.0, None, (0.0, 0.0), trail_px=length, trail_rad=np.pi / 4)
+        .profile()
+        .drawImage(nx=81, ny=81, scale=1.0)
+        .array
+        for length in (0.0, 6.0)
+    )
+    added = second_moments(trailed) - second_moments(round_star)
+    np.testing.assert_allclose(added, 6.0**2 / 12 / 2, atol=0.15)
+
+
+def test_spikes_have_their_share_of_the_light_and_four_arms():
+    psf = PointSpread(3.0, 3.5, (0.0, 0.0), spike_share=0.04, spike_rad=0.0)
+    light, column, row = psf.spikes(1e6, 50.3, 40.0, limit_e=0.01)
+    assert light.sum() == pytest.approx(0.04e6, rel=0.05)
+    assert light.argmax() == np.ravel_multi_index((40 - row, 50 - column), light.shape)
+    beside = light[40 - row + 20, 50 - column + 20]
+    assert all(arm > 100 * beside for arm in (light[40 - row, 70 - column], light[60 - row, 50 - column]))
+    assert psf.spikes(10.0, 50.3, 40.0, limit_e=1.0)[0].size == 0
+
+
+def test_nebulae_and_galaxies_add_light(config):
+    plain = draw_scene(config, np.random.default_rng(5))
+    with_nebula = draw_scene(config.model_copy(update={"nebula_fraction": 1.0}), np.random.default_rng(5))
+    added = with_nebula.sources_e - plain.sources_e
+    noise = np.sqrt(plain.sky_e.mean() + np.mean(config.read_noise_e) ** 2)
+    assert added.min() >= 0
+    assert 2 * noise < np.quantile(added, 0.999) * 1.0001
+    assert np.quantile(added, 0.999) < 60 * noise * 1.0001
+    edge_on = draw_scene(config.model_copy(update={"edge_on_fraction": 1.0}), np.random.default_rng(5))
+    cuspy = draw_scene(config.model_copy(update={"cuspy_fraction": 1.0}), np.random.default_rng(5))
+    assert not np.array_equal(edge_on.sources_e, plain.sources_e)
+    assert not np.array_equal(cuspy.sources_e, edge_on.sources_e)

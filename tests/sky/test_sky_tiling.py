@@ -11,9 +11,9 @@ from pipeline.errors import InputFileError, TooFewEventsError, UserError
 from pipeline.sky.dq import DQ
 from pipeline.sky.frame_statistics import measure
 from pipeline.sky.frames import read_frame
-from pipeline.sky.pairs import tile_pairs
+from pipeline.sky.pairs import difference, tile_pairs
 from pipeline.sky.photometry import detect_stars
-from pipeline.sky.registration import place, star_catalogue, static_hot_pixels
+from pipeline.sky.registration import Placement, place, star_catalogue, static_hot_pixels
 from pipeline.sky.tiling import tile_frame, tile_positions, untile
 from pipeline.sky.truth import read_truth, truth_path
 from pipeline.stages.tiles import make_tiles
@@ -249,16 +249,45 @@ def test_stopped_pairs_are_made_again_without_force(field, tmp_path):
 
 
 def test_pairs_that_cannot_be_made(field, tmp_path, write_fits):
-    with pytest.raises(TooFewEventsError, match="needs at least two exposures of one field, got 1"):
-        tile_pairs(field[:1], tmp_path, pair_config())
-    with pytest.raises(TooFewEventsError, match="no two of the 2 frames of one split are shifted by whole pixels"):
-        tile_pairs([field[0], field[2]], tmp_path, pair_config())
+    with pytest.raises(TooFewEventsError, match="needs at least three exposures of one field, got 2"):
+        tile_pairs(field[:2], tmp_path, pair_config())
+    with pytest.raises(TooFewEventsError, match=r"no two of the 3 frames .* same seeing .* shifted by whole pixels"):
+        tile_pairs([field[0], field[2], field[1]], tmp_path, pair_config(pair_max_residual_shift_px=1e-9))
     with pytest.raises(InputFileError, match="give frames of one field and one detector"):
-        tile_pairs([field[0], write_fits(BUNIT="electron")], tmp_path, pair_config(), force=True)
+        tile_pairs([*field[:2], write_fits(BUNIT="electron")], tmp_path, pair_config(), force=True)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "exposure_1.tiles.h5").write_bytes(b"")
     with pytest.raises(UserError, match=r"exposure_1\.tiles\.h5 exists"):
-        tile_pairs(field[:2], tmp_path / "taken", pair_config())
+        tile_pairs(field[:3], tmp_path / "taken", pair_config())
+
+
+def placement(shape=(1.0, 1.0, 0.0), flux_scale=1.0, flux_scale_err=0.001):
+    return Placement(np.eye(2), np.zeros(2), flux_scale, np.array(shape), 0.05, 50, flux_scale_err)
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (placement(), ""),
+        (placement((1.1, 1.0, 0.0)), ""),
+        (placement((1.6, 1.0, 0.0)), "other seeing or guiding"),
+        (placement((1.0, 1.0, 0.4)), "other seeing or guiding"),
+        (placement((0.0, 0.0, 0.0)), "other seeing or guiding"),
+        (placement(flux_scale=1.5), "another zero point (clouds)"),
+        (placement(flux_scale_err=0.05), "an uncertain zero point"),
+    ],
+)
+def test_pairs_have_the_same_seeing_and_zero_point(other, reason):
+    assert difference(placement(), other) == difference(other, placement()) == reason
+
+
+def test_a_pair_is_used_in_both_directions(field, tmp_path):
+    tiles = TileBatch.concatenate(
+        [all_tiles(p) for p in tile_pairs(field, tmp_path, pair_config()) if Shard(p).n_tiles]
+    )
+    used = set(zip(tiles.events["frame"].tolist(), tiles.events["partner"].tolist(), strict=True))
+    assert len(used) > 4
+    assert used == {(partner, frame) for frame, partner in used}
 
 
 def test_frames_without_stars_are_left_out(field, tmp_path, rng, caplog):

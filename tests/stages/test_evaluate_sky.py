@@ -139,6 +139,8 @@ class Smooth:
             "restored": restored.astype(np.float32),
             "restored_err": np.where(star, NOISE, NOISE / 4).astype(np.float32),
             "defect_probability": np.clip(outlier * (sci - middle) / (250 * NOISE), 0.001, 0.999).astype(np.float32),
+            "painted": outlier.astype(np.float32),
+            "place": star.astype(np.float32),
         }
 
     def flags(self, planes, dq, noise, kept=None):
@@ -202,7 +204,11 @@ def test_smoothing_helps_where_it_should(judged):
     assert content["baselines"]["noisy"]["sky_rms_sigma"]["value"] == pytest.approx(1, abs=0.03)
     assert abs(content["metrics"]["flux_bias"]["value"]) < 0.01
     assert content["metrics"]["tpr_at_fpr_0.0005"]["value"] > 0.3
-    assert set(content["calibration"]) == {"pull_median", "pull_width"}
+    calibration = content["calibration"]
+    assert set(calibration) == {"pull_median", "pull_width", "strata"}
+    assert set(calibration["strata"]) == {"sky", "faint", "core", "painted", "missing"}
+    assert calibration["strata"]["core"]["width"] == pytest.approx(1, abs=0.1)  # as it came, with its own noise
+    assert calibration["strata"]["missing"]["n"] == 6 * 3 * SIZE
 
 
 def test_eaten_light_is_seen(with_truth, cfg, tmp_path):
@@ -246,7 +252,31 @@ def test_exposures_judge_where_there_is_no_truth(judged_pairs):
     assert content["differences"]["noisy"]["n2n_sky_rms_e"]["high"] < 0
     assert abs(content["metrics"]["flux_bias"]["value"]) < 0.01
     assert "flux_bias" not in content["baselines"]["noisy"]  # the reference itself
-    assert {f["file"] for f in content["figures"]} == {"cutouts.png", "flux_bias.png"}
+    assert {f["file"] for f in content["figures"]} == {"cutouts.png", "flux_bias.png", "injected_stars.png"}
+
+
+def test_single_frames_are_judged_as_they_were_recorded(cfg, tmp_path):
+    """Tiles for Noise2Void have tracks laid over them: what is judged is the frame below, all of it."""
+    rng = np.random.default_rng(4)
+    clean, _ = scene(rng)
+    frame = recorded(clean, rng, defects=False)
+    struck = rng.random(clean.shape) < 0.01
+    with_tracks = frame | {"sci": frame["sci"] + 3000 * struck}
+    role = np.where(np.arange(SIZE) < 2, 0, 1) * np.ones((SIZE, 1))  # two masked columns
+    targets = {"clean": np.where(role == 1, frame["sci"], np.nan), "clean_err": frame["err"], "role": role}
+    columns = {"field": 7, "frame": 0, "level": LEVEL, "noise": NOISE}
+    batch = tiles_of(with_tracks, targets, columns)
+    write_shard(tmp_path / "one.tiles.h5", batch, "one", 0, {"target": "noise2void", "unit": "electron"})
+    write_manifest([tmp_path / "one.tiles.h5"], tmp_path / "m.json")
+    (judged,) = frames_of(TileReader([tmp_path / "m.json"], "all"))
+    assert np.array_equal(judged.sci[:, 2:], frame["sci"][:, 2:].astype(np.float32))
+    out = evaluate_predictor(cfg, Smooth(), ["denoise"], FACTS, [tmp_path / "m.json"], tmp_path / "out") / "denoise"
+    content = read(out)
+    assert content["data"]["n"] == 9
+    assert set(content["metrics"]) >= {"residual_width", "residual_correlation_1", "residual_on_sources"}
+    assert "umse_sigma2" not in content["metrics"]  # there is no other exposure
+    assert 0.4 < content["metrics"]["residual_width"]["value"] < 1  # it leaves stars as they are
+    assert set(Table.read(out / "without_truth.ecsv")["method"]) == {"network", "noisy", "astroscrappy_median"}
 
 
 def test_one_field_is_too_few(with_truth, cfg, tmp_path):

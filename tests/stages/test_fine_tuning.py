@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -245,3 +246,43 @@ def test_settings_that_are_not_accepted(changes, message):
 def test_augmentation_can_be_switched_as_a_whole():
     assert not config(augmentation=False).network("energy").augmentation.active
     assert config(augmentation=True) == config()
+
+
+# ---- frames of the sky -----------------------------------------------------------------------------------------------
+def test_a_denoiser_is_trained_further_on_a_single_frame_without_truth(tmp_path, rng):
+    """Noise2Void from a bundle that was trained against truth: only what is not frozen moves, and the card says it."""
+    from astropy.io import fits
+
+    from pipeline.stages.tiles import make_tiles
+    from pipeline.tiles import write_manifest
+
+    model = {"name": "conv_autoencoder", "kwargs": {"width": 4, "depth": 1, "skips": True}}
+
+    def settings(**changes):
+        section = {"heads": ["denoise"], "model": model, "epochs": 1, "batch_size": 4, "precision": "float32"}
+        sky = {"size": 32, "stride": 32, "target": "noise2void"}
+        return parse_config(
+            {
+                "seed": 5,
+                "threads": 1,
+                "device": "cpu",
+                "tiles": {"sky": sky, "splits": {"train": 0.8, "validation": 0.2, "test": 0.0}},
+                "networks": {"denoise": section | changes},
+            }
+        )
+
+    simulated = write_tiles(tmp_path, sky_batch(40), "simulated").path
+    start = train(settings(), "denoise", [simulated], tmp_path / "start")
+    frame = fits.PrimaryHDU(rng.normal(300, 12, (160, 192)).astype(np.float32))
+    frame.header.update(BUNIT="electron", RDNOISE=5.0)
+    frame.writeto(tmp_path / "mine.fits")
+    cfg = settings(start_from=str(start), freeze="features", epochs=2)
+    assert make_tiles([tmp_path / "mine.fits"], cfg, tmp_path)[0]["n_tiles"] == 30
+    mine = write_manifest([tmp_path / "mine.tiles.h5"], tmp_path / "mine.json").path
+    tuned = train(cfg, "denoise", [mine], tmp_path / "tuned")
+    assert changed(tuned, start) == {"head"}
+    card = load_bundle_card(tuned)
+    assert [origin.sha256 for origin in card.training.origins] == [load_bundle_card(start).bundle_sha256]
+    assert card.validation["loss"] > 0
+    again = train(cfg, "denoise", [mine], tmp_path / "again")
+    assert sha256_file(again / "weights.safetensors") == sha256_file(tuned / "weights.safetensors")

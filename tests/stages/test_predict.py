@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from astropy.io import fits
+from populations import population
 from tiny_bundles import camera_bundle, sky_bundle
 from toy_events import FIRST_EVENT, toy_camera, write_toy_dl1
 from two_headed_bundles import two_headed_bundle
@@ -21,7 +22,6 @@ from pipeline.camera.tiling import camera_tile_chunk
 from pipeline.config import Config, parse_config
 from pipeline.directions import altaz_of_fov
 from pipeline.errors import UserError
-from pipeline.inputs.base import Range
 from pipeline.sky.cards import warnings_in
 from pipeline.sky.frames import read_frame
 from pipeline.sky.ingest import ingest_frame
@@ -367,8 +367,7 @@ def test_a_product_of_an_ingested_frame_is_no_changed_frame(folder, tmp_path):
 
 def test_a_frame_unlike_those_of_training_is_named_everywhere(folder, tmp_path, caplog):
     """On the screen, in the record, in the status, in the header and beside the product."""
-    low = Range(name="dynamic_range", words="", unit="", low=-3.0, high=-2.0, n_frames=50)
-    bundle = sky_bundle(tmp_path / "dim", ranges=(low,))
+    bundle = sky_bundle(tmp_path / "dim", population=population(dynamic_range=(-0.7, -0.6)))
     [status], [record] = records([folder / "frame.fits"], [bundle], out=tmp_path / "o.fits")
     text = record["warnings"][0]
     assert text.startswith("unlike the frames that the model was trained on: log10 of the brightest pixels over the no")
@@ -377,6 +376,10 @@ def test_a_frame_unlike_those_of_training_is_named_everywhere(folder, tmp_path, 
     assert record["n_kept"] == 0  # nothing but noise
     assert f"frame.fits: {text}" in [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     header = fits.getheader(tmp_path / "o.fits")
+    assert header["LPOOD"] == pytest.approx(record["unlikeness"], rel=0.01)
+    assert header["LPOOD"] > 1
+    assert header["LPOODWHY"].startswith("log peak/noise 0.")
+    assert header["LPOODWHY"].endswith(", trained < -0.6")
     assert header["LPNWARN"] == 1
     assert "unlike the frames" in str(header["HISTORY"])
     assert json.loads((tmp_path / "o.fits.provenance.json").read_text())["warnings"] == [text]
@@ -500,7 +503,7 @@ def test_arguments_that_cannot_work(folder, tmp_path):
 def test_another_device_is_not_used(folder, caplog):
     (status,) = predict(parse_config({"device": "cuda:1"}), [folder / "run.dl1.h5"], [folder / "energy"])
     assert status["status"] == "ok"
-    assert "device cuda:1 is not used" in caplog.text
+    assert "does not use the device cuda:1" in caplog.text
 
 
 def test_overlap_must_fit_into_a_tile():

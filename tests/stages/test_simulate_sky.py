@@ -226,3 +226,63 @@ def test_bits_of_further_defects_are_those_of_defects():
     assert {DQ[name.upper()] for name in names} == set(DEFECTS)
     with pytest.raises(UserError, match=r"sky\.defects\.0\.bit: Input should be 'bad', .*, got 'saturated'"):
         parse_config({"sky": {"defects": [{"name": "muons", "bit": "saturated"}]}})
+
+
+# ---- frames of all kinds ---------------------------------------------------------------------------------------------
+def changed(config, **changes):
+    return config.model_copy(update={"sky": config.sky.model_copy(update=changes)})
+
+
+@pytest.mark.parametrize("resampled", [0.0, 1.0])
+def test_a_reduced_frame_comes_in_electrons_without_sky_and_with_its_uncertainty(config, tmp_path, resampled):
+    config = changed(config, sky_subtracted_fraction=1.0, resampled_fraction=resampled, stated_error=0.2)
+    path = simulate_sky(config, 4, tmp_path / "sky.fits")
+    truth = read_truth(truth_path(path))
+    with fits.open(path) as hdus:
+        sci, err, header = hdus[0].data.astype(float), hdus["ERR"].data.astype(float), hdus[0].header
+    assert header["BUNIT"] == "electron"
+    assert not {"GAIN", "BIASLVL", "SATURATE"} & set(header)
+    missing = has(truth.dq, DQ.MISSING)
+    np.testing.assert_array_equal(np.isnan(sci), missing)
+    assert truth.parameters["SKYSUB"] is True
+    assert truth.parameters["RESAMPLD"] is bool(resampled)
+    good = (truth.dq == 0) & (truth.defect_bits == 0)
+    pull = ((sci - truth.clean_e) / err)[good] * truth.parameters["ERRFACT"]
+    assert np.median(truth.clean_e[good]) < np.median(err[good])
+    assert abs(np.median(pull)) < 0.05
+    assert 1.4826 * np.median(np.abs(pull)) == pytest.approx(1, abs=0.06)
+    assert 0.8 <= truth.parameters["ERRFACT"] <= 1.2
+
+
+def test_a_coarse_converter_has_steps_of_about_the_noise(config):
+    exposure = expose(changed(config, coarse_adu_fraction=1.0).sky, 1, 1)
+    noise = np.sqrt(exposure.scene.sky_e.mean() + exposure.camera.read_noise_e**2)
+    assert 0.3 <= exposure.camera.gain_e_per_adu / noise <= 1.0
+
+
+def test_tracks_begin_on_stars(config):
+    """Where 25 stars take up a thousandth of the frame, half of the tracks touch them."""
+    config = changed(config, silicon_um=(10.0, 10.0), cosmic_rays_per_mpix=4000.0, trails_per_frame=0.0)
+    touched = {}
+    for share in (0.0, 1.0):
+        hit = total = 0.0
+        for run in range(1, 5):
+            exposure = expose(changed(config, tracks_on_stars=share).sky, 1, run)
+            x, y = (np.rint(exposure.scene.stars[name]).astype(int) for name in ("x", "y"))
+            near = np.zeros(exposure.dq.shape, bool)
+            for dx in (-1, 0, 1):
+                for dy in (-1, 0, 1):
+                    near[np.clip(y + dy, 0, 95), np.clip(x + dx, 0, 127)] = True
+            rays = has(exposure.defect_bits, DQ.COSMIC_RAY)
+            hit, total = hit + rays[near].sum(), total + near.sum()
+        touched[share] = hit / total
+    assert touched[1.0] > 3 * touched[0.0]
+
+
+def test_the_charge_of_tracks_is_scaled(config):
+    whole, tenth = (
+        expose(changed(config, track_charge=(scale, scale), trails_per_frame=0.0, hot_pixel_fraction=0.0).sky, 1, 2)
+        for scale in (1.0, 0.1)
+    )
+    rays = has(tenth.defect_bits, DQ.COSMIC_RAY) & (whole.defect_bits == tenth.defect_bits)
+    np.testing.assert_allclose(tenth.defect_snr[rays], 0.1 * whole.defect_snr[rays], rtol=1e-4)

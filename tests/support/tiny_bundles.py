@@ -21,9 +21,10 @@ from pipeline.bundle.card import (
     bundle_sha256,
 )
 from pipeline.bundle.false_alarms import FalseAlarms
-from pipeline.inputs.base import Range
+from pipeline.bundle.variance import FrameVariance
 from pipeline.inputs.frame import FrameInput
 from pipeline.inputs.image import ImageInput, ImageRecipe, ScalarStatistics
+from pipeline.inputs.population import Population
 from pipeline.inputs.shower import N_PLACES, ShowerInput
 from pipeline.tasks import get_spec
 
@@ -164,16 +165,24 @@ def event_bundle(folder: Path, task: str, camera_identity: str, *, name: str | N
     )
 
 
-def sky_bundle(folder: Path, *, name: str = "tiny_denoise", ranges: tuple[Range, ...] = ()) -> Path:
+def sky_bundle(
+    folder: Path,
+    *,
+    name: str = "tiny_denoise",
+    population: Population | None = None,
+    variance: FrameVariance | None = None,
+) -> Path:
     """A model that believes every pixel, halves its uncertainty, and sees no defect."""
-    constants = np.array([0.0, 0.0, 2 * np.log(0.5), -9.0], np.float32).reshape(1, 4, 1, 1)
+    head = head_section("denoise").model_copy(update={"variance": variance})
+    constants = np.zeros((1, len(head.outputs), 1, 1), np.float32)
+    constants[0, 2:4, 0, 0] = 2 * np.log(0.5), -9.0
     nodes = [
         helper.make_node("Slice", ["images", "start", "end", "axis"], ["one"]),
         helper.make_node("Mul", ["one", "zero"], ["nothing"]),
         helper.make_node("Add", ["nothing", "planes"], ["outputs"]),
     ]
     inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, "h", "w"])]
-    outputs = [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["n", 4, "h", "w"])]
+    outputs = [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["n", len(head.outputs), "h", "w"])]
     values = {
         "start": np.array([0]), "end": np.array([1]), "axis": np.array([1]),
         "zero": np.zeros(1, np.float32), "planes": constants,
@@ -186,10 +195,10 @@ def sky_bundle(folder: Path, *, name: str = "tiny_denoise", ranges: tuple[Range,
         values,
         name=name,
         wing="sky",
-        head=head_section("denoise"),
-        model=(3, 4, 0),
+        head=head,
+        model=(3, len(head.outputs), 0),
         cameras=(),
-        input=_frame_input(ranges),
+        input=_frame_input(population),
     )
 
 
@@ -200,8 +209,10 @@ def defects_bundle(
 
     With `denoises`, it also has the head of `sky_bundle`, before this one.
     """
-    first = 4 if denoises else 0
-    n_outputs = first + 5
+    before = (head_section("denoise"),) if denoises else ()
+    first = sum(len(head.outputs) for head in before)
+    head = head_section("defects", first).model_copy(update={"false_alarms": false_alarms})
+    n_outputs = first + len(head.outputs)
     planes = np.full((1, n_outputs, 1, 1), -9.0, np.float32)
     scale = np.zeros_like(planes)
     planes[0, first], scale[0, first] = 3.0 - 4 * 5.0, 4.0
@@ -217,7 +228,6 @@ def defects_bundle(
     values = {
         "start": np.array([0]), "end": np.array([1]), "axis": np.array([1]), "scale": scale, "planes": planes,
     }  # fmt: skip
-    head = head_section("defects", first).model_copy(update={"false_alarms": false_alarms})
     return _write(
         folder,
         nodes,
@@ -226,21 +236,21 @@ def defects_bundle(
         values,
         name=name,
         wing="sky",
-        head=(head_section("denoise"), head) if denoises else head,
+        head=(*before, head),
         model=(3, n_outputs, 0),
         cameras=(),
-        input=_frame_input(()),
+        input=_frame_input(None),
     )
 
 
-def _frame_input(ranges: tuple[Range, ...]) -> InputSection:
+def _frame_input(population: Population | None) -> InputSection:
     return InputSection(
         channels=("sci", "err"),
         units=("electron", "electron"),
         tile_shape=(TILE_PX, TILE_PX),
         recipe={"version": 1, "size_px": TILE_PX, "stride_px": TILE_PX},
         unit="electron",
-        preparation=FrameInput(ranges=ranges),
+        preparation=FrameInput(population=population),
         size_multiple=4,
     )
 

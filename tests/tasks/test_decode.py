@@ -43,9 +43,9 @@ def test_every_decoder_gives_its_columns(name):
     assert all(len(values) == 2 for values in found.values())
 
 
-def outputs_of(batch, correction=0.0, replacement=0.0, log_variance=0.0, defect=-30.0):
-    planes = np.empty((len(batch), 4, 32, 32), np.float32)
-    for index, value in enumerate((correction, replacement, log_variance, defect)):
+def outputs_of(batch, correction=0.0, replacement=0.0, log_variance=0.0, defect=-30.0, log_tau2=-30.0):
+    planes = np.empty((len(batch), 5, 32, 32), np.float32)
+    for index, value in enumerate((correction, replacement, log_variance, defect, log_tau2)):
         planes[:, index] = value
     return planes
 
@@ -71,12 +71,69 @@ def test_denoise_replaces_missing_pixels_and_keeps_saturated_ones():
     np.testing.assert_allclose(found["restored"][saturated], level + noise * np.sinh(1.0), rtol=1e-5)
 
 
-def test_denoise_cannot_bend_a_bright_star():
+def star_on_sky(flux=1e5, sigma=1.5):
+    """A tile with level 200 and one star in the middle, without noise; its peak is 300 sigma above the sky."""
     batch = sky_batch(1)
-    batch.images[0, 0, 10, 10], batch.images[0, 1, 10, 10] = 40_200, 200  # 200 sigma above the sky
-    batch.masks[0, 10, 10] = 0
-    found = get_decoder("denoise").decode(outputs_of(batch, correction=1e6), batch)
-    assert abs(found["restored"][0, 10, 10] / 40_200 - 1) < 1e-3
+    y, x = np.mgrid[:32, :32] - 16
+    light = flux * np.exp(-0.5 * (x**2 + y**2) / sigma**2) / (2 * np.pi * sigma**2)
+    batch.images[:, 0], batch.images[:, 1] = 200 + light, np.sqrt(225 + light)
+    batch.masks[:] = 0
+    return batch
+
+
+def test_a_correction_counts_as_much_as_it_is_known_better_than_the_pixel():
+    """sigma^2 / (sigma^2 + tau^2) of it, beside what the neighbours give."""
+    batch = star_on_sky(flux=0.0)
+    outputs = outputs_of(batch)
+    outputs[0, 0, 16, 16] = 1.0
+    moved = 15 * denoise.NOISE_REACH * np.tanh(1 / denoise.NOISE_REACH)
+    for log_tau2, share in ((-30.0, 1.0), (0.0, 0.5), (np.log(3.0), 0.25), (30.0, 0.0)):
+        outputs[:, 4] = log_tau2
+        change = get_decoder("denoise").decode(outputs, batch)["restored"][0] - batch.images[0, 0]
+        # Means over 3 and over 5 px give back 3 of 15 times as much along either axis in the middle.
+        assert change[16, 16] == pytest.approx(share * moved * (1 - (3 / 15) ** 2), rel=1e-4, abs=1e-3)
+        assert abs(change.sum()) < 2e-3
+
+
+@pytest.mark.parametrize("correction", [1e6, -1e6, "random"])
+def test_denoise_cannot_change_the_flux_of_a_star(correction, rng):
+    """Whatever the network gives: light is moved by a few pixels at most."""
+    batch = star_on_sky()
+    outputs = outputs_of(batch)
+    outputs[:, 0, 4:-4, 4:-4] = rng.normal(0, 1e3, (24, 24)) if correction == "random" else correction
+    change = get_decoder("denoise").decode(outputs, batch)["restored"][0] - batch.images[0, 0]
+    assert abs(change.sum()) < 1e-5 * 1e5
+    outputs[:, 4] = 30.0  # and not at all where nothing but the pixel is known
+    assert np.abs(get_decoder("denoise").decode(outputs, batch)["restored"][0] - batch.images[0, 0]).max() < 1e-2
+
+
+def test_star_cores_are_painted_over_under_a_strict_condition_only():
+    batch = star_on_sky()
+    hit = batch.images.copy()
+    hit[0, 0, 16, 17] += 4000.0  # 50 sigma
+    hit[0, 1, 16, 17] = np.sqrt(hit[0, 0, 16, 17] + 25)
+    decoder = get_decoder("denoise")
+    thresholds = {"sky": 2.0, "source": 4.0, "core": 8.0}
+    truth = np.arcsinh((batch.images[0, 0] - 200) / 15)
+
+    def painted(logit, image, wrong=0.0):
+        batch.images[:] = image
+        outputs = outputs_of(batch, replacement=truth + wrong, defect=logit - denoise.DEFECT_PRIOR)
+        planes = {name: plane[0] for name, plane in decoder.decode(outputs, batch, thresholds).items()}
+        return planes, decoder.flags(planes, batch.masks[0], noise=15.0, thresholds=thresholds)
+
+    clean = batch.images.copy()
+    planes, bits = painted(12.0, hit)
+    assert planes["restored"][16, 17] == pytest.approx(clean[0, 0, 16, 17], rel=1e-3)
+    assert bits[16, 17] & DQ.RESTORED
+    # Below the threshold of cores, or hardly above its surroundings: the pixel stays, and is in doubt.
+    for logit, image in ((7.0, hit), (12.0, clean)):
+        planes, bits = painted(logit, image)
+        assert planes["restored"][16, 17] == image[0, 0, 16, 17]
+        assert bits[16, 17] == DQ.LOW_CONFIDENCE
+    # The threshold of the sky is its own.
+    assert painted(3.0, clean)[0]["painted"][0, 0] == 1
+    assert painted(1.0, clean)[0]["painted"][0, 0] == 0
 
 
 def test_torch_restores_as_numpy_does(rng):
@@ -85,12 +142,14 @@ def test_torch_restores_as_numpy_does(rng):
     from pipeline.tasks.denoise.objective import restore
 
     batch = sky_batch(2)
-    outputs = rng.normal(0, 3, (2, 4, 32, 32)).astype(np.float32)
+    outputs = rng.normal(0, 3, (2, 5, 32, 32)).astype(np.float32)
+    # On sources, only numpy asks whether a pixel stands out of its replacement: there, nothing shall be replaced.
     pixels = SkyPixels.of_batch(batch)
-    signal, uncertainty = (pixels.sci - pixels.level) / pixels.noise, pixels.err / pixels.noise
+    places = get_decoder("denoise").decode(outputs, batch)["place"]
+    outputs[:, 3][(places > 0) & ~pixels.missing] = -30.0
     arrays = {
-        "signal": signal,
-        "uncertainty": uncertainty,
+        "signal": (pixels.sci - pixels.level) / pixels.noise,
+        "uncertainty": pixels.err / pixels.noise,
         "missing": pixels.missing,
         "saturated": pixels.saturated,
     }
@@ -100,30 +159,42 @@ def test_torch_restores_as_numpy_does(rng):
     np.testing.assert_allclose(decoded, restored, rtol=1e-4, atol=1e-2)
 
 
+def test_alarms_are_counted_by_logit_and_place():
+    values = {"defect_probability": np.array([[0.5, 0.0, 1.0]], np.float32), "place": np.array([[0.0, 1.0, 2.0]])}
+    score, place = get_decoder("denoise").alarms(values)
+    np.testing.assert_allclose(score, [[0, -30, 30]], atol=1e-6)
+    assert place.tolist() == [[0, 1, 2]]
+
+
 def test_gate_is_sharp():
     """What the comments beside the constants say."""
-    logit = np.log(0.9 / 0.1)
-    assert denoise.sigmoid(np.array(denoise.GATE_SHARPNESS * logit)) > 0.998
+    assert denoise.sigmoid(np.array(denoise.GATE_SHARPNESS)) > 0.95
+    assert denoise.sigmoid(np.array(2 * denoise.GATE_SHARPNESS)) > 0.997
     assert denoise.sigmoid(np.array(denoise.DEFECT_PRIOR)) < 0.05
 
 
 def test_flags_say_what_was_restored_and_what_is_uncertain():
-    """Of a sound pixel, a defect that the network found, one that was known before, and two saturated ones."""
-    dq = np.array([[0, 0, DQ.COSMIC_RAY, DQ.SATURATED, DQ.SATURATED | DQ.HOT]], np.uint16)
+    """Of a sound pixel, a defect that was replaced and one that was not, one that was known before, two saturated."""
+    dq = np.array([[0, 0, 0, DQ.COSMIC_RAY, DQ.SATURATED, DQ.SATURATED | DQ.HOT]], np.uint16)
     planes = {
-        "defect_probability": np.array([[0.49, 0.5, 0.0, 0.9, 0.0]]),
-        "restored_err": np.array([[2.0, 0.5, 1.5, 0.5, 0.5]]),
+        "defect_probability": np.array([[0.49, 0.5, 0.5, 0.0, 0.9, 0.0]]),
+        "painted": np.array([[0, 1, 0, 0, 1, 0]]),
+        "restored_err": np.array([[2.0, 0.5, 0.5, 1.5, 0.5, 0.5]]),
     }
     uncertain = DQ.RESTORED | DQ.LOW_CONFIDENCE
     found = get_decoder("denoise").flags(planes, dq, noise=1.0)
-    assert found.tolist() == [[0, DQ.RESTORED, uncertain, DQ.LOW_CONFIDENCE, uncertain]]
+    assert found.tolist() == [[0, DQ.RESTORED, DQ.LOW_CONFIDENCE, uncertain, DQ.LOW_CONFIDENCE, uncertain]]
     assert found.dtype == np.uint16
 
 
 def test_a_pixel_that_keeps_its_value_is_uncertain_and_not_restored():
     """Of a defect that the network found, one that was known before, and a sound pixel, all to be kept."""
     dq = np.array([[0, DQ.COSMIC_RAY, 0]], np.uint16)
-    planes = {"defect_probability": np.array([[0.9, 0.9, 0.1]]), "restored_err": np.full((1, 3), 0.5)}
+    planes = {
+        "defect_probability": np.array([[0.9, 0.9, 0.1]]),
+        "painted": np.array([[1, 1, 0]]),
+        "restored_err": np.full((1, 3), 0.5),
+    }
     kept = np.array([[True, False, True]])
     assert get_decoder("denoise").flags(planes, dq, 1.0, kept).tolist() == [[DQ.LOW_CONFIDENCE, DQ.RESTORED, 0]]
 

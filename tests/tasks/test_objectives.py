@@ -194,7 +194,7 @@ def test_metrics_of_known_errors_of_core_and_depth():
 
 def test_denoise_overfits_one_batch():
     tiles = sky_batch(8)
-    network = create_model("conv_autoencoder", 3, 4, width=20, depth=1, skips=True)
+    network = create_model("conv_autoencoder", 3, 5, width=20, depth=1, skips=True)
     found = overfit("denoise", tiles, network, steps=250)
     clean, sci = tiles.targets["clean"][:, 0], tiles.images[:, 0]
     defects = (tiles.masks & 8) != 0
@@ -218,7 +218,7 @@ def test_denoise_loss_is_least_at_the_truth(noise2noise):
     tiles = sky_batch(8, noise2noise=noise2noise)
     objective, target = objective_of("denoise"), target_of("denoise", tiles)
     expectation = torch.from_numpy(sky_batch(8).targets["clean"][:, 0] - 200.0) / batch_noise(tiles)
-    outputs = torch.zeros(8, 4, 32, 32)
+    outputs = torch.zeros(8, 5, 32, 32)
     # Everything replaced by the expectation: what an ideal network would do with noise, too.
     outputs[:, 1], outputs[:, 3] = torch.asinh(expectation), 30.0
     perfect = objective.loss(outputs, {k: v for k, v in target.items() if k != "defect"})
@@ -236,7 +236,7 @@ def test_metrics_of_a_perfect_denoiser():
     objective, target = objective_of("denoise"), target_of("denoise", tiles)
     # No pixel fluctuates so low that the truth is above what a replacement may be.
     target["signal"] = torch.maximum(target["signal"], target["clean"] - 3 * target["uncertainty"])
-    outputs = torch.zeros(8, 4, 32, 32)
+    outputs = torch.zeros(8, 5, 32, 32)
     outputs[:, 1], outputs[:, 3] = torch.asinh(target["clean"]), 30.0
     metrics = objective.metrics()
     metrics.update(outputs, target)
@@ -252,7 +252,7 @@ def test_replacement_of_a_defect_is_not_far_above_what_was_measured():
     tiles.images[:, 0], tiles.images[:, 1] = 200.0, 10.0
     tiles.images[0, 0, 3, 3], tiles.images[0, 0, 3, 4] = np.nan, 50.0
     tiles.masks[:] = 0
-    outputs = np.zeros((1, 4, 32, 32), np.float32)
+    outputs = np.zeros((1, 5, 32, 32), np.float32)
     outputs[:, 1], outputs[:, 3] = 8.0, 30.0
     restored = get_decoder("denoise").decode(outputs, tiles)["restored"][0]
     assert restored[0, 0] == pytest.approx(240.0)
@@ -311,6 +311,63 @@ def test_bias_of_bright_windows_is_seen():
     noise = torch.from_numpy(np.random.default_rng(0).normal(0, 0.3, clean.shape)).float()
     assert faint == pytest.approx(0.03 / BIAS_TOLERANCE - 0.5, rel=0.05)  # linear part of the Huber loss
     assert float(_bias_loss(noise, clean, sigma2, sound)) < 0.1 * faint
+
+
+def star_tile(flux: float, change: float, size: int = 33) -> tuple[torch.Tensor, ...]:
+    """One star with an aperture of 7 px on a sky of unit noise, whose flux changes by a part of itself."""
+    y, x = np.mgrid[:size, :size] - size // 2
+    profile = np.exp(-0.5 * (x**2 + y**2) / 1.27**2)
+    light = torch.from_numpy(flux * profile / profile.sum())[None].float()
+    stars, fwhm = torch.zeros_like(light), torch.zeros_like(light)
+    stars[0, size // 2, size // 2], fwhm[0, size // 2, size // 2] = flux, 3.5
+    sound = torch.ones_like(light, dtype=torch.bool)
+    return change * light, torch.ones_like(light), sound, {"star_flux": stars, "star_fwhm_px": fwhm}
+
+
+def test_a_change_of_the_flux_of_a_star_is_counted_in_units_of_its_noise_and_relative():
+    from pipeline.tasks.denoise.objective import BIAS_TOLERANCE, STAR_SNR_EDGES, _star_loss
+
+    harm, bias = _star_loss(*star_tile(1000.0, 0.02))
+    # Squares of 7 px hold all but 1 % of the light, 20 electrons against 7 of noise.
+    assert float(harm) == pytest.approx(0.988 * 20 / 7 - 0.5, rel=0.01)
+    assert float(bias) == pytest.approx((0.988 * 0.02 / BIAS_TOLERANCE - 0.5) / (len(STAR_SNR_EDGES) - 1), rel=0.03)
+    assert _star_loss(*star_tile(1000.0, 0.0)) == (0, 0)
+    change, sigma2, sound, target = star_tile(1000.0, 0.02)
+    sound[0, 16, 17] = False  # a defect in the aperture: its flux is not known
+    assert _star_loss(change, sigma2, sound, target) == (0, 0)
+    assert _star_loss(*star_tile(30.0, 0.5)) == (0, 0)  # S/N below 5
+
+
+def test_the_weight_of_the_bias_grows_in_the_last_third():
+    """The targets without simulated stars and with them, at either end of a training."""
+    tiles = sky_batch(8)
+    tiles.targets["stars"] = np.zeros((8, 2, 32, 32), np.float32)
+    tiles.targets["stars"][:, :, 16, 16] = 2000.0, 3.5
+    objective, target = objective_of("denoise"), target_of("denoise", tiles)
+    del target["defect"]  # whose hardest pixels count more then, too
+    outputs = torch.zeros(8, 5, 32, 32)
+    outputs[:, 0], outputs[:, 4] = torch.linspace(-2, 2, 32), -5.0
+    early = float(objective.loss(outputs, target))
+    objective.progress = 0.5
+    assert float(objective.loss(outputs, target)) == early
+    objective.progress = 0.9
+    assert float(objective.loss(outputs, target)) > early
+
+
+def test_what_a_correction_aims_at_has_its_own_variance():
+    from pipeline.tasks.denoise.objective import _correction_likelihood
+
+    tiles = sky_batch(8)
+    target = target_of("denoise", tiles)
+    sound = target["good"] & target["usable"] & ~target["saturated"]
+    outputs = torch.zeros(8, 5, 32, 32)
+
+    def likelihood(log_tau2: float) -> float:
+        outputs[:, 4] = log_tau2
+        return float(_correction_likelihood(outputs, target)[sound].mean())
+
+    # Without a correction, it is off by the noise itself: tau^2 is sigma^2.
+    assert likelihood(0.0) < min(likelihood(0.3), likelihood(-0.3))
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ def test_planes_of_the_denoiser_move_with_the_image(noise2noise):
     found = targets.arrays(sky_batch(3, noise2noise=noise2noise))
     planes = {name for name, array in found.items() if array.ndim > 1}
     assert planes == found.keys() & targets.motions.keys()
+    assert ("core" in planes) is not noise2noise
     assert set(targets.motions.values()) == {"map"}
     assert found.keys() - planes == ({"photon_slope", "scatter"} if noise2noise else {"photon_slope"})
 
@@ -76,3 +77,16 @@ def test_noise2noise_learns_how_far_sources_change_between_exposures():
     alone = tiles.select(np.array([0]))
     alone.images[:, 0], alone.targets["clean"][:, 0] = 200.0, 200.0
     assert get_targets("denoise").arrays(alone)["scatter"] == 0
+
+
+def test_the_denoiser_is_told_of_defects_and_stars_of_simulated_frames():
+    tiles = sky_batch(2)
+    tiles.targets["stars"] = np.zeros((2, 2, 32, 32), np.float32)
+    tiles.targets["stars"][0, :, 5, 6] = 3000.0, 3.5
+    found = get_targets("denoise").arrays(tiles)
+    snr = np.abs(tiles.targets["defect_snr"][:, 0].astype(np.float32))
+    np.testing.assert_array_equal(found["defect"], (snr >= 3) & ~found["missing"])
+    assert not (found["faint"] & (found["defect"] | found["good"])).any()
+    assert found["star_flux"][0, 5, 6] == pytest.approx(3000 / np.sqrt(225))
+    assert found["star_fwhm_px"][0, 5, 6] == 3.5
+    assert np.count_nonzero(found["star_flux"]) == np.count_nonzero(found["star_fwhm_px"]) == 1

@@ -81,15 +81,36 @@ class _Particles:
     step_px: float = 0.25
     reach_px: int = 160  # tracks that begin this far outside may still reach into the frame
 
-    def sample(self, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-        """Charge to add."""
+    def sample(
+        self,
+        rng: np.random.Generator,
+        shape: tuple[int, int],
+        places: np.ndarray | None = None,
+        share: float = 0.0,
+    ) -> np.ndarray:
+        """Charge to add.
+
+        Parameters
+        ----------
+        rng : Generator
+        shape : tuple of int
+        places : ndarray, shape (n, 2), optional
+            x, y [px] where a `share` of the tracks within the frame begins, within a pixel or so; anywhere by default,
+            and `mean` and `variance` are of that.
+        """
         height, width = (n + 2 * self.reach_px for n in shape)
         n_tracks = rng.poisson(self.per_mpix * 1e-6 * height * width)
         start_x = rng.uniform(-self.reach_px - 0.5, shape[1] + self.reach_px - 0.5, n_tracks)
         start_y = rng.uniform(-self.reach_px - 0.5, shape[0] + self.reach_px - 0.5, n_tracks)
         steps = self._tracks(rng, n_tracks)
+        if share and places is not None and len(places):
+            inside = (np.abs(2 * start_x - shape[1] + 1) < shape[1]) & (np.abs(2 * start_y - shape[0] + 1) < shape[0])
+            moved = np.flatnonzero(inside & (rng.random(n_tracks) < share))
+            chosen = places[rng.integers(len(places), size=moved.size)] + rng.normal(0, 1, (moved.size, 2))
+            start_x[moved], start_y[moved] = chosen.T
         x, y = start_x[steps.track] + steps.x, start_y[steps.track] + steps.y
-        rows, columns, charges = _spread(x, y, steps.charge, steps.sigma_px)
+        reach = max(2, int(np.ceil(2.5 * steps.sigma_px.max(initial=0))))
+        rows, columns, charges = _spread(x, y, steps.charge, steps.sigma_px, reach)
         inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
         flat = rows[inside] * shape[1] + columns[inside]
         return np.bincount(flat, weights=charges[inside], minlength=shape[0] * shape[1]).reshape(shape)

@@ -358,15 +358,22 @@ def pixels_of(hdu: "fits.ImageHDU") -> tuple[LazyImage, bool]:
         zero = 0.0  # a compressed image comes with its offset applied
     blank = header.get("BLANK") if integer else None
 
+    # Whole numbers of 24 bits are exact in float32, and so are their sums.
+    only_shifted = scale == 1 and image.dtype.itemsize <= 2 and zero.is_integer() and abs(zero) <= 1 << 23
+
     def scaled(stored: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):
-            if scale != 1 or zero != 0:
+            if integer and only_shifted:
+                pixels = stored.astype(np.float32)
+                pixels += np.float32(zero)
+            elif scale != 1 or zero != 0:
                 pixels = (stored.astype(np.float64) * scale + zero).astype(np.float32)
             else:
                 pixels = stored.astype(np.float32)
         if blank is not None:
             pixels[stored == blank] = np.nan
-        pixels[~(np.abs(pixels) < _LARGEST)] = np.nan
+        if pixels.size and not (pixels.max() < _LARGEST and pixels.min() > -_LARGEST):
+            pixels[~(np.abs(pixels) < _LARGEST)] = np.nan
         return pixels
 
     return _kept(hdu).cached(computed(scaled, image, dtype=np.float32)), integer

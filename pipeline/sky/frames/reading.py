@@ -113,11 +113,11 @@ def _read(
     searched = Cards.of(hdus, number)
     pixels, integer = pixels_of(hdus[number])
     mask = file_mask(hdus, number, cfg, path, pixels, remarks, beside)
-    as_ingested = _is_as_ingested(searched, pixels)
+    as_ingested, measured = _is_as_ingested(searched, pixels), None
     if as_ingested:
         frame = _ingested(searched, pixels, mask, cfg, remarks)
     else:
-        frame = _foreign(searched, pixels, integer, mask, cfg, path, remarks)
+        frame, measured = _foreign(searched, pixels, integer, mask, cfg, path, remarks)
     frame = replace(frame, path=path, science_hdu=number)
     given = file_uncertainty(hdus, frame, cfg, remarks, beside)
     if as_ingested:
@@ -131,7 +131,8 @@ def _read(
     )
     if as_ingested and given is not None:
         return replace(frame, err=given)
-    return checked_uncertainty(frame, given, strict=_is_changed(searched) and not _is_restored(searched))
+    strict = _is_changed(searched) and not _is_restored(searched)
+    return checked_uncertainty(frame, given, strict=strict, measured=measured)
 
 
 def _remark_on_lost_planes(hdus: "fits.HDUList", given: Image | None, remarks: Remarks) -> None:
@@ -207,7 +208,8 @@ def _foreign(
     cfg: SkyIngestConfig,
     path: Path,
     remarks: Remarks,
-) -> Frame:
+) -> tuple[Frame, BoxNoise]:
+    """A frame, and the noise of its boxes in its unit."""
     changed = _is_changed(searched)
     if changed and _is_restored(searched):
         remarks.note("the pixels are restored ones; level, noise and saturation are measured again")
@@ -229,7 +231,7 @@ def _foreign(
         lambda stored: (stored - np.float32(scale.bias)) * np.float32(scale.gain or 1.0), pixels, dtype=np.float32
     )
     level, noise = _background(part_of(sci, part), part_of(dq, part), cfg, path)
-    return Frame(
+    frame = Frame(
         path=path,
         science_hdu=0,
         sci=sci,
@@ -247,6 +249,7 @@ def _foreign(
         gain_contradicted=scale.gain_contradicted,
         section=section,
     )
+    return frame, measured.scaled(scale.bias, scale.gain or 1.0)
 
 
 class _Scale(NamedTuple):

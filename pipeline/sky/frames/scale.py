@@ -10,7 +10,7 @@ from pipeline.sky import headers
 from pipeline.sky.background import BoxNoise
 from pipeline.sky.headers import Cards, Section
 from pipeline.sky.remarks import Remarks
-from pipeline.sky.strips import Image, distinct, largest, median, part_of
+from pipeline.sky.strips import Image, distinct, median, part_of
 
 # Photon statistics and read noise are not believed where the measured noise differs by more than this.
 MODEL_FACTOR = 1.5
@@ -240,10 +240,19 @@ def _written_saturation(cards: Cards, gain: float | None, sky_top: float, remark
 
 def _clipped_at(pixels: Image, level: float, noise: float) -> float | None:
     """The value that far more bright pixels share than have values just below: the top of a star has no such step."""
-    top = largest(pixels)
-    # In the upper half of the range only: hot pixels and cosmic rays may lie above the full well.
-    limit = max(level + 0.5 * (top - level), level + _CLIPPED_SIGMA * noise)
-    values, counts = distinct(pixels, lambda strip: strip[strip > limit])
+    top = -np.inf
+
+    def limit() -> float:
+        """In the upper half of the range only: hot pixels and cosmic rays may lie above the full well."""
+        return max(level + 0.5 * (top - level), level + _CLIPPED_SIGMA * noise)
+
+    def bright(strip: np.ndarray) -> np.ndarray:
+        nonlocal top
+        top = max(top, float(np.fmax.reduce(strip, axis=None, initial=-np.inf)))
+        return strip[strip > limit()]
+
+    values, counts = distinct(pixels, bright)
+    counts, values = counts[values > limit()], values[values > limit()]
     if counts.sum() < _MIN_CLIPPED_PIXELS:
         return None
     place = int(np.argmax(counts))

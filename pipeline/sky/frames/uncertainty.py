@@ -24,7 +24,12 @@ _RATE_SHARE = 0.1
 
 
 def checked_uncertainty(
-    frame: Frame, given: Image | None = None, source: str = "of the file", *, strict: bool = False
+    frame: Frame,
+    given: Image | None = None,
+    source: str = "of the file",
+    *,
+    strict: bool = False,
+    measured: BoxNoise | None = None,
 ) -> Frame:
     """A frame with an uncertainty that its pixels do not contradict.
 
@@ -40,6 +45,9 @@ def checked_uncertainty(
     strict : bool
         Allow a factor of 1.25 only: for a plane that lightpool wrote beside pixels that another program has changed.
 
+    measured : BoxNoise, optional
+        Of the exposed part, in the frame's unit; measured here if not given.
+
     Returns
     -------
     Frame
@@ -48,7 +56,8 @@ def checked_uncertainty(
     """
     remarks = Remarks(frame.notes, frame.warnings)
     part = frame.exposed
-    measured = box_noise(part_of(frame.sci, part), nonzero(part_of(frame.dq, part)))
+    if measured is None:
+        measured = box_noise(part_of(frame.sci, part), nonzero(part_of(frame.dq, part)))
     zero_known = frame.zero_known
     if given is not None:
         factors = (_STRICT, _STRICT) if strict else (_MORE, _LESS)

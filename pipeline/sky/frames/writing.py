@@ -287,9 +287,7 @@ def _science_hdu(hdu: "fits.ImageHDU", number: int, product: Product, history: S
     header = _float_header(hdu.header)
     if not header.get("EXTNAME"):
         header["EXTNAME"] = ("SCI", "science image")
-    for keyword, value, comment in product.cards:
-        header[keyword] = (printable(value) if isinstance(value, str) else value, comment)
-    _add_history(header, product, history)
+    _describe(header, product, history)
     return _Written.of(header, hdu.shape, number, np.float32, lambda strip: strip.sci, primary=number == 0)
 
 
@@ -299,8 +297,10 @@ def printable(text: str) -> str:
     return "".join(character if " " <= character <= "~" else f"\\x{ord(character):02x}" for character in text)
 
 
-def _add_history(header: "fits.Header", product: Product, history: Sequence[str]) -> None:
-    """How the product was made, and its warnings."""
+def _describe(header: "fits.Header", product: Product, history: Sequence[str]) -> None:
+    """The product's cards, how it was made, and its warnings."""
+    for keyword, value, comment in product.cards:
+        header[keyword] = (printable(value) if isinstance(value, str) else value, comment)
     for line in (*history, *product.history):
         header.add_history(printable(line))
     _add_warnings(header, product.warnings)
@@ -446,5 +446,5 @@ def _dq_hdu(
     for bit, text in DESCRIPTIONS.items():
         written.header[cards.bit_keyword(bit)] = text
     if product.only_flags:
-        _add_history(written.header, product, history)
+        _describe(written.header, product, history)
     return written

@@ -36,10 +36,10 @@ _UNCALIBRATED = 0.0  # a threshold where no rates are known: more likely spoiled
 def score_of(logits: np.ndarray) -> np.ndarray:
     """Largest logit of all defects, lifted beside surer pixels; (N, K, H, W) to (N, H, W)."""
     score = logits.max(axis=1)
-    return np.maximum(score, np.minimum(score + LIFT, _brightest_neighbour(score)))
+    return np.maximum(score, np.minimum(score + LIFT, largest_of_nine(score)))
 
 
-def _brightest_neighbour(planes: np.ndarray) -> np.ndarray:
+def largest_of_nine(planes: np.ndarray) -> np.ndarray:
     """Largest of 3 x 3 pixels, the middle one among them; planes (N, H, W)."""
     for axis in (1, 2):
         lower, upper = ((slice(None),) * axis + (part,) for part in (slice(None, -1), slice(1, None)))

@@ -14,12 +14,13 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.evaluation.comparison import NETWORK, Metric, compare
-from pipeline.evaluation.frames import fields_of_test_split, predicted_planes, tiles_of_frames
+from pipeline.evaluation.frames import fields_of_test_split
 from pipeline.evaluation.result import CaptionedFigure, Predicts, Result
 from pipeline.figures.defects import roc
 from pipeline.sky.baselines import Settings, astroscrappy_median
 from pipeline.sky.defects import FLAG_SIGMA
 from pipeline.sky.dq import DEFECTS, DQ, DQ_DTYPE, LOST, has
+from pipeline.sky.tiled_frames import predicted_planes, tiles_of_frames
 from pipeline.sky.tiling import untile
 from pipeline.tasks.defects.decode import BITS
 from pipeline.tasks.defects.spec import SPEC
@@ -105,7 +106,8 @@ def kinds_of_pixels(frame: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _scores(frame: Mapping[str, Any], predictor: Predicts, cfg: Config) -> dict[str, np.ndarray]:
     """Method -> score of each pixel; they see which pixels are lost, never the true defects."""
     known = frame["dq"] & DQ_DTYPE(LOST)
-    planes = predicted_planes(frame["sci"], frame["err"], known, frame["level"], frame["noise"], predictor, cfg)
+    how = cfg.predict.tile_px, cfg.predict.overlap_px
+    planes = predicted_planes(frame["sci"], frame["err"], known, frame["level"], frame["noise"], predictor, *how)
     passed = np.zeros(known.shape)
     for sigclip in SIGCLIPS:
         settings = Settings(sigclip=sigclip, median_px=1)

@@ -9,10 +9,11 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.errors import TooFewEventsError
 from pipeline.evaluation.comparison import NETWORK
-from pipeline.evaluation.frames import fields_of_test_split, predicted_planes, tiles_of_frames
+from pipeline.evaluation.frames import fields_of_test_split
 from pipeline.evaluation.result import Predicts, Result
 from pipeline.sky.baselines import Settings, astroscrappy_median, tune
 from pipeline.sky.dq import DQ_DTYPE, LOST
+from pipeline.sky.tiled_frames import predicted_planes, tiles_of_frames
 from pipeline.sky.tiling import untile
 from pipeline.tasks.denoise.merit import evaluate_against_exposures, evaluate_against_truth
 from pipeline.tasks.denoise.scores import (
@@ -24,6 +25,8 @@ from pipeline.tasks.denoise.scores import (
     score_against_truth,
 )
 from pipeline.tasks.denoise.spec import SPEC
+from pipeline.tasks.denoise.unaided import evaluate_unaided, joined
+from pipeline.tasks.denoise.without_truth import Checked, check
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 
@@ -41,7 +44,7 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     ----------
     predictor : Predicts
     manifests : sequence of path or Manifest
-        Tiles with a truth, or pairs of exposures.
+        Tiles with a truth, pairs of exposures, or single frames.
     cfg : Config
 
     Raises
@@ -51,21 +54,58 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     TooFewEventsError
         If the test split has fewer than two fields or the validation split none.
     """
+    target = target_of(manifests)
+    if target == "noise2void":
+        return _judge_single_frames(predictor, manifests, cfg)
     reader = fields_of_test_split(manifests, SPEC.name)
-    paired = reader.attributes.get("target") == "noise2noise"
+    paired = target == "noise2noise"
     settings, tuned_on = _tune(manifests)
     scores: list[Score] = []
+    checked: list[Checked] = []
     for recorded in frames_of(reader):
         frame = restore(recorded, predictor, settings, cfg)
         scores.append(score_against_exposures(frame) if paired else score_against_truth(frame, cfg.seed))
-    evaluate = evaluate_against_exposures if paired else evaluate_against_truth
-    result = evaluate(scores, cfg.evaluate, seed=cfg.seed)
+        if paired:
+            checked.append(_check(frame, predictor, settings, cfg))
+    if paired:
+        unaided = evaluate_unaided(checked, cfg.evaluate, seed=cfg.seed)
+        result = joined(evaluate_against_exposures(scores, cfg.evaluate, seed=cfg.seed), unaided)
+    else:
+        result = evaluate_against_truth(scores, cfg.evaluate, seed=cfg.seed)
+    return _with_facts(result, reader, settings.as_dict() | tuned_on)
+
+
+def _judge_single_frames(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
+    """Without any truth, all splits can be judged: a network knows nothing of the pixels that it is not shown."""
+    reader = TileReader(manifests, "all")
+    settings = Settings()
+    checked = [
+        _check(restore(frame, predictor, settings, cfg), predictor, settings, cfg) for frame in frames_of(reader)
+    ]
+    if not checked:
+        raise TooFewEventsError("the manifests hold no tile: there is no frame to judge")
+    result = evaluate_unaided(checked, cfg.evaluate, seed=cfg.seed)
+    return _with_facts(result, reader, settings.as_dict())
+
+
+def _check(frame: JudgedFrame, predictor: Predicts, settings: Settings, cfg: Config) -> Checked:
+    def restores(sci: np.ndarray, err: np.ndarray) -> Mapping[str, np.ndarray]:
+        return restore(replace(frame, sci=sci, err=err), predictor, settings, cfg).restored
+
+    return check(frame, restores, cfg.seed)
+
+
+def _with_facts(result: Result, reader: TileReader, settings: Mapping[str, Any]) -> Result:
     facts = {"n": reader.n_tiles, "n_groups": reader.n_groups}
-    return replace(
-        result,
-        content=dict(result.content) | {"data": facts},
-        baseline_settings={BASELINE: settings.as_dict() | tuned_on},
-    )
+    return replace(result, content=dict(result.content) | {"data": facts}, baseline_settings={BASELINE: dict(settings)})
+
+
+def target_of(manifests: Sequence[Any]) -> str:
+    """What the tiles are made to learn from, a value of `tiles.sky.target`."""
+    reader = TileReader(manifests, "all")
+    target = reader.attributes.get("target", "truth")
+    reader.close()
+    return target
 
 
 def frames_of(reader: TileReader) -> Iterator[JudgedFrame]:
@@ -76,14 +116,18 @@ def frames_of(reader: TileReader) -> Iterator[JudgedFrame]:
 
 def _put_together(name: str, batch: TileBatch, facts: Mapping[str, Any], unit: str) -> JudgedFrame:
     planes = untile(batch)
-    paired = facts.get("target") == "noise2noise"
+    target = facts.get("target")
+    paired = target == "noise2noise"
     pairs = [
         Pair(int(x), int(y), image)
         for x, y, image in zip(batch.events["x0"], batch.events["y0"], batch.targets["clean"][:, 0], strict=True)
     ]
+    sci = planes["sci"]
+    if target == "noise2void":  # without the tracks that were laid over it
+        sci = np.where(np.isfinite(planes["clean"]), planes["clean"], sci)
     return JudgedFrame(
         name=name,
-        sci=planes["sci"],
+        sci=sci,
         err=planes["err"],
         dq=planes["dq"],
         level=float(batch.events["level"][0]),
@@ -93,13 +137,15 @@ def _put_together(name: str, batch: TileBatch, facts: Mapping[str, Any], unit: s
         stars={} if paired else {name: np.asarray(values) for name, values in facts.get("stars", {}).items()},
         fwhm_px=facts.get("truth", {}).get("PSFFWHM"),
         pairs=pairs if paired else (),
+        registration=facts.get("registration", {}),
     )
 
 
 def restore(frame: JudgedFrame, predictor: Predicts, settings: Settings, cfg: Config) -> JudgedFrame:
     """What the network and the baselines make of a frame: they see which pixels are lost, never the true defects."""
     known = frame.dq & DQ_DTYPE(LOST)
-    whole = predicted_planes(frame.sci, frame.err, known, frame.level, frame.noise, predictor, cfg)
+    how = cfg.predict.tile_px, cfg.predict.overlap_px
+    whole = predicted_planes(frame.sci, frame.err, known, frame.level, frame.noise, predictor, *how)
     return replace(
         frame,
         restored={
@@ -109,6 +155,7 @@ def restore(frame: JudgedFrame, predictor: Predicts, settings: Settings, cfg: Co
         },
         restored_err=whole["restored_err"],
         defect_probability=whole["defect_probability"],
+        painted=whole["painted"] >= 0.5,
     )
 
 

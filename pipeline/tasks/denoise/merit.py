@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pipeline import statistics
+from pipeline.bundle.variance import summaries
 from pipeline.config import EvaluateConfig
 from pipeline.evaluation.comparison import NETWORK, Comparison, Metric, compare, merge_json
 from pipeline.evaluation.result import Bin, CaptionedFigure, Result, bins_table, compare_in_bins, series_of
 from pipeline.figures import denoise
+from pipeline.tasks.denoise.confidence import KINDS
 from pipeline.tasks.denoise.scores import SHOWN_SNR, Score
 
 FALSE_ALARM_RATE = 0.0005
@@ -82,7 +84,12 @@ def evaluate_against_truth(scores: Sequence[Score], cfg: EvaluateConfig, *, seed
     low, middle, high = np.quantile(pulls, [0.158655, 0.5, 0.841345])
     figures.append(_pull_figure(pulls, float(middle), float(high - low) / 2))
     content = merge_json(parts)
-    content["calibration"] = {"pull_median": float(middle), "pull_width": float(high - low) / 2}
+    by_stratum = summaries(sum(score.pull_counts for score in scores), KINDS)
+    content["calibration"] = {
+        "pull_median": float(middle),
+        "pull_width": float(high - low) / 2,
+        "strata": {name: entry.model_dump() for name, entry in by_stratum.items()},
+    }
     return Result(content=content, bins=bins, tables=_tables(scores, stars, bins), figures=figures)
 
 

@@ -7,12 +7,17 @@ slope: so a star's core weighs as much as empty sky. Its terms:
 - every pixel's error (Huber: early on a cosmic ray is wrong by hundreds of sigma);
 - the same for sums over small windows, each in units of the noise of the sum. A small bias common to the pixels of a
   star is invisible pixel by pixel and is what photometry sees;
-- the mean error of sources of like brightness, over the batch. What minimises squared errors shrinks faint sources
-  towards the sky, for that is where most of what looks like them came from; this term makes the estimate unbiased at a
-  given true brightness [2]_, at a small price in variance;
-- the likelihood of the error under the predicted variance, which the restored image does not feel;
+- the fluxes of stars, where their places are known: by how much the sum in an aperture changes from what was measured,
+  in units of its noise, and the mean relative change of stars of like signal-to-noise ratio. What was measured has no
+  bias and the least scatter there is; the truth would only add its noise to the gradient;
+- without stars, the mean error of sources of like brightness, over the batch. What minimises squared errors shrinks
+  faint sources towards the sky, for that is where most of what looks like them came from; this term makes the estimate
+  unbiased at a given true brightness [2]_, at a small price in variance. The weight of the bias grows tenfold in the
+  last third of a training;
+- the likelihood of the error under the predicted variance, which the restored image does not feel; and that of the
+  correction under its own;
 - the defect map, where it is known. Bright pixels weigh more: to paint over a star's core does more harm than to miss
-  a cosmic ray that hardly stands out.
+  a cosmic ray that hardly stands out. Of simulated frames, it is told as for the task `defects`.
 
 The expectation of a noisy partner is the truth [1]_, so Noise2Noise has the same terms; defects are what the two
 exposures do not share. There sigma is taken from the restored pixel: weights that depend on the partner's own noise
@@ -34,15 +39,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
+from pipeline.tasks.defects.objective import EDGE_SNR, EDGE_WEIGHT, HARD_FROM, HARD_WEIGHT, hardest
+from pipeline.tasks.defects.targets import FOUND_SNR
 from pipeline.tasks.denoise.decode import (
     DEAD_SNR,
     DEFECT_PRIOR,
     GATE_SHARPNESS,
     LOG_VARIANCE_RANGE,
-    MAX_CORRECTION,
     NEIGHBOURHOOD_PX,
+    NOISE_REACH,
     REPLACED_RANGE,
-    TAPER_SNR,
+    SHARED_PX,
 )
 from pipeline.tasks.denoise.spec import SPEC
 from pipeline.tasks.denoise.targets import SOURCE_THRESHOLD, TARGETS
@@ -52,12 +59,19 @@ from pipeline.training.objective import Objective
 
 HUBER_DELTA = 1.0  # sigma: what is left of the noise stays well below it, only failures are above
 PARTNER_HUBER_DELTA = 6.0  # a partner's own noise must stay in the quadratic part, or its skewness becomes a bias
+PIXEL_WEIGHT = 4.0  # beside the defect map's: of the noise, a network learns slowly
 FLUX_WINDOWS_PX = (4, 8, 16)  # from the core of a sharp star to the whole of a blurred one
 FLUX_WEIGHT = 0.3
 BIAS_WINDOWS_PX = (8, 16)
 BIAS_SNR_EDGES = (10.0, 30.0, 100.0, 1e9)  # classes of like brightness: signal-to-noise ratio of a window's source
 BIAS_TOLERANCE = 0.01  # relative bias that counts as one unit of the loss
 BIAS_WEIGHT = 0.01
+LATE_BIAS_WEIGHT = 0.1
+LATE_FROM = 2 / 3  # of the epochs
+STAR_APERTURES_PX = (3, 5, 7, 11, 15)  # squares; the one next to twice the FWHM is taken
+STAR_LEAST_SNR = 5.0
+STAR_SNR_EDGES = (5.0, 10.0, 20.0, 30.0, 50.0, 80.0, 130.0, 200.0, 350.0, 700.0, 1e9)
+STAR_WEIGHT = 0.3
 LIKELIHOOD_WEIGHT = 0.1
 DEFECT_WEIGHT = 4.0
 
@@ -76,21 +90,36 @@ class DenoiseObjective(Objective):
         # By the noisy partner's own value, its low fluctuations would weigh more.
         sigma2 = _true_variance(restored.detach() if "clean_variance" in target else target["clean"], target)
         delta = PARTNER_HUBER_DELTA if "clean_variance" in target else HUBER_DELTA
-        total = _mean(_huber(residual * sigma2.rsqrt(), delta), usable)
+        total = PIXEL_WEIGHT * _mean(_huber(residual * sigma2.rsqrt(), delta), usable)
         # A defect's error belongs to the pixel term; in a window it would drown what a star's pixels share.
         sound = target["usable"] & ~target["missing"] & ~target.get("defect", torch.zeros_like(target["usable"]))
         total = total + FLUX_WEIGHT * _window_loss(residual * sound, sigma2 * sound, target["weights"], delta)
-        # Without truth the brightness is the restored one: a noisy partner's would prefer its own fluctuations.
-        brightness = restored.detach() if "clean_variance" in target else target["clean"]
-        total = total + BIAS_WEIGHT * _bias_loss(residual, brightness, sigma2.detach(), sound)
+        bias_weight = LATE_BIAS_WEIGHT if self.progress >= LATE_FROM else BIAS_WEIGHT
+        if "star_flux" in target:
+            change, bias = _star_loss(restored - target["signal"], sigma2, sound, target)
+            total = total + STAR_WEIGHT * change + bias_weight * bias
+        else:
+            # Without truth the brightness is the restored one: a noisy partner's would prefer its own fluctuations.
+            brightness = restored.detach() if "clean_variance" in target else target["clean"]
+            total = total + bias_weight * _bias_loss(residual, brightness, sigma2.detach(), sound)
         total = total + LIKELIHOOD_WEIGHT * _mean(_likelihood(outputs, restored, residual, target), usable)
+        total = total + LIKELIHOOD_WEIGHT * _mean(_correction_likelihood(outputs, target), usable * sound)
         if "defect" in target:
-            entropy = F.binary_cross_entropy_with_logits(
-                outputs[:, 3] + DEFECT_PRIOR, target["defect"].float(), reduction="none"
-            )
-            judged = (~target["missing"]) * (1 + torch.asinh(target["signal"].abs())) * target["weights"][:, None, None]
-            total = total + DEFECT_WEIGHT * _mean(entropy, judged)
+            total = total + DEFECT_WEIGHT * self._entropy(outputs[:, 3] + DEFECT_PRIOR, target)
         return total
+
+    def _entropy(self, logit: Tensor, target: Mapping[str, Tensor]) -> Tensor:
+        """Of the defect map; of simulated frames with the weights and the ignored band of the task `defects`."""
+        entropy = F.binary_cross_entropy_with_logits(logit, target["defect"].float(), reduction="none")
+        weight = (~target["missing"]) * (1 + torch.asinh(target["signal"].abs())) * target["weights"][:, None, None]
+        if "faint" not in target:
+            return _mean(entropy, weight)
+        edge = target["defect"] & (target["charge"] >= FOUND_SNR) & (target["charge"] < EDGE_SNR)
+        weight = weight * torch.where(edge, EDGE_WEIGHT, 1.0)
+        if self.progress >= HARD_FROM:
+            hard = hardest(logit.detach(), target["good"], target["core"])
+            weight = weight * torch.where(hard, HARD_WEIGHT, 1.0)
+        return _mean(entropy.masked_fill(target["faint"], 0.0), weight)
 
     def metrics(self) -> Metric:
         """Gain over the noisy frame, flux bias, error on defects."""
@@ -102,24 +131,39 @@ def restore(outputs: Tensor, target: Mapping[str, Tensor]) -> Tensor:
 
     Parameters
     ----------
-    outputs : Tensor, shape (N, 4, H, W)
+    outputs : Tensor, shape (N, 5, H, W)
     target : mapping of Tensor, shape (N, H, W)
         `signal` and `uncertainty`, above the background level in units of the background noise; `missing` and
         `saturated`, bool.
+
+    Notes
+    -----
+    A pixel is replaced if it is more likely a defect than not: the thresholds of a trained network are not known yet.
     """
     signal, uncertainty = target["signal"], target["uncertainty"]
-    taper = 1 / (1 + (signal.clamp(min=0) / uncertainty / TAPER_SNR).square())
-    taper = taper.masked_fill(target["saturated"], 0.0)
-    kept = signal + uncertainty * taper * MAX_CORRECTION * torch.tanh(outputs[:, 0] / MAX_CORRECTION)
     replaced = torch.sinh(outputs[:, 1].clamp(*REPLACED_RANGE))
     added = ~target["missing"] & (signal > DEAD_SNR * uncertainty)
-    replaced = torch.where(added, torch.minimum(replaced, signal + MAX_CORRECTION * uncertainty), replaced)
+    replaced = torch.where(added, torch.minimum(replaced, signal + NOISE_REACH * uncertainty), replaced)
     known = signal.masked_fill(target["missing"], -torch.inf)
     brightest = F.max_pool2d(known[:, None], 2 * NEIGHBOURHOOD_PX + 1, stride=1, padding=NEIGHBOURHOOD_PX)[:, 0]
     bounded = ~added & torch.isfinite(brightest)
-    replaced = torch.where(bounded, torch.minimum(replaced, brightest + MAX_CORRECTION), replaced)
+    replaced = torch.where(bounded, torch.minimum(replaced, brightest + NOISE_REACH), replaced)
     gate = torch.sigmoid(GATE_SHARPNESS * (outputs[:, 3] + DEFECT_PRIOR)).masked_fill(target["missing"], 1.0)
+    taken = uncertainty * torch.sigmoid(-outputs[:, 4]) * _aimed(outputs) * (1 - gate)
+    taken = taken.masked_fill(target["saturated"], 0.0)
+    kept = signal + taken - _shared(taken).masked_fill(target["saturated"], 0.0)
     return kept + gate * (replaced - kept)
+
+
+def _aimed(outputs: Tensor) -> Tensor:
+    """The correction before it is weighted, in units of the pixel's uncertainty."""
+    return NOISE_REACH * torch.tanh(outputs[:, 0] / NOISE_REACH)
+
+
+def _shared(planes: Tensor) -> Tensor:
+    for size in SHARED_PX:
+        planes = F.avg_pool2d(planes[:, None], size, stride=1, padding=size // 2)[:, 0]
+    return planes
 
 
 def _true_variance(expectation: Tensor, target: Mapping[str, Tensor]) -> Tensor:
@@ -165,6 +209,48 @@ def _bias_loss(residual: Tensor, brightness: Tensor, sigma2: Tensor, sound: Tens
             bias = (error * member).sum() / (flux * member).sum().clamp(min=1)
             total = total + _huber(bias / BIAS_TOLERANCE, delta=1.0)
     return total / (len(BIAS_WINDOWS_PX) * (len(BIAS_SNR_EDGES) - 1))
+
+
+def _star_loss(change: Tensor, sigma2: Tensor, sound: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What is done to the fluxes of stars whose aperture has no defect: in units of their noise, and their bias."""
+    planes = torch.stack([change * sound, sigma2, 1.0 - sound.float()], dim=1)
+    sizes = torch.tensor(STAR_APERTURES_PX, dtype=change.dtype, device=change.device)
+    # Light of neighbours is flux to this loss, as it is to a photometrist.
+    nearest = (2 * target["star_fwhm_px"][..., None] - sizes).abs().argmin(dim=-1)
+    is_star = target["star_flux"] > 0
+    errors, fluxes, noises = [], [], []
+    for number, size in enumerate(STAR_APERTURES_PX):
+        chosen = is_star & (nearest == number)
+        if not chosen.any():
+            continue
+        sums = (F.avg_pool2d(planes, size, stride=1, padding=size // 2) * size**2).permute(0, 2, 3, 1)[chosen]
+        noise = sums[:, 1].clamp(min=1).sqrt().detach()
+        flux = target["star_flux"][chosen]
+        keep = (sums[:, 2] < 0.5) & (flux > STAR_LEAST_SNR * noise)
+        errors.append(sums[keep, 0])
+        fluxes.append(flux[keep])
+        noises.append(noise[keep])
+    if not errors or not sum(len(part) for part in errors):
+        return change.sum() * 0.0, change.sum() * 0.0
+    error, flux, noise = (torch.cat(parts) for parts in (errors, fluxes, noises))
+    harm = _huber(error / noise, HUBER_DELTA).mean()
+    snr, bias = flux / noise, change.new_zeros(())
+    for low, high in pairwise(STAR_SNR_EDGES):
+        member = (snr >= low) & (snr < high)
+        relative = (error * member).sum() / (flux * member).sum().clamp(min=1)
+        bias = bias + _huber(relative / BIAS_TOLERANCE, delta=1.0)
+    return harm, bias / (len(STAR_SNR_EDGES) - 1)
+
+
+def _correction_likelihood(outputs: Tensor, target: Mapping[str, Tensor]) -> Tensor:
+    """Gaussian negative log likelihood of what a correction aims at under tau^2, which alone feels it."""
+    log_tau2 = outputs[:, 4].clamp(*LOG_VARIANCE_RANGE)
+    error2 = (target["signal"] + target["uncertainty"] * _aimed(outputs).detach() - target["clean"]).square()
+    # What is further off than noise can be is a failure, which no variance describes.
+    variance = (error2 / target["uncertainty"].square()).clamp(max=NOISE_REACH**2)
+    if "clean_variance" in target:
+        variance = (variance - target["clean_variance"] / target["uncertainty"].square()).clamp(min=0)
+    return 0.5 * (log_tau2 + variance * torch.exp(-log_tau2))
 
 
 def _likelihood(outputs: Tensor, restored: Tensor, residual: Tensor, target: Mapping[str, Tensor]) -> Tensor:

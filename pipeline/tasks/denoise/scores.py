@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from pipeline.bundle.variance import PULLS, counted
 from pipeline.evaluation.comparison import NETWORK
 from pipeline.figures.denoise import Cutout
 from pipeline.sky.baselines import psnr_db
 from pipeline.sky.dq import DEFECTS, DQ, LOST, has
 from pipeline.sky.photometry import aperture_photometry, detect_stars, isolated, measure_fwhm
+from pipeline.tasks.denoise.confidence import KINDS, strata_of_truth
 
 NOISY = "noisy"
 #: Fainter stars are left out altogether.
@@ -54,6 +57,10 @@ class JudgedFrame:
         Method -> ndarray, shape (H, W).
     restored_err, defect_probability : ndarray, shape (H, W)
         The network's.
+    painted : ndarray of bool, shape (H, W)
+        Where it has replaced what was measured.
+    registration : mapping
+        Of an exposure of a field: `placed`, `matrix` and `offset_px` to the field's reference.
     """
 
     name: str
@@ -70,6 +77,8 @@ class JudgedFrame:
     restored: Mapping[str, np.ndarray] = field(default_factory=dict)
     restored_err: np.ndarray | None = None
     defect_probability: np.ndarray | None = None
+    painted: np.ndarray | None = None
+    registration: Mapping[str, Any] = field(default_factory=dict)
 
     def has(self, bits: DQ) -> np.ndarray:
         """Pixels with any of these bits, shape (H, W), bool."""
@@ -90,6 +99,8 @@ class Score:
         Pixels by the network's defect probability.
     pulls : ndarray
         (restored - truth) / stated error of some good pixels.
+    pull_counts : ndarray, shape (n_strata, n_bins)
+        The same of all pixels, by stratum, see `pipeline.bundle.variance.counted`.
     cutout : Cutout
     """
 
@@ -100,6 +111,7 @@ class Score:
     defect_counts: np.ndarray
     good_counts: np.ndarray
     pulls: np.ndarray
+    pull_counts: np.ndarray
     cutout: Cutout
 
 
@@ -125,7 +137,9 @@ def score_against_truth(frame: JudgedFrame, seed: int) -> Score:
         }
     # Frames that are alike draw alike: the number of pixels keys the choice, not the order of the fields.
     chosen = np.random.default_rng([seed, int(good.sum())]).permutation(np.flatnonzero(good))[:_PULLS_PER_FIELD]
-    pulls = ((frame.restored[NETWORK] - frame.clean) / frame.restored_err).ravel()[chosen]
+    pulls = (frame.restored[NETWORK] - frame.clean) / frame.restored_err
+    missing = frame.has(DQ.MISSING) | ~np.isfinite(frame.sci)
+    place = strata_of_truth((frame.clean - frame.level) / frame.noise, frame.painted, missing, frame.dq)
     return Score(
         name=frame.name,
         unit=frame.unit,
@@ -133,7 +147,8 @@ def score_against_truth(frame: JudgedFrame, seed: int) -> Score:
         stars=_stars_against_truth(frame),
         defect_counts=_by_probability(frame.defect_probability[defect]),
         good_counts=_by_probability(frame.defect_probability[good]),
-        pulls=pulls,
+        pulls=pulls.ravel()[chosen],
+        pull_counts=counted(pulls, place, len(KINDS)),
         cutout=_cutout(frame, frame.clean),
     )
 
@@ -163,6 +178,7 @@ def score_against_exposures(frame: JudgedFrame) -> Score:
         defect_counts=no_pixels,
         good_counts=no_pixels,
         pulls=np.empty(0),
+        pull_counts=np.zeros((len(KINDS), len(PULLS) - 1)),
         cutout=_cutout(frame, None),
     )
 

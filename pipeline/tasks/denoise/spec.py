@@ -8,17 +8,28 @@ SPEC = TaskSpec(
     title="Restoring sky frames",
     input="frame",
     gives="map",
-    outputs=("correction", "replacement", "log_variance", "defect"),
+    outputs=("correction", "replacement", "log_variance", "defect", "log_tau2"),
     transform="The network gives, per pixel, a correction in units of the pixel's uncertainty, a replacement in asinh "
-    "of the background noise, the log variance of the result and the logit of being a defect.",
+    "of the background noise, the log variance of the result, the logit of being a defect less a prior of -3, and the "
+    "log variance of the correction; variances are in units of the pixel's own.",
     quantity="correction in units of the uncertainty",
     columns=(
         Column("restored", "sci", "restored image", hdu="SCI"),
         Column("restored_err", "sci", "its uncertainty (1 sigma)", hdu="ERR"),
         Column("defect_probability", "", "probability that the pixel was a defect"),
+        Column("painted", "", "1 where the pixel was replaced", internal=True),
+        Column("place", "", "0 on empty sky, 1 on a source, 2 in the core of a star", internal=True),
     ),
     monitor=Monitor("loss", "lower"),
-    headline=("psnr_db", "psnr_clean_pixels_db", "flux_bias", "n2n_rms_e", "n2n_rms_adu"),
+    headline=(
+        "psnr_db",
+        "psnr_clean_pixels_db",
+        "flux_bias",
+        "n2n_rms_e",
+        "n2n_rms_adu",
+        "umse_sigma2",
+        "injected_bias",
+    ),
     metrics={
         "psnr_db": MetricText("PSNR [dB]", "peak signal to noise over all pixels with data, defects included"),
         "psnr_clean_pixels_db": MetricText("PSNR of clean pixels [dB]", "the same over pixels without a defect"),
@@ -46,6 +57,31 @@ SPEC = TaskSpec(
         ),
         "n2n_sky_rms_adu": MetricText(
             "rms against the other exposure, empty sky [ADU]", "where the partner is within 5 σ of the background"
+        ),
+        "umse_sigma2": MetricText(
+            "error without a truth [σ²]",
+            "mean squared error from three other exposures, in units of the background's variance",
+        ),
+        "umse_sky_sigma2": MetricText("error without a truth, empty sky [σ²]", "the same where there is no source"),
+        "residual_width": MetricText(
+            "width of what was taken away [σ]",
+            "recorded less restored over the stated uncertainty; noise has 1 at most",
+        ),
+        **{
+            f"residual_correlation_{lag}": MetricText(
+                f"correlation of what was taken away, {lag} px",
+                f"between pixels {lag} px apart on the empty sky; 0 for noise of the detector",
+            )
+            for lag in (1, 2, 3)
+        },
+        "residual_on_sources": MetricText(
+            "what was taken from sources [σ]", "mean of recorded less restored where the restored pixel is at 3 to 20 σ"
+        ),
+        "injected_bias": MetricText(
+            "response to added stars, less 1", "median of what became of stars that were added", percent=True
+        ),
+        "star_scatter_mag": MetricText(
+            "scatter of stars over exposures [mag]", "median over the stars with a signal-to-noise ratio above 50"
         ),
     },
     methods={"noisy": "as recorded", "astroscrappy_median": "astroscrappy + median"},

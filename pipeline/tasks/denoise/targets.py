@@ -10,13 +10,18 @@ from scipy.ndimage import maximum_filter
 
 from pipeline.inputs.frame import SkyPixels
 from pipeline.sky.dq import DEFECTS, has
+from pipeline.tasks.defects.targets import TARGETS as DEFECT_TARGETS
+from pipeline.tasks.denoise import noise2void
 from pipeline.tasks.interfaces import Motion, Targets
 from pipeline.tiles.shards import TileBatch
 
 SOURCE_THRESHOLD = 5.0  # u above which a pixel counts as source
 _SCATTER_PIXELS = 30  # fewer source pixels tell no scatter
 _PARTNER_OUTLIER = 8.0  # sigma of the difference between two exposures: far beyond noise, so that no noise is selected
-_MAPS = ("signal", "uncertainty", "missing", "saturated", "usable", "clean", "clean_variance", "defect")
+_MAPS = (
+    "signal", "uncertainty", "missing", "saturated", "usable", "clean", "clean_variance", "defect", "faint", "good",
+    "core", "charge", "star_flux", "star_fwhm_px",
+)  # fmt: skip
 
 
 class DenoiseTargets(Targets):
@@ -27,10 +32,16 @@ class DenoiseTargets(Targets):
 
     motions: ClassVar[dict[str, Motion]] = dict.fromkeys(_MAPS, "map")
 
+    def hide(self, batch: TileBatch, rng: np.random.Generator) -> TileBatch:
+        """Tiles of single frames as the network is shown them."""
+        return noise2void.hide(batch, rng)
+
     def arrays(self, batch: TileBatch) -> dict[str, np.ndarray]:
         """Planes (N, H, W) in units of the background noise, and the photon noise's slope (N,).
 
-        `clean_variance` and `scatter` (N,) are there for a noisy partner, `defect` where it can be known.
+        `clean_variance` and `scatter` (N,) are there for a noisy partner, `defect` where it can be known. Of simulated
+        frames, what `DefectTargets` tells of their defects, of any kind, and of their stars, at the pixels of their
+        centres and 0 elsewhere: `star_flux` and `star_fwhm_px`.
         """
         pixels = SkyPixels.of_batch(batch)
         clean = batch.targets["clean"][:, 0].astype(np.float32)
@@ -43,7 +54,10 @@ class DenoiseTargets(Targets):
             "saturated": pixels.saturated,
             "photon_slope": _photon_slope(signal, uncertainty, pixels.missing | pixels.saturated),
         }
-        if "clean_err" in batch.targets:
+        if noise2void.ROLE in batch.targets:
+            arrays |= noise2void.arrays(batch, pixels)
+            usable &= np.isfinite(batch.targets["clean_err"][:, 0])
+        elif "clean_err" in batch.targets:
             clean_err = batch.targets["clean_err"][:, 0].astype(np.float32) / pixels.noise
             usable &= np.isfinite(clean_err)
             arrays["clean_variance"] = np.where(usable, clean_err**2, 1).astype(np.float32)
@@ -54,6 +68,8 @@ class DenoiseTargets(Targets):
             outlier = difference > _PARTNER_OUTLIER * np.sqrt(uncertainty**2 + arrays["clean_variance"])
             brightest_around = maximum_filter(signal - difference, size=(1, 5, 5))
             arrays["defect"] = outlier & (brightest_around < SOURCE_THRESHOLD) & ~pixels.missing
+        elif "defect_snr" in batch.targets:
+            arrays |= _of_simulated(batch, pixels)
         elif batch.masks is not None:
             arrays["defect"] = has(batch.masks, DEFECTS) & ~pixels.missing
         # A saturated star cannot be restored, a saturated cosmic ray can.
@@ -61,6 +77,18 @@ class DenoiseTargets(Targets):
         arrays["clean"] = np.where(usable, (clean - pixels.level) / pixels.noise, 0).astype(np.float32)
         arrays["usable"] = usable
         return arrays
+
+
+def _of_simulated(batch: TileBatch, pixels: SkyPixels) -> dict[str, np.ndarray]:
+    """Which pixels are defects, which are good, and the stars in units of the background noise."""
+    known = DEFECT_TARGETS.arrays(batch)
+    defect = known["positive"].any(axis=1) & ~pixels.missing
+    found = {name: known[name] for name in ("good", "core", "charge")}
+    found |= {"defect": defect, "faint": ~defect & ~known["good"]}
+    if "stars" in batch.targets:
+        found["star_flux"] = batch.targets["stars"][:, 0] / pixels.noise
+        found["star_fwhm_px"] = batch.targets["stars"][:, 1]
+    return found
 
 
 def _photon_slope(signal: np.ndarray, uncertainty: np.ndarray, untrusted: np.ndarray) -> np.ndarray:
