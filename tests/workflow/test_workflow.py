@@ -371,23 +371,24 @@ def test_a_product_that_somebody_removed_is_made_again(finished):
         shutil.copy2(path.with_suffix(".aside"), path)
     kept[0].unlink()
     try:
-        done = _snakemake(finished, finished, "--dry-run", experiment="tests/conf/tiny.yaml")
-        assert re.search(r"1 products of .*shower_run_0002\.json are gone and will be made again", done.stdout)
+        receipt = kept[1].relative_to(finished)
+        done = _snakemake(finished, finished, "--dry-run", receipt, experiment="tests/conf/tiny.yaml")
+        assert re.search(r"1 products of .*shower_run_0002\.json are gone; they are made again", done.stdout)
         assert _planned_jobs(done.stdout)["simulate_showers"] == 1
     finally:
         for path in kept:
             path.with_suffix(".aside").rename(path)
 
 
-def test_a_run_that_is_added_is_the_only_one_made(finished):
+def test_runs_that_are_added_are_the_only_ones_made(finished):
     experiment = finished / "tests" / "conf" / "tiny.yaml"
     before = experiment.read_text()
-    experiment.write_text(before.replace("{particle: proton, runs: 1,", "{particle: proton, runs: 2,"))
+    experiment.write_text(before.replace("positions_per_shower: 4", "positions_per_shower: 4\n  scale: 2"))
     try:
         jobs = _again(finished)
     finally:
         experiment.write_text(before)
-    assert (jobs["simulate_showers"], jobs["tiles_camera"], jobs["predict_camera"]) == (1, 1, 1)
+    assert (jobs["simulate_showers"], jobs["tiles_camera"]) == (2, 2)  # the network is another one, so all is predicted
     assert not jobs.keys() & {"simulate_sky", "tiles_sky"}
 
 
