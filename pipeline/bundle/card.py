@@ -139,7 +139,8 @@ class OriginSection(CardSection):
 class TrainingSection(CardSection):
     """How the weights were trained.
 
-    `images_per_cpu_s` counts the training images alone, over all threads; None on an accelerator.
+    `images_per_cpu_s` counts the training images alone, over all threads; None on an accelerator, and of several
+    processes that trained together, `ranks`.
     """
 
     config: dict[str, Any]
@@ -147,6 +148,7 @@ class TrainingSection(CardSection):
     seed: int
     threads: int
     device: str
+    ranks: int = 1
     precision: str
     epochs: int
     best_epoch: int

@@ -116,6 +116,7 @@ def _training(run: "TrainingRun", progress: "Progress", wall_time_s: float) -> T
         seed=run.cfg.seed,
         threads=run.cfg.threads,
         device=run.device,
+        ranks=run.ranks.n_ranks,
         precision=run.precision,
         epochs=len(progress.rows),
         best_epoch=progress.best_epoch,
@@ -128,8 +129,8 @@ def _training(run: "TrainingRun", progress: "Progress", wall_time_s: float) -> T
 
 
 def _images_per_cpu_s(run: "TrainingRun", progress: "Progress") -> float | None:
-    """Training images per second of CPU time; None with an accelerator, where it has no meaning."""
-    if run.device != "cpu" or not progress.cpu_time_s:
+    """Training images per second of CPU time; None with an accelerator or several ranks, where it has no meaning."""
+    if run.device != "cpu" or run.ranks.together or not progress.cpu_time_s:
         return None
     reader, batch_size = run.train_tiles, run.config.batch_size
     n_items = reader.n_events if isinstance(reader, EventReader) else reader.n_tiles

@@ -158,13 +158,29 @@ def manifest(
 
 @command(app, "info", example="lightpool info gamma_run1.simtel.zst")
 def info(
-    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="File, or directory of a bundle.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", show_default=False, help="File, or directory of a bundle."),
+    ] = None,
+    system: Annotated[
+        bool, typer.Option("--system", help="Show what this machine has instead, what will be used, what is missing.")
+    ] = False,
 ) -> None:
     """Show on one screen what is in a file.
 
     simtel, lstchain, DL1, DL2, FITS, shard, manifest or bundle.
     """
-    from pipeline.stages.info import describe_file
+    from pipeline.errors import UserError
 
-    for line in describe_file(file):
+    if system == (file is not None):
+        raise UserError("lightpool info takes the name of a file, or --system alone: give one of the two")
+    if file is None:
+        from pipeline.stages.system import describe_system
+
+        lines = describe_system()
+    else:
+        from pipeline.stages.info import describe_file
+
+        lines = describe_file(file)
+    for line in lines:
         print(printable(line))

@@ -105,6 +105,12 @@ class Config(Section):
         ge=1,
         description="CPU threads of one training or evaluation. Another number can change the last bits of a result.",
     )
+    checkpoint_minutes: float = Field(
+        10.0,
+        ge=0,
+        description="Training: after how many minutes its state is saved within an epoch, besides after each. A run "
+        "that is killed loses no more than that, and no result depends on it.",
+    )
     inputs: InputsConfig = Field(
         InputsConfig(),
         description="Your own files, as glob patterns relative to the folder DATA (make run DATA=DIR).",

@@ -133,6 +133,11 @@ class NetworkConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="float32, bfloat16, or auto: bfloat16 if the processor is faster with it."
     )
+    compile: bool = Field(
+        False,
+        description="Whether torch compiles the network for its training: a minute or more at the start, fewer and "
+        "larger GPU kernels after it. Needs a C++ compiler. The last bits of the weights change.",
+    )
 
     @model_validator(mode="before")
     @classmethod

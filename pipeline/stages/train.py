@@ -1,21 +1,20 @@
 """Train one network on tiles and write it as a bundle."""
 
-import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config, sections_of
-from pipeline.device import choose_device, choose_precision, torch_threads
+from pipeline.device import choose_precision, torch_threads
 from pipeline.errors import UserError
-from pipeline.files import atomic_output, reserved, write_text_atomically
+from pipeline.files import atomic_output, reserved
 from pipeline.inputs import Input, get_input
 from pipeline.logs import get_logger
-from pipeline.provenance import sha256_json, stamp, write_sidecar
-from pipeline.training import CHECKPOINT_FILE
+from pipeline.provenance import stamp, write_sidecar
+from pipeline.training.ranks import ALONE, Ranks
+from pipeline.training.unfinished import checkpoint_folder, checkpoints_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-IDENTITY_FILE = "identity.json"
 FIGURE_FILE = "learning_curves.png"
 
 
@@ -47,8 +45,9 @@ def train(
 ) -> Path:
     """Train `network` on the tiles of `manifests` and write the bundle `out`.
 
-    The state after each epoch is kept in `OUT.ckpt` until the bundle is written. A run that was stopped resumes from
-    there and ends with the same weights, bit for bit, as an uninterrupted one.
+    The state after each epoch, and every `cfg.checkpoint_minutes` within one, is kept in `OUT.ckpt` until the bundle is
+    written. A run that was stopped resumes from there and ends with the same weights, bit for bit, as an uninterrupted
+    one. Processes that torchrun starts train together; the first one writes.
 
     Parameters
     ----------
@@ -74,15 +73,26 @@ def train(
         If an output exists, or network, tiles and configuration do not fit together; before any long work.
     """
     cfg.network(network)  # an unknown name fails before torch is imported
+    ranks = Ranks.of_environment()
+    if ranks.rank:
+        return _help(cfg, network, manifests, Path(out), ranks)
     with reserved(out, force=force, folder=True) as out:
-        run = TrainingRun(cfg, network, manifests, bundles=out.parent)
-        with _checkpoints_of(out, run, resume=resume, force=force) as checkpoints, torch_threads(cfg.threads):
+        run = TrainingRun(cfg, network, manifests, bundles=out.parent, ranks=ranks)
+        with checkpoints_of(out, run.stamped, resume=resume, force=force) as checkpoints, torch_threads(cfg.threads):
             progress = _fit_and_write(run, checkpoints, out, force=force)
     metric = progress.monitor.metric
     logger.info(
         "wrote %s: epoch %d is the best: validation %s %.4g",
         out, progress.best_epoch, metric, progress.best_row[metric],
     )  # fmt: skip
+    return out
+
+
+def _help(cfg: Config, network: str, manifests: "Sequence[str | Path | Manifest]", out: Path, ranks: Ranks) -> Path:
+    """Train as one of the other ranks, which write nothing."""
+    with ranks.only_first_talks(), torch_threads(cfg.threads):
+        run = TrainingRun(cfg, network, manifests, bundles=out.parent, ranks=ranks)
+        run.fit(checkpoint_folder(out))
     return out
 
 
@@ -117,14 +127,24 @@ class TrainingRun:
     manifests : sequence of path or Manifest
     bundles : path
         Folder of the experiment's bundles, where the network named by `start_from` is looked up.
+    ranks : Ranks
+        This process among those that train together.
     """
 
-    def __init__(self, cfg: Config, network: str, manifests: "Sequence[str | Path | Manifest]", bundles: Path) -> None:
+    def __init__(
+        self,
+        cfg: Config,
+        network: str,
+        manifests: "Sequence[str | Path | Manifest]",
+        bundles: Path,
+        ranks: Ranks = ALONE,
+    ) -> None:
         from pipeline.training.augmentation import check_augmentation
         from pipeline.training.heads import Heads
 
-        self.cfg, self.network, self.config = cfg, network, cfg.network(network)
-        self.device = choose_device(cfg.device)
+        self.cfg, self.network, self.config, self.ranks = cfg, network, cfg.network(network), ranks
+        ranks.share_of(self.config.batch_size, network)
+        self.device = ranks.device(cfg.device)
         self.precision = choose_precision(self.config.precision, self.device)
         self.heads = Heads(self.config)
         self.heads.check(manifests)
@@ -148,21 +168,25 @@ class TrainingRun:
             config={"network": network} | sections_of(cfg, reads(network)),
             manifests=[manifest.sha256 for manifest in self.train_tiles.manifests],
             precision=self.precision,
+            **({"ranks": ranks.n_ranks} if ranks.together else {}),
             **({"origin_sha256": [o.card.bundle_sha256 for o in self.origins]} if self.origins else {}),
         )
 
-    @property
-    def identity(self) -> str:
-        """Digest of everything that a checkpoint depends on."""
-        return sha256_json(self.stamped)
-
     def fit(self, checkpoints: Path) -> "Progress":
-        """Run the remaining epochs."""
+        """Run the remaining epochs, with the other ranks."""
         from pipeline.training.loop import fit
 
-        return fit(
-            self._module(), self.config, self.heads.monitor, checkpoints, device=self.device, precision=self.precision
-        )
+        with self.ranks.joined(self.device):
+            self.ranks.wait()  # for the first one, which knows whether an earlier checkpoint is resumed
+            return fit(
+                self._module(),
+                self.config,
+                self.heads.monitor,
+                checkpoints,
+                device=self.device,
+                precision=self.precision,
+                checkpoint_minutes=self.cfg.checkpoint_minutes,
+            )
 
     def new_network(self) -> "nn.Module":
         """The network with its initial weights, which depend on the seed and the bundle that it starts from alone."""
@@ -203,12 +227,13 @@ class TrainingRun:
         network = self.new_network()
         return TrainingModule(
             network,
-            Feed(self.input, self.heads, self.config.augmentation, self.cfg.seed),
+            Feed(self.input, self.heads, self.config.augmentation, self.cfg.seed, self.device),
             self.config,
             self.train_tiles,
             self.validation_tiles,
             frozen=self._frozen(network),
             name=self.network,
+            ranks=self.ranks,
         )
 
     def _fitted_input(self) -> Input:
@@ -361,46 +386,6 @@ class TrainingRun:
                 f"tiles of {size[0]} x {size[1]} px are too small for the model {name!r}, which needs "
                 f"{network.min_size} px: change tiles.{spec.wing}.size or the model"
             )
-
-
-# ---- checkpoints -----------------------------------------------------------------------------------------------------
-@contextmanager
-def _checkpoints_of(out: Path, run: TrainingRun, *, resume: bool, force: bool) -> Iterator[Path]:
-    """Directory of this run's checkpoints. It is removed when the bundle is written, or when it holds no epoch."""
-    directory = out.with_name(out.name + ".ckpt")
-    checkpoint = directory / CHECKPOINT_FILE
-    if not checkpoint.exists() or not _is_resumed(directory, run, resume=resume, force=force):
-        shutil.rmtree(directory, ignore_errors=True)
-    try:
-        content = {"identity": run.identity, **run.stamped}
-        write_text_atomically(directory / IDENTITY_FILE, json.dumps(content, indent=1, sort_keys=True) + "\n")
-        yield directory
-    except BaseException:
-        if not checkpoint.exists():
-            shutil.rmtree(directory, ignore_errors=True)
-        raise
-    shutil.rmtree(directory)
-
-
-def _is_resumed(directory: Path, run: TrainingRun, *, resume: bool, force: bool) -> bool:
-    """Whether the epochs of an earlier run are taken over; false where they are to be removed."""
-    identity = _identity_of(directory)
-    if identity == run.identity:
-        return resume or not force
-    if not force:
-        raise UserError(
-            f"{directory} holds an unfinished run of another configuration, data or version "
-            f"({str(identity)[:12]}, this one is {run.identity[:12]}); add --force to start again, or use another "
-            "--out"
-        )
-    return False
-
-
-def _identity_of(directory: Path) -> str | None:
-    try:
-        return json.loads((directory / IDENTITY_FILE).read_text())["identity"]
-    except (OSError, ValueError, KeyError):
-        return None  # stopped before the first line was written, or a foreign file
 
 
 def _write(network: "nn.Module", card: "Card", progress: "Progress", directory: Path) -> None:

@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.tiles.event_rows import EVENT_KEYS, MIN_TELESCOPES, event_starts, event_values
 from pipeline.tiles.index import ShardRows
 from pipeline.tiles.manifest import Manifest
-from pipeline.tiles.reader import TileReader
+from pipeline.tiles.reader import WHOLE, Part, TileReader, _Run
 from pipeline.tiles.shards import CHUNK_TILES, TileBatch
 
 _BLOCK_TILES = 4 * CHUNK_TILES  # so that few chunks are unpacked twice
@@ -107,11 +107,30 @@ class EventReader(TileReader):
         ends = np.append(starts_of(buffer)[1:], len(buffer))
         return ends[batch_size - 1 :: batch_size].tolist()
 
-    def in_batches(self, batch_size: int, columns: Iterable[str] | None = None) -> Iterator[TileBatch]:
+    def _rows_of_items(self, batch: TileBatch, first: int, last: int | None) -> slice:
+        bounds = np.append(starts_of(batch), len(batch))
+        return slice(int(bounds[first]), int(bounds[-1 if last is None else last]))
+
+    def _run_of_batches(self, batch_size: int, part: Part) -> _Run:
+        """As `in_batches` joins them: whole blocks until there are enough tiles."""
+        ends = []
+        n_waiting = 0
+        for place, block in enumerate(self._blocks):
+            n_waiting += np.count_nonzero(self._keep.part(block.shard, block.tiles))
+            if n_waiting >= batch_size:
+                ends.append(place + 1)
+                n_waiting = 0
+        bounds = [0, *ends, *([len(self._blocks)] if n_waiting else [])]
+        first, last = (bounds[(part.rank + i) * (len(bounds) - 1) // part.n_ranks] for i in (0, 1))
+        return _Run(np.arange(first, last))
+
+    def in_batches(
+        self, batch_size: int, columns: Iterable[str] | None = None, part: Part = WHOLE
+    ) -> Iterator[TileBatch]:
         """All tiles in whole events, about `batch_size` tiles at once or more."""
         waiting: list[TileBatch] = []
-        for part in self.sequential(columns):
-            waiting.append(part)
+        for block in self._in_order(columns, batch_size, part):
+            waiting.append(block)
             if sum(map(len, waiting)) >= batch_size:
                 yield TileBatch.concatenate(waiting)
                 waiting = []

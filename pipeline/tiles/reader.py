@@ -3,7 +3,7 @@
 import resource
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,6 +86,33 @@ def _blocks_of(shard: int, ends: np.ndarray, items: np.ndarray) -> np.ndarray:
     counts = np.diff(np.searchsorted(items, bounds))
     has = counts > 0
     return np.stack([np.full(np.count_nonzero(has), shard), bounds[:-1][has], bounds[1:][has], counts[has]], axis=1)
+
+
+class Part(NamedTuple):
+    """The share of one rank, of several that read the same tiles together."""
+
+    rank: int = 0
+    n_ranks: int = 1
+
+
+WHOLE = Part()
+
+
+class _Run(NamedTuple):
+    """Blocks in the order in which they are read, by their places; some items are left out at both ends.
+
+    Attributes
+    ----------
+    places : ndarray of int
+    first : int
+        Item (tile, or event) of the first block that is the first one of the run.
+    last : int, optional
+        Item of the last block before which the run ends; by default its end.
+    """
+
+    places: np.ndarray
+    first: int = 0
+    last: int | None = None
 
 
 class TileReader:
@@ -249,16 +276,29 @@ class TileReader:
         for block in self._blocks:
             yield self._read(block, columns)
 
-    def in_batches(self, batch_size: int, columns: Iterable[str] | None = None) -> Iterator[TileBatch]:
+    def _in_order(self, columns: Iterable[str] | None, batch_size: int, part: Part) -> Iterator[TileBatch]:
+        """The same of one rank, whose tiles are whole batches of `in_batches`: an n-th of them, one after the other."""
+        if part.n_ranks == 1:
+            return self.sequential(columns)
+        return self._read_run(self._run_of_batches(batch_size, part), columns)
+
+    def _run_of_batches(self, batch_size: int, part: Part) -> _Run:
+        n_batches = -(-self.n_tiles // batch_size)
+        first, last = ((part.rank + i) * n_batches // part.n_ranks * batch_size for i in (0, 1))
+        return self._run(np.arange(len(self._blocks)), first, min(last, self.n_tiles))
+
+    def in_batches(
+        self, batch_size: int, columns: Iterable[str] | None = None, part: Part = WHOLE
+    ) -> Iterator[TileBatch]:
         """All tiles in the order of the shards, in batches of `batch_size` (the last one is smaller).
 
-        Blocks of a shard hold few tiles of one split.
+        Blocks of a shard hold few tiles of one split. Several ranks share the batches, which stay the same.
         """
         waiting: list[TileBatch] = []
         n_waiting = 0
-        for part in self.sequential(columns):
-            waiting.append(part)
-            n_waiting += len(part)
+        for block in self._in_order(columns, batch_size, part):
+            waiting.append(block)
+            n_waiting += len(block)
             if n_waiting < batch_size:
                 continue
             joined = TileBatch.concatenate(waiting)
@@ -277,11 +317,15 @@ class TileReader:
         *,
         columns: Iterable[str] | None = None,
         buffer_blocks: int | None = None,
+        part: Part = WHOLE,
     ) -> Iterator[TileBatch]:
         """Batches of exactly `batch_size` tiles in an order that depends on (seed, epoch) alone.
 
         Blocks are permuted over all shards; within a buffer of blocks the tiles are shuffled. The last, partial batch
         is dropped (another permutation drops other tiles next epoch), unless it is the only one.
+
+        Of n ranks, each reads an n-th of the permuted blocks, so that all have equally many batches, and none of them
+        a tile of another. A block at the border of two shares is read by both, and each takes its own tiles.
 
         Parameters
         ----------
@@ -291,17 +335,22 @@ class TileReader:
             Event columns to read; all by default.
         buffer_blocks : int, optional
             How many blocks are in memory at once.
+        part : Part
+            Which rank reads; `batch_size` is that of one rank.
         """
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(len(self._blocks))
-        names = None if columns is None else list(columns)
+        run = _Run(order)
+        if part.n_ranks > 1:
+            size = int(self.block_items.sum()) // part.n_ranks
+            run = self._run(order, part.rank * size, (part.rank + 1) * size)
+            rng = np.random.default_rng([seed, epoch, part.rank + 1])
+        blocks = self._read_run(run, None if columns is None else list(columns))
         left: TileBatch | None = None
         emitted = False
-        n_blocks = buffer_blocks or self._buffer_blocks
-        for first in range(0, len(order), n_blocks):
-            buffer = TileBatch.concatenate(
-                [self._read(self._blocks[i], names) for i in order[first : first + n_blocks]]
-            )
+        while read := list(islice(blocks, buffer_blocks or self._buffer_blocks)):
+            buffer = TileBatch.concatenate(read)
+            read.clear()  # not in memory twice
             buffer = buffer.select(self._shuffled_rows(buffer, rng))
             if left is not None and len(left):
                 buffer = TileBatch.concatenate([left, buffer])
@@ -313,6 +362,28 @@ class TileReader:
         if left is not None and len(left) and not emitted:
             yield left
 
+    def _run(self, order: np.ndarray, first: int, last: int) -> _Run:
+        """Items `first` to before `last` of the blocks in this order."""
+        items = self.block_items[order]
+        ends = np.cumsum(items)
+        if first >= last:
+            return _Run(order[:0])
+        begin, end = np.searchsorted(ends, first, side="right"), np.searchsorted(ends, last)
+        starts = ends - items
+        return _Run(order[begin : end + 1], int(first - starts[begin]), int(last - starts[end]))
+
+    def _read_run(self, run: _Run, columns: Iterable[str] | None) -> Iterator[TileBatch]:
+        for number, place in enumerate(run.places):
+            batch = self._read(self._blocks[place], columns)
+            first = run.first if number == 0 else 0
+            last = run.last if number == len(run.places) - 1 else None
+            whole = first == 0 and last is None
+            yield batch if whole else batch.select(self._rows_of_items(batch, first, last))
+
+    def _rows_of_items(self, batch: TileBatch, first: int, last: int | None) -> slice:
+        """Rows of some items of a block."""
+        return slice(first, last)
+
     def _shuffled_rows(self, buffer: TileBatch, rng: np.random.Generator) -> np.ndarray:
         """An order of the tiles of a buffer."""
         return rng.permutation(len(buffer))
@@ -322,7 +393,7 @@ class TileReader:
         return list(range(batch_size, len(buffer) + 1, batch_size))
 
     def n_batches(self, batch_size: int) -> int:
-        """Number of batches that `shuffled` yields in each epoch."""
+        """Number of batches that `shuffled` yields in each epoch; the same of `batch_size` on one rank or on all."""
         return max(self.n_tiles // batch_size, min(self.n_tiles, 1))
 
     def events(self, columns: Iterable[str] | None = None) -> dict[str, np.ndarray]:

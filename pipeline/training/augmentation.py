@@ -60,6 +60,22 @@ class Motion(NamedTuple):
         return Motion(*(part.index_select(0, rows) for part in self))
 
 
+class BatchMotion(NamedTuple):
+    """Motions of a batch: of its items, and of its images, of which an event has several."""
+
+    of_item: Motion
+    of_image: Motion
+
+    def to_tensors(self) -> dict[str, dict[str, Tensor]]:
+        """As part of a batch, which then moves to the device as a whole."""
+        return {"of_item": self.of_item._asdict(), "of_image": self.of_image._asdict()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Mapping[str, Tensor]]) -> "BatchMotion":
+        """Inverse of `to_tensors`."""
+        return cls(Motion(**tensors["of_item"]), Motion(**tensors["of_image"]))
+
+
 def augment(
     batch: dict[str, dict[str, Any]],
     rng: np.random.Generator,
@@ -81,17 +97,35 @@ def augment(
     moving : mapping, optional
         Array of the inputs -> which of its columns move with the images.
     """
-    inputs = batch["inputs"]
-    images, members = inputs["images"], inputs.get("members")
+    return move_batch(batch, draw_batch_motion(batch, rng, config), config, motions, moving)
+
+
+def draw_batch_motion(
+    batch: Mapping[str, Mapping[str, Any]], rng: np.random.Generator, config: AugmentationConfig
+) -> BatchMotion:
+    """Motions of a batch in memory: numbers are drawn there, so that they do not depend on the device."""
+    images, members = batch["inputs"]["images"], batch["inputs"].get("members")
     n = len(images) if members is None else len(members)
     motion = draw_motion(n, rng, config, transposable=images.shape[-1] == images.shape[-2])
-    heads = {task: _moved(arrays, motion, motions[task]) for task, arrays in batch["heads"].items()}
-    of_image = motion if members is None else motion.of(_item_of_image(members, len(images)))
-    images = turn_and_mirror(images, of_image.symmetries)
+    return BatchMotion(motion, motion if members is None else motion.of(_item_of_image(members, len(images))))
+
+
+def move_batch(
+    batch: dict[str, dict[str, Any]],
+    motion: BatchMotion,
+    config: AugmentationConfig,
+    motions: Mapping[str, Mapping[str, str]],
+    moving: Mapping[str, Sequence[Columns]] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Move a batch on the device where it and its motion are, without waiting for the device; see `augment`."""
+    inputs = batch["inputs"]
+    of_item, of_image = motion
+    heads = {task: _moved(arrays, of_item, motions[task]) for task, arrays in batch["heads"].items()}
+    images = turn_and_mirror(inputs["images"], of_image.symmetries)
     if config.interpolates:
         images = resample_camera_images(images, of_image.angles_rad, of_image.scales)
     if config.shift_px:
-        images = shift(images, of_image.shifts_px)
+        images = shift(images, of_image.shifts_px, config.shift_px)
     moved = {name: _move_columns(inputs[name], of_image, parts) for name, parts in (moving or {}).items()}
     return {"inputs": inputs | moved | {"images": images}, "heads": heads}
 
@@ -281,7 +315,8 @@ def turn_and_mirror(planes: Tensor, symmetries: Tensor) -> Tensor:
     flip_x, flip_y, swap = (choice.view(-1, *[1] * (planes.ndim - 1)) for choice in symmetries.to(planes.device).T)
     planes = torch.where(flip_x, planes.flip(-1), planes)
     planes = torch.where(flip_y, planes.flip(-2), planes)
-    if bool(swap.any()):
+    # On an accelerator, a look at the choices would wait for it.
+    if planes.shape[-1] == planes.shape[-2] and (planes.device.type != "cpu" or bool(swap.any())):
         planes = torch.where(swap, planes.transpose(-1, -2), planes)
     return planes
 
@@ -316,17 +351,15 @@ def resample_camera_images(images: Tensor, angles_rad: Tensor, scales: Tensor) -
     return torch.where(moved.to(images.device)[:, None, None, None], new, images)
 
 
-def shift(planes: Tensor, shifts_px: Tensor) -> Tensor:
-    """Move planes of shape (N, C, H, W) by whole pixels (N, 2: rows, columns); what comes in is empty."""
+def shift(planes: Tensor, shifts_px: Tensor, reach: int) -> Tensor:
+    """Move planes of shape (N, C, H, W) by up to `reach` whole pixels (N, 2: rows, columns); what comes in is empty."""
     n, _, height, width = planes.shape
-    reach = int(shifts_px.abs().max())
-    if reach == 0:
-        return planes
     padded = F.pad(planes, [reach] * 4)
     rows, columns = (
-        torch.arange(side)[None] + reach - shifts_px[:, [axis]] for axis, side in enumerate((height, width))
+        torch.arange(side, device=planes.device)[None] + reach - shifts_px[:, [axis]]
+        for axis, side in enumerate((height, width))
     )
-    tiles = torch.arange(n)[:, None, None]
+    tiles = torch.arange(n, device=planes.device)[:, None, None]
     picked = padded.permute(0, 2, 3, 1)[tiles, rows[:, :, None], columns[:, None, :]]
     return picked.permute(0, 3, 1, 2).contiguous()
 

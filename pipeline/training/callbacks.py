@@ -1,4 +1,4 @@
-"""What is kept from epoch to epoch: the record of a training, its best weights, its log and its checkpoint."""
+"""What is kept from epoch to epoch: the record of a training, its best weights and its log."""
 
 import csv
 import math
@@ -48,7 +48,7 @@ class Progress(Callback):
         self.best_epoch = 0
         self.finished = False
         self.cpu_time_s = 0.0
-        self._started_s = 0.0
+        self._started_s: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
@@ -57,7 +57,7 @@ class Progress(Callback):
             "best": self.best,
             "best_epoch": self.best_epoch,
             "finished": self.finished,
-            "cpu_time_s": self.cpu_time_s,
+            "cpu_time_s": self.cpu_time_s + self._running_s,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -71,13 +71,23 @@ class Progress(Callback):
         """Metrics of the best epoch."""
         return self.rows[self.best_epoch - 1]
 
+    @property
+    def _running_s(self) -> float:
+        """CPU time that the epoch has taken so far in this process."""
+        return 0.0 if self._started_s is None else time.process_time() - self._started_s
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, of an epoch that goes on as well."""
+        self._started_s = time.process_time()
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._started_s = time.process_time()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
-        self.cpu_time_s += time.process_time() - self._started_s
+        self.cpu_time_s += self._running_s
+        self._started_s = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         """Write the epoch's row, keep its weights if they are the best, stop when it is time."""
@@ -127,15 +137,3 @@ def write_log(rows: Sequence[Mapping[str, float]], path: Path) -> None:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-
-
-class Checkpoint(Callback):
-    """After each epoch the whole state of the run, written under a temporary name and renamed when complete."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save."""
-        with atomic_output(self.path, force=True) as temporary:
-            trainer.save_checkpoint(temporary)

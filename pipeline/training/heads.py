@@ -21,6 +21,7 @@ from pipeline.tiles.manifest import Manifest
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 from pipeline.training.objective import Objective
+from pipeline.training.ranks import ALONE, Ranks
 from pipeline.training.running_mean import RunningMean
 
 _TOTAL = Monitor("loss", "lower")
@@ -188,9 +189,17 @@ class Heads:
         """Task -> targets and weights of a batch."""
         return {head.task: head.arrays(batch) for head in self.heads}
 
-    def loss(self, outputs: Tensor, targets: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
-        """Sum of the heads' losses, each times the weight of its options."""
+    def loss(
+        self,
+        outputs: Tensor,
+        targets: Mapping[str, Mapping[str, Tensor]],
+        shares: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Sum of the heads' losses, each times the weight of its options, and its share among several ranks."""
         parts = [part * head.objective.options.weight for head, part in self.losses(outputs, targets)]
+        if shares is not None:
+            tasks = [head.task for head in self.heads if len(targets[head.task]["weights"])]
+            parts = [part * shares[task] for task, part in zip(tasks, parts, strict=True)]
         return torch.stack(parts).sum() if parts else outputs.sum() * 0.0
 
     def losses(self, outputs: Tensor, targets: Mapping[str, Mapping[str, Tensor]]) -> list[tuple[Head, Tensor]]:
@@ -232,13 +241,13 @@ class HeadMetrics:
                 loss = head.objective.loss(own, target)
                 self._losses[head.task].to(own.device).update(loss, len(target["weights"]))
 
-    def compute(self) -> dict[str, float]:
-        """The metrics of everything taken in."""
+    def compute(self, ranks: Ranks = ALONE) -> dict[str, float]:
+        """The metrics of everything taken in, on all ranks."""
         if len(self._heads) == 1:
-            return _numbers(self._metrics[self._heads[0].task].compute())
+            return _numbers(ranks.gather(self._metrics[self._heads[0].task]).compute())
         values = {}
         for task, metric in self._metrics.items():
-            numbers = {"loss": self._losses[task].compute(), **metric.compute()}
+            numbers = {"loss": ranks.gather(self._losses[task]).compute(), **ranks.gather(metric).compute()}
             values |= {f"{task}_{name}": value for name, value in _numbers(numbers).items()}
         return values
 

@@ -2,12 +2,13 @@
 
 import contextlib
 import logging
+import math
 import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -36,6 +37,7 @@ def fit(
     *,
     device: str,
     precision: str,
+    checkpoint_minutes: float = math.inf,
 ) -> "Progress":
     """Run the remaining epochs.
 
@@ -51,6 +53,8 @@ def fit(
     device : str
         As torch writes it.
     precision : {"float32", "bfloat16"}
+    checkpoint_minutes : float
+        After how long the state is saved within an epoch.
 
     Returns
     -------
@@ -60,33 +64,61 @@ def fit(
     with _quiet_lightning():
         from lightning.pytorch import Trainer
 
-        from pipeline.training.callbacks import Checkpoint, EpochLog, Progress
+        from pipeline.training.callbacks import EpochLog, Progress
+        from pipeline.training.checkpoints import Checkpoint
 
+        ranks = module.ranks
         progress = Progress(monitor, config)
         last = checkpoints / CHECKPOINT_FILE
         if last.exists():
             state = torch.load(last, map_location="cpu", weights_only=True)
             progress.load_state_dict(state["callbacks"][progress.state_key])
-            logger.info("resuming after epoch %d of %d", len(progress.rows), config.epochs)
+            steps = state["global_step"] - len(progress.rows) * module.n_steps
+            within = f" and {steps} steps of {module.n_steps}" if steps else ""
+            logger.info("resuming after epoch %d of %d%s", len(progress.rows), config.epochs, within)
         if not progress.finished:
+            talking = [EpochLog(progress, checkpoints / LOG_FILE), *_progress_bar()] if ranks.rank == 0 else []
             trainer = Trainer(
-                accelerator=device.partition(":")[0],
-                devices=[int(device.partition(":")[2])] if ":" in device else 1,
+                **_processors(device, module),
                 precision="bf16-mixed" if precision == "bfloat16" else "32-true",
                 max_epochs=config.epochs,
                 gradient_clip_val=config.gradient_clip,
-                callbacks=[progress, EpochLog(progress, checkpoints / LOG_FILE), *_progress_bar(), Checkpoint(last)],
-                enable_progress_bar=sys.stderr.isatty(),
+                callbacks=[progress, *talking, Checkpoint(last, checkpoint_minutes, ranks)],
+                enable_progress_bar=sys.stderr.isatty() and ranks.rank == 0,
                 default_root_dir=checkpoints,
                 reload_dataloaders_every_n_epochs=1,
                 num_sanity_val_steps=0,
                 logger=False,
                 enable_checkpointing=False,
                 enable_model_summary=False,
+                use_distributed_sampler=False,
             )
+            # Before each step, lightning lets all ranks wait for the first one, to hear whether it got a signal. Our
+            # ranks agree on that now and then.
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
             with torch.random.fork_rng(devices=[]), _interruptible():
                 trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
     return progress
+
+
+def _processors(device: str, module: "TrainingModule") -> dict[str, Any]:
+    """Arguments of the trainer: where it computes, and with which other ranks."""
+    kind, _, number = device.partition(":")
+    ranks = module.ranks
+    if not ranks.together:
+        return {"accelerator": kind, "devices": [int(number)] if number else 1}
+    from lightning.pytorch.strategies import DDPStrategy
+
+    # A batch without images of one kind of camera leaves the encoder of these without gradient.
+    unused = module.feed.input.takes == "telescopes" and len(module.feed.input.cameras) > 1
+    return {
+        "accelerator": kind,
+        "devices": ranks.n_local,
+        "num_nodes": ranks.n_nodes,
+        # Buffers, the statistics of normalisations, are not sent around before each step, nor before each batch of the
+        # validation, of which ranks have unlike numbers: those of the first rank are taken when they are needed.
+        "strategy": DDPStrategy(find_unused_parameters=unused, broadcast_buffers=False),
+    }
 
 
 def _progress_bar() -> list["Callback"]:

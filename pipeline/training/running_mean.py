@@ -22,6 +22,11 @@ class RunningMean(Metric):
         self.total += value.detach().double() * n_tiles
         self.n_tiles += n_tiles
 
+    def set(self, total: float, n_tiles: float) -> None:
+        """Go on from these sums."""
+        self.total.fill_(total)
+        self.n_tiles.fill_(n_tiles)
+
     def compute(self) -> Tensor:
         """The mean; NaN of nothing."""
         return self.total / self.n_tiles

@@ -160,7 +160,9 @@ def test_tiles_that_are_not_turned_stay_bit_for_bit():
 
 def test_shift_moves_whole_pixels_and_fills_with_nothing(rng):
     planes = torch.from_numpy(rng.normal(size=(3, 2, 5, 6)))
-    moved = shift(planes, torch.tensor([[0, 0], [2, -1], [-1, 0]]))
+    shifts_px = torch.tensor([[0, 0], [2, -1], [-1, 0]])
+    moved = shift(planes, shifts_px, 2)
+    assert torch.equal(moved, shift(planes, shifts_px, 4))
     assert torch.equal(moved[0], planes[0])
     assert torch.equal(moved[1, :, 2:, :-1], planes[1, :, :-2, 1:])
     assert (moved[1, :, :2] == 0).all()

@@ -36,7 +36,7 @@ def motion_of(symmetry, angle_rad=0.0, scale=1.0, shift_px=(0, 0)) -> Motion:
 def moved_image(image: torch.Tensor, motion: Motion) -> torch.Tensor:
     """Images (N, 3, H, W) as a training moves them."""
     image = resample_camera_images(turn_and_mirror(image, motion.symmetries), motion.angles_rad, motion.scales)
-    return shift(image, motion.shifts_px)
+    return shift(image, motion.shifts_px, int(motion.shifts_px.abs().max()))
 
 
 def blob(x_px: float, y_px: float, *, length: float = 1.5, width: float = 1.5, angle_rad: float = 0.0) -> torch.Tensor:
