@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.tiles.blocks import Block, Blocks, Selection, blocks_of
 from pipeline.tiles.cameras import KnownCamera, known_cameras
 from pipeline.tiles.index import ShardRows
 from pipeline.tiles.layout import CAMERA_COLUMN, TileCamera
@@ -23,24 +24,6 @@ _LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 # Each takes 1.5 MB; to open one again takes a quarter of the time that its block of tiles does.
 _MAX_OPEN = 128
 _OPEN_SHARDS = _MAX_OPEN if _LIMIT == resource.RLIM_INFINITY else max(16, min(_MAX_OPEN, _LIMIT // 4))
-
-
-class Block(NamedTuple):
-    """Tiles of one shard that are read at once."""
-
-    shard: int
-    start: int
-    stop: int
-
-    @property
-    def tiles(self) -> slice:
-        """Its part of the shard."""
-        return slice(self.start, self.stop)
-
-    @property
-    def n_tiles(self) -> int:
-        """Whether they are selected or not."""
-        return self.stop - self.start
 
 
 class Part(NamedTuple):
@@ -68,51 +51,6 @@ class _Run(NamedTuple):
     places: np.ndarray
     first: int = 0
     last: int | None = None
-
-
-class _Blocks(Sequence[Block]):
-    """Blocks by their numbers: millions of tuples would take more memory than all else."""
-
-    def __init__(self, numbers: np.ndarray) -> None:
-        self._numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, place: int) -> Block:  # type: ignore[override]
-        return Block(*self._numbers[place].tolist())
-
-
-class _Selection:
-    """Which tiles of each shard are read; eight to a byte."""
-
-    def __init__(self) -> None:
-        self._bits: list[np.ndarray] = []
-        self._n: list[int] = []
-
-    def append(self, keep: np.ndarray) -> None:
-        self._bits.append(np.packbits(keep))
-        self._n.append(len(keep))
-
-    def __len__(self) -> int:
-        return len(self._bits)
-
-    def __getitem__(self, number: int) -> np.ndarray:
-        return np.unpackbits(self._bits[number], count=self._n[number]).astype(bool)
-
-    def part(self, number: int, tiles: slice) -> np.ndarray:
-        """Those of a part of a shard."""
-        first, last = tiles.start // 8, -(-tiles.stop // 8)
-        bits = np.unpackbits(self._bits[number][first:last])
-        return bits[tiles.start - 8 * first : tiles.stop - 8 * first].astype(bool)
-
-
-def _blocks_of(shard: int, ends: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """The blocks of a shard that have selected items, and how many: shape (n, 4)."""
-    bounds = np.concatenate([[0], ends]).astype(np.int64)
-    counts = np.diff(np.searchsorted(items, bounds))
-    has = counts > 0
-    return np.stack([np.full(np.count_nonzero(has), shard), bounds[:-1][has], bounds[1:][has], counts[has]], axis=1)
 
 
 class TileReader:
@@ -172,7 +110,7 @@ class TileReader:
 
     def _index(self) -> None:
         """Selected tiles, from the indices of the manifests alone: no shard is opened."""
-        self._keep = _Selection()
+        self._keep = Selection()
         self._n_tiles: list[int] = []
         self._first_group: list[int] = []
         self._sources = [manifest.shards[place].source for manifest, place in self._shards]
@@ -194,9 +132,9 @@ class TileReader:
                     n_groups += len(rows.group_sizes)
                     self.n_tiles += int(np.count_nonzero(keep))
                     self.n_groups += len(np.unique(rows.group[keep]))
-                    blocks.append(_blocks_of(number, self._block_ends(rows), self._selected_items(rows, keep)))
+                    blocks.append(blocks_of(number, self._block_ends(rows), self._selected_items(rows, keep)))
         found = np.concatenate(blocks) if blocks else np.empty((0, 4), np.int64)
-        self._blocks = _Blocks(found[:, :3])
+        self._blocks = Blocks(found[:, :3])
         self.block_items: np.ndarray = found[:, 3]
         chosen = self._where.get(CAMERA_COLUMN)
         self.cameras: tuple[KnownCamera, ...] = tuple(
