@@ -9,7 +9,7 @@ each tile.
 import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -112,15 +112,8 @@ class TileBatch:
 
     def rows(self, rows: slice) -> "TileBatch":
         """Those rows of the pixels of each tile, without targets."""
-        return TileBatch(
-            images=self.images[:, :, rows],
-            events=self.events,
-            group=self.group,
-            weights=self.weights,
-            base_weights=self.base_weights,
-            split=self.split,
-            masks=None if self.masks is None else self.masks[:, rows],
-        )
+        masks = None if self.masks is None else self.masks[:, rows]
+        return replace(self, images=self.images[:, :, rows], masks=masks, targets={})
 
     @classmethod
     def concatenate(cls, batches: Sequence["TileBatch"]) -> "TileBatch":
