@@ -17,6 +17,7 @@ from pipeline.inputs.shower import events_of
 from pipeline.stages.train import train
 from pipeline.tiles.events import EventReader
 from pipeline.tiles.reader import TileReader
+from pipeline.training.ranks import ALONE
 
 CAMERAS = (("hexagon-a", "NectarCam", "MST"), ("hexagon-b", "LSTCam", "LST"))
 SINGLE = {
@@ -93,7 +94,8 @@ def test_events_of_both_cameras_are_predicted(bundles):
 def test_images_are_counted_where_batches_hold_events(kind, batch_size, rate, tmp_path):
     """Two epochs of 20 events with 60 images, without the rest behind whole batches, in 4 CPU seconds."""
     reader = kind([write_tiles(tmp_path, array_batch(20, (1, 0, 1)), cameras=CAMERAS)], "all")
-    run = SimpleNamespace(device="cpu", train_tiles=reader, config=SimpleNamespace(batch_size=batch_size))
+    config = SimpleNamespace(batch_size=batch_size)
+    run = SimpleNamespace(device="cpu", train_tiles=reader, config=config, ranks=ALONE)
     assert _images_per_cpu_s(run, SimpleNamespace(cpu_time_s=4.0, rows=[{}, {}])) == rate
 
 

@@ -174,7 +174,10 @@ def forget_lost():
         except (OSError, ValueError, AttributeError):
             products = [""]
         if lost := [product for product in products if not os.path.exists(product)]:
-            print(f"{len(lost)} products of {path} are gone; they are made again when something needs them", file=sys.stderr)
+            print(
+                f"{len(lost)} products of {path} are gone; they are made again when something needs them",
+                file=sys.stderr,
+            )
             path.unlink()
 
 
