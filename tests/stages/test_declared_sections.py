@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from pipeline.config import digest_of, load_config
 from pipeline.stages import evaluate, ingest, manifest, predict, simulate_showers, simulate_sky, tiles, train
 
-# What every stage may read: it decides how fast a result comes, what of it is kept meanwhile, in which folder it is, and
-# how many runs there are.
+# What every stage may read: it decides how fast a result comes, what is kept of it meanwhile, in which folder it is,
+# and how many runs there are.
 FREE = ("name", "device", "threads", "checkpoint_minutes", "showers.scale")
 
 
