@@ -2,11 +2,13 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 .SUFFIXES:
-.PHONY: help setup run test test-cluster lint bench clean unlock
+.PHONY: help setup run pretrained test test-cluster lint bench clean unlock
 
 CONFIG  ?= configs/demo.yaml
 DATA    ?=
 RESULTS ?= results
+# One of the models that ship; all of them without.
+MODEL   ?=
 PROFILE ?= local
 # Folder of a profile with the settings of a site: partitions, accounts (workflow/profiles/site-example).
 SITE    ?=
@@ -30,12 +32,14 @@ KEY     := $(shell { cat pyproject.toml constraints.txt; pwd; } | cksum | tr ' '
 STAMP   := .venv/.installed-$(KEY)-$(EXTRAS)
 SETTINGS = experiment="$(CONFIG)" results="$(RESULTS)" files_per_job=$(FILES_PER_JOB) \
            $(if $(DATA),data="$(DATA)") $(if $(GPUS),gpus=$(GPUS))
+SHIPPING = $(BIN)/python -m pipeline.bundle.shipping --results "$(RESULTS)"
 IN_ENV  := PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m
 
 help:
 	@echo "make run     set up, then run the workflow of CONFIG ($(CONFIG)) to RESULTS ($(RESULTS))"
 	@echo "             CONFIG=FILE.yaml  DATA=DIR (your own files)  CORES=N  RESULTS=DIR"
 	@echo "             PROFILE=local|slurm|htcondor SITE=DIR (a profile of yours)  FILES_PER_JOB=N  GPUS=N"
+	@echo "make pretrained  train the models that ship anew, from their configurations (hours); MODEL=NAME: this one"
 	@echo "make test    set up, then run the test suite (LIGHTPOOL_DATA=DIR adds the tests on real files)"
 	@echo "make test-cluster  the same on a Slurm cluster of two nodes that it starts here, with faults (minutes)"
 	@echo "make lint    check style, spelling, import arrows and the workflow"
@@ -55,6 +59,12 @@ $(STAMP):
 run: $(STAMP)
 	@$(IN_ENV) snakemake $(if $(SITE),--profile "$(SITE)") --workflow-profile "workflow/profiles/$(PROFILE)" \
 	  $(if $(filter local,$(PROFILE)),--cores $(CORES)) $(ARGS) --config $(SETTINGS)
+
+# Of each model: what its evaluation needs, by the workflow, then the copy that ships.
+pretrained: $(STAMP)
+	@plan=$$($(SHIPPING) --plan $(MODEL)) && echo "$$plan" | while read -r name config evaluation; do \
+	  $(MAKE) --no-print-directory run CONFIG="$$config" ARGS="$(ARGS) $$evaluation" </dev/null \
+	  && $(SHIPPING) "$$name" || exit 1; done
 
 unlock: $(STAMP)
 	@$(IN_ENV) snakemake --unlock --cores 1 --config $(SETTINGS)

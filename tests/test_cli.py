@@ -4,7 +4,9 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -255,12 +257,21 @@ def test_tables_of_architectures_fit_the_terminal(columns, command, capsys, monk
     assert max(map(len, fitted)) <= columns
 
 
-def test_shipped_bundles(folder, capsys, monkeypatch):
+def test_shipped_bundles(folder, tmp_path, capsys, monkeypatch):
+    shutil.copytree(folder / "denoise", tmp_path / "shelf" / "denoise")
+    shutil.copytree(folder / "energy", tmp_path / "shelf" / "energy")
+    (tmp_path / "shelf" / "denoise" / "notes").write_bytes(bytes(1_999_000))
+    monkeypatch.setattr("pipeline.bundle.card.bundles_directory", lambda: tmp_path / "shelf")
+    assert cli.main(["bundles", "list"]) == 0
+    lines = [re.split(" {2,}", line) for line in capsys.readouterr().out.splitlines()]
+    assert [line[:5] for line in lines] == [
+        ["name", "for", "tasks", "network", "size [MB]"],
+        ["denoise", "FITS frames", "denoise", "by_hand", "2.00"],
+        ["energy", "Toy, one telescope", "energy", "by_hand", "0.00"],
+    ]
+    monkeypatch.setattr("pipeline.bundle.card.bundles_directory", lambda: tmp_path)
     assert cli.main(["bundles", "list"]) == 0
     assert "no trained model ships" in capsys.readouterr().out
-    monkeypatch.setattr("pipeline.bundle.card.bundles_directory", lambda: folder)
-    assert cli.main(["bundles", "list"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["name", "denoise", "energy"]
 
 
 def test_model_card(folder, capsys, monkeypatch):

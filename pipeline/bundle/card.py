@@ -15,6 +15,7 @@ from pipeline.errors import InputFileError, UserError
 from pipeline.files import check_regular, is_directory
 from pipeline.inputs import Input, restore_input
 from pipeline.inputs.image import ImageRecipe
+from pipeline.provenance import sha256_file
 
 FORMAT_NAME = "lightpool-bundle"
 FORMAT_VERSION = 2
@@ -163,12 +164,50 @@ class TrainingSection(CardSection):
     versions: dict[str, str]
 
 
+class Measured(CardSection):
+    """A metric, or a difference of two, with the 95 % limits of its bootstrap; None where it is not defined."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class EvaluationSection(CardSection):
+    """What `lightpool evaluate` found for one head, on the test split.
+
+    Attributes
+    ----------
+    task : str
+    manifests : tuple of str
+        Names of the data sets.
+    n, n_groups : int
+        Items, and the independent showers or fields that they belong to.
+    metrics : dict
+        Name -> value of the network.
+    baselines, differences : dict
+        Baseline -> name -> its value, and network - baseline on the same items.
+    pull_median, pull_width : float, optional
+        Of the stated uncertainties.
+    """
+
+    task: str
+    manifests: tuple[str, ...]
+    n: int
+    n_groups: int
+    metrics: dict[str, Measured]
+    baselines: dict[str, dict[str, Measured]] = {}
+    differences: dict[str, dict[str, Measured]] = {}
+    pull_median: float | None = None
+    pull_width: float | None = None
+
+
 class Card(CardSection):
     """The whole card.
 
     `validation` holds metrics of the split that chose the best epoch, so they are slightly too good; test metrics are
-    in the output of `lightpool evaluate`. `mono` are the bundles within this one, for events with a single image: one
-    per camera, or none.
+    in the output of `lightpool evaluate`, and in `evaluations` of a bundle that ships, as are its `purpose` and its
+    known `failures` (`pipeline.bundle.shipping`). `mono` are the bundles within this one, for events with a single
+    image: one per camera, or none. `weights_sha256` is the digest of weights that are left out of the bundle.
     """
 
     format: Literal["lightpool-bundle"] = FORMAT_NAME
@@ -184,9 +223,13 @@ class Card(CardSection):
     training: TrainingSection
     validation: dict[str, float | None]
     limits: tuple[str, ...] = ()
+    purpose: str = ""
+    failures: tuple[str, ...] = ()
+    evaluations: tuple[EvaluationSection, ...] = ()
     licence: str = "BSD-3-Clause"
     citation: str = ""
     bundle_sha256: str = ""
+    weights_sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -225,6 +268,19 @@ class Card(CardSection):
     def tasks(self) -> tuple[str, ...]:
         """Tasks of the heads, in their order."""
         return tuple(head.task for head in self.heads)
+
+    @property
+    def of_events(self) -> bool:
+        """Whether it takes whole events of several telescopes."""
+        return self.input.preparation.takes == "telescopes"
+
+    @property
+    def made_for(self) -> str:
+        """What it may be applied to, in words."""
+        if self.wing == "sky":
+            return "FITS frames"
+        names = ", ".join(camera.name or camera.identity for camera in self.cameras)
+        return f"{names}, {'events of several telescopes' if self.of_events else 'one telescope'}"
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -346,11 +402,14 @@ def _check_version(file: Path, version: Any) -> None:
         raise InputFileError(f"{file} has bundle format {version}, and this version reads {FORMAT_VERSION}; {advice}")
 
 
-def bundle_sha256(path: str | Path) -> str:
-    """Digest of a bundle's weights and ONNX graphs: equal digests predict equally."""
+def bundle_sha256(path: str | Path, weights_sha256: str = "") -> str:
+    """Digest of a bundle's weights and ONNX graphs: equal digests predict equally.
+
+    `weights_sha256` stands for weights that are left out.
+    """
     digest = hashlib.sha256()
     encoders = sorted(file.name for file in Path(path).glob(ENCODER_FILE.format(number="*")))
     for name in (WEIGHTS_FILE, ONNX_FILE, *encoders):
-        with open(check_regular(Path(path) / name), "rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        left_out = weights_sha256 if name == WEIGHTS_FILE else ""
+        digest.update(bytes.fromhex(left_out or sha256_file(check_regular(Path(path) / name))))
     return digest.hexdigest()

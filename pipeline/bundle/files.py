@@ -21,9 +21,10 @@ def check_bundle(directory: Path, card: Card) -> None:
         If a file is missing or leads out of the bundle, if the graph takes its weights from another file, which the
         bundle's digest would not cover, or if the digest is another one than the card's.
     """
-    bundle_file(directory, WEIGHTS_FILE)
+    if not card.weights_sha256:
+        bundle_file(directory, WEIGHTS_FILE)
     graphs = [bundle_file(directory, name) for name in graph_files(card)]
-    if bundle_sha256(directory) != card.bundle_sha256:
+    if bundle_sha256(directory, card.weights_sha256) != card.bundle_sha256:
         raise InputFileError(
             f"the weights of the bundle {directory} are not those that its card was written for; copy it again"
         )

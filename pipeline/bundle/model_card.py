@@ -1,7 +1,7 @@
 """`MODEL_CARD.md`: what a bundle's card says, for human readers."""
 
 from pipeline.bundle.calibration import Calibration
-from pipeline.bundle.card import Card
+from pipeline.bundle.card import Card, EvaluationSection, Measured
 from pipeline.bundle.false_alarms import RATES, FalseAlarms
 from pipeline.bundle.variance import FrameVariance
 from pipeline.inputs.population import Population
@@ -17,10 +17,16 @@ def card_markdown(card: Card) -> str:
                 f"Network {card.network}; task{'s' * (len(card.tasks) > 1)}: {', '.join(card.tasks)} ({card.wing}). "
                 f"Bundle sha256: `{card.bundle_sha256}`.",
                 "",
+                *_purpose(card),
                 *_network_and_input(card),
                 *_output(card),
                 *_training(card),
-                *_validation_and_limits(card),
+                *_evaluations(card),
+                *_validation(card),
+                *_limits(card),
+                "## Licence and citation",
+                "",
+                f"{card.licence}. {card.citation}",
             ]
         ).rstrip()
         + "\n"
@@ -158,21 +164,74 @@ def _training(card: Card) -> list[str]:
     ]
 
 
-def _validation_and_limits(card: Card) -> list[str]:
+def _evaluations(card: Card) -> list[str]:
+    if not card.evaluations:
+        return []
+    lines = [
+        "## Test",
+        "",
+        "Measured by `lightpool evaluate` on the test split, with 95 % limits over showers or fields.",
+        "",
+    ]
+    for found in card.evaluations:
+        lines += [
+            f"{found.task}, {found.n:,} items of {found.n_groups:,} showers or fields of {', '.join(found.manifests)}:",
+            "",
+            f"| metric | network | {' | '.join(f'{name} | network − {name}' for name in found.baselines)} |",
+            "| --- | --- |" + " --- | --- |" * len(found.baselines),
+            *(_metric_row(found, name) for name in found.metrics),
+            "",
+        ]
+        if found.pull_width is not None:
+            lines += [
+                f"Pulls of the stated uncertainties have the median {found.pull_median or 0:+.2f} and the width "
+                f"{found.pull_width:.2f} (1 is right).",
+                "",
+            ]
+    return lines
+
+
+def _metric_row(found: EvaluationSection, name: str) -> str:
+    cells = [name, _with_limits(found.metrics[name])]
+    for baseline, values in found.baselines.items():
+        other, difference = values.get(name), found.differences.get(baseline, {}).get(name)
+        cells += [_number(other and other.value), _with_limits(difference, sign="+")]
+    return f"| {' | '.join(cells)} |"
+
+
+def _with_limits(measured: Measured | None, sign: str = "") -> str:
+    if measured is None or measured.value is None:
+        return "–"
+    value = _number(measured.value, sign)
+    if measured.low is None or measured.high is None:
+        return value
+    return f"{value} ({_number(measured.low, sign)} to {_number(measured.high, sign)})"
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}.3g}"
+
+
+def _purpose(card: Card) -> list[str]:
+    return ["## What it is for", "", card.purpose, ""] if card.purpose else []
+
+
+def _validation(card: Card) -> list[str]:
+    elsewhere = "" if card.evaluations else "; test results come from `lightpool evaluate`"
     return [
         "## Validation",
         "",
-        "On the split that chose the best epoch; test results come from `lightpool evaluate`.",
+        f"On the split that chose the best epoch{elsewhere}.",
         "",
         "| metric | value |",
         "| --- | --- |",
         *(f"| {n} | {'not defined' if v is None else f'{v:.4g}'} |" for n, v in card.validation.items()),
         "",
-        "## Limits",
-        "",
-        *(f"- {limit}" for limit in card.limits),
-        "",
-        "## Licence and citation",
-        "",
-        f"{card.licence}. {card.citation}",
     ]
+
+
+def _limits(card: Card) -> list[str]:
+    lines = ["## Limits", "", *(f"- {limit}" for limit in card.limits), ""]
+    if card.failures:
+        lines += ["## Known failures", "", *(f"- {failure}" for failure in card.failures), ""]
+    return lines

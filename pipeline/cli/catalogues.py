@@ -90,15 +90,19 @@ def _layer_rows(description: "ModelDescription") -> list[tuple[str, ...]]:
 @command(bundles, "list", example="lightpool bundles list")
 def bundles_list() -> None:
     """List the trained models that ship with lightpool."""
-    from pipeline.bundle.card import list_bundles, load_bundle_card
+    from pipeline.bundle.card import list_bundles, load_bundle_card, resolve_bundle
 
     cards = {name: load_bundle_card(name) for name in list_bundles()}
     if not cards:
         print("no trained model ships with this version; train one with `lightpool train`")
         return
-    table = [("name", "task", "architecture", "sha256")]
-    table += [(name, ", ".join(card.tasks), card.model.name, card.bundle_sha256[:16]) for name, card in cards.items()]
-    for line in text_tables.format_table(table, "<<<<"):
+    table = [("name", "for", "tasks", "network", "size [MB]", "sha256")]
+    for name, card in cards.items():
+        size_mb = sum(path.stat().st_size for path in resolve_bundle(name).rglob("*") if path.is_file()) / 1e6
+        table.append(
+            (name, card.made_for, ", ".join(card.tasks), card.model.name, f"{size_mb:.2f}", card.bundle_sha256[:16])
+        )
+    for line in text_tables.format_table(table, "<<<<><"):
         print(line)
 
 
