@@ -239,7 +239,7 @@ def _of_file(
     chunks: list[predictions.ImagePredictions] = []
     cfg = Config(backend=model.predictor.asked_for)
     status = predict_events(
-        path, kind, [model], cfg, chunks.append, event=event_id, telescope=tel_id, out=out, force=overwrite
+        path, kind, lambda _: [model], cfg, chunks.append, event=event_id, telescope=tel_id, out=out, force=overwrite
     )
     if model.of_events:
         chunks = chunks[-1:]  # those before are of images

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -64,6 +65,10 @@ _WHY_NO_STATUS = {
 }
 
 
+# A path has lost one of the two slashes of an address.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+
+
 def check_regular(path: str | Path) -> Path:
     """Fail if an input is anything but a regular file that may be read. The file is not opened.
 
@@ -80,6 +85,10 @@ def check_regular(path: str | Path) -> Path:
     except OSError as error:
         if error.errno == errno.ENOENT and path.is_symlink():
             raise InputFileError(f"{path} is a link to {os.readlink(path)}, which does not exist") from error
+        if error.errno == errno.ENOENT and (address := _ADDRESS.match(str(path))):
+            raise InputFileError(
+                f"{address[1]}://{address[2]} is an address, and lightpool reads files; download it first"
+            ) from error
         reason = _WHY_NO_STATUS.get(error.errno or 0, f"cannot be read: {error.strerror}")
         raise InputFileError(f"{path} {reason}") from error
     except ValueError as error:  # a null character

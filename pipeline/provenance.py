@@ -75,12 +75,18 @@ def sidecar_of(product: str | Path) -> Path:
 
 def is_made_by(product: str | Path, stamped: Mapping[str, Any]) -> bool:
     """Whether a product has a sidecar with all that `stamped` says: made again, it would be the same."""
+    record = record_of(product)
+    wanted = json.loads(json.dumps(stamped, default=str))
+    return all(key in record and record[key] == wanted[key] for key in wanted)
+
+
+def record_of(product: str | Path) -> dict[str, Any]:
+    """What the sidecar of a product says; nothing if there is none, or it cannot be read."""
     try:
         record = json.loads(sidecar_of(product).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    wanted = json.loads(json.dumps(stamped, default=str))
-    return isinstance(record, dict) and all(key in record and record[key] == wanted[key] for key in wanted)
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:

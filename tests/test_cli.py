@@ -373,7 +373,7 @@ def test_a_failed_input_decides_the_exit_code(folder, monkeypatch, keep_going, c
         (["no-such"], ["No such command 'no-such'"]),
         (["predict"], ["Missing argument 'FILE'"]),
         (["predict", "x", "--bundle"], ["--bundle", "argument"]),
-        (["predict", "x", "--bundle", "nothing"], ["there is no bundle 'nothing'", "(none)"]),
+        (["predict", "x", "--bundle", "nothing"], ["there is no bundle 'nothing'", "(lst-mono, "]),
         (["predict", "x", "--threads", "0", "--bundle", "b"], ["--threads"]),
         (["train", "a", "--config", "nowhere.yaml", "--network", "energy", "--out", "o"], ["nowhere.yaml"]),
         (["train", "--config", "c.yaml", "--network", "energy", "--out", "o"], ["Missing argument 'MANIFEST'"]),

@@ -182,6 +182,10 @@ def _below_a_file(folder):
         (_socket, "odd is a socket, not a regular file"),
         (lambda folder: Path("/dev/zero"), "/dev/zero is a device, not a regular file"),
         (_loop, "odd is a link that leads back to itself"),
+        (
+            lambda folder: Path("s3://archive/odd"),
+            "^s3://archive/odd is an address, and lightpool reads files; download",
+        ),
         (_broken_link, "odd is a link to nowhere, which does not exist"),
         (_below_a_file, "odd does not exist: a part of its path is not a directory"),
         (lambda folder: folder / ("x" * 300), "its name is longer than the file system allows"),

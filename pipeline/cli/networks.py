@@ -22,18 +22,23 @@ def _manifests(paths: list[Path], shards_outside: bool) -> "list[Path] | list[Ma
     return load_manifests(paths, shards_outside=True)
 
 
-def _with_options_of_frames(cfg: "Config", bundles: list[str], **options: str | float | None) -> "Config":
+def _with_options_of_frames(
+    cfg: "Config", bundles: list[str], files: list[Path], **options: str | float | None
+) -> "Config":
     """The configuration, with the options of `predict` that are for sky frames."""
     from pipeline.bundle.card import load_bundle_card
     from pipeline.config import parse_config
     from pipeline.errors import UserError
+    from pipeline.stages.inputs import kind_of
 
     changes = {name: value for name, value in options.items() if value is not None}
     if not changes:
         return cfg
-    if "sky" not in [load_bundle_card(bundle).wing for bundle in bundles]:
-        options = " and ".join(f"--{name}" for name in changes)
-        raise UserError(f"{options}: for models of sky frames, and no bundle is one; leave it out")
+    named = " and ".join(f"--{name}" for name in changes)
+    if bundles and "sky" not in [load_bundle_card(bundle).wing for bundle in bundles]:
+        raise UserError(f"{named}: for models of sky frames, and no bundle is one; leave it out")
+    if not bundles and "fits" not in map(kind_of, files):
+        raise UserError(f"{named}: for sky frames, and no file is one; leave it out")
     content = cfg.model_dump(mode="json")
     return parse_config(content | {"predict": content["predict"] | changes})
 
@@ -91,7 +96,7 @@ def evaluate(
 @command(
     app,
     "predict",
-    example="lightpool predict run.dl1.h5 --event 12 --bundle results/demo/bundles/mono",
+    example="lightpool predict run.dl1.h5 --event 12",
     config="optional",
     settings=("threads", "backend"),
 )
@@ -102,12 +107,13 @@ def predict(
         typer.Argument(metavar="FILE", show_default=False, help="simtel, DL1, lstchain or FITS files."),
     ],
     bundle: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             metavar="BUNDLE",
-            help="Directory of a trained model, or the name of one that ships; may be given several times.",
+            help="Directory of a trained model, or the name of one that ships; may be given several times; without, "
+            "those that ship and serve the file.",
         ),
-    ],
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="DL2 HDF5 or FITS file to write; a directory if there are several inputs."),
@@ -142,9 +148,10 @@ def predict(
     """
     from pipeline.stages.predict import predict as stage
 
-    cfg = _with_options_of_frames(cfg, bundle, only=only, fpr=fpr, bayer=bayer)
+    bundles = bundle or []
+    cfg = _with_options_of_frames(cfg, bundles, files, only=only, fpr=fpr, bayer=bayer)
     statuses = stage(
-        cfg, files, bundle, out,
+        cfg, files, bundles, out,
         event=event, telescope=telescope, as_json=as_json, force=force, stream=sys.stdout, jobs=jobs,
     )  # fmt: skip
     return exit_code(statuses, keep_going=keep_going)

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -22,9 +22,11 @@ from pipeline.logs import get_logger
 from pipeline.records import RecordSink, number, record_sink
 from pipeline.stages import products
 from pipeline.stages.inputs import is_of_a_stopped_run, names_file, write_statuses
+from pipeline.stages.shelf import Models
 from pipeline.workers import in_order
 
 if TYPE_CHECKING:
+    from pipeline.camera.dl1 import DL1File
     from pipeline.camera.event_predictions import EventPredictions
     from pipeline.camera.predictions import CameraModel, ImagePredictions
     from pipeline.sky.restore import Restoration
@@ -44,7 +46,7 @@ _DL2_ENDINGS = (".h5", ".hdf5", ".hdf")
 def predict(
     cfg: Config,
     files: Sequence[Path],
-    bundles: Sequence[str | Path],
+    bundles: Sequence[str | Path] = (),
     out: Path | None = None,
     *,
     event: int | None = None,
@@ -63,7 +65,8 @@ def predict(
     files : sequence of path
         simtel, DL1 (also with DL2 in it) and FITS, in any mixture.
     bundles : sequence of str or path
-        Directories, or names of bundles that ship.
+        Directories, or names of bundles that ship. By default, those that ship and serve a file, see
+        `pipeline.stages.shelf`.
     out : path, optional
         A file for one input (DL2 HDF5 or FITS), else a directory: NAME.dl2.h5, NAME.fits and status.json.
     event, telescope : int, optional
@@ -128,7 +131,7 @@ def _log_status(status: Mapping[str, Any]) -> None:
         log.warning("%s: %s", Path(status["file"]).name, text)
 
 
-def _predict_one(job: "_Job", settings: "_Settings", models: "_Models", sink: RecordSink) -> dict[str, Any]:
+def _predict_one(job: "_Job", settings: "_Settings", models: "Models", sink: RecordSink) -> dict[str, Any]:
     """One file and its status."""
     status: dict[str, Any] = {"file": str(job.path), "status": "ok", "kind": job.kind}
     try:
@@ -168,8 +171,8 @@ class _Settings:
     def selects(self) -> bool:
         return self.event is not None or self.telescope is not None
 
-    def load_models(self) -> "_Models":
-        return _Models.load(self.bundles, self.cfg)
+    def load_models(self) -> "Models":
+        return Models.load(self.bundles, self.cfg)
 
 
 @dataclass(frozen=True)
@@ -187,32 +190,7 @@ class _Job:
         return WING.get(self.kind, "") if self.kind else ""
 
 
-@dataclass
-class _Models:
-    """The bundles, by what they work on."""
-
-    camera: "list[CameraModel]" = field(default_factory=list)
-    sky: list[Predictor] = field(default_factory=list)
-
-    @classmethod
-    def load(cls, bundles: Sequence[str | Path], cfg: Config) -> "_Models":
-        predictors = [Predictor.load(bundle, threads=cfg.threads, backend=cfg.backend) for bundle in bundles]
-        camera = [predictor for predictor in predictors if predictor.card.wing == "camera"]
-        sky = [predictor for predictor in predictors if predictor.card.wing == "sky"]
-        models = cls(sky=[predictor.set_up(cfg.predict.only or None, cfg.predict.fpr) for predictor in sky])
-        if camera:
-            from pipeline.camera.predictions import CameraModel, distinct
-
-            models.camera = distinct([CameraModel.of(predictor) for predictor in camera])
-        return models
-
-    def named(self) -> str:
-        names = [(model.name, "camera files") for model in self.camera]
-        names += [(predictor.card.name, "FITS frames") for predictor in self.sky]
-        return ", ".join(f"{name} (for {what})" for name, what in names)
-
-
-def _plan(files: Sequence[Path], out: Path | None, settings: _Settings, models: _Models) -> list[_Job]:
+def _plan(files: Sequence[Path], out: Path | None, settings: _Settings, models: Models) -> list[_Job]:
     """Look at every input and every place for an output before anything is computed."""
     jobs = []
     for path in map(Path, files):
@@ -238,14 +216,11 @@ def _plan(files: Sequence[Path], out: Path | None, settings: _Settings, models: 
     return jobs
 
 
-def _is_of_a_stopped_run(job: _Job, settings: _Settings, models: _Models) -> bool:
+def _is_of_a_stopped_run(job: _Job, settings: _Settings, models: Models) -> bool:
     """Whether an equal run on several files, which did not end, has left the product of this one."""
     if job.out is None or settings.selects or not job.out.exists():
         return False
-    if job.wing == "sky":
-        used = {predictor.card.name: predictor for predictor in models.sky}
-    else:
-        used = {model.name: model.predictor for model in models.camera}
+    used = models.that_made(job.out, job.wing)
     facts = provenance.stamp(
         "predict",
         config=sections_of(settings.cfg, READS_SKY if job.wing == "sky" else READS_CAMERA),
@@ -310,21 +285,27 @@ def check_ending(out: Path, wing: str, source: str) -> None:
 
 
 # ---- camera ----------------------------------------------------------------------------------------------------------
-def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: RecordSink) -> dict[str, Any]:
-    if not models.camera:
+def _predict_events(job: _Job, settings: _Settings, models: Models, sink: RecordSink) -> dict[str, Any]:
+    if not models.camera and models.shelf is None:
         raise UserError(f"{job.path} holds camera images, but none of the bundles takes these: {models.named()}")
 
     from pipeline.camera.prediction_records import records_of
 
+    chosen: list[CameraModel] = []
+
+    def choose(file: "DL1File") -> "list[CameraModel]":
+        chosen.extend(models.for_events(file, job.path, settings.event, settings.telescope))
+        return chosen
+
     def write_records(predictions: "ImagePredictions | EventPredictions") -> None:
         if sink.wanted:
-            for record in records_of(job.path.name, predictions, models.camera):
+            for record in records_of(job.path.name, predictions, chosen):
                 sink.write(record)
 
     result = products.predict_events(
         job.path,
         job.kind,
-        models.camera,
+        choose,
         settings.cfg,
         write_records,
         event=settings.event,
@@ -337,8 +318,8 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
 
 
 # ---- sky -------------------------------------------------------------------------------------------------------------
-def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: RecordSink) -> dict[str, Any]:
-    if not models.sky:
+def _predict_frame(job: _Job, settings: _Settings, models: Models, sink: RecordSink) -> dict[str, Any]:
+    if not models.sky and models.shelf is None:
         raise UserError(f"{job.path} is a FITS frame, but none of the bundles takes these: {models.named()}")
     if len(models.sky) > 1 and job.out is not None:
         names = ", ".join(predictor.card.name for predictor in models.sky)
@@ -346,10 +327,10 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
     if settings.selects:
         raise UserError(f"{job.path} is a FITS frame; --event and --telescope select camera images only")
     with reserved(job.out, force=job.replaces) if job.out is not None else nullcontext():
-        return _restore_frames(job, settings, models, sink)
+        return _restore_frames(job, settings, models.for_frames(job.path), sink)
 
 
-def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: RecordSink) -> dict[str, Any]:
+def _restore_frames(job: _Job, settings: _Settings, models: Sequence[Predictor], sink: RecordSink) -> dict[str, Any]:
     from pipeline.sky.frames import open_frames
     from pipeline.sky.restore import Restoration
     from pipeline.sky.summary import Summary
@@ -360,8 +341,8 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
     with open_frames(job.path, cfg.ingest.sky) as frames:
         for note in dict.fromkeys(note for frame in frames for note in frame.notes):
             log.debug("%s: %s", job.path.name, note)
-        restorations = [Restoration.of(frame, model, *how) for model in models.sky for frame in frames]
-        for model in models.sky:
+        restorations = [Restoration.of(frame, model, *how) for model in models for frame in frames]
+        for model in models:
             if model.population is None:
                 log.info("%s does not say what its training frames were like: none is compared", model.card.name)
         summaries = [Summary(restoration) if sink.wanted else None for restoration in restorations]
@@ -370,7 +351,7 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
                 restoration.product(summary and summary.watched)
                 for restoration, summary in zip(restorations, summaries, strict=True)
             ]
-            card, backend = models.sky[0].card, facts_of(models.sky[0].backend)
+            card, backend = models[0].card, facts_of(models[0].backend)
             products.write_frames(
                 job.path, job.out, new_frames, card, backend, cfg, started=started, force=job.replaces
             )

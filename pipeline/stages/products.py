@@ -46,7 +46,7 @@ READS_SKY = (
 def predict_events(
     path: Path,
     kind: Kind,
-    models: "Sequence[CameraModel]",
+    choose: "Callable[[DL1File], Sequence[CameraModel]]",
     cfg: Config,
     take: "Callable[[ImagePredictions | EventPredictions], None]",
     *,
@@ -62,7 +62,8 @@ def predict_events(
     path : path
     kind : {"simtel", "dl1", "lstchain"}
         What the file is.
-    models : sequence of CameraModel
+    choose : callable
+        Gives the models for the file.
     cfg : Config
         `ingest.camera` and `predict` are used.
     take : callable
@@ -95,6 +96,7 @@ def predict_events(
     with ExitStack() as stack:
         dl1_path = stack.enter_context(as_dl1(path, kind, cfg))
         file = stack.enter_context(DL1File(dl1_path, cfg.ingest.camera.event_types))
+        models = choose(file)
         stamped = _provenance_of(file)
         warnings = _warnings_of(stamped)
         if event is None:

@@ -7,7 +7,7 @@ Rows of different tables belong together by their key (`pipeline.camera.keys`), 
 """
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -228,6 +228,12 @@ class DL1File:
             shower_id = self._shower_id(images.obs_id, images.event_id)
         ids = {"obs_id": images.obs_id, "event_id": images.event_id}
         return ids | {"shower_id": shower_id, "order": images.order}
+
+    def telescopes_of(self, event_id: int, tel_ids: Sequence[int]) -> list[int]:
+        """Those of the telescopes that have an image of an event."""
+        with hdf5_errors(self.path):
+            rows = self._keys.rows_of(tel_ids, [event_id])
+        return [tel_id for tel_id in tel_ids if len(rows[tel_id])]
 
     # ---- images ------------------------------------------------------------------------------------------------------
     def chunks(
