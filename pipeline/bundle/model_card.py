@@ -50,7 +50,8 @@ def _network_and_input(card: Card) -> list[str]:
         *(["Scalars joined to the image features: " + ", ".join(scalars) + "."] if scalars else []),
         *(["", "Cameras served:", "", *cameras] if cameras else []),
         "",
-        *_population(getattr(given.preparation, "population", None)),
+        *_population(getattr(given.preparation, "population", None), "image" if cameras else "frame"),
+        *(line for own in _of_cameras(card) for line in _population(own, "image")),
     ]
 
 
@@ -59,12 +60,17 @@ def _tells_places(card: Card) -> bool:
     return card.wing == "camera" and preparation.n_channels > len(preparation.raw_channels)
 
 
-def _population(population: Population | None) -> list[str]:
+def _of_cameras(card: Card) -> list[Population | None]:
+    """Of a network for events: what the images of each camera were like."""
+    return [given.population for given in getattr(card.input.preparation, "cameras", {}).values()]
+
+
+def _population(population: Population | None, what: str) -> list[str]:
     if population is None:
         return []
     return [
-        f"What {population.n_frames} training frames were like (1st to 99th percentile); prediction gives the distance "
-        "of a frame from them, and names what is unlike them:",
+        f"What {population.n_frames} training {what}s were like (1st to 99th percentile); prediction gives the "
+        f"distance of each {what} from them, and names what is unlike them:",
         "",
         *(f"- {trained}" for trained in population.ranges),
         "",

@@ -31,7 +31,12 @@ from pipeline.config import load_config
 from pipeline.documents import read_json, read_yaml
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import temporary_folder
+from pipeline.inputs import Input
+from pipeline.inputs.image import ImageInput, population_of
+from pipeline.inputs.shower import ShowerInput
 from pipeline.provenance import sha256_file
+from pipeline.tiles.manifest import Manifest, load_manifests
+from pipeline.tiles.reader import TileReader
 
 LIST_FILE = "shipped.yaml"
 _MEASURED = ("value", "low", "high")
@@ -93,7 +98,14 @@ def target_of(model: ShippedModel, results: Path) -> Target:
     return Target(model.config, run / "bundles" / model.network, run / "evaluation" / model.network)
 
 
-def ship(name: str, model: ShippedModel, bundle: Path, evaluation: Path, folder: Path | None = None) -> Path:
+def ship(
+    name: str,
+    model: ShippedModel,
+    bundle: Path,
+    evaluation: Path,
+    folder: Path | None = None,
+    tiles: Sequence[Manifest] = (),
+) -> Path:
     """Make the model `name` that ships, in place of an earlier one.
 
     Parameters
@@ -106,6 +118,8 @@ def ship(name: str, model: ShippedModel, bundle: Path, evaluation: Path, folder:
         What `lightpool evaluate` wrote about it.
     folder : path, optional
         Where the models are; default: those of this checkout.
+    tiles : sequence of Manifest, optional
+        Tiles of the training, or a part of them, for a bundle that does not say what its images of training were like.
 
     Returns
     -------
@@ -131,7 +145,7 @@ def ship(name: str, model: ShippedModel, bundle: Path, evaluation: Path, folder:
     target = (folder or bundles_directory()) / name
     with temporary_folder() as scratch:
         made = scratch / name
-        _write(bundle, made, card, changes)
+        _write(bundle, made, card, changes, tiles=tiles)
         (made / README_FILE).write_text(card_markdown(load_bundle_card(made)), encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
@@ -139,7 +153,15 @@ def ship(name: str, model: ShippedModel, bundle: Path, evaluation: Path, folder:
     return target
 
 
-def _write(bundle: Path, made: Path, card: Card, changes: Mapping[str, Any], *, weights: bool = True) -> None:
+def _write(
+    bundle: Path,
+    made: Path,
+    card: Card,
+    changes: Mapping[str, Any],
+    *,
+    weights: bool = True,
+    tiles: Sequence[Manifest] = (),
+) -> None:
     """What ships of a bundle: its files without curves and logs, and those of its networks for single images."""
     made.mkdir(parents=True)
     for file in graph_files(card):
@@ -148,13 +170,31 @@ def _write(bundle: Path, made: Path, card: Card, changes: Mapping[str, Any], *, 
         shutil.copyfile(bundle / WEIGHTS_FILE, made / WEIGHTS_FILE)
     else:
         changes = {**changes, "weights_sha256": card.weights_sha256 or sha256_file(bundle / WEIGHTS_FILE)}
-    content = card.model_copy(update=changes).model_dump(mode="json")
+    given = card.input.model_copy(update={"preparation": with_population(card.input.preparation, tiles)})
+    content = card.model_copy(update={**changes, "input": given}).model_dump(mode="json")
     cleaned = Card.model_validate(without_places(content))
     (made / CARD_FILE).write_text(cleaned.model_dump_json(indent=2) + "\n", encoding="utf-8")
     check_bundle(made, cleaned)
     for number in range(len(card.mono)):
         inner = MONO_FOLDER.format(number=number)
-        _write(bundle / inner, made / inner, load_bundle_card(bundle / inner), {}, weights=False)
+        _write(bundle / inner, made / inner, load_bundle_card(bundle / inner), {}, weights=False, tiles=tiles)
+
+
+def with_population(given: Input, tiles: Sequence[Manifest]) -> Input:
+    """The input of camera images, with what those of training were like, if it does not say it yet."""
+    if not tiles or given.wing != "camera":
+        return given
+    splits = [TileReader(tiles, split) for split in ("train", "validation")]
+    numbers = {camera.identity: number for number, camera in enumerate(splits[0].cameras)}
+
+    def completed(own: ImageInput, number: int) -> ImageInput:
+        return own if own.population else own.model_copy(update={"population": population_of(*splits, number)})
+
+    if isinstance(given, ShowerInput):
+        cameras = {identity: completed(own, numbers[identity]) for identity, own in given.cameras.items()}
+        return given.model_copy(update={"cameras": cameras})
+    assert isinstance(given, ImageInput)
+    return completed(given, 0)
 
 
 def without_places(value: Any) -> Any:
@@ -212,6 +252,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--plan", action="store_true", help="print name, configuration and evaluation to be made")
     parser.add_argument("--bundle", type=Path, help="of one model, if it is elsewhere")
     parser.add_argument("--evaluation", type=Path, help="of one model, if it is elsewhere")
+    parser.add_argument(
+        "--tiles",
+        type=Path,
+        help="training tiles, for a bundle that does not say what its images were like",
+    )
     given = parser.parse_args(argv)
     try:
         for name in given.name or shipped_models():
@@ -220,7 +265,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if given.plan:
                 print(name, target.config, target.evaluation)
             else:
-                print(ship(name, model, given.bundle or target.bundle, given.evaluation or target.evaluation))
+                tiles = load_manifests([given.tiles], shards_outside=True) if given.tiles else ()
+                bundle, evaluation = given.bundle or target.bundle, given.evaluation or target.evaluation
+                print(ship(name, model, bundle, evaluation, tiles=tiles))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.bundle.runtime import EventPredictor
 from pipeline.camera.dl1 import DL1File, ImageChunk
 from pipeline.camera.keys import KeyIndex
+from pipeline.camera.likeness import Likeness
 from pipeline.camera.predictions import (
     NOT_FINITE,
     CameraModel,
@@ -47,6 +48,11 @@ class EventPredictions:
         Prefix -> column -> ndarray, shape (n,); NaN where it has no value.
     reasons : dict
         Prefix -> ndarray of str, shape (n,): why the value is missing; empty where it is not.
+    unlikeness : ndarray, shape (n,), optional
+        Largest score of the images (`pipeline.camera.likeness`), NaN where none makes a tile; None where no model says
+        what its images of training were like.
+    unlike : ndarray of str or None, shape (n,), optional
+        What is unlike in that image.
     """
 
     obs_id: np.ndarray
@@ -56,6 +62,8 @@ class EventPredictions:
     used: dict[str, np.ndarray]
     values: dict[str, dict[str, np.ndarray]]
     reasons: dict[str, np.ndarray]
+    unlikeness: np.ndarray | None = None
+    unlike: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.event_id)
@@ -113,8 +121,10 @@ def predict_file(
     collector = EventCollector([model for model in models if model.of_events])
     for chunk in chosen_images(file, tel_ids=tel_ids, event_ids=event_ids, chunk_images=chunk_images):
         prepared = Preparations(chunk)
-        collector.add(chunk, prepared)
-        yield predict_chunk(chunk, of_images, prepared, served=collector.serves(chunk.camera.identity))
+        likeness = prepared.likeness(models)
+        collector.add(chunk, prepared, likeness)
+        served = collector.serves(chunk.camera.identity)
+        yield predict_chunk(chunk, of_images, prepared, served=served, likeness=likeness)
     if collector.models:
 
         def reread(tel_id: int, obs_id: np.ndarray, event_id: np.ndarray) -> Iterator[ImageChunk]:
@@ -149,8 +159,10 @@ def predict_event(
     images = []
     for chunk in chunks:
         prepared = Preparations(chunk)
-        collector.add(chunk, prepared)
-        images.append(predict_chunk(chunk, of_images, prepared, served=collector.serves(chunk.camera.identity)))
+        likeness = prepared.likeness(models)
+        collector.add(chunk, prepared, likeness)
+        served = collector.serves(chunk.camera.identity)
+        images.append(predict_chunk(chunk, of_images, prepared, served=served, likeness=likeness))
     if not collector.models:
         return images, None
     return images, collector.results(lambda tel_id, *_: (chunk for chunk in chunks if chunk.tel_id == tel_id))
@@ -171,17 +183,20 @@ class EventCollector:
         self.models = tuple(models)
         self._images = {model.name: _Images() for model in models}
         self._seen: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self._likeness: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
         self._unusable: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {m.name: [] for m in models}
 
     def serves(self, camera_identity: str) -> bool:
         """Whether at least one model is for this camera."""
         return any(model.predictor.serves(camera_identity) for model in self.models)
 
-    def add(self, chunk: ImageChunk, prepared: Preparations) -> None:
+    def add(self, chunk: ImageChunk, prepared: Preparations, likeness: Likeness | None = None) -> None:
         """Take images of one telescope."""
         identity = chunk.camera.identity
         if not self.serves(identity):
             return
+        if likeness is not None:
+            self._likeness.append((chunk.obs_id, chunk.event_id, likeness.score, likeness.names()))
         tel_id = np.full(len(chunk), chunk.tel_id)
         self._seen.append((chunk.obs_id, chunk.event_id, chunk.event_type, tel_id))
         for model in self.models:
@@ -216,7 +231,9 @@ class EventCollector:
         is_first[1:] = (obs_id[order][1:] != obs_id[order][:-1]) | (event_id[order][1:] != event_id[order][:-1])
         first = order[is_first]
         events = _Events(obs_id[first], event_id[first], tuple(np.unique(tel_id).tolist()))
-        result = EventPredictions(events.obs_id, events.event_id, event_type[first], events.tel_ids, {}, {}, {})
+        result = EventPredictions(
+            events.obs_id, events.event_id, event_type[first], events.tel_ids, {}, {}, {}, *self._worst(events)
+        )
         for model in self.models:
             answer = self._of_model(model, events, reread)
             for head in model.heads:
@@ -227,6 +244,18 @@ class EventCollector:
                 result.values[head.prefix], result.reasons[head.prefix] = values, reason
                 result.used[head.prefix] = answer.used & (reason == "")[:, None]
         return result
+
+    def _worst(self, events: "_Events") -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+        """Of each event, the score of the image that is most unlike training, and what is said of it."""
+        if not self._likeness:
+            return None, None
+        obs_id, event_id, score, text = map(np.concatenate, zip(*self._likeness, strict=True))
+        rows = np.flatnonzero(np.isfinite(score))
+        rows = rows[np.argsort(score[rows], kind="stable")]  # the highest score of an event is written last
+        place = events.find(obs_id[rows], event_id[rows])
+        worst, texts = np.full(len(events.event_id), np.nan), np.full(len(events.event_id), None, object)
+        worst[place], texts[place] = score[rows], text[rows]
+        return worst, texts
 
     def _of_model(self, model: CameraModel, events: "_Events", reread: Reread) -> "_Answer":
         answer = _Answer.empty(len(events.event_id), len(events.tel_ids), [c for h in model.heads for c in h.columns])

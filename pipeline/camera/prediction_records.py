@@ -18,13 +18,15 @@ def records_of(
     """One record per image, or per event for models of whole events.
 
     Each has ids, event type, whether it is valid, the values of these models, and why one has none; of an image the
-    camera, of an event the telescopes used, and `answered_by` mono where that was one. A column that several models
-    predict is named PREFIX_COLUMN.
+    camera, of an event the telescopes used, and `answered_by` mono where that was one. `unlikeness` above 1 marks
+    images unlike those of training, and `warnings` say what is. A column that several models predict is named
+    PREFIX_COLUMN.
     """
     of_events = isinstance(predictions, EventPredictions)
     own = [model for model in models if model.of_events == of_events]
     names = _column_names(own)
     by_mono = predictions.by_mono if of_events else None
+    score, unlike = _likeness_of(predictions)
     for place, reason in enumerate(predictions.joined_reasons() if own else ()):
         record: dict[str, Any] = {
             "file": file,
@@ -41,9 +43,23 @@ def records_of(
         record["valid"] = not reason
         for (prefix, column), name in names.items():
             record[name] = number(predictions.values[prefix][column][place])
+        if score is not None:
+            record["unlikeness"] = number(score[place])
         if reason:
             record["reason"] = reason
+        if unlike is not None and unlike[place]:
+            record["warnings"] = [unlike[place]]
         yield record
+
+
+def _likeness_of(
+    predictions: ImagePredictions | EventPredictions,
+) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """Score of each image or event, and what is unlike training."""
+    if isinstance(predictions, EventPredictions):
+        return predictions.unlikeness, predictions.unlike
+    likeness = predictions.likeness
+    return (None, None) if likeness is None else (likeness.score, likeness.names())
 
 
 def _column_names(models: Sequence[CameraModel]) -> dict[tuple[str, str], str]:

@@ -9,9 +9,11 @@ import numpy as np
 
 from pipeline.bundle.runtime import Predictor
 from pipeline.camera.dl1 import DL1File, ImageChunk
+from pipeline.camera.likeness import Likeness, compare_images
 from pipeline.camera.tiling import CameraTiles, camera_tile_chunk
 from pipeline.errors import UserError
 from pipeline.inputs.image import ImageRecipe
+from pipeline.inputs.population import Population
 from pipeline.tasks.spec import TaskSpec
 
 _CHUNK_BYTES = 32 << 20  # of the pixels of one chunk: cameras of 40,000 pixels go in smaller chunks
@@ -97,6 +99,14 @@ class CameraModel:
         return self.predictor.takes == "telescopes"
 
 
+def population_of(predictor: Predictor, camera_identity: str) -> Population | None:
+    """What the images of one camera were like that a model was trained on; None where it does not say."""
+    given = predictor.card.input.preparation
+    if predictor.takes == "telescopes":
+        given = given.cameras.get(camera_identity)
+    return getattr(given, "population", None)
+
+
 class Preparations:
     """The images of a chunk as tiles, made once for all models with the same recipe."""
 
@@ -109,6 +119,20 @@ class Preparations:
         if recipe not in self._made:
             self._made[recipe] = camera_tile_chunk(self._chunk, recipe)
         return self._made[recipe]
+
+    def likeness(self, models: Sequence[CameraModel]) -> Likeness | None:
+        """The images compared with those that the models were trained on, as far as the models say it.
+
+        Models whose recipe is another than that of the first of them do not count.
+        """
+        identity = self._chunk.camera.identity
+        serving = [model for model in models if model.predictor.serves(identity)]
+        known = [(model.recipe, population_of(model.predictor, identity)) for model in serving]
+        known = [(recipe, population) for recipe, population in known if population is not None]
+        if not known:
+            return None
+        recipe = known[0][0]
+        return compare_images(self.of(recipe), [population for other, population in known if other == recipe])
 
 
 def column_prefix(name: str) -> str:
@@ -138,6 +162,8 @@ class ImagePredictions:
         Prefix of a head -> ndarray of str, shape (n,): why the value is missing; empty where it is not.
     served : bool
         Whether at least one model, also of whole events, is for this camera.
+    likeness : Likeness, optional
+        How like the images of training these are; None where no model says what its own were like.
     """
 
     camera: str
@@ -150,6 +176,7 @@ class ImagePredictions:
     values: dict[str, dict[str, np.ndarray]]
     reasons: dict[str, np.ndarray]
     served: bool
+    likeness: Likeness | None = None
 
     def __len__(self) -> int:
         return len(self.event_id)
@@ -206,6 +233,7 @@ def predict_chunk(
     prepared: Preparations | None = None,
     *,
     served: bool = False,
+    likeness: Likeness | None = None,
 ) -> ImagePredictions:
     """Predictions for the images of one telescope by models of single images.
 
@@ -217,6 +245,8 @@ def predict_chunk(
         Of the same chunk, to share them with others.
     served : bool
         Whether a model of whole events is for this camera.
+    likeness : Likeness, optional
+        Of the chunk, see `Preparations.likeness`.
     """
     prepared = prepared or Preparations(chunk)
     n = len(chunk)
@@ -252,6 +282,7 @@ def predict_chunk(
         values=values,
         reasons=reasons,
         served=served or any(model.predictor.serves(identity) for model in models),
+        likeness=likeness,
     )
 
 

@@ -15,7 +15,7 @@ __all__ = ["Input", "get_input", "input_kinds", "restore_input"]
 
 extend_path(__path__, "inputs")
 
-_NO_KINDS = ("base", "population")
+_NO_KINDS = ("base", "image_features", "population")
 
 
 def input_kinds() -> tuple[str, ...]:

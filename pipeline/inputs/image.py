@@ -17,9 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipeline.directions import outward
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.inputs.base import Input
+from pipeline.inputs.image_features import COLUMNS as FEATURE_COLUMNS
+from pipeline.inputs.image_features import image_features
+from pipeline.inputs.population import Population
 from pipeline.tiles.layout import CAMERA_COLUMN
 from pipeline.tiles.reader import TileReader
-from pipeline.tiles.shards import TileBatch
+from pipeline.tiles.shards import CHUNK_TILES, TileBatch
 
 if TYPE_CHECKING:
     from pipeline.config import CameraTilesConfig
@@ -51,6 +54,8 @@ _AXIS_REACH_DEG = 2.0
 
 # A scalar further out than this many standard deviations carries no more information, but would dominate the others.
 _MAX_DEVIATION = 6.0
+# So many images tell what those of training are like.
+_MAX_SAMPLED = 6000
 
 
 class ImageRecipe(BaseModel):
@@ -129,6 +134,8 @@ class ImageInput(Input):
         gravity: along the long axis, positive away from the camera's centre, and to either side of it [deg]. A mean
         over the tile forgets places; with these maps, convolutions know the head from the tail of a shower, however
         it lies.
+    population : Population, optional
+        What the training images were like; None where there were few.
     """
 
     wing: ClassVar[Literal["camera"]] = "camera"
@@ -141,6 +148,7 @@ class ImageInput(Input):
     time_scale_ns: float = Field(10.0, gt=0, allow_inf_nan=False)
     scalar_statistics: tuple[ScalarStatistics, ...] = ()
     axis_pixel_deg: float | None = Field(None, gt=0, allow_inf_nan=False)
+    population: Population | None = None
 
     @classmethod
     def fit(
@@ -157,11 +165,17 @@ class ImageInput(Input):
         return cls(
             scalar_statistics=tuple(_statistics(name, scalar_value(name, events)) for name in scalars),
             axis_pixel_deg=_pixel_deg(reader, 0) if axis_maps else None,
+            population=population_of(reader, validation),
         )
 
     @classmethod
     def fit_cameras(
-        cls, reader: TileReader, scalars: Sequence[str] = (), *, axis_maps: bool = False
+        cls,
+        reader: TileReader,
+        scalars: Sequence[str] = (),
+        *,
+        axis_maps: bool = False,
+        validation: TileReader | None = None,
     ) -> dict[str, Self]:
         """The same for the images of each camera of the reader, by its identity.
 
@@ -184,6 +198,7 @@ class ImageInput(Input):
             fitted[camera.identity] = cls(
                 scalar_statistics=tuple(_statistics(name, scalar_value(name, own)) for name in scalars),
                 axis_pixel_deg=_pixel_deg(reader, number) if axis_maps else None,
+                population=population_of(reader, validation, number),
             )
         return fitted
 
@@ -256,6 +271,29 @@ class ImageInput(Input):
 
 
 INPUT = ImageInput
+
+
+def population_of(reader: TileReader, validation: TileReader | None, camera: int = 0) -> Population | None:
+    """What the images of one camera are like, by its number among those of the readers; None of fewer than 200."""
+    training = _sampled(reader, camera)
+    return Population.fit_images(training, _sampled(validation, camera) if validation is not None else training)
+
+
+def _sampled(reader: TileReader, camera: int) -> dict[str, np.ndarray]:
+    """Features of some thousand images."""
+    channels = [channel.name for channel in reader.channels]
+    if not {"charge", "peak_time", "mask"} <= set(channels):
+        return {}
+    known = [name for name in (*FEATURE_COLUMNS, CAMERA_COLUMN) if name in reader.columns]
+    parts: list[dict[str, np.ndarray]] = []
+    n_images = 0
+    for batch in reader.shuffled(0, 0, CHUNK_TILES, columns=known):
+        own = batch.select(batch.events[CAMERA_COLUMN] == camera) if CAMERA_COLUMN in known else batch
+        parts.append(image_features(dict(zip(channels, own.images.swapaxes(0, 1), strict=True)), own.events))
+        n_images += len(own)
+        if n_images >= _MAX_SAMPLED:
+            break
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
 def axis_maps(events: Mapping[str, np.ndarray], shape: tuple[int, int], pixel_deg: float) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""The frames that a network was trained on, and how far another frame is from them.
+"""The frames or camera images that a network was trained on, and how far another one is from them.
 
-Each quantity of a frame has a deviation: in units of its standard deviation within the range of training (1st to 99th
-percentile), and beyond it in thirds of a margin, which holds the errors of measurement and differences that do no harm.
-A range has sharp ends, because frames of training are drawn between limits: of stars just sharper than all of training,
-a network makes cosmic rays. The distance of a frame is the Mahalanobis distance of its deviations, so that it also
-counts combinations that training never had; its score is that distance over the one of which 0.5 % of the validation
-frames are further away.
+Each quantity of a frame or image has a deviation: in units of its standard deviation within the range of training (1st
+to 99th percentile), and beyond it in thirds of a margin, which holds the errors of measurement and differences that do
+no harm. A range has sharp ends, because frames of training are drawn between limits: of stars just sharper than all of
+training, a network makes cosmic rays. The distance of a frame is the Mahalanobis distance of its deviations, so that it
+also counts combinations that training never had; its score is that distance over the one of which 0.5 % of the
+validation frames or images are further away.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,18 +15,18 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 # Fewer training frames do not show a range.
-_MIN_FRAMES = 5
+_MIN_FRAMES, _MIN_IMAGES = 5, 200
 _PERCENTILES = (1, 99)
 # A margin counts as so many standard deviations.
 _PER_MARGIN = 3.0
-# Validation frames that are further away than the limit.
+# Share of the validation that is further away than the limit.
 _BEYOND_LIMIT = 0.005
 # Deviation of a value that is a margin beyond a range in which training is evenly spread.
 _LEAST_LIMIT = _PER_MARGIN + 3**0.5
 
 
 class Quantity(NamedTuple):
-    """A number that describes a frame, see `pipeline.sky.frame_statistics.FrameStatistics`.
+    """A number that describes a frame or an image: `pipeline.sky.frame_statistics.FrameStatistics`, `image_features`.
 
     Attributes
     ----------
@@ -66,11 +66,25 @@ QUANTITIES = (
     Quantity("row_noise", "row noise", "scatter of the rows' means over that of their noise", "", 0.15, 0.1),
     Quantity("column_noise", "column noise", "scatter of the columns' means over that of their noise", "", 0.15, 0.1),
 )
-_BY_NAME = {quantity.name: quantity for quantity in QUANTITIES}
+#: Of camera images. What belongs to the telescope and the sky hardly varies in a simulation, so that a change of it
+#: shows; showers differ by themselves, and count where they are far beyond all of training.
+IMAGE_QUANTITIES = (
+    Quantity("pointing_alt_deg", "altitude", "altitude of the pointing", "deg", absolute=3.0, below=True),
+    Quantity("dark_level_pe", "dark level", "level of dark tile pixels", "p.e.", absolute=0.25, below=True),
+    Quantity("dark_noise_pe", "dark noise", "noise of dark tile pixels", "p.e.", relative=0.1, below=True),
+    Quantity("no_charge_share", "no charge", "share of tile pixels without charge", absolute=0.03, below=True),
+    Quantity("log10_size", "log size", "log10 of the image size in p.e.", absolute=0.5, below=True),
+    Quantity("n_islands", "islands", "islands", absolute=2.0, relative=0.5),
+    Quantity("log10_width", "log width", "log10 of the width in deg", absolute=0.3, below=True),
+    Quantity("log10_length", "log length", "log10 of the length in deg", absolute=0.3, below=True),
+    Quantity("time_spread_ns", "time spread", "spread of the pulse times", "ns", absolute=3.0, relative=0.5),
+    Quantity("leakage", "leakage", "share of the charge at the camera's edge", absolute=0.2),
+)
+_BY_NAME = {quantity.name: quantity for quantity in (*QUANTITIES, *IMAGE_QUANTITIES)}
 
 
 class TrainedRange(BaseModel):
-    """A quantity among the frames of training: its mean, its 1st and its 99th percentile."""
+    """A quantity among the frames or images of training: its mean, its 1st and its 99th percentile."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -82,7 +96,7 @@ class TrainedRange(BaseModel):
     @model_validator(mode="after")
     def _is_known(self) -> Self:
         if self.name not in _BY_NAME:
-            raise ValueError(f"unknown quantity of a frame: {self.name}")
+            raise ValueError(f"unknown quantity: {self.name}")
         return self
 
     @property
@@ -125,8 +139,23 @@ class Unlikeness(NamedTuple):
     short: str = ""
 
 
+class UnlikeImages(NamedTuple):
+    """How far camera images are from those of training.
+
+    Attributes
+    ----------
+    score : ndarray, shape (N,)
+        Above 1, an image is unlike them.
+    outside : ndarray of bool, shape (N, n)
+        Quantities, in the order of `Population.ranges`, that are beyond the limit by themselves.
+    """
+
+    score: np.ndarray
+    outside: np.ndarray
+
+
 class Population(BaseModel):
-    """The frames of training.
+    """The frames or images of training.
 
     Attributes
     ----------
@@ -135,6 +164,7 @@ class Population(BaseModel):
     covariance : tuple of tuple of float, shape (n, n)
         Of the quantities.
     n_frames : int
+        How many frames, or images.
     limit : float
         Distance that scores 1.
     """
@@ -171,6 +201,28 @@ class Population(BaseModel):
         if not known:
             return None
         table = np.array([[np.nan if f.get(name) is None else f[name] for name in known] for f in training], float)
+        fitted = cls._of_table(known, table)
+        return fitted._with_limit(np.array([fitted._distance(fitted._deviations(frame)) for frame in validation]))
+
+    @classmethod
+    def fit_images(cls, training: Mapping[str, np.ndarray], validation: Mapping[str, np.ndarray]) -> Self | None:
+        """From the quantities of camera images (`pipeline.inputs.image_features`); None of fewer than 200.
+
+        Parameters
+        ----------
+        training, validation : mapping
+            Name -> values of N images, NaN where one could not be measured.
+        """
+        counts = {q.name: np.isfinite(training[q.name]).sum() for q in IMAGE_QUANTITIES if q.name in training}
+        known = [name for name, count in counts.items() if count >= _MIN_IMAGES]
+        if not known:
+            return None
+        fitted = cls._of_table(known, np.array([training[name] for name in known], float).T)
+        return fitted._with_limit(fitted._distances(fitted._deviations_of(validation)))
+
+    @classmethod
+    def _of_table(cls, known: Sequence[str], table: np.ndarray) -> Self:
+        """From values of shape (N, n); the limit is not yet that of the validation."""
         mean = np.nanmean(table, axis=0)
         ranges = []
         for name, centre, values in zip(known, mean, table.T, strict=True):
@@ -178,19 +230,19 @@ class Population(BaseModel):
             ranges.append(TrainedRange(name=name, mean=_rounded(centre), low=_rounded(low), high=_rounded(high)))
         # What was not measured is taken for the mean.
         covariance = np.cov(np.nan_to_num(table - mean), rowvar=False).reshape(len(known), len(known))
-        if len(training) <= 2 * len(known):  # more numbers than these frames can tell
+        if len(table) <= 2 * len(known):  # more numbers than these frames can tell
             covariance = np.diag(np.diag(covariance))
-        fitted = cls(
+        return cls(
             ranges=tuple(ranges),
             covariance=tuple(tuple(_rounded(value) for value in row) for row in covariance),
-            n_frames=len(training),
+            n_frames=len(table),
             limit=1.0,
         )
-        return fitted.model_copy(update={"limit": fitted._limit(validation)})
 
-    def _limit(self, validation: Sequence[Mapping[str, float | None]]) -> float:
-        distances = [self._distance(self._deviations(frame)) for frame in validation]
-        return _rounded(max(_LEAST_LIMIT, float(np.quantile(distances, 1 - _BEYOND_LIMIT)) if distances else 0.0))
+    def _with_limit(self, distances: np.ndarray) -> Self:
+        """With the limit that these distances of the validation leave below it."""
+        farthest = float(np.quantile(distances, 1 - _BEYOND_LIMIT)) if len(distances) else 0.0
+        return self.model_copy(update={"limit": _rounded(max(_LEAST_LIMIT, farthest))})
 
     def compare(self, values: Mapping[str, float | None]) -> Unlikeness:
         """Score of a frame, and what makes it; what could not be measured does not count."""
@@ -213,6 +265,33 @@ class Population(BaseModel):
             if len(short) + len(more) + 2 <= 68:
                 short = f"{short}; {more}"
         return Unlikeness(score, outside, text, short)
+
+    def compare_images(self, values: Mapping[str, np.ndarray]) -> "UnlikeImages":
+        """Scores of N images, and the quantities that are beyond the limit by themselves.
+
+        What could not be measured counts as the mean of training.
+        """
+        deviations = self._deviations_of(values)
+        scores = self._distances(deviations) / self.limit
+        return UnlikeImages(scores, np.abs(deviations) > self.limit)
+
+    def _deviations_of(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The same as `_deviations` for N images, shape (N, n)."""
+        found = []
+        for trained, unit in zip(self.ranges, self._units, strict=True):
+            own = np.asarray(values[trained.name], float)
+            inside = np.clip(own, trained.low, trained.high)
+            beyond_low, beyond_high = (trained.margin(edge, self.n_frames) for edge in (trained.low, trained.high))
+            margin = np.where(own < trained.low, beyond_low, beyond_high)
+            deviation = (inside - trained.mean) / unit + _PER_MARGIN * (own - inside) / margin
+            matters = np.isfinite(own) & (trained.quantity.below | (own >= trained.mean))
+            found.append(np.where(matters, deviation, 0.0))
+        return np.stack(found, axis=1)
+
+    def _distances(self, deviations: np.ndarray) -> np.ndarray:
+        """Mahalanobis distances, shape (N,)."""
+        inverse = np.linalg.inv(self._correlation([trained.name for trained in self.ranges]))
+        return np.sqrt(np.einsum("ni,ij,nj->n", deviations, inverse, deviations, optimize=True))
 
     def _deviations(self, values: Mapping[str, float | None]) -> dict[str, float]:
         """In standard deviations, of the quantities that were measured and that matter."""

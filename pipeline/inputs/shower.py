@@ -98,7 +98,7 @@ class ShowerInput(Input):
                 "images; events of several telescopes need both"
             )
         return cls(
-            cameras=ImageInput.fit_cameras(reader, scalars, axis_maps=axis_maps),
+            cameras=ImageInput.fit_cameras(reader, scalars, axis_maps=axis_maps, validation=validation),
             max_telescopes=int(n_telescopes_of(events).max(initial=2)),
         )
 

@@ -79,6 +79,7 @@ def predict_events(
     -------
     dict
         ``n_images``, ``n_valid``, ``left_out`` (reason -> number of images, or of events for models of these),
+        ``n_unlike`` where models say what their images of training were like (how many are unlike them),
         ``warnings`` if there are any and, if written, ``output``; with a model of whole events also ``n_events``,
         ``n_valid_events`` and ``n_by_mono``, the events that the network for single images answered.
 
@@ -89,9 +90,11 @@ def predict_events(
     """
     from pipeline.camera.dl1 import DL1File
     from pipeline.camera.event_predictions import EventPredictions, predict_file
+    from pipeline.camera.likeness import FileLikeness
 
     started = time.monotonic()
     counts = {"n_images": 0, "n_valid": 0}
+    likeness = FileLikeness()
     left_out: Counter[str] = Counter()
     with ExitStack() as stack:
         dl1_path = stack.enter_context(as_dl1(path, kind, cfg))
@@ -118,12 +121,16 @@ def predict_events(
             else:
                 counts["n_images"] += len(predictions)
                 counts["n_valid"] += int(predictions.any_valid.sum())
+                likeness.add(predictions.likeness)
             left_out.update(predictions.left_out())
             if product is not None:
                 product.add(predictions)
             take(predictions)
+        warnings += likeness.warnings()
+        if likeness.n_images:
+            counts["n_unlike"] = likeness.n_unlike
         if product is not None:
-            product.count(counts, left_out)
+            product.count(counts, left_out, warnings)
     result: dict[str, Any] = {**counts, "left_out": dict(sorted(left_out.items()))}
     if warnings:
         result["warnings"] = warnings
@@ -187,7 +194,9 @@ class _DL2Product:
                 {p: {name: v[rows] for name, v in columns.items()} for p, columns in predictions.values.items()},
             )
 
-    def count(self, counts: Mapping[str, int], left_out: Mapping[str, int]) -> None:
+    def count(self, counts: Mapping[str, int], left_out: Mapping[str, int], warnings: Sequence[str]) -> None:
+        if warnings:
+            self.stamp["warnings"] = list(warnings)
         self.stamp |= {**counts, "left_out": dict(sorted(left_out.items()))}
         self._writer.provenance = self.stamp
 

@@ -20,8 +20,10 @@ from pipeline.bundle.card import (
 )
 from pipeline.bundle.model_card import card_markdown
 from pipeline.bundle.runtime import Predictor
+from pipeline.camera.predictions import population_of
 from pipeline.config import load_config
 from pipeline.errors import InputFileError
+from pipeline.inputs.population import IMAGE_QUANTITIES
 
 MODEL = shipping.ShippedModel(config="tiny.yaml", network="energy", purpose="For tests.", failures=("Fails at night.",))
 
@@ -43,7 +45,10 @@ def test_a_model_that_ships(name, checkout, monkeypatch):
     assert card.training.seed == cfg.seed
     settings = cfg.network(model.network).model_dump(mode="json")
     assert card.training.config == {key: settings[key] for key in card.training.config}
-    assert Predictor.load(name, threads=1).card.bundle_sha256 == card.bundle_sha256
+    predictor = Predictor.load(name, threads=1)
+    assert predictor.card.bundle_sha256 == card.bundle_sha256
+    for camera in predictor.cameras:
+        assert len(population_of(predictor, camera).ranges) == len(IMAGE_QUANTITIES)
 
 
 def test_the_list_of_models_is_that_of_committed_configurations(checkout, monkeypatch):

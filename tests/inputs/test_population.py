@@ -95,5 +95,5 @@ def test_cards_that_contradict_themselves():
     for wrong in ({"covariance": ((1.0, 0.0), (0.0, 1.0))}, {"n_frames": 3}, {"limit": 0.0}):
         with pytest.raises(ValidationError, match="are no population"):
             Population.model_validate(content | wrong)
-    with pytest.raises(ValidationError, match="unknown quantity of a frame: colour"):
+    with pytest.raises(ValidationError, match="unknown quantity: colour"):
         TrainedRange(name="colour", mean=0, low=0, high=1)
