@@ -19,6 +19,11 @@ class Summary:
     """Level and noise after a restoration, medians of its planes, and numbers of pixels.
 
     Medians are those of every n-th pixel: of all pixels in an image of fewer than two millions.
+
+    Attributes
+    ----------
+    n_before, n_added : dict
+        DQ bit -> number of pixels that had it before, and of those that got it.
     """
 
     def __init__(self, restoration: Restoration) -> None:
@@ -27,6 +32,7 @@ class Summary:
         self._exposed = part_of(frame.sci, frame.exposed).shape
         self._background = Background(self._exposed)
         self._counts = dict.fromkeys(_COUNTED, 0)
+        self.n_before, self.n_added = dict.fromkeys(DQ, 0), dict.fromkeys(DQ, 0)
         self._samples: dict[str, list[np.ndarray]] = {"err": [], **{name: [] for name in restoration.units}}
 
     def watched(self) -> Iterator[Strip]:
@@ -38,6 +44,11 @@ class Summary:
     def _add(self, strip: Strip) -> None:
         for name, bit in _COUNTED.items():
             self._counts[name] += int(np.count_nonzero(has(strip.dq, bit)))
+        before = np.asarray(self._restoration.frame.dq[strip.top : strip.top + len(strip.dq)])
+        for counts, bits in ((self.n_before, before), (self.n_added, strip.dq & ~before)):
+            if bits.any():
+                for bit in DQ:
+                    counts[bit] += int(np.count_nonzero(has(bits, bit)))
         self._sample("err", strip.err, strip.top, self._restoration.frame.shape)
         rows, columns = self._restoration.frame.exposed
         first = rows.start or 0

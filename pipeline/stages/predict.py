@@ -22,6 +22,7 @@ from pipeline.logs import get_logger
 from pipeline.records import RecordSink, number, record_sink
 from pipeline.stages import products
 from pipeline.stages.inputs import is_of_a_stopped_run, names_file, write_statuses
+from pipeline.text_tables import terminal_columns
 from pipeline.workers import in_order
 
 if TYPE_CHECKING:
@@ -315,12 +316,17 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
         raise UserError(f"{job.path} holds camera images, but none of the bundles takes these: {models.named()}")
 
     from pipeline.camera.prediction_records import records_of
+    from pipeline.camera.prediction_tables import rows_of
 
     def write_records(predictions: "ImagePredictions | EventPredictions") -> None:
-        if sink.wanted:
-            for record in records_of(job.path.name, predictions, models.camera):
-                sink.write(record)
+        if sink.for_people:
+            records = rows_of(predictions, models.camera)
+        else:
+            records = records_of(job.path.name, predictions, models.camera) if sink.wanted else ()
+        for record in records:
+            sink.write(record)
 
+    sink.say(job.path.name)
     result = products.predict_events(
         job.path,
         job.kind,
@@ -353,6 +359,7 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
     from pipeline.sky.frames import open_frames
     from pipeline.sky.restore import Restoration
     from pipeline.sky.summary import Summary
+    from pipeline.sky.summary_lines import summary_lines
 
     started = time.monotonic()
     cfg = settings.cfg
@@ -380,7 +387,11 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
             if job.out is None:
                 for _ in summary.watched():
                     pass
-            sink.write(_frame_record(job.path.name, restoration, summary))
+            if sink.for_people:
+                for line in (job.path.name, *summary_lines(restoration, summary, terminal_columns())):
+                    sink.say(line)
+            else:
+                sink.write(_frame_record(job.path.name, restoration, summary))
     sink.end_of_file()
     status: dict[str, Any] = {"n_images": len(frames), "n_valid": len(frames), "left_out": {}}
     if warnings := dict.fromkeys(text for restoration in restorations for text in restoration.warnings):

@@ -17,6 +17,7 @@ from two_headed_bundles import two_headed_bundle
 
 from pipeline.camera.dl1 import DL1File
 from pipeline.camera.event_predictions import predict_file
+from pipeline.camera.prediction_tables import with_uncertainty
 from pipeline.camera.predictions import CameraModel, column_prefix, distinct
 from pipeline.camera.tiling import camera_tile_chunk
 from pipeline.config import Config, parse_config
@@ -388,14 +389,64 @@ def test_a_frame_unlike_those_of_training_is_named_everywhere(folder, tmp_path, 
     assert (status["status"], "unlike the frames" in status["reason"]) == ("failed", True)
 
 
-def test_table_of_images_and_frames(folder):
+def test_table_of_images(folder):
     stream = io.StringIO()
-    predict(CFG, [folder / "run.dl1.h5", folder / "frame.fits"], [folder / "energy", folder / "denoise"], stream=stream)
-    lines = stream.getvalue().splitlines()
-    assert lines[0].split()[:7] == HEAD_OF_RECORD
-    assert lines[1].endswith("nothing left by the cleaning")
-    assert len(lines) == 1 + 24 + 1 + 1
-    assert "noise_after" in lines[25]
+    bundles = [folder / name for name in ("energy", "gammaness", "direction", "core", "x_max")]
+    predict(CFG, [folder / "run.dl1.h5"], bundles, stream=stream, telescope=1)
+    _, found = records([folder / "run.dl1.h5"], bundles, telescope=1)
+    title, headings, *rows = stream.getvalue().splitlines()
+    assert (title, len(rows)) == ("run.dl1.h5", 12)
+    assert [text.strip() for text in headings.split("  ") if text] == [
+        "run", "event", "telescope", "energy [TeV]", "gammaness", "offset lon, lat [deg]", "alt, az [deg]",
+        "impact [m]", "core north, west [m]", "X_max [g/cm2]", "size [p.e.]", "length, width [deg]", "leakage",
+        "reason",
+    ]  # fmt: skip
+    assert rows[0].endswith("nothing left by the cleaning")
+    cells = [text.strip() for text in rows[1].split("  ") if text]
+    record = found[1]
+    assert cells[:3] == ["7", "101", "1 Toy"]
+    assert cells[3] == f"{record['reco_energy_tev']:.1f} ± {record['reco_energy_uncert_tev']:.1f}"
+    assert cells[4] == f"{record['gammaness']:.3f}"
+    assert cells[5] == f"{record['reco_fov_lon_deg']:.2f}, {record['reco_fov_lat_deg']:.2f}"
+    assert cells[10] == f"{100 * record['reco_energy_tev']:.0f}"  # the tiny network answers log10(size) - 2
+
+
+def test_table_of_two_models_for_one_quantity(folder):
+    stream = io.StringIO()
+    predict(CFG, [folder / "run.dl1.h5"], [folder / "energy", folder / "strict"], stream=stream, event=101)
+    assert "tiny_energy energy [TeV]  strict energy [TeV]" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "uncertainty", "text"),
+    [
+        (1.2345, 0.178, "1.23 ± 0.18"),
+        (1.2345, np.nan, "1.23"),
+        (843.2, 95.1, "843 ± 95"),
+        (0.012, 0.0031, "0.0120 ± 0.0031"),
+        (1234.5, np.nan, "1234"),
+        (0.0, np.nan, "0.00"),
+        (np.nan, 1.0, "-"),
+    ],
+)
+def test_values_with_uncertainties(value, uncertainty, text):
+    assert with_uncertainty(value, uncertainty) == text
+
+
+def test_a_frame_on_one_screen(folder, monkeypatch):
+    def shown():
+        stream = io.StringIO()
+        predict(CFG, [folder / "frame.fits"], [folder / "denoise"], stream=stream)
+        return stream.getvalue().splitlines()
+
+    _, [record] = records([folder / "frame.fits"], [folder / "denoise"])
+    lines = shown()
+    assert lines[:2] == ["frame.fits", "  HDU 0, 110 x 90 px, in electron, by tiny_denoise"]
+    before, after = (f"{record[f'median_err_{when}']:.4g}" for when in ("before", "after"))
+    assert f"  stated error        {before} -> {after} electron (median)" in lines
+    assert f"  replaced            {record['n_restored']} px" in [line.partition(" (")[0] for line in lines]
+    monkeypatch.setattr("pipeline.stages.predict.terminal_columns", lambda: 30)
+    assert max(map(len, shown())) <= 30
 
 
 def test_a_bad_file_is_named_and_skipped(folder, tmp_path, caplog):
