@@ -132,6 +132,12 @@ def predict(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image on stdout.")] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Picture to write of the event (with --event), or of a frame before and after."
+        ),
+    ] = None,
     keep_going: KeepGoing = False,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Files processed in parallel, with --out.")] = 1,
     force: Force = False,
@@ -140,12 +146,14 @@ def predict(
 
     Prints a table, or writes DL2 HDF5 (camera events) and FITS (sky frames) with --out.
     """
+    from pipeline.stages.pictures import Picture
     from pipeline.stages.predict import predict as stage
 
     cfg = _with_options_of_frames(cfg, bundle, only=only, fpr=fpr, bayer=bayer)
     statuses = stage(
         cfg, files, bundle, out,
         event=event, telescope=telescope, as_json=as_json, force=force, stream=sys.stdout, jobs=jobs,
+        picture=None if plot is None else Picture(plot, force=force),
     )  # fmt: skip
     return exit_code(statuses, keep_going=keep_going)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.records import number
 from pipeline.sky.background import Background
 from pipeline.sky.dq import DQ, has
 from pipeline.sky.frames import Strip
@@ -22,12 +23,13 @@ class Summary:
 
     Attributes
     ----------
+    frame : Frame
     n_before, n_added : dict
         DQ bit -> number of pixels that had it before, and of those that got it.
     """
 
     def __init__(self, restoration: Restoration) -> None:
-        frame = restoration.frame
+        self.frame = frame = restoration.frame
         self._restoration = restoration
         self._exposed = part_of(frame.sci, frame.exposed).shape
         self._background = Background(self._exposed)
@@ -82,3 +84,24 @@ class Summary:
             "unlikeness": restoration.unlikeness[0],
             **(asdict(restoration.statistics) if restoration.statistics else {}),
         }
+
+
+def record_of(file: str, restoration: Restoration, summary: Summary) -> dict[str, Any]:
+    """What happened to a frame, in numbers, for programs."""
+    frame = restoration.frame
+    height, width = frame.shape
+    return {
+        "file": file,
+        "hdu": frame.science_hdu,
+        "model": restoration.predictor.card.name,
+        "valid": True,
+        "height_px": height,
+        "width_px": width,
+        "unit": frame.unit,
+        **{name: _as_number(value) for name, value in summary.numbers().items()},
+        "warnings": list(restoration.warnings),
+    }
+
+
+def _as_number(value: Any) -> Any:
+    return number(value) if isinstance(value, float | np.floating) else value

@@ -54,6 +54,7 @@ def predict_events(
     telescope: int | None = None,
     out: Path | None = None,
     force: bool = False,
+    look: "Callable[[DL1File], None] | None" = None,
 ) -> dict[str, Any]:
     """Apply models to the images of one file.
 
@@ -73,6 +74,8 @@ def predict_events(
         DL2 file to write.
     force : bool
         Replace `out`.
+    look : callable, optional
+        Called with the open file when all is predicted.
 
     Returns
     -------
@@ -120,6 +123,8 @@ def predict_events(
             if product is not None:
                 product.add(predictions)
             take(predictions)
+        if look is not None:
+            look(file)
         if product is not None:
             product.count(counts, left_out)
     result: dict[str, Any] = {**counts, "left_out": dict(sorted(left_out.items()))}
