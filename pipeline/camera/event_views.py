@@ -178,7 +178,7 @@ def event_view(
     )
     values, reason = _of_event(of_event, models)
     truth = {name: float(column[0]) for name, column in chunks[0].truth.items()} if chunks[0].truth else {}
-    return EventView(run, event_id, tuple(_with_source(i, values) for i in images), truth, values, reason)
+    return EventView(run, event_id, tuple(with_source(i, values) for i in images), truth, values, reason)
 
 
 def clean(charge_pe: np.ndarray, peak_time_ns: np.ndarray, camera: Camera, thresholds: Thresholds) -> Cleaned:
@@ -228,7 +228,7 @@ def _of_event(predictions: EventPredictions | None, models: Sequence[CameraModel
     return values, predictions.joined_reasons()[0]
 
 
-def _with_source(image: ImageView, of_event: Mapping[str, float]) -> ImageView:
+def with_source(image: ImageView, of_event: Mapping[str, float]) -> ImageView:
     """With the source that was predicted: for the event if that was done, else for the image."""
     alt, az = of_event.get("reco_alt_deg", np.nan), of_event.get("reco_az_deg", np.nan)
     if np.isfinite([alt, az, *image.pointing_deg]).all():

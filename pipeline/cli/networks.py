@@ -160,6 +160,47 @@ def predict(
 
 @command(
     app,
+    "view",
+    example="lightpool view frame.fits --bundle results/demo/bundles/denoise",
+    config="optional",
+    settings=("threads", "backend"),
+)
+def view(
+    cfg: "Config",
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            show_default=False,
+            help="simtel, DL1, lstchain or FITS; a frame as it came, or as `lightpool predict` has written it.",
+        ),
+    ],
+    bundle: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BUNDLE",
+            help="Directory of a trained model to apply, or the name of one that ships; may be given several times.",
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="Port of the page; 0: any that is free.")
+    ] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+) -> None:
+    """Look at events or frames in the browser.
+
+    Serves a page on this machine alone, until Ctrl-C. Nothing is written.
+    """
+    from pipeline.apps.view.app import view as show
+
+    def announce(url: str) -> None:
+        print(url, flush=True)  # read by programs that start this one
+
+    show(cfg, file, bundle or (), announce=announce, port=port, open_browser=not no_browser)
+
+
+@command(
+    app,
     "stack",
     example="lightpool stack night/*.fits --bundle results/demo/bundles/denoise --out stack.fits",
     config="optional",
