@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
+from pipeline.camera.dl1 import DL1File
 from pipeline.camera.event_predictions import EventPredictions
 from pipeline.camera.event_types import SHOWER, type_name
 from pipeline.camera.prediction_records import column_names
@@ -67,12 +69,15 @@ def _place(alt_deg: float, az_deg: float, radius_deg: float = np.nan) -> str:
     return f"{place} ± {radius_deg:.2f}" if np.isfinite(radius_deg) else place
 
 
+_ALT_AZ, _RA_DEC = "alt, az [deg]", "RA, Dec [deg]"
+_PLACE = Quantity(_RA_DEC, (), _fixed(2))
+
 #: What is shown of each task, in this order; other columns are shown by their names.
 QUANTITIES = (
     Quantity("energy [TeV]", ("reco_energy_tev", "reco_energy_uncert_tev"), with_uncertainty),
     Quantity("gammaness", ("gammaness",), _fixed(3)),
     Quantity("offset lon, lat [deg]", ("reco_fov_lon_deg", "reco_fov_lat_deg"), _fixed(2)),
-    Quantity("alt, az [deg]", ("reco_alt_deg", "reco_az_deg", "reco_ang_distance_uncert_deg"), _place),
+    Quantity(_ALT_AZ, ("reco_alt_deg", "reco_az_deg", "reco_ang_distance_uncert_deg"), _place),
     Quantity("impact [m]", ("reco_impact_m", "reco_impact_uncert_m"), with_uncertainty),
     Quantity("core north, west [m]", ("reco_core_x_m", "reco_core_y_m"), _fixed(0)),
     Quantity("X_max [g/cm2]", ("reco_x_max_g_cm2", "reco_x_max_uncert_g_cm2"), with_uncertainty),
@@ -91,15 +96,19 @@ _PARAMETERS = (
 )
 
 
-def rows_of(predictions: ImagePredictions | EventPredictions, models: Sequence[CameraModel]) -> Iterator[dict]:
+def rows_of(
+    predictions: ImagePredictions | EventPredictions, models: Sequence[CameraModel], file: DL1File | None = None
+) -> Iterator[dict[str, str]]:
     """One row per image, or per event for models of whole events: heading -> text.
 
-    Rows of images have the parameters of the cleaned image, too. Where a value is missing, ``reason`` says why.
+    Rows of images have the parameters of the cleaned image, too. Where a value is missing, ``reason`` says why. With
+    the file of an observation that says where and when it was, directions are also in right ascension and declination.
     """
     of_events = isinstance(predictions, EventPredictions)
     own = [model for model in models if model.of_events == of_events]
     names = column_names(own)
     shown = _arranged(names)
+    equatorial = {} if file is None else _equatorial(predictions, shown, file)
     for place, reason in enumerate(predictions.joined_reasons() if own else ()):
         row: dict[str, str] = {
             "run": str(int(predictions.obs_id[place])),
@@ -115,6 +124,8 @@ def rows_of(predictions: ImagePredictions | EventPredictions, models: Sequence[C
             reason = reason or f"event type {type_name(kind)}"
         for heading, quantity, keys in shown:
             row[heading] = _text(quantity, [predictions.values[prefix][column][place] for prefix, column in keys])
+            if heading in equatorial:
+                row[heading.replace(_ALT_AZ, _RA_DEC)] = _text(_PLACE, [axis[place] for axis in equatorial[heading]])
         if not of_events:
             for quantity in _PARAMETERS:
                 row[quantity.heading] = _text(quantity, [predictions.parameters[c][place] for c in quantity.columns])
@@ -123,11 +134,28 @@ def rows_of(predictions: ImagePredictions | EventPredictions, models: Sequence[C
         yield row
 
 
+def _equatorial(
+    predictions: ImagePredictions | EventPredictions, shown: "list[_Shown]", file: DL1File
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Heading of a direction -> its right ascension and declination [deg]."""
+    found = {}
+    for heading, _, keys in shown:
+        if heading.endswith(_ALT_AZ):
+            alt, az = (predictions.values[prefix][column] for prefix, column in keys[:2])
+            radec = file.radec_of(predictions.obs_id, predictions.event_id, alt, az)
+            if radec is not None:
+                found[heading] = radec
+    return found
+
+
 def _text(quantity: Quantity, values: Sequence[float]) -> str:
     return quantity.text(*values) if np.isfinite(values[0]) else NO_VALUE
 
 
-def _arranged(names: Mapping[tuple[str, str], str]) -> list[tuple[str, Quantity, list[tuple[str, str]]]]:
+_Shown: TypeAlias = tuple[str, Quantity, list[tuple[str, str]]]
+
+
+def _arranged(names: Mapping[tuple[str, str], str]) -> list[_Shown]:
     """Heading, quantity and columns with the prefixes of their heads, for all heads that have them."""
     of_prefix: dict[str, list[str]] = {}
     for prefix, column in names:

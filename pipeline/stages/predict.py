@@ -335,18 +335,20 @@ def _predict_events(
     from pipeline.camera.prediction_records import records_of
     from pipeline.camera.prediction_tables import rows_of
 
+    opened: list[DL1File] = []
+
+    def look(file: "DL1File") -> None:
+        opened.append(file)
+        if picture is not None and settings.event is not None:
+            picture.of_event(file, job.path.name, models.camera, settings.event, settings.telescope)
+
     def write_records(predictions: "ImagePredictions | EventPredictions") -> None:
         if sink.for_people:
-            records = rows_of(predictions, models.camera)
+            records = rows_of(predictions, models.camera, opened[0])
         else:
             records = records_of(job.path.name, predictions, models.camera) if sink.wanted else ()
         for record in records:
             sink.write(record)
-
-    def draw(file: "DL1File") -> None:
-        assert picture is not None
-        assert settings.event is not None
-        picture.of_event(file, job.path.name, models.camera, settings.event, settings.telescope)
 
     sink.say(job.path.name)
     result = products.predict_events(
@@ -359,7 +361,7 @@ def _predict_events(
         telescope=settings.telescope,
         out=job.out,
         force=job.replaces,
-        look=draw if picture is not None else None,
+        look=look,
     )
     sink.end_of_file()
     return result

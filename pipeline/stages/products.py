@@ -75,7 +75,7 @@ def predict_events(
     force : bool
         Replace `out`.
     look : callable, optional
-        Called with the open file when all is predicted.
+        Called with the open file before anything is predicted.
 
     Returns
     -------
@@ -106,6 +106,8 @@ def predict_events(
         if out is not None:
             facts = _facts_of(stamped) | {"warnings": warnings}
             product = stack.enter_context(_dl2_product(path, dl1_path, models, cfg, out, force, facts, started))
+        if look is not None:
+            look(file)
         chunks = predict_file(
             file,
             models,
@@ -123,8 +125,6 @@ def predict_events(
             if product is not None:
                 product.add(predictions)
             take(predictions)
-        if look is not None:
-            look(file)
         if product is not None:
             product.count(counts, left_out)
     result: dict[str, Any] = {**counts, "left_out": dict(sorted(left_out.items()))}

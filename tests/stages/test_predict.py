@@ -16,12 +16,13 @@ from toy_events import FIRST_EVENT, toy_camera, write_toy_dl1
 from two_headed_bundles import two_headed_bundle
 
 from pipeline.camera.dl1 import DL1File
+from pipeline.camera.dl1.coordinates import high_resolution_time
 from pipeline.camera.event_predictions import predict_file
 from pipeline.camera.prediction_tables import with_uncertainty
 from pipeline.camera.predictions import CameraModel, column_prefix, distinct
 from pipeline.camera.tiling import camera_tile_chunk
 from pipeline.config import Config, parse_config
-from pipeline.directions import altaz_of_fov
+from pipeline.directions import altaz_of_fov, radec_of_altaz
 from pipeline.errors import UserError
 from pipeline.sky.cards import warnings_in
 from pipeline.sky.frames import read_frame
@@ -409,6 +410,30 @@ def test_table_of_images(folder):
     assert cells[4] == f"{record['gammaness']:.3f}"
     assert cells[5] == f"{record['reco_fov_lon_deg']:.2f}, {record['reco_fov_lat_deg']:.2f}"
     assert cells[10] == f"{100 * record['reco_energy_tev']:.0f}"  # the tiny network answers log10(size) - 2
+
+
+def test_table_of_an_observation_has_right_ascension(folder, tmp_path):
+    path = tmp_path / "observed.h5"
+    path.write_bytes((folder / "run.dl1.h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        del file["simulation"]
+        place = file["configuration/instrument/subarray/layout"].attrs
+        place.update({"reference_itrs_x": 5326851.0, "reference_itrs_y": -1719589.6, "reference_itrs_z": 3051820.8})
+        rows = file["dl1/event/subarray/trigger"][:]
+        rows["time"] = high_resolution_time(np.full(12, 1.58205979e9))
+        file["dl1/event/subarray/trigger"][:] = rows
+    stream = io.StringIO()
+    predict(CFG, [path], [folder / "direction"], stream=stream, event=101, telescope=1)
+    _, headings, row = stream.getvalue().splitlines()
+    assert "alt, az [deg]" in headings
+    _, [record] = records([path], [folder / "direction"], event=101, telescope=1)
+    altaz = np.array([[record["reco_alt_deg"]], [record["reco_az_deg"]]])
+    ra, dec = radec_of_altaz(*altaz, np.array([1.58205979e9]), -17.8915, 28.7616)
+    start = headings.index("RA, Dec [deg]") + len("RA, Dec [deg]")
+    assert row[:start].split("  ")[-1].strip() == f"{ra[0]:.2f}, {dec[0]:.2f}"
+    stream = io.StringIO()
+    predict(CFG, [folder / "run.dl1.h5"], [folder / "direction"], stream=stream, event=101)
+    assert "RA" not in stream.getvalue()  # a simulated sky has none
 
 
 def test_table_of_two_models_for_one_quantity(folder):
