@@ -1,13 +1,15 @@
 """How images of other programs and of a real camera differ from our simulation, and what networks make of them.
 
-    python benchmarks/data_against_simulation.py --simulation RUN.dl1.h5 ... [--bundle NAME=FOLDER ...] [SET ...]
+    python benchmarks/data_against_simulation.py --simulation RUN.dl1.h5 ...
+        [--bundle NAME=FOLDER[,FOLDER] ...] [SET ...]
         [--page docs/data_against_simulation.md] [--figure FILE.png] [--quick]
 
 A SET is [NAME=]FILE[,FILE...] of simtel or DL1; without any, each file in camera/simtel and camera/dl1 of
 $LIGHTPOOL_DATA is one. Images are cleaned and cut as for tiles, with the default configuration, one kind of camera at a
 time. Each image is compared with simulated ones of its own kind, so that the spectra need not be alike: its size with
 those of the same particle, energy and impact distance, its shape with those of the same particle and size. Tables go to
-the screen, or between the marks of a page.
+the screen, or between the marks of a page. Of several folders under one name, later ones replace what earlier ones
+predict too.
 """
 
 import argparse
@@ -121,11 +123,11 @@ def small_runs(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
 
 
 def compare(
-    sets: Mapping[str, Sequence[Path]], simulations: Sequence[Path], bundles: Mapping[str, Path], folder: Path
+    sets: Mapping[str, Sequence[Path]], simulations: Sequence[Path], bundles: Mapping[str, Sequence[Path]], folder: Path
 ) -> tuple[dict[str, str], list[Images]]:
     """All tables by name, and the images that they are of."""
     files, lost = as_dl1(sets, folder)
-    predictors = {key: Predictor.load(path, threads=1) for key, path in bundles.items()}
+    predictors = {key: [Predictor.load(path, threads=1) for path in paths] for key, paths in bundles.items()}
     simulated = {images.identity: images for images in measure("our simulation", simulations, {})}
     found = [images for name, paths in files.items() for images in measure(name, paths, predictors)]
     tables = {
@@ -145,13 +147,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", metavar="SET")
     parser.add_argument("--simulation", nargs="+", type=Path, default=[], help="own simulated DL1 to compare with")
-    parser.add_argument("--bundle", action="append", default=[], help="NAME=FOLDER; may be given several times")
+    parser.add_argument(
+        "--bundle", action="append", default=[], help="NAME=FOLDER[,FOLDER]; may be given several times"
+    )
     parser.add_argument("--page", type=Path, help="write the tables into this page, and not to the screen")
     parser.add_argument("--tables", nargs="+", metavar="OLD=NEW", default=[], help="other names for tables of the page")
     parser.add_argument("--figure", type=Path, help="PNG of predictions")
     parser.add_argument("--quick", action="store_true", help="few showers of our own: does it run?")
     arguments = parser.parse_args()
-    bundles = {key: Path(path) for key, _, path in (text.partition("=") for text in arguments.bundle)}
+    named = (text.partition("=") for text in arguments.bundle)
+    bundles = {key: [Path(part) for part in paths.split(",")] for key, _, paths in named}
     with tempfile.TemporaryDirectory() as folder:
         if arguments.quick:
             sets, simulations = small_runs(Path(folder))

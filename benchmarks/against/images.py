@@ -58,7 +58,7 @@ class Images:
 
 
 # ---- measuring -------------------------------------------------------------------------------------------------------
-def measure(name: str, files: Sequence[Path], bundles: Mapping[str, Predictor]) -> list[Images]:
+def measure(name: str, files: Sequence[Path], bundles: Mapping[str, Sequence[Predictor]]) -> list[Images]:
     """All images of a set, by camera."""
     found: dict[str, Images] = {}
     parts: dict[str, list[tuple[dict, dict, dict]]] = {}
@@ -74,8 +74,7 @@ def measure(name: str, files: Sequence[Path], bundles: Mapping[str, Predictor]) 
     for identity, images in found.items():
         dark, events, *predicted = (_joined(columns) for columns in zip(*parts[identity], strict=True))
         images.dark, images.events = dark, events
-        served = [key for key, predictor in bundles.items() if predictor.serves(identity)]
-        for key in served:
+        for key in (key for key, predictors in bundles.items() if _serve(predictors, identity)):
             prefix = f"{key}/"
             images.predictions[key] = {
                 column.removeprefix(prefix): values
@@ -85,7 +84,7 @@ def measure(name: str, files: Sequence[Path], bundles: Mapping[str, Predictor]) 
     return [images for images in found.values() if images.n_images]
 
 
-def _of_chunk(chunk: ImageChunk, images: Images, bundles: Mapping[str, Predictor]) -> tuple[dict, dict, dict]:
+def _of_chunk(chunk: ImageChunk, images: Images, bundles: Mapping[str, Sequence[Predictor]]) -> tuple[dict, dict, dict]:
     """Dark pixels of all images; columns, and predictions as BUNDLE/COLUMN, of those that pass the cuts."""
     tiles = camera_tile_chunk(chunk, RECIPE)
     images.n_images += len(chunk)
@@ -94,11 +93,16 @@ def _of_chunk(chunk: ImageChunk, images: Images, bundles: Mapping[str, Predictor
     events["abs_timing_slope"] = np.abs(events["timing_slope"])
     predicted = {
         f"{key}/{column}": values
-        for key, predictor in bundles.items()
-        if predictor.serves(chunk.camera.identity)
+        for key, predictors in bundles.items()
+        if _serve(predictors, chunk.camera.identity)
+        for predictor in predictors
         for column, values in predictor.predict(tiles.batch).items()
     }
     return dark_pixels(chunk), events, predicted
+
+
+def _serve(predictors: Sequence[Predictor], identity: str) -> bool:
+    return all(predictor.serves(identity) for predictor in predictors)
 
 
 def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
