@@ -154,6 +154,15 @@ def test_models_for_other_files(folder):
             site_of(CFG, folder / "frame.fits", [folder / "energy"], stack)
 
 
+def test_other_files(folder, tmp_path):
+    with ExitStack() as stack:
+        with pytest.raises(UserError, match="energy is bundle; view takes simtel, DL1, lstchain and FITS files"):
+            site_of(CFG, folder / "energy", (), stack)
+        predict(CFG, [folder / "run.dl1.h5"], [folder / "energy"], tmp_path / "x.dl2.h5")
+        with pytest.raises(UserError, match="is a DL2 file without images: give the DL1 file beside it"):
+            site_of(CFG, tmp_path / "x.dl2.h5", (), stack)
+
+
 def test_the_command_ends_on_ctrl_c(folder, checkout):
     code = "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen(

@@ -44,23 +44,29 @@ class Preview:
         self._frame = frame
         self._step = 1 if height * width <= WHOLE_PX else -(-max(height, width) // _SIDE_PX)
         shape = -(-height // self._step), -(-width // self._step)
-        self._sums, self._counts = np.zeros((2, *shape)), np.zeros((2, *shape), np.int32)
-        self._dq = np.zeros(shape, DQ_DTYPE)
+        self._images, self._dq = np.empty((2, *shape), np.float32), np.zeros(shape, DQ_DTYPE)
+        of_blocks = (2, *shape) if self._step > 1 else (2, 0, 0)
+        self._sums, self._counts = np.zeros(of_blocks), np.zeros(of_blocks, np.int32)
 
     def watched(self, strips: Iterator[Strip]) -> Iterator[Strip]:
         """The same strips."""
         for strip in strips:
             rows = slice(strip.top, strip.top + len(strip.sci))
-            for number, image in enumerate((np.asarray(self._frame.sci[rows]), strip.sci)):
-                add_blocks(self._sums[number], self._counts[number], image, strip.top, self._step)
-            add_bits(self._dq, strip.dq, strip.top, self._step)
+            before = np.asarray(self._frame.sci[rows])
+            if self._step == 1:
+                self._images[0, rows], self._images[1, rows], self._dq[rows] = before, strip.sci, strip.dq
+            else:
+                for number, image in enumerate((before, strip.sci)):
+                    add_blocks(self._sums[number], self._counts[number], image, strip.top, self._step)
+                add_bits(self._dq, strip.dq, strip.top, self._step)
             yield strip
 
     def pictures(self) -> Pictures:
         """What was kept, once all strips have passed."""
-        with np.errstate(invalid="ignore"):
-            before, after = (self._sums / np.where(self._counts, self._counts, np.nan)).astype(np.float32)
-        return Pictures(self._frame, self._step, before, after, self._dq)
+        if self._step > 1:
+            with np.errstate(invalid="ignore"):
+                self._images[...] = self._sums / np.where(self._counts, self._counts, np.nan)
+        return Pictures(self._frame, self._step, *self._images, self._dq)
 
 
 def add_blocks(sums: np.ndarray, counts: np.ndarray, rows: np.ndarray, top: int, step: int) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from pipeline.apps.view.server import Site, serve
 from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config
-from pipeline.errors import UserError
-from pipeline.stages.predict import WING, predictable_kind
+from pipeline.errors import InputFileError, UserError
+from pipeline.filetypes import file_kind
+from pipeline.stages.predict import WING
 
 
 def view(
@@ -53,7 +54,10 @@ def site_of(cfg: Config, path: Path, bundles: Sequence[str | Path], stack: ExitS
     UserError
         If the file or a bundle cannot be used.
     """
-    kind = predictable_kind(path)
+    kind = file_kind(path)
+    if kind not in WING:
+        what = "a DL2 file without images: give the DL1 file beside it" if kind == "dl2" else kind
+        raise InputFileError(f"{path} is {what}; view takes simtel, DL1, lstchain and FITS files")
     wing = WING[kind]
     predictors = [Predictor.load(bundle, threads=cfg.threads, backend=cfg.backend) for bundle in bundles]
     if other := [predictor.card.name for predictor in predictors if predictor.card.wing != wing]:

@@ -119,6 +119,9 @@ def read_scenes(
     folder = stack.enter_context(temporary_folder())
     out, scores = _restored(path, frames, predictor, cfg, folder)
     restored, new_pixels = _opened(out, cfg, stack)
+    if not any(column.hdu for column in predictor.columns):
+        # The mask alone is new: there is nothing to compare.
+        return [_scene(f, None, r, own, s) for f, r, own, s in zip(frames, restored, pixels, scores, strict=True)], []
     return _paired(frames, pixels, restored, new_pixels, scores), []
 
 

@@ -102,6 +102,7 @@ function drawNow() {
   context.fillStyle = "#101216";
   context.fillRect(0, 0, canvas.width, canvas.height);
   tiles.begin();
+  tiles.get(plane, tiles.topLevel, 0, 0);  // stands in for all that has not come yet
   const level = Math.min(Math.max(Math.floor(Math.log2(1 / zoom) + 1e-9), 0), tiles.topLevel);
   const side = tiles.size * 2 ** level;
   const [left, top] = toImage(0, 0), [right, bottom] = toImage(canvas.width, canvas.height);
@@ -111,6 +112,8 @@ function drawNow() {
     for (let c = Math.max(0, Math.floor(left / side)); c <= Math.min(last(image.width), Math.floor(right / side)); c++)
       drawTile(level, r, c);
   canvas.dataset.idle = tiles.idle;
+  if (!tiles.idle && !paintings.size) $("readout").textContent = "loading …";
+  else if ($("readout").textContent === "loading …") $("readout").textContent = "";
 }
 
 function drawTile(level, r, c) {
@@ -185,10 +188,16 @@ function brush(column, line) {
       const [columns, rows] = tiles.shape(0, r, c);
       if (!edits.has(key)) edits.set(key, new Uint8Array(columns * rows));
       const edit = edits.get(key), k = (y - r * tiles.size) * columns + (x - c * tiles.size);
-      if (edit[k] !== editing) { stroke.push([key, k, edit[k]]); edit[k] = editing; }
+      if (edit[k] !== editing) { stroke.push([key, k, edit[k]]); edit[k] = editing; forget(r, c); }
     }
   }
-  repaint();
+  draw();
+}
+
+// Tiles that show a tile of level 0 are painted anew.
+function forget(r, c) {
+  for (let level = 0; level <= tiles.topLevel; level++)
+    for (const name of image.planes) paintings.delete(`${name}/${level}/${r >> level}/${c >> level}/${style}`);
 }
 
 function undo() {
@@ -228,6 +237,7 @@ function panel() {
   for (const name of image.planes) controls.planes[name] = button(name, () => show(name));
   made.push(row(...Object.values(controls.planes)));
   controls.blink = button("blink", blink, "before and after in turn (b)");
+  if (!image.planes.includes("after")) controls.blink.hidden = true;
   made.push(row(controls.blink, button("fit", fitAll, "the whole frame (f)"), button("+", () => zoomBy(2), "zoom in"),
                 button("−", () => zoomBy(0.5), "zoom out"), button("1:1", () => zoomBy(1 / zoom), "pixel by pixel")));
   $("panel").replaceChildren(card("Image", ...made), stretchCard(), maskCard(), thresholdCard(), brushCard());
