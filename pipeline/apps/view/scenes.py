@@ -177,7 +177,7 @@ def _score(frame: Frame, planes: Mapping[str, Image], scores: Mapping[str, np.nd
     """That of the network, or how much was changed, or how bright a pixel is."""
     for name, plane in scores.items():
         return Score(plane, *_SCORES[name])
-    noise = np.float32(frame.noise / frame.factor)
+    noise = np.float32(frame.noise / frame.factor or 1.0)  # frames of one value have none
     if "residual" in planes:
         changed = computed(lambda values: np.abs(values) / noise, planes["residual"], dtype=np.float32)
         return Score(changed, "no score in this file: |before - after| / noise", 0.0, 20.0, 5.0)
