@@ -123,7 +123,7 @@ class _Table:
     def _paragraphs(self, names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
         for row, record in zip(rows, self._waiting, strict=True):
             cells = [f"{printable(name)} {cell}" for name, cell in zip(names, row, strict=True) if cell != "-"]
-            text = ", ".join([*cells, *([printable(str(record["reason"]))] if "reason" in record else [])])
+            text = "; ".join([*cells, *([printable(str(record["reason"]))] if "reason" in record else [])])
             self._stream.write(textwrap.fill(text, max(width, _NARROWEST), subsequent_indent="  ") + "\n")
         self._waiting, self._names = [], []
 

@@ -83,7 +83,7 @@ def test_records_are_paragraphs_in_a_narrow_terminal(monkeypatch):
     sink.write({"event": "13", "energy [TeV]": "-", "gammaness": "-", "leakage": "-", "reason": "too faint"})
     sink.end_of_file()
     assert stream.getvalue().splitlines() == [
-        "run.h5", "event 12, energy [TeV] 0.56 ±", "  0.10, gammaness 0.912", "event 13, too faint",
+        "run.h5", "event 12; energy [TeV] 0.56 ±", "  0.10; gammaness 0.912", "event 13; too faint",
     ]  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def title_of_event(view: "EventView", name: str) -> list[str]:
         values, reason = values or image.values, reason or image.reason
     lines = [which]
     words = words_of(values)
-    lines += [", ".join(part) for part in (words[:2], words[2:]) if part]
+    lines += ["; ".join(part) for part in (words[:2], words[2:]) if part]
     if reason:
         lines.append(reason)
     if len(view.images) == 1:
