@@ -24,9 +24,9 @@ def records_of(
     """
     of_events = isinstance(predictions, EventPredictions)
     own = [model for model in models if model.of_events == of_events]
-    names = _column_names(own)
+    names = column_names(own)
     by_mono = predictions.by_mono if of_events else None
-    score, unlike = _likeness_of(predictions)
+    score, unlike = likeness_of(predictions)
     for place, reason in enumerate(predictions.joined_reasons() if own else ()):
         record: dict[str, Any] = {
             "file": file,
@@ -52,7 +52,7 @@ def records_of(
         yield record
 
 
-def _likeness_of(
+def likeness_of(
     predictions: ImagePredictions | EventPredictions,
 ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
     """Score of each image or event, and what is unlike training."""
@@ -62,8 +62,8 @@ def _likeness_of(
     return (None, None) if likeness is None else (likeness.score, likeness.names())
 
 
-def _column_names(models: Sequence[CameraModel]) -> dict[tuple[str, str], str]:
-    """(prefix of a head, column) -> name in records."""
+def column_names(models: Sequence[CameraModel]) -> dict[tuple[str, str], str]:
+    """(prefix of a head, column) -> name in records, with the prefix where several heads predict the column."""
     heads = [head for model in models for head in model.heads]
     times = Counter(column for head in heads for column in head.shown)
     return {

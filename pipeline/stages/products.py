@@ -63,7 +63,7 @@ def predict_events(
     kind : {"simtel", "dl1", "lstchain"}
         What the file is.
     choose : callable
-        Gives the models for the file.
+        Gives the models for the file, which is open.
     cfg : Config
         `ingest.camera` and `predict` are used.
     take : callable

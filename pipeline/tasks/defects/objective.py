@@ -5,8 +5,8 @@
 - Bright pixels weigh more, 1 + asinh(u) of what was observed: to flag a star's core does more harm than to miss a
   cosmic ray that hardly stands out.
 - What is missed lies between 3 and 10 sigma, at the edges of tracks: such pixels count three times.
-- After the first third of a training, the hardest 1 % of the good pixels count ten times, half of them in star cores: the
-  rate of false alarms that matters is far below what the mean over all pixels feels.
+- After the first third of a training, the hardest 1 % of the good pixels count ten times, half of them in star cores:
+  the rate of false alarms that matters is far below what the mean over all pixels feels.
 """
 
 from collections.abc import Mapping
