@@ -334,6 +334,8 @@ def resolve_bundle(name_or_path: str | Path) -> Path:
 def bundle_weights(path: str | Path) -> Path:
     """File of a bundle's weights: another training can start from them, prediction does not need them.
 
+    It is the graph of a bundle that ships without them, which may hold them.
+
     Raises
     ------
     UserError
@@ -341,7 +343,9 @@ def bundle_weights(path: str | Path) -> Path:
     InputFileError
         If it has no weights.
     """
-    return bundle_file(resolve_bundle(path), WEIGHTS_FILE)
+    directory = resolve_bundle(path)
+    left_out = not (directory / WEIGHTS_FILE).exists() and load_bundle_card(directory).weights_sha256
+    return bundle_file(directory, ONNX_FILE if left_out else WEIGHTS_FILE)
 
 
 def bundle_file(directory: Path, name: str) -> Path:

@@ -32,7 +32,7 @@ from pipeline.bundle.card import (
     load_bundle_card,
     resolve_bundle,
 )
-from pipeline.bundle.files import check_bundle
+from pipeline.bundle.files import check_bundle, weights_of_graph
 from pipeline.bundle.model_card import card_markdown
 from pipeline.errors import InputFileError, UserError
 from pipeline.inputs.shower import N_PLACES
@@ -288,13 +288,19 @@ def load_network(path: str | Path) -> tuple[nn.Module, Card]:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file by name.
+    """Tensors of a file of `bundle_weights` by name.
 
     Raises
     ------
     InputFileError
-        If it is damaged: its header does not fit its length, or is no JSON.
+        If it is damaged: its header does not fit its length, or is no JSON; or if it is a graph that does not hold the
+        weights.
     """
+    if path.name == ONNX_FILE:
+        weights = weights_of_graph(path, load_bundle_card(path.parent).weights_sha256)
+        if weights is None:
+            raise InputFileError(f"the bundle {path.parent} comes without weights; start from another one")
+        return {name: torch.from_numpy(np.array(tensor)) for name, tensor in weights.items()}
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:

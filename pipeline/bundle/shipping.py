@@ -1,9 +1,9 @@
 """Make the models that ship with lightpool from trained and evaluated bundles: `make pretrained`.
 
 What ships under which name, and from which configuration it is made, stands in `pipeline/data/bundles/shipped.yaml`.
-A model that ships has what prediction, `train` with `start_from` and `bundles show` need: its card, graphs and weights.
-Its networks for single images have no weights, which nothing reads. Its card has the results of an evaluation, and what
-the model is for and where it fails.
+A model that ships has what prediction, `train` with `start_from` and `bundles show` need: its card, graphs and weights;
+the weights only if its graph does not hold them as they are. Its networks for single images have no weights, which
+nothing reads. Its card has the results of an evaluation, and what the model is for and where it fails.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.bundle.card import (
     CARD_FILE,
     MONO_FOLDER,
+    ONNX_FILE,
     README_FILE,
     WEIGHTS_FILE,
     Card,
@@ -25,7 +26,7 @@ from pipeline.bundle.card import (
     bundles_directory,
     load_bundle_card,
 )
-from pipeline.bundle.files import check_bundle, graph_files
+from pipeline.bundle.files import check_bundle, graph_files, weights_of_graph
 from pipeline.bundle.model_card import card_markdown
 from pipeline.config import load_config
 from pipeline.documents import read_json, read_yaml
@@ -166,10 +167,11 @@ def _write(
     made.mkdir(parents=True)
     for file in graph_files(card):
         shutil.copyfile(bundle / file, made / file)
-    if weights:
+    digest = card.weights_sha256 or sha256_file(bundle / WEIGHTS_FILE)
+    if weights and weights_of_graph(bundle / ONNX_FILE, digest) is None:
         shutil.copyfile(bundle / WEIGHTS_FILE, made / WEIGHTS_FILE)
     else:
-        changes = {**changes, "weights_sha256": card.weights_sha256 or sha256_file(bundle / WEIGHTS_FILE)}
+        changes = {**changes, "weights_sha256": digest}
     given = card.input.model_copy(update={"preparation": with_population(card.input.preparation, tiles)})
     content = card.model_copy(update={**changes, "input": given}).model_dump(mode="json")
     cleaned = Card.model_validate(without_places(content))

@@ -4,20 +4,27 @@ import json
 import zlib
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import yaml
+from safetensors.numpy import save_file
 from synthetic_tiles import CAMERA_IDENTITY
-from tiny_bundles import camera_bundle, event_bundle
+from tiny_bundles import camera_bundle, event_bundle, sky_bundle
 
 from pipeline.bundle import shipping
 from pipeline.bundle.card import (
     MONO_FOLDER,
     README_FILE,
     WEIGHTS_FILE,
+    bundle_sha256,
+    bundle_weights,
     bundles_directory,
     list_bundles,
     load_bundle_card,
 )
+from pipeline.bundle.export import load_weights
+from pipeline.bundle.files import weights_of_graph
 from pipeline.bundle.model_card import card_markdown
 from pipeline.bundle.runtime import Predictor
 from pipeline.camera.predictions import population_of
@@ -151,6 +158,32 @@ def test_networks_for_single_images_go_without_weights(tmp_path):
     graph.write_bytes(graph.read_bytes() + b"\0")
     with pytest.raises(InputFileError, match="are not those that its card was written for"):
         Predictor.load(tmp_path / "made")
+
+
+def test_weights_that_the_graph_holds_do_not_ship_twice(tmp_path):
+    bundle = sky_bundle(tmp_path / "denoise")
+    held = weights_of_graph(bundle / "model.onnx", "")  # not those of this digest
+    assert held is None
+    proto = onnx.load(bundle / "model.onnx")
+    weights = {one.name: onnx.numpy_helper.to_array(one) for one in proto.graph.initializer}
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1), "val_3"))  # a constant of the exporter
+    onnx.save(proto, bundle / "model.onnx")
+    save_file(weights, bundle / WEIGHTS_FILE)
+    _change(bundle / "card.json", {"bundle_sha256": bundle_sha256(bundle)})
+    made = tmp_path / "made"
+    shipping._write(bundle, made, load_bundle_card(bundle), {})
+    assert not (made / WEIGHTS_FILE).exists()
+    read = load_weights(bundle_weights(made))
+    assert {name: tensor.numpy().tobytes() for name, tensor in read.items()} == {
+        name: tensor.tobytes() for name, tensor in weights.items()
+    }
+
+
+def test_no_training_starts_from_a_bundle_without_weights(tmp_path):
+    bundle = camera_bundle(tmp_path / "energy", "energy", CAMERA_IDENTITY)
+    shipping._write(bundle, tmp_path / "made", load_bundle_card(bundle), {}, weights=False)
+    with pytest.raises(InputFileError, match="made comes without weights; start from another one"):
+        load_weights(bundle_weights(tmp_path / "made"))
 
 
 @pytest.mark.parametrize(
