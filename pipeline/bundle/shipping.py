@@ -172,7 +172,7 @@ def _write(
         shutil.copyfile(bundle / WEIGHTS_FILE, made / WEIGHTS_FILE)
     else:
         changes = {**changes, "weights_sha256": digest}
-    given = card.input.model_copy(update={"preparation": with_population(card.input.preparation, tiles)})
+    given = card.input.model_copy(update={"preparation": with_population(card, tiles)})
     content = card.model_copy(update={**changes, "input": given}).model_dump(mode="json")
     cleaned = Card.model_validate(without_places(content))
     (made / CARD_FILE).write_text(cleaned.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -182,8 +182,9 @@ def _write(
         _write(bundle / inner, made / inner, load_bundle_card(bundle / inner), {}, weights=False, tiles=tiles)
 
 
-def with_population(given: Input, tiles: Sequence[Manifest]) -> Input:
-    """The input of camera images, with what those of training were like, if it does not say it yet."""
+def with_population(card: Card, tiles: Sequence[Manifest]) -> Input:
+    """A card's input of camera images, with what those of training were like, if it does not say it yet."""
+    given = card.input.preparation
     if not tiles or given.wing != "camera":
         return given
     splits = [TileReader(tiles, split) for split in ("train", "validation")]
@@ -196,7 +197,7 @@ def with_population(given: Input, tiles: Sequence[Manifest]) -> Input:
         cameras = {identity: completed(own, numbers[identity]) for identity, own in given.cameras.items()}
         return given.model_copy(update={"cameras": cameras})
     assert isinstance(given, ImageInput)
-    return completed(given, 0)
+    return completed(given, numbers[card.cameras[0].identity])
 
 
 def without_places(value: Any) -> Any:
