@@ -32,7 +32,7 @@ from pipeline.logs import get_logger
 COMMANDS = [
     ["simulate", "showers"], ["simulate", "sky"], ["ingest"], ["tiles"], ["manifest"], ["train"], ["evaluate"], ["irf"],
     ["predict"], ["view"], ["stack"], ["explain"], ["report"], ["compare"], ["validate", "showers"], ["models", "list"],
-    ["models", "describe"], ["bundles", "list"], ["bundles", "show"], ["info"],
+    ["models", "describe"], ["bundles", "list"], ["bundles", "show"], ["info"], ["doctor"],
 ]  # fmt: skip
 
 

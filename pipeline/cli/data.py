@@ -184,3 +184,18 @@ def info(
         lines = describe_file(file)
     for line in lines:
         print(printable(line))
+
+
+@command(app, "doctor", example="lightpool doctor")
+def doctor() -> int:
+    """Check the installation.
+
+    Shows versions, caches, models that ship, what this machine has and what is missing; exits with 2 if something is
+    wrong.
+    """
+    from pipeline.stages.doctor import examine
+
+    lines, problems = examine()
+    for line in lines:
+        print(printable(line))
+    return 2 if problems else 0

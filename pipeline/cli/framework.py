@@ -102,7 +102,7 @@ class _InOrder(TyperGroup):
 
     _ORDER = (
         "simulate", "ingest", "tiles", "manifest", "train", "evaluate", "irf", "predict", "view", "stack", "explain",
-        "report", "compare", "validate", "models", "bundles", "info",
+        "report", "compare", "validate", "models", "bundles", "info", "doctor",
     )  # fmt: skip
 
     def list_commands(self, ctx: Any) -> list[str]:

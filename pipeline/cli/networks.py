@@ -104,7 +104,9 @@ def predict(
     cfg: "Config",
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE", show_default=False, help="simtel, DL1, lstchain or FITS files."),
+        typer.Argument(
+            metavar="FILE", show_default=False, help="simtel, DL1, lstchain or FITS files, or folders of them."
+        ),
     ],
     bundle: Annotated[
         list[str] | None,
@@ -152,10 +154,11 @@ def predict(
 
     Prints a table, or writes DL2 HDF5 (camera events) and FITS (sky frames) with --out.
     """
+    from pipeline.stages.inputs import with_directories
     from pipeline.stages.pictures import Picture
     from pipeline.stages.predict import predict as stage
 
-    bundles = bundle or []
+    bundles, files = bundle or [], with_directories(files)
     cfg = _with_options_of_frames(cfg, bundles, files, only=only, fpr=fpr, bayer=bayer)
     statuses = stage(
         cfg, files, bundles, out,

@@ -25,6 +25,31 @@ _DATA_SUFFIXES = frozenset(
 )
 
 
+# Of files that may hold events or frames; sidecars, pictures and tables lie beside them.
+_INPUT_SUFFIXES = frozenset((".fits", ".fit", ".fts", ".fz", ".gz", ".bz2", ".h5", ".hdf5", ".hdf", ".zst", ".simtel"))
+
+
+def with_directories(paths: Sequence[Path]) -> list[Path]:
+    """The paths, where a directory stands for the files of events or frames in it, in the order of their names.
+
+    Raises
+    ------
+    UserError
+        If there is none in a directory.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not is_directory(path) or (path / "card.json").exists():
+            found.append(path)
+            continue
+        inside = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _INPUT_SUFFIXES and file.is_file()]
+        inside = [file for file in inside if not file.name.startswith(".")]
+        if not inside:
+            raise UserError(f"the directory {path} has no file ending in {', '.join(sorted(_INPUT_SUFFIXES))}")
+        found += inside
+    return found
+
+
 def names_file(out: Path) -> bool:
     """Whether --out names a file, not a directory: by its ending where there is neither yet."""
     if os.path.exists(out):

@@ -119,6 +119,22 @@ def test_a_stopped_run_is_made_again(folder, shelf, tmp_path):
     assert [status["status"] for status in predict(CFG, files, out=out)] == ["ok", "ok"]
 
 
+def test_a_directory_stands_for_its_files(folder, shelf, tmp_path, capsys):
+    night = tmp_path / "night"
+    night.mkdir()
+    for name in ("one.dl1.h5", "frame.fits"):
+        shutil.copy(folder / name, night)
+    for name in ("frame.fits.provenance.json", ".hidden.fits"):
+        (night / name).write_text("{}")
+    assert cli.main(["predict", str(night), "--only", "denoise", "--out", str(tmp_path / "out"), "--threads", "1"]) == 0
+    statuses = json.loads((tmp_path / "out" / "status.json").read_text())
+    assert list(statuses) == ["frame.fits", "one.dl1.h5"]
+    capsys.readouterr()
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["predict", str(tmp_path / "empty")]) == 2
+    assert "empty has no file ending in .bz2, .fit, .fits" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "without", "message"),
     [
