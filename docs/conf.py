@@ -1,13 +1,19 @@
 """Settings of the documentation site: `make docs` builds it in build/docs, with warnings as errors."""
 
+import logging
 import os
 import sys
 from pathlib import Path
 
+from jupyter_client.manager import KernelManager
+
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "extensions")]
-# The kernels of notebooks are processes of their own.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+# The kernels of notebooks are processes of their own, and call `lightpool` as a shell does.
+for name, folder in (("PYTHONPATH", HERE.parent), ("PATH", Path(sys.executable).parent)):
+    os.environ[name] = os.pathsep.join(filter(None, [str(folder), os.environ.get(name)]))
+KernelManager.transport_encryption.default_value = "auto"  # without, each kernel warns that anybody can listen
+logging.getLogger("traitlets").setLevel(logging.WARNING)
 
 from pipeline import __version__  # noqa: E402
 
