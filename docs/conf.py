@@ -12,6 +12,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE / "extensions")]
 # The kernels of notebooks are processes of their own, and call `lightpool` as a shell does.
 for name, folder in (("PYTHONPATH", HERE.parent), ("PATH", Path(sys.executable).parent)):
     os.environ[name] = os.pathsep.join(filter(None, [str(folder), os.environ.get(name)]))
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm's, which photutils imports
 KernelManager.transport_encryption.default_value = "auto"  # without, each kernel warns that anybody can listen
 logging.getLogger("traitlets").setLevel(logging.WARNING)
 
@@ -34,6 +35,8 @@ nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_timeout = 120
 nb_execution_raise_on_error = True
+nb_merge_streams = True
+nb_output_stderr = "warn"
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # from a server of others, and not needed
 
 autodoc_typehints = "none"  # the docstrings say them
