@@ -61,6 +61,55 @@ def altaz_of_vectors(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x)) % 360
 
 
+# ---- on the celestial sphere -----------------------------------------------------------------------------------------
+_TAI_MINUS_UTC_S = 37.0  # since 2017; 32 at the beginning of 1999, which turns the sky by 0.02 deg
+_ECCENTRICITY2 = 6.69437999014e-3  # of WGS84
+
+
+def radec_of_altaz(
+    alt_deg: np.ndarray, az_deg: np.ndarray, time_s: np.ndarray, lon_deg: float, lat_deg: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Right ascension and declination (J2000) [deg] of directions, good to 0.02 deg.
+
+    Refraction, nutation and aberration are left out: a prediction must not wait for astropy, and knows the source to
+    0.1 deg. A test compares with astropy.
+
+    Parameters
+    ----------
+    alt_deg, az_deg : ndarray, shape (n,)
+    time_s : ndarray, shape (n,)
+        Since 1970-01-01 TAI.
+    lon_deg, lat_deg : float
+        Of the observer, to the east and geodetic.
+
+    References
+    ----------
+    .. [1] Meeus (1998), Astronomical Algorithms, eqs. 12.4 (sidereal time), 13.5 f., 21.2 f. (precession).
+    """
+    days = (np.asarray(time_s, np.float64) - _TAI_MINUS_UTC_S) / 86400 + 2440587.5 - 2451545.0
+    centuries = days / 36525
+    sidereal_deg = 280.46061837 + 360.98564736629 * days + 0.000387933 * centuries**2 + lon_deg
+    alt, az, lat = np.radians(alt_deg), np.radians(az_deg), np.radians(lat_deg)
+    dec = np.arcsin(np.clip(np.sin(alt) * np.sin(lat) + np.cos(alt) * np.cos(lat) * np.cos(az), -1, 1))
+    hour = np.arctan2(-np.sin(az) * np.cos(alt), np.sin(alt) * np.cos(lat) - np.cos(alt) * np.sin(lat) * np.cos(az))
+    # From the equinox of date to that of J2000: the turns of the precession the other way round.
+    arcsec = np.pi / 180 / 3600
+    zeta = (2306.2181 * centuries + 0.30188 * centuries**2 + 0.017998 * centuries**3) * arcsec
+    z = (2306.2181 * centuries + 1.09468 * centuries**2 + 0.018203 * centuries**3) * arcsec
+    theta = (2004.3109 * centuries - 0.42665 * centuries**2 - 0.041833 * centuries**3) * arcsec
+    angle = np.radians(sidereal_deg) - hour - z
+    x = np.cos(theta) * np.cos(dec) * np.cos(angle) + np.sin(theta) * np.sin(dec)
+    y = np.cos(dec) * np.sin(angle)
+    sine = np.cos(theta) * np.sin(dec) - np.sin(theta) * np.cos(dec) * np.cos(angle)
+    return np.degrees(np.arctan2(y, x) - zeta) % 360, np.degrees(np.arcsin(np.clip(sine, -1, 1)))
+
+
+def geodetic_of_itrs(x_m: float, y_m: float, z_m: float) -> tuple[float, float]:
+    """Longitude and geodetic latitude [deg] of a place near the ground, to 1e-4 deg (WGS84)."""
+    lat = np.arctan2(z_m, np.hypot(x_m, y_m) * (1 - _ECCENTRICITY2))
+    return float(np.degrees(np.arctan2(y_m, x_m))), float(np.degrees(lat))
+
+
 # ---- on the ground ---------------------------------------------------------------------------------------------------
 def pointing_axes(alt_deg: np.ndarray, az_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unit vectors along ``fov_lon`` and ``fov_lat`` at the pointing, and towards it, shape (n, 3) each.

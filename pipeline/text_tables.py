@@ -57,11 +57,16 @@ class Columns:
 
     def shrink(self, column: int, max_width: float) -> None:
         """Make one column narrower, so that a line has at most `max_width` characters; its texts are cut."""
-        surplus = sum(self._widths) + len(_GAP) * (len(self._widths) - 1) - max_width
+        surplus = self.width - max_width
         if surplus > 0:
             width = self._widths[column]
             self._widths[column] = max(width - int(surplus), min(width, _MIN_SHRUNK))
             self._shrunk = column
+
+    @property
+    def width(self) -> int:
+        """Characters of a line that fits."""
+        return sum(self._widths) + len(_GAP) * (len(self._widths) - 1)
 
     def line(self, cells: Sequence[str]) -> str:
         """One row. A text wider than its column sticks out; cells after the last column follow as they are."""

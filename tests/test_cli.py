@@ -29,7 +29,7 @@ from pipeline.logs import get_logger
 
 COMMANDS = [
     ["simulate", "showers"], ["simulate", "sky"], ["ingest"], ["tiles"], ["manifest"], ["train"], ["evaluate"], ["irf"],
-    ["predict"], ["stack"], ["explain"], ["report"], ["compare"], ["validate", "showers"], ["models", "list"],
+    ["predict"], ["view"], ["stack"], ["explain"], ["report"], ["compare"], ["validate", "showers"], ["models", "list"],
     ["models", "describe"], ["bundles", "list"], ["bundles", "show"], ["info"],
 ]  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_the_example_in_the_help_is_accepted(path, command):
     ("option", "commands"),
     [
         ("device", ["evaluate", "train"]),
-        ("threads", ["evaluate", "explain", "irf", "predict", "stack", "train"]),
+        ("threads", ["evaluate", "explain", "irf", "predict", "stack", "train", "view"]),
         ("jobs", ["ingest", "irf", "predict", "simulate showers", "validate showers"]),
     ],
 )

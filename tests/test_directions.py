@@ -1,5 +1,6 @@
 """Places in the sky and in the field of view: as ctapipe and astropy have them."""
 
+import astropy.units as u
 import numpy as np
 import pytest
 
@@ -7,9 +8,11 @@ from pipeline.directions import (
     altaz_of_fov,
     altaz_of_vectors,
     fov_of_altaz,
+    geodetic_of_itrs,
     offset_deg,
     on_ground,
     pointing_axes,
+    radec_of_altaz,
     unit_vectors,
 )
 
@@ -76,3 +79,22 @@ def test_lines_along_the_pointing_meet_the_ground():
     place = RNG.uniform(-300, 300, (N, 2))
     above = np.column_stack([place, np.zeros(N)]) + RNG.uniform(-500, 500, (N, 1)) * towards
     np.testing.assert_allclose(on_ground(above, ALT0, AZ0), place, atol=1e-6)
+
+
+def test_right_ascension_and_declination_are_those_of_astropy():
+    from astropy.coordinates import AltAz, EarthLocation, SkyCoord
+    from astropy.time import Time
+    from astropy.utils.iers import conf
+
+    rng = np.random.default_rng(5)
+    alt, az = rng.uniform(20, 88, 50), rng.uniform(0, 360, 50)
+    time = Time(["2018-01-01T03:00:00", "2020-02-18T23:10:00", "2024-07-01T12:00:00"], scale="tai")
+    site = EarthLocation.from_geodetic(-17.89, 28.76, 2200)
+    lon, lat = geodetic_of_itrs(*site.itrs.cartesian.xyz.to_value("m"))
+    np.testing.assert_allclose([lon, lat], [-17.89, 28.76], atol=1e-4)
+    with conf.set_temp("auto_download", False):
+        for moment in time:
+            expected = SkyCoord(AltAz(alt=alt * u.deg, az=az * u.deg, obstime=moment, location=site)).icrs
+            time_s = np.full(50, (moment.mjd - 40587.0) * 86400)
+            ra, dec = radec_of_altaz(alt, az, time_s, lon, lat)
+            assert SkyCoord(ra * u.deg, dec * u.deg).separation(expected).max().deg < 0.02

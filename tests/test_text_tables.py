@@ -74,6 +74,19 @@ def test_new_columns_start_with_new_headings():
     ]  # fmt: skip
 
 
+def test_records_are_paragraphs_in_a_narrow_terminal(monkeypatch):
+    monkeypatch.setattr("pipeline.records.terminal_columns", lambda: 30)
+    stream = io.StringIO()
+    sink = record_sink(stream, as_json=False)
+    sink.say("run.h5")
+    sink.write({"event": "12", "energy [TeV]": "0.56 ± 0.10", "gammaness": "0.912", "leakage": "-"})
+    sink.write({"event": "13", "energy [TeV]": "-", "gammaness": "-", "leakage": "-", "reason": "too faint"})
+    sink.end_of_file()
+    assert stream.getvalue().splitlines() == [
+        "run.h5", "event 12; energy [TeV] 0.56 ±", "  0.10; gammaness 0.912", "event 13; too faint",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

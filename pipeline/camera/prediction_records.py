@@ -23,7 +23,7 @@ def records_of(
     """
     of_events = isinstance(predictions, EventPredictions)
     own = [model for model in models if model.of_events == of_events]
-    names = _column_names(own)
+    names = column_names(own)
     by_mono = predictions.by_mono if of_events else None
     for place, reason in enumerate(predictions.joined_reasons() if own else ()):
         record: dict[str, Any] = {
@@ -46,8 +46,8 @@ def records_of(
         yield record
 
 
-def _column_names(models: Sequence[CameraModel]) -> dict[tuple[str, str], str]:
-    """(prefix of a head, column) -> name in records."""
+def column_names(models: Sequence[CameraModel]) -> dict[tuple[str, str], str]:
+    """(prefix of a head, column) -> name in records, with the prefix where several heads predict the column."""
     heads = [head for model in models for head in model.heads]
     times = Counter(column for head in heads for column in head.shown)
     return {

@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from pipeline.tasks.spec import TaskSpec
 _CHUNK_BYTES = 32 << 20  # of the pixels of one chunk: cameras of 40,000 pixels go in smaller chunks
 
 NOT_FINITE = "the model gave no finite value"
+
+#: Parameters of the cleaned image that go along with its predictions, as tiles name them.
+SHOWN_PARAMETERS = ("hillas_intensity", "hillas_length", "hillas_width", "leakage_intensity_width_1")
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ class ImagePredictions:
         Prefix of a head -> ndarray of str, shape (n,): why the value is missing; empty where it is not.
     served : bool
         Whether at least one model, also of whole events, is for this camera.
+    parameters : mapping
+        Image parameter (`SHOWN_PARAMETERS`) -> ndarray, shape (n,); NaN where no model took the image.
     """
 
     camera: str
@@ -150,6 +155,7 @@ class ImagePredictions:
     values: dict[str, dict[str, np.ndarray]]
     reasons: dict[str, np.ndarray]
     served: bool
+    parameters: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.event_id)
@@ -221,14 +227,15 @@ def predict_chunk(
     prepared = prepared or Preparations(chunk)
     n = len(chunk)
     identity = chunk.camera.identity
-    size_pe = np.full(n, np.nan)
+    parameters = {name: np.full(n, np.nan) for name in SHOWN_PARAMETERS}
     values, reasons = {}, {}
     for model in models:
         predicted: dict[str, np.ndarray] = {}
         if model.predictor.serves(identity):
             batch, _, reason = prepared.of(model.recipe)
             kept = np.flatnonzero(reason == "")
-            size_pe[kept] = batch.events["hillas_intensity"]
+            for name, column in parameters.items():
+                column[kept] = batch.events[name]
             predicted = model.predictor.predict(batch) if len(kept) else {}
         else:
             unserved = f"{model.name} does not serve the camera {chunk.camera.name} ({identity})"
@@ -248,10 +255,11 @@ def predict_chunk(
         event_id=chunk.event_id,
         event_type=chunk.event_type,
         is_triggered=chunk.is_triggered,
-        size_pe=size_pe,
+        size_pe=parameters["hillas_intensity"],
         values=values,
         reasons=reasons,
         served=served or any(model.predictor.serves(identity) for model in models),
+        parameters=parameters,
     )
 
 

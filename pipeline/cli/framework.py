@@ -101,8 +101,8 @@ class _InOrder(TyperGroup):
     """Lists the commands in the order of the work."""
 
     _ORDER = (
-        "simulate", "ingest", "tiles", "manifest", "train", "evaluate", "irf", "predict", "stack", "explain", "report",
-        "compare", "validate", "models", "bundles", "info",
+        "simulate", "ingest", "tiles", "manifest", "train", "evaluate", "irf", "predict", "view", "stack", "explain",
+        "report", "compare", "validate", "models", "bundles", "info",
     )  # fmt: skip
 
     def list_commands(self, ctx: Any) -> list[str]:

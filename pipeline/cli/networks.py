@@ -132,6 +132,12 @@ def predict(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image on stdout.")] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Picture to write of the event (with --event), or of a frame before and after."
+        ),
+    ] = None,
     keep_going: KeepGoing = False,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Files processed in parallel, with --out.")] = 1,
     force: Force = False,
@@ -140,14 +146,57 @@ def predict(
 
     Prints a table, or writes DL2 HDF5 (camera events) and FITS (sky frames) with --out.
     """
+    from pipeline.stages.pictures import Picture
     from pipeline.stages.predict import predict as stage
 
     cfg = _with_options_of_frames(cfg, bundle, only=only, fpr=fpr, bayer=bayer)
     statuses = stage(
         cfg, files, bundle, out,
         event=event, telescope=telescope, as_json=as_json, force=force, stream=sys.stdout, jobs=jobs,
+        picture=None if plot is None else Picture(plot, force=force),
     )  # fmt: skip
     return exit_code(statuses, keep_going=keep_going)
+
+
+@command(
+    app,
+    "view",
+    example="lightpool view frame.fits --bundle results/demo/bundles/denoise",
+    config="optional",
+    settings=("threads", "backend"),
+)
+def view(
+    cfg: "Config",
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            show_default=False,
+            help="simtel, DL1, lstchain or FITS; a frame as it came, or as `lightpool predict` has written it.",
+        ),
+    ],
+    bundle: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BUNDLE",
+            help="Directory of a trained model to apply, or the name of one that ships; may be given several times.",
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="Port of the page; 0: any that is free.")
+    ] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+) -> None:
+    """Look at events or frames in the browser.
+
+    Serves a page on this machine alone, until Ctrl-C. Nothing is written.
+    """
+    from pipeline.apps.view.app import view as show
+
+    def announce(url: str) -> None:
+        print(url, flush=True)  # read by programs that start this one
+
+    show(cfg, file, bundle or (), announce=announce, port=port, open_browser=not no_browser)
 
 
 @command(

@@ -180,7 +180,7 @@ class Restoration:
             sci[rows], err[rows], dq[rows] = strip.sci, strip.err, strip.dq
             for name, (plane, _) in planes.items():
                 plane[rows] = strip.planes[name]
-        self._add_lines(0, dq)
+        self.add_lines(0, dq)
         return FrameResult(
             sci, err, dq, planes, self.statistics, self.n_kept, self.warnings, self.only_flags, self.cards
         )
@@ -206,7 +206,7 @@ class Restoration:
             [*cards_of(frame), *self.cards],
             warnings=self.warnings,
             only_flags=self.only_flags,
-            amend=lambda: ((top, dq) for top, dq in masks if self._add_lines(top, dq)),
+            amend=lambda: ((top, dq) for top, dq in masks if self.add_lines(top, dq)),
         )
 
     def _as_it_came(self, rows: slice, but: Collection[str] = ()) -> Strip:
@@ -255,7 +255,7 @@ class Restoration:
             yield strip
         self.lines[:] = [(self.predictor.lines[name], plane.lines()) for name, plane in binned.items()]
 
-    def _add_lines(self, top: int, dq: np.ndarray) -> bool:
+    def add_lines(self, top: int, dq: np.ndarray) -> bool:
         """Flag lines in rows of the frame from `top` on (changed in place); whether there is any."""
         if not any(lines for _, lines in self.lines):
             return False

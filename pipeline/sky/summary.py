@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.records import number
 from pipeline.sky.background import Background
 from pipeline.sky.dq import DQ, has
 from pipeline.sky.frames import Strip
@@ -19,14 +20,21 @@ class Summary:
     """Level and noise after a restoration, medians of its planes, and numbers of pixels.
 
     Medians are those of every n-th pixel: of all pixels in an image of fewer than two millions.
+
+    Attributes
+    ----------
+    frame : Frame
+    n_before, n_added : dict
+        DQ bit -> number of pixels that had it before, and of those that got it.
     """
 
     def __init__(self, restoration: Restoration) -> None:
-        frame = restoration.frame
+        self.frame = frame = restoration.frame
         self._restoration = restoration
         self._exposed = part_of(frame.sci, frame.exposed).shape
         self._background = Background(self._exposed)
         self._counts = dict.fromkeys(_COUNTED, 0)
+        self.n_before, self.n_added = dict.fromkeys(DQ, 0), dict.fromkeys(DQ, 0)
         self._samples: dict[str, list[np.ndarray]] = {"err": [], **{name: [] for name in restoration.units}}
 
     def watched(self) -> Iterator[Strip]:
@@ -38,6 +46,11 @@ class Summary:
     def _add(self, strip: Strip) -> None:
         for name, bit in _COUNTED.items():
             self._counts[name] += int(np.count_nonzero(has(strip.dq, bit)))
+        before = np.asarray(self._restoration.frame.dq[strip.top : strip.top + len(strip.dq)])
+        for counts, bits in ((self.n_before, before), (self.n_added, strip.dq & ~before)):
+            if bits.any():
+                for bit in DQ:
+                    counts[bit] += int(np.count_nonzero(has(bits, bit)))
         self._sample("err", strip.err, strip.top, self._restoration.frame.shape)
         rows, columns = self._restoration.frame.exposed
         first = rows.start or 0
@@ -71,3 +84,24 @@ class Summary:
             "unlikeness": restoration.unlikeness[0],
             **(asdict(restoration.statistics) if restoration.statistics else {}),
         }
+
+
+def record_of(file: str, restoration: Restoration, summary: Summary) -> dict[str, Any]:
+    """What happened to a frame, in numbers, for programs."""
+    frame = restoration.frame
+    height, width = frame.shape
+    return {
+        "file": file,
+        "hdu": frame.science_hdu,
+        "model": restoration.predictor.card.name,
+        "valid": True,
+        "height_px": height,
+        "width_px": width,
+        "unit": frame.unit,
+        **{name: _as_number(value) for name, value in summary.numbers().items()},
+        "warnings": list(restoration.warnings),
+    }
+
+
+def _as_number(value: Any) -> Any:
+    return number(value) if isinstance(value, float | np.floating) else value

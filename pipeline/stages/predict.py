@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import numpy as np
-
 from pipeline import provenance
 from pipeline.bundle.backends import facts_of
 from pipeline.bundle.runtime import Predictor
@@ -19,16 +17,19 @@ from pipeline.errors import InputFileError, OutputError, UserError
 from pipeline.files import check_free, reserved, source_name
 from pipeline.filetypes import Kind, file_kind
 from pipeline.logs import get_logger
-from pipeline.records import RecordSink, number, record_sink
+from pipeline.records import RecordSink, record_sink
 from pipeline.stages import products
 from pipeline.stages.inputs import is_of_a_stopped_run, names_file, write_statuses
+from pipeline.text_tables import terminal_columns
 from pipeline.workers import in_order
 
 if TYPE_CHECKING:
+    from pipeline.camera.dl1 import DL1File
     from pipeline.camera.event_predictions import EventPredictions
     from pipeline.camera.predictions import CameraModel, ImagePredictions
-    from pipeline.sky.restore import Restoration
+    from pipeline.sky.frames import Strip
     from pipeline.sky.summary import Summary
+    from pipeline.stages.pictures import Picture
 
 log = get_logger(__name__)
 
@@ -53,6 +54,7 @@ def predict(
     force: bool = False,
     stream: TextIO | None = None,
     jobs: int = 1,
+    picture: "Picture | None" = None,
 ) -> list[dict[str, Any]]:
     """Apply every bundle to every file of its kind.
 
@@ -77,6 +79,8 @@ def predict(
     jobs : int
         Files processed in parallel, each in its own process with `cfg.threads` threads; only where
         no records are written.
+    picture : Picture, optional
+        Draws the one event or frame that is predicted (`pipeline.stages.pictures`).
 
     Returns
     -------
@@ -94,11 +98,13 @@ def predict(
     settings = _Settings(cfg, tuple(bundles), event, telescope, force)
     models = settings.load_models()
     todo = _plan(files, out, settings, models)
+    if picture is not None:
+        _check_one(todo, event)
     sink = record_sink(stream if as_json or out is None else None, as_json=as_json)
     if min(jobs, len(todo)) > 1 and not sink.wanted:
         done = _side_by_side(todo, settings, min(jobs, len(todo)))
     else:
-        done = (_predict_one(job, settings, models, sink) for job in todo)
+        done = (_predict_one(job, settings, models, sink, picture) for job in todo)
     statuses = []
     for status in done:
         _log_status(status)
@@ -128,14 +134,24 @@ def _log_status(status: Mapping[str, Any]) -> None:
         log.warning("%s: %s", Path(status["file"]).name, text)
 
 
-def _predict_one(job: "_Job", settings: "_Settings", models: "_Models", sink: RecordSink) -> dict[str, Any]:
+def _check_one(todo: "Sequence[_Job]", event: int | None) -> None:
+    """Refuse to draw more than one thing."""
+    if len(todo) > 1:
+        raise UserError(f"--plot draws one event or one frame, got {len(todo)} files; give one")
+    if todo[0].wing == "camera" and event is None:
+        raise UserError("--plot draws one event; choose it with --event ID, and --telescope ID for a single image")
+
+
+def _predict_one(
+    job: "_Job", settings: "_Settings", models: "_Models", sink: RecordSink, picture: "Picture | None" = None
+) -> dict[str, Any]:
     """One file and its status."""
     status: dict[str, Any] = {"file": str(job.path), "status": "ok", "kind": job.kind}
     try:
         if job.problem is not None:
             raise job.problem
         work = _predict_frame if job.wing == "sky" else _predict_events
-        return status | work(job, settings, models, sink)
+        return status | work(job, settings, models, sink, picture)
     except OutputError:
         raise  # no fault of this input, and the next ones would meet it, too
     except UserError as error:
@@ -310,17 +326,31 @@ def check_ending(out: Path, wing: str, source: str) -> None:
 
 
 # ---- camera ----------------------------------------------------------------------------------------------------------
-def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: RecordSink) -> dict[str, Any]:
+def _predict_events(
+    job: _Job, settings: _Settings, models: _Models, sink: RecordSink, picture: "Picture | None"
+) -> dict[str, Any]:
     if not models.camera:
         raise UserError(f"{job.path} holds camera images, but none of the bundles takes these: {models.named()}")
 
     from pipeline.camera.prediction_records import records_of
+    from pipeline.camera.prediction_tables import rows_of
+
+    opened: list[DL1File] = []
+
+    def look(file: "DL1File") -> None:
+        opened.append(file)
+        if picture is not None and settings.event is not None:
+            picture.of_event(file, job.path.name, models.camera, settings.event, settings.telescope)
 
     def write_records(predictions: "ImagePredictions | EventPredictions") -> None:
-        if sink.wanted:
-            for record in records_of(job.path.name, predictions, models.camera):
-                sink.write(record)
+        if sink.for_people:
+            records = rows_of(predictions, models.camera, opened[0])
+        else:
+            records = records_of(job.path.name, predictions, models.camera) if sink.wanted else ()
+        for record in records:
+            sink.write(record)
 
+    sink.say(job.path.name)
     result = products.predict_events(
         job.path,
         job.kind,
@@ -331,13 +361,16 @@ def _predict_events(job: _Job, settings: _Settings, models: _Models, sink: Recor
         telescope=settings.telescope,
         out=job.out,
         force=job.replaces,
+        look=look,
     )
     sink.end_of_file()
     return result
 
 
 # ---- sky -------------------------------------------------------------------------------------------------------------
-def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: RecordSink) -> dict[str, Any]:
+def _predict_frame(
+    job: _Job, settings: _Settings, models: _Models, sink: RecordSink, picture: "Picture | None"
+) -> dict[str, Any]:
     if not models.sky:
         raise UserError(f"{job.path} is a FITS frame, but none of the bundles takes these: {models.named()}")
     if len(models.sky) > 1 and job.out is not None:
@@ -346,13 +379,16 @@ def _predict_frame(job: _Job, settings: _Settings, models: _Models, sink: Record
     if settings.selects:
         raise UserError(f"{job.path} is a FITS frame; --event and --telescope select camera images only")
     with reserved(job.out, force=job.replaces) if job.out is not None else nullcontext():
-        return _restore_frames(job, settings, models, sink)
+        return _restore_frames(job, settings, models, sink, picture)
 
 
-def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: RecordSink) -> dict[str, Any]:
+def _restore_frames(
+    job: _Job, settings: _Settings, models: _Models, sink: RecordSink, picture: "Picture | None"
+) -> dict[str, Any]:
     from pipeline.sky.frames import open_frames
     from pipeline.sky.restore import Restoration
-    from pipeline.sky.summary import Summary
+    from pipeline.sky.summary import Summary, record_of
+    from pipeline.sky.summary_lines import summary_lines
 
     started = time.monotonic()
     cfg = settings.cfg
@@ -364,23 +400,30 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
         for model in models.sky:
             if model.population is None:
                 log.info("%s does not say what its training frames were like: none is compared", model.card.name)
-        summaries = [Summary(restoration) if sink.wanted else None for restoration in restorations]
+        is_watched = sink.wanted or picture is not None
+        summaries = [Summary(restoration) if is_watched else None for restoration in restorations]
+        watches = [_watched(summary, picture) for summary in summaries]
         if job.out is not None:
-            new_frames = [
-                restoration.product(summary and summary.watched)
-                for restoration, summary in zip(restorations, summaries, strict=True)
-            ]
+            new_frames = [r.product(watched) for r, watched in zip(restorations, watches, strict=True)]
             card, backend = models.sky[0].card, facts_of(models.sky[0].backend)
             products.write_frames(
                 job.path, job.out, new_frames, card, backend, cfg, started=started, force=job.replaces
             )
-        for restoration, summary in zip(restorations, summaries, strict=True):
-            if summary is None:
+        for restoration, summary, watched in zip(restorations, summaries, watches, strict=True):
+            if summary is None or watched is None:
                 continue
             if job.out is None:
-                for _ in summary.watched():
+                for _ in watched():
                     pass
-            sink.write(_frame_record(job.path.name, restoration, summary))
+            if sink.for_people:
+                for line in (job.path.name, *summary_lines(restoration, summary, terminal_columns())):
+                    sink.say(line)
+            elif sink.wanted:
+                sink.write(record_of(job.path.name, restoration, summary))
+        if picture is not None and summaries[0] is not None:
+            picture.of_frame(restorations[0], job.path.name, summaries[0].numbers())
+            if len(restorations) > 1:
+                log.info("%s: the first of %d results is drawn", job.path.name, len(restorations))
     sink.end_of_file()
     status: dict[str, Any] = {"n_images": len(frames), "n_valid": len(frames), "left_out": {}}
     if warnings := dict.fromkeys(text for restoration in restorations for text in restoration.warnings):
@@ -390,22 +433,10 @@ def _restore_frames(job: _Job, settings: _Settings, models: _Models, sink: Recor
     return status
 
 
-def _frame_record(file: str, restoration: "Restoration", summary: "Summary") -> dict[str, Any]:
-    """What happened to a frame, in numbers."""
-    frame = restoration.frame
-    height, width = frame.shape
-    return {
-        "file": file,
-        "hdu": frame.science_hdu,
-        "model": restoration.predictor.card.name,
-        "valid": True,
-        "height_px": height,
-        "width_px": width,
-        "unit": frame.unit,
-        **{name: _as_number(value) for name, value in summary.numbers().items()},
-        "warnings": list(restoration.warnings),
-    }
-
-
-def _as_number(value: Any) -> Any:
-    return number(value) if isinstance(value, float | np.floating) else value
+def _watched(summary: "Summary | None", picture: "Picture | None") -> "Callable[[], Iterator[Strip]] | None":
+    """Strips of a restoration that are looked at on their way; None if nobody does."""
+    if summary is None:
+        return None
+    if picture is None:
+        return summary.watched
+    return lambda: picture.watched(summary.frame, summary.watched())

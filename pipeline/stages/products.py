@@ -54,6 +54,7 @@ def predict_events(
     telescope: int | None = None,
     out: Path | None = None,
     force: bool = False,
+    look: "Callable[[DL1File], None] | None" = None,
 ) -> dict[str, Any]:
     """Apply models to the images of one file.
 
@@ -73,6 +74,8 @@ def predict_events(
         DL2 file to write.
     force : bool
         Replace `out`.
+    look : callable, optional
+        Called with the open file before anything is predicted.
 
     Returns
     -------
@@ -103,6 +106,8 @@ def predict_events(
         if out is not None:
             facts = _facts_of(stamped) | {"warnings": warnings}
             product = stack.enter_context(_dl2_product(path, dl1_path, models, cfg, out, force, facts, started))
+        if look is not None:
+            look(file)
         chunks = predict_file(
             file,
             models,

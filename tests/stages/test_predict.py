@@ -16,11 +16,13 @@ from toy_events import FIRST_EVENT, toy_camera, write_toy_dl1
 from two_headed_bundles import two_headed_bundle
 
 from pipeline.camera.dl1 import DL1File
+from pipeline.camera.dl1.coordinates import high_resolution_time
 from pipeline.camera.event_predictions import predict_file
+from pipeline.camera.prediction_tables import with_uncertainty
 from pipeline.camera.predictions import CameraModel, column_prefix, distinct
 from pipeline.camera.tiling import camera_tile_chunk
 from pipeline.config import Config, parse_config
-from pipeline.directions import altaz_of_fov
+from pipeline.directions import altaz_of_fov, radec_of_altaz
 from pipeline.errors import UserError
 from pipeline.sky.cards import warnings_in
 from pipeline.sky.frames import read_frame
@@ -388,14 +390,88 @@ def test_a_frame_unlike_those_of_training_is_named_everywhere(folder, tmp_path, 
     assert (status["status"], "unlike the frames" in status["reason"]) == ("failed", True)
 
 
-def test_table_of_images_and_frames(folder):
+def test_table_of_images(folder):
     stream = io.StringIO()
-    predict(CFG, [folder / "run.dl1.h5", folder / "frame.fits"], [folder / "energy", folder / "denoise"], stream=stream)
-    lines = stream.getvalue().splitlines()
-    assert lines[0].split()[:7] == HEAD_OF_RECORD
-    assert lines[1].endswith("nothing left by the cleaning")
-    assert len(lines) == 1 + 24 + 1 + 1
-    assert "noise_after" in lines[25]
+    bundles = [folder / name for name in ("energy", "gammaness", "direction", "core", "x_max")]
+    predict(CFG, [folder / "run.dl1.h5"], bundles, stream=stream, telescope=1)
+    _, found = records([folder / "run.dl1.h5"], bundles, telescope=1)
+    title, headings, *rows = stream.getvalue().splitlines()
+    assert (title, len(rows)) == ("run.dl1.h5", 12)
+    assert [text.strip() for text in headings.split("  ") if text] == [
+        "run", "event", "telescope", "energy [TeV]", "gammaness", "offset lon, lat [deg]", "alt, az [deg]",
+        "impact [m]", "core north, west [m]", "X_max [g/cm2]", "size [p.e.]", "length, width [deg]", "leakage",
+        "reason",
+    ]  # fmt: skip
+    assert rows[0].endswith("nothing left by the cleaning")
+    cells = [text.strip() for text in rows[1].split("  ") if text]
+    record = found[1]
+    assert cells[:3] == ["7", "101", "1 Toy"]
+    assert cells[3] == f"{record['reco_energy_tev']:.1f} ± {record['reco_energy_uncert_tev']:.1f}"
+    assert cells[4] == f"{record['gammaness']:.3f}"
+    assert cells[5] == f"{record['reco_fov_lon_deg']:.2f}, {record['reco_fov_lat_deg']:.2f}"
+    assert cells[10] == f"{100 * record['reco_energy_tev']:.0f}"  # the tiny network answers log10(size) - 2
+
+
+def test_table_of_an_observation_has_right_ascension(folder, tmp_path):
+    path = tmp_path / "observed.h5"
+    path.write_bytes((folder / "run.dl1.h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        del file["simulation"]
+        place = file["configuration/instrument/subarray/layout"].attrs
+        place.update({"reference_itrs_x": 5326851.0, "reference_itrs_y": -1719589.6, "reference_itrs_z": 3051820.8})
+        rows = file["dl1/event/subarray/trigger"][:]
+        rows["time"] = high_resolution_time(np.full(12, 1.58205979e9))
+        file["dl1/event/subarray/trigger"][:] = rows
+    stream = io.StringIO()
+    predict(CFG, [path], [folder / "direction"], stream=stream, event=101, telescope=1)
+    _, headings, row = stream.getvalue().splitlines()
+    assert "alt, az [deg]" in headings
+    _, [record] = records([path], [folder / "direction"], event=101, telescope=1)
+    altaz = np.array([[record["reco_alt_deg"]], [record["reco_az_deg"]]])
+    ra, dec = radec_of_altaz(*altaz, np.array([1.58205979e9]), -17.8915, 28.7616)
+    start = headings.index("RA, Dec [deg]") + len("RA, Dec [deg]")
+    assert row[:start].split("  ")[-1].strip() == f"{ra[0]:.2f}, {dec[0]:.2f}"
+    stream = io.StringIO()
+    predict(CFG, [folder / "run.dl1.h5"], [folder / "direction"], stream=stream, event=101)
+    assert "RA" not in stream.getvalue()  # a simulated sky has none
+
+
+def test_table_of_two_models_for_one_quantity(folder):
+    stream = io.StringIO()
+    predict(CFG, [folder / "run.dl1.h5"], [folder / "energy", folder / "strict"], stream=stream, event=101)
+    assert "tiny_energy energy [TeV]  strict energy [TeV]" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "uncertainty", "text"),
+    [
+        (1.2345, 0.178, "1.23 ± 0.18"),
+        (1.2345, np.nan, "1.23"),
+        (843.2, 95.1, "843 ± 95"),
+        (0.012, 0.0031, "0.0120 ± 0.0031"),
+        (1234.5, np.nan, "1234"),
+        (0.0, np.nan, "0.00"),
+        (np.nan, 1.0, "-"),
+    ],
+)
+def test_values_with_uncertainties(value, uncertainty, text):
+    assert with_uncertainty(value, uncertainty) == text
+
+
+def test_a_frame_on_one_screen(folder, monkeypatch):
+    def shown():
+        stream = io.StringIO()
+        predict(CFG, [folder / "frame.fits"], [folder / "denoise"], stream=stream)
+        return stream.getvalue().splitlines()
+
+    _, [record] = records([folder / "frame.fits"], [folder / "denoise"])
+    lines = shown()
+    assert lines[:2] == ["frame.fits", "  HDU 0, 110 x 90 px, in electron, by tiny_denoise"]
+    before, after = (f"{record[f'median_err_{when}']:.4g}" for when in ("before", "after"))
+    assert f"  stated error        {before} -> {after} electron (median)" in lines
+    assert f"  replaced            {record['n_restored']} px" in [line.partition(" (")[0] for line in lines]
+    monkeypatch.setattr("pipeline.stages.predict.terminal_columns", lambda: 30)
+    assert max(map(len, shown())) <= 30
 
 
 def test_a_bad_file_is_named_and_skipped(folder, tmp_path, caplog):

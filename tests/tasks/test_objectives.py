@@ -344,7 +344,7 @@ def test_the_weight_of_the_bias_grows_in_the_last_third():
     tiles.targets["stars"] = np.zeros((8, 2, 32, 32), np.float32)
     tiles.targets["stars"][:, :, 16, 16] = 2000.0, 3.5
     objective, target = objective_of("denoise"), target_of("denoise", tiles)
-    del target["defect"]  # whose hardest pixels count more then, too
+    del target["defect"]  # whose hardest pixels count more later, too
     outputs = torch.zeros(8, 5, 32, 32)
     outputs[:, 0], outputs[:, 4] = torch.linspace(-2, 2, 32), -5.0
     early = float(objective.loss(outputs, target))

@@ -188,6 +188,11 @@ class EventTables:
         time_s[has_event] = self.time_s[triggers.row[has_event]]
         return time_s
 
+    def time_at(self, obs_id: np.ndarray, event_id: np.ndarray) -> np.ndarray:
+        """Times of events, seconds since 1970-01-01 TAI; NaN of those that are not in the file."""
+        row, has_event = self._index.find(obs_id, event_id)
+        return np.where(has_event, self.time_s[row], math.nan)
+
     def counts_of_types(self) -> dict[int, int]:
         """Number of array events of each type."""
         values, counts = np.unique(self._types, return_counts=True)

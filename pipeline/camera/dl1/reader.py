@@ -26,7 +26,7 @@ from pipeline.camera.dl1.model import ImageChunk
 from pipeline.camera.dl1.pointings import Pointings
 from pipeline.camera.event_types import reasons_of_types, type_name
 from pipeline.config import CameraIngestConfig
-from pipeline.directions import fov_of_altaz, offset_deg
+from pipeline.directions import fov_of_altaz, geodetic_of_itrs, offset_deg, radec_of_altaz
 from pipeline.errors import InputFileError
 from pipeline.files import check_regular, source_name
 from pipeline.hdf5 import dataset, hdf5_errors, open_file
@@ -149,6 +149,24 @@ class DL1File:
         """Altitude and azimuth [deg] of the first telescope that has them, in the first run; None if none has."""
         pointings = map(self.pointing_of, self.tel_ids or self.telescopes)
         return next((pointing for pointing in pointings if pointing is not None), None)
+
+    @cached_property
+    def site_deg(self) -> tuple[float, float] | None:
+        """Longitude and latitude of the array; None for simulations, and where the file does not give them."""
+        place_m = [self._file[schema.LAYOUT].attrs.get(f"reference_itrs_{axis}", math.nan) for axis in "xyz"]
+        if self.has_truth or not all(isinstance(value, float) and math.isfinite(value) for value in place_m):
+            return None
+        return geodetic_of_itrs(*place_m)
+
+    def radec_of(
+        self, obs_id: np.ndarray, event_id: np.ndarray, alt_deg: np.ndarray, az_deg: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Right ascension and declination [deg] of directions at the times of events; None without a site."""
+        if self.site_deg is None:
+            return None
+        with hdf5_errors(self.path):
+            time_s = self.events.time_at(obs_id, event_id)
+        return radec_of_altaz(alt_deg, az_deg, np.where(time_s > 0, time_s, math.nan), *self.site_deg)
 
     @cached_property
     def provenance(self) -> str:

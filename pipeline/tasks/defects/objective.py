@@ -5,8 +5,8 @@
 - Bright pixels weigh more, 1 + asinh(u) of what was observed: to flag a star's core does more harm than to miss a
   cosmic ray that hardly stands out.
 - What is missed lies between 3 and 10 sigma, at the edges of tracks: such pixels count three times.
-- In the last third of a training, the hardest 1 % of the good pixels count ten times, half of them in star cores: the
-  rate of false alarms that matters is far below what the mean over all pixels feels.
+- After the first third of a training, the hardest 1 % of the good pixels count ten times, half of them in star cores:
+  the rate of false alarms that matters is far below what the mean over all pixels feels.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ EDGE_SNR = 10.0
 EDGE_WEIGHT = 3.0
 HARD_SHARE = 0.01  # of the good pixels of a batch
 HARD_WEIGHT = 10.0
-HARD_FROM = 2 / 3  # of the epochs
+HARD_FROM = 1 / 3  # of the epochs; from 2/3 on, less is found
 #: Share of the good pixels at which the validation metrics count what is found.
 FALSE_ALARM_RATE = 5e-4
 
