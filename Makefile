@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 .SUFFIXES:
-.PHONY: help setup run test test-cluster lint bench docs clean unlock
+.PHONY: help setup run test test-cluster lint bench clean unlock
 
 CONFIG  ?= configs/demo.yaml
 DATA    ?=
@@ -81,6 +81,7 @@ bench: $(STAMP)
 
 # A warning is an error: a link that leads nowhere, a page that loads something from another server. Always all pages:
 # a second build of what had a warning would be silent.
+.PHONY: docs
 docs: $(STAMP)
 	@$(IN_ENV) sphinx --fail-on-warning --quiet --fresh-env --write-all -d build/doctrees docs build/docs
 	@echo "build/docs/index.html"
