@@ -27,7 +27,8 @@ BIN     := .venv/bin
 # The environment is made anew when the requirements change or the checkout moves; the stamp's name says for which.
 COMMA   := ,
 WITH_SLURM := $(filter slurm,$(PROFILE))$(filter test-cluster,$(MAKECMDGOALS))
-EXTRAS  := dev$(if $(WITH_SLURM),$(COMMA)cluster)
+WITH_DOCS := $(filter docs,$(MAKECMDGOALS))
+EXTRAS  := dev$(if $(WITH_SLURM),$(COMMA)cluster)$(if $(WITH_DOCS),$(COMMA)docs)
 KEY     := $(shell { cat pyproject.toml constraints.txt; pwd; } | cksum | tr ' ' '-')
 STAMP   := .venv/.installed-$(KEY)-$(EXTRAS)
 SETTINGS = experiment="$(CONFIG)" results="$(RESULTS)" files_per_job=$(FILES_PER_JOB) \
@@ -44,6 +45,7 @@ help:
 	@echo "make test-cluster  the same on a Slurm cluster of two nodes that it starts here, with faults (minutes)"
 	@echo "make lint    check style, spelling, import arrows and the workflow"
 	@echo "make bench   run the benchmarks (minutes; not part of the tests)"
+	@echo "make docs    build the documentation site in build/docs, its notebooks included"
 	@echo "make unlock  release the lock of a killed run, if the next run cannot tell that it is dead"
 	@echo "make clean   remove the environment and caches; results are kept"
 
@@ -86,6 +88,13 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+# A warning is an error: a link that leads nowhere, a page that loads something from another server. Always all pages:
+# a second build of what had a warning would be silent.
+.PHONY: docs
+docs: $(STAMP)
+	@$(IN_ENV) sphinx --fail-on-warning --quiet --fresh-env --write-all -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

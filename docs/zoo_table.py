@@ -75,8 +75,8 @@ all of them. `lightpool models describe NAME --tile N` shows the layers of one.
   the tests on three tiles of {ONNX_TILE_PX} x {ONNX_TILE_PX} px. The largest values are rounding errors: the same
   difference is found between single and double precision in torch itself (`resnet50`: 6e-05).
 
-Networks that combine the telescopes of a shower (`stereo_*`, `hyper_lstm`) are for your own code. `lightpool train`
-uses single images and rejects these networks, but it can train their encoders.
+Networks that combine the telescopes of a shower (`stereo_*`, `hyper_lstm`) are joins for networks with
+`input: shower` ([Training](training.md#events-of-several-telescopes)).
 
 | entry | parameters | source of the number | paper | at {TILE_PX} px | from | ONNX |
 | --- | ---: | --- | --- | --- | ---: | ---: |

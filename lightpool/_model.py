@@ -94,7 +94,7 @@ class Model:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What it was trained for: energy, gammaness, denoise ..."""
+        """What it was trained for, such as energy, gammaness or denoise."""
         return self.card.tasks
 
     def __repr__(self) -> str:
