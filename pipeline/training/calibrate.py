@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from pipeline.bundle.calibration import Calibration
 from pipeline.bundle.export import apply_network
@@ -24,6 +26,7 @@ _BATCH_TILES = 256
 _BATCH_FRAME_TILES = 16
 #: Image size: all images have it, and the uncertainty of nearly every quantity depends on it.
 COLUMN = "hillas_intensity"
+BESIDE_PX = 3
 
 
 @torch.no_grad()
@@ -72,6 +75,8 @@ def false_alarms(
     """Task -> which thresholds flag how many of the good pixels, for the heads that flag; see `calibrations`.
 
     The targets of such a task have a plane `good`; where there is none, for the tiles have no truth, nothing is told.
+    Where the thresholds guard what is replaced, pixels beside a defect are not counted: that a track is taken for one
+    pixel wider harms no source, and with them the thresholds would be too strict for the sources.
     """
     flagging = [head for head in heads.heads if get_decoder(head.task).rates]
     if not flagging:
@@ -87,10 +92,18 @@ def false_alarms(
             if "good" not in target:
                 counts.pop(head.task, None)
                 continue
-            decoder, good = get_decoder(head.task), target["good"].numpy()
+            decoder, good = get_decoder(head.task), target["good"]
+            if decoder.decodes_by_rate:
+                good = good & ~_beside(target["defect"] | target["faint"])
+            good = good.numpy()
             score, place = decoder.alarms(decoder.decode(head.of(outputs, target).numpy(), batch))
             for number, row in enumerate(counts[head.task]):
                 own = np.clip(score[good & (place == number)], SCORES[0], SCORES[-1])
                 row += np.histogram(own, SCORES)[0]
     network.to("cpu")
     return {task: FalseAlarms.fit(dict(zip(strata[task], rows, strict=True))) for task, rows in counts.items()}
+
+
+def _beside(defects: Tensor) -> Tensor:
+    """Defects, and what is within `BESIDE_PX` rows and columns of one; shape (N, H, W), bool."""
+    return F.max_pool2d(defects.float()[:, None], 2 * BESIDE_PX + 1, stride=1, padding=BESIDE_PX)[:, 0] > 0
