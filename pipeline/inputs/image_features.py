@@ -54,9 +54,10 @@ def image_features(planes: Mapping[str, np.ndarray], events: Mapping[str, np.nda
 
 def _dark_pixels(planes: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Median and half of the central 68 % of the pixels without light of the shower."""
-    n = len(planes["charge"])
-    charge = planes["charge"].reshape(n, -1)[:, ::_EVERY].astype(np.float32)
-    dark = (planes["mask"].reshape(n, -1)[:, ::_EVERY] == 0) & (charge != 0)
+    n, height, width = planes["charge"].shape
+    flat = n, height * width  # not -1: there may be no image
+    charge = planes["charge"].reshape(flat)[:, ::_EVERY].astype(np.float32)
+    dark = (planes["mask"].reshape(flat)[:, ::_EVERY] == 0) & (charge != 0)
     charge[~dark] = np.inf
     charge.sort(axis=1)
     n_dark = dark.sum(axis=1)

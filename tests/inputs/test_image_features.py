@@ -37,6 +37,11 @@ def test_an_image_that_fills_the_camera_has_no_dark_pixels():
     assert np.isnan(found["dark_noise_pe"]).all()
 
 
+def test_no_image_has_no_features():
+    planes = {name: np.zeros((0, 4, 4), np.float32) for name in ("charge", "peak_time", "mask")}
+    assert {values.shape for values in image_features(planes, {name: [] for name in COLUMNS}).values()} == {(0,)}
+
+
 def test_many_images_are_compared_as_one_is(rng):
     known = population(n_frames=300, dark_noise_pe=(0.6, 0.8), log10_size=(1.7, 4.0), leakage=(0.0, 0.2))
     values = {name: rng.uniform(0, 5, 40) for name in ("dark_noise_pe", "log10_size", "leakage")}
