@@ -45,6 +45,8 @@ DESCRIPTIONS = {
 DETECTOR = DQ.BAD | DQ.HOT | DQ.MISSING
 #: The pixel's light is not in the frame: no method can be judged there.
 LOST = DQ.MISSING | DQ.SATURATED
+#: Where a restored frame is not judged: trails stay in it, they are told from sources by their length alone.
+UNJUDGED = LOST | DQ.TRAIL
 #: Charge that is not the sky's: what a defect output learns.
 DEFECTS = DQ.BAD | DQ.HOT | DQ.COSMIC_RAY | DQ.TRAIL | DQ.BLEED | DQ.GHOST
 #: Painted over where it is known before the model looks.

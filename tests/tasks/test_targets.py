@@ -5,6 +5,7 @@ import pytest
 from scipy.ndimage import maximum_filter
 from synthetic_tiles import camera_batch, sky_batch
 
+from pipeline.sky.dq import DQ
 from pipeline.tasks import get_targets
 
 
@@ -90,3 +91,21 @@ def test_the_denoiser_is_told_of_defects_and_stars_of_simulated_frames():
     assert found["star_flux"][0, 5, 6] == pytest.approx(3000 / np.sqrt(225))
     assert found["star_fwhm_px"][0, 5, 6] == 3.5
     assert np.count_nonzero(found["star_flux"]) == np.count_nonzero(found["star_fwhm_px"]) == 1
+
+
+def test_a_trail_counts_neither_way_for_the_denoiser():
+    """But a cosmic ray on it is a defect."""
+    tiles = sky_batch(1)
+    tiles.masks[:] = 0
+    for name, of_trail, of_both in (("defect_snr", 10.0, 12.0), ("defect_bits", DQ.TRAIL, DQ.TRAIL | DQ.COSMIC_RAY)):
+        plane = tiles.targets[name][0, 0]
+        plane[:] = 0
+        plane[20], plane[20, 4] = of_trail, of_both
+    found = {name: plane[0] for name, plane in get_targets("denoise").arrays(tiles).items()}
+    trail = np.zeros((32, 32), bool)
+    trail[20] = True
+    for name, expected in (("usable", ~trail), ("faint", trail), ("good", ~trail), ("defect", np.zeros_like(trail))):
+        expected = expected.copy()
+        if name in ("defect", "faint"):
+            expected[20, 4] = name == "defect"
+        np.testing.assert_array_equal(found[name] & ~found["missing"], expected & ~found["missing"], err_msg=name)

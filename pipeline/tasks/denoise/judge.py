@@ -12,7 +12,7 @@ from pipeline.evaluation.comparison import NETWORK
 from pipeline.evaluation.frames import fields_of_test_split
 from pipeline.evaluation.result import Predicts, Result
 from pipeline.sky.baselines import Settings, astroscrappy_median, tune
-from pipeline.sky.dq import DQ_DTYPE, LOST
+from pipeline.sky.dq import DQ_DTYPE, LOST, UNJUDGED
 from pipeline.sky.tiled_frames import predicted_planes, tiles_of_frames
 from pipeline.sky.tiling import untile
 from pipeline.tasks.denoise.merit import evaluate_against_exposures, evaluate_against_truth
@@ -166,7 +166,7 @@ def _tune(manifests: Sequence[Any]) -> tuple[Settings, dict[str, float | int]]:
     for frame in frames_of(reader):
         part = _middle(frame.sci.shape)
         frames.append((frame.sci[part], frame.err[part], (frame.dq & DQ_DTYPE(LOST))[part]))
-        truths.append(np.where(frame.has(LOST), np.nan, frame.clean)[part])
+        truths.append(np.where(frame.has(UNJUDGED), np.nan, frame.clean)[part])
         n_pixels += truths[-1].size
         if n_pixels >= _TUNING_PIXELS:
             break

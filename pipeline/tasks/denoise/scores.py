@@ -10,7 +10,7 @@ from pipeline.bundle.variance import PULLS, counted
 from pipeline.evaluation.comparison import NETWORK
 from pipeline.figures.denoise import Cutout
 from pipeline.sky.baselines import psnr_db
-from pipeline.sky.dq import DEFECTS, DQ, LOST, has
+from pipeline.sky.dq import DEFECTS, DQ, UNJUDGED, has
 from pipeline.sky.photometry import aperture_photometry, detect_stars, isolated, measure_fwhm
 from pipeline.tasks.denoise.confidence import KINDS, strata_of_truth
 
@@ -118,7 +118,7 @@ class Score:
 # ---- scores ----------------------------------------------------------------------------------------------------------
 def score_against_truth(frame: JudgedFrame, seed: int) -> Score:
     """Errors of every method on one simulated frame."""
-    judged = np.isfinite(frame.clean) & np.isfinite(frame.sci) & ~frame.has(LOST)
+    judged = np.isfinite(frame.clean) & np.isfinite(frame.sci) & ~frame.has(UNJUDGED)
     defect = judged & frame.has(DEFECTS)
     good = judged & ~defect
     empty = good & (frame.clean < frame.level + 0.5 * frame.noise)
@@ -213,7 +213,7 @@ def _stars_against_truth(frame: JudgedFrame) -> dict[str, np.ndarray]:
     """
     x, y = (np.asarray(frame.stars.get(name, ()), float) for name in ("x", "y"))
     fwhm = frame.fwhm_px or 3.0
-    lost = ~np.isfinite(frame.sci) | frame.has(LOST)
+    lost = ~np.isfinite(frame.sci) | frame.has(UNJUDGED)
     truth = aperture_photometry(frame.clean, x, y, fwhm, err=frame.err, mask=lost)
     untouched = aperture_photometry(frame.sci, x, y, fwhm, mask=lost | frame.has(DEFECTS))
     keep = truth.clear & (truth.flux > 0) & isolated(x, y, truth.flux, 2 * fwhm)
@@ -266,7 +266,7 @@ def _cutout(frame: JudgedFrame, truth: np.ndarray | None) -> Cutout:
         part = (slice(y0, y0 + pair.image.shape[0]), slice(x0, x0 + pair.image.shape[1]))
         reference = pair.image
     else:
-        part = _busiest(frame.has(DEFECTS) & ~frame.has(LOST), _CUTOUT_PX)
+        part = _busiest(frame.has(DEFECTS) & ~frame.has(UNJUDGED), _CUTOUT_PX)
         reference = None if truth is None else truth[part]
     before = np.where(frame.has(DQ.MISSING), np.nan, frame.sci)[part]
     return Cutout(

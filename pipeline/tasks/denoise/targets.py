@@ -9,7 +9,8 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 
 from pipeline.inputs.frame import SkyPixels
-from pipeline.sky.dq import DEFECTS, has
+from pipeline.sky.dq import DEFECTS, DQ, has
+from pipeline.tasks.defects.spec import SPEC as DEFECT_SPEC
 from pipeline.tasks.defects.targets import TARGETS as DEFECT_TARGETS
 from pipeline.tasks.denoise import noise2void
 from pipeline.tasks.interfaces import Motion, Targets
@@ -18,6 +19,7 @@ from pipeline.tiles.shards import TileBatch
 SOURCE_THRESHOLD = 5.0  # u above which a pixel counts as source
 _SCATTER_PIXELS = 30  # fewer source pixels tell no scatter
 _PARTNER_OUTLIER = 8.0  # sigma of the difference between two exposures: far beyond noise, so that no noise is selected
+_NO_TRAIL = [name != "trail" for name in DEFECT_SPEC.outputs]
 _MAPS = (
     "signal", "uncertainty", "missing", "saturated", "usable", "clean", "clean_variance", "defect", "faint", "good",
     "core", "charge", "star_flux", "star_fwhm_px",
@@ -70,6 +72,7 @@ class DenoiseTargets(Targets):
             arrays["defect"] = outlier & (brightest_around < SOURCE_THRESHOLD) & ~pixels.missing
         elif "defect_snr" in batch.targets:
             arrays |= _of_simulated(batch, pixels)
+            usable &= ~has(batch.targets["defect_bits"][:, 0], DQ.TRAIL)
         elif batch.masks is not None:
             arrays["defect"] = has(batch.masks, DEFECTS) & ~pixels.missing
         # A saturated star cannot be restored, a saturated cosmic ray can.
@@ -80,9 +83,13 @@ class DenoiseTargets(Targets):
 
 
 def _of_simulated(batch: TileBatch, pixels: SkyPixels) -> dict[str, np.ndarray]:
-    """Which pixels are defects, which are good, and the stars in units of the background noise."""
+    """Which pixels are defects, which are good, and the stars in units of the background noise.
+
+    A trail counts neither way: it is as wide as a star, and a network that paints it over paints over diffraction
+    spikes and galaxies seen edge-on, too. It stays as it is; the task `defects` flags it.
+    """
     known = DEFECT_TARGETS.arrays(batch)
-    defect = known["positive"].any(axis=1) & ~pixels.missing
+    defect = known["positive"][:, _NO_TRAIL].any(axis=1) & ~pixels.missing
     found = {name: known[name] for name in ("good", "core", "charge")}
     found |= {"defect": defect, "faint": ~defect & ~known["good"]}
     if "stars" in batch.targets:
