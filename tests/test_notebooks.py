@@ -47,6 +47,7 @@ def run(checkout, tmp_path, monkeypatch):
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_the_fit_gives_the_spectrum_of_the_source(run):
     names = run("spectrum")
     assert abs(names["index"] - names["INDEX"]) < 4 * names["index_error"] < 2
@@ -59,6 +60,7 @@ def test_restored_frames_have_fewer_spoiled_stars(run):
     assert Path("cleaned_frame_1.fits").is_file()
 
 
+@pytest.mark.slow
 def test_networks_learn(run):
     names = run("architectures")
     assert list(names["curves"]) == list(names["NETWORKS"]) == list(names["descriptions"])
