@@ -19,6 +19,8 @@ from pipeline.sky.training_range import Choice, Comparison, compare, mosaic_take
 
 #: In a frame further than this from those of training, whatever the network has changed is of low confidence.
 DOUBTFUL_SCORE = 3.0
+#: Plane of a model that replaces pixels: 1 where it does.
+_PAINTED = "painted"
 
 
 def restore_frame(
@@ -103,7 +105,13 @@ class Restoration:
         if mosaic is not None:
             compared = mosaic_taken_apart(mosaic.source)
         else:
-            compared = compare(frame, predictor.population, outside_range, may_be_mosaic=bayer != NO_MOSAIC)
+            compared = compare(
+                frame,
+                predictor.population,
+                outside_range,
+                may_be_mosaic=bayer != NO_MOSAIC,
+                paints=any(column.name == _PAINTED for column in predictor.columns),
+            )
         how = tile_px, overlap_px, outside_range, NO_MOSAIC
         phases = phases_of(frame) if compared.is_mosaic else ()
         parts = tuple((place, cls.of(phase, predictor, *how)._named(mosaic, place)) for place, phase in phases)
@@ -239,6 +247,8 @@ class Restoration:
             strip = self._as_it_came(rows, over)
             whole = {"SCI": strip.sci, "ERR": strip.err, **strip.planes}
             keep = None if kept is None else kept[rows, columns]
+            if keep is not None and self.compared.is_like:
+                keep = keep & (planes[_PAINTED] >= 0.5)
             for name, hdu in written.items():
                 spared = keep is not None and hdu in ("SCI", "ERR")
                 exposed = whole[hdu][:, columns]

@@ -33,7 +33,9 @@ class Comparison:
     why : str
         What is unlike training, in at most 68 characters.
     kept : LazyImage of bool, shape (H, W), optional
-        Pixels that look like sources and must keep their value; None for a frame like those of training.
+        Pixels that look like sources and must keep their value.
+    is_like : bool
+        Whether the frame is like those of training: of `kept`, only what would be painted over keeps its value.
     n_kept : int
         How many they are.
     warnings : tuple of str
@@ -46,17 +48,20 @@ class Comparison:
     score: float | None = None
     why: str = ""
     kept: LazyImage | None = None
+    is_like: bool = False
     n_kept: int = 0
     warnings: tuple[str, ...] = ()
     is_mosaic: bool = False
 
 
-def compare(frame: Frame, population: Population | None, choice: Choice, *, may_be_mosaic: bool = True) -> Comparison:
+def compare(
+    frame: Frame, population: Population | None, choice: Choice, *, may_be_mosaic: bool = True, paints: bool = False
+) -> Comparison:
     """Measure a frame and compare it with those that a model was trained on.
 
     Where these are not known, nothing is measured. In a frame unlike them, pixels that look like sources are to be kept
-    (`keep_sources`), or not (`apply`). A mosaic of colours that only its background tells is to be taken apart, unless
-    it is forced (`apply`).
+    (`keep_sources`), or not (`apply`). Of a model that `paints` over defects, they are kept from that in every frame.
+    A mosaic of colours that only its background tells is to be taken apart, unless it is forced (`apply`).
 
     Raises
     ------
@@ -68,7 +73,8 @@ def compare(frame: Frame, population: Population | None, choice: Choice, *, may_
     statistics = measure(frame)
     found = population.compare(asdict(statistics))
     if not found.text:
-        return Comparison(statistics, found.score)
+        kept = _sources(frame) if paints and choice == "keep_sources" else None
+        return Comparison(statistics, found.score, kept=kept, is_like=True)
     text = f"unlike the frames that the model was trained on: {found.text}"
     if choice == "refuse":
         raise InputFileError(f"{frame.path}: {text}; see predict.outside_range")
@@ -79,10 +85,15 @@ def compare(frame: Frame, population: Population | None, choice: Choice, *, may_
     if "colour_pattern" in found.outside and may_be_mosaic:
         text = f"{text}; each of its four kinds of pixels is taken for a frame of its own"
         return replace(known, warnings=(text,), is_mosaic=True)
-    kept = computed(_trusted, source_pixels(frame), frame.sci, frame.dq, dtype=bool)
+    kept = _sources(frame)
     n_kept = count(kept)
     text = f"{text}; {n_kept} pixels that look like sources keep their values"
     return replace(known, kept=kept, n_kept=n_kept, warnings=(text,))
+
+
+def _sources(frame: Frame) -> LazyImage:
+    """Pixels that look like sources and are no known defects, shape (H, W), bool."""
+    return computed(_trusted, source_pixels(frame), frame.sci, frame.dq, dtype=bool)
 
 
 def _trusted(sources: np.ndarray, sci: np.ndarray, dq: np.ndarray) -> np.ndarray:

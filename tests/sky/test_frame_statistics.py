@@ -320,11 +320,27 @@ def test_a_frame_within_the_range_is_restored_as_without_it(rng):
     frame = frame_of(star_field(rng, 3.0)[0])
     unknown = Suspicious()
     unknown.population = None
-    one, two = restore_frame(frame, Suspicious()), restore_frame(frame, unknown)
+    one, two = restore_frame(frame, Suspicious(), outside_range="apply"), restore_frame(frame, unknown)
     assert one.warnings == two.warnings == ()
     assert one.sci.tobytes() == two.sci.tobytes()
     assert one.dq.tobytes() == two.dq.tobytes()
     assert (one.statistics is None, two.statistics is None) == (False, True)
+
+
+def test_sources_are_not_painted_over_in_a_frame_within_the_range(rng):
+    sci, places = star_field(rng, 3.0)
+    frame = frame_of(sci)
+    model = Suspicious()
+    painted, result = restore_frame(frame, model, outside_range="apply"), restore_frame(frame, model)
+    x, y = np.rint(places).astype(int).T
+    taken = has(painted.dq, DQ.RESTORED)[y, x]
+    assert taken.sum() > 10
+    assert not has(result.dq, DQ.RESTORED)[y, x].any()
+    assert has(result.dq, DQ.LOW_CONFIDENCE)[y, x][taken].all()
+    np.testing.assert_array_equal(result.sci[y, x][taken], frame.sci[y, x][taken])
+    beside = ~has(painted.dq, DQ.RESTORED)  # the model's correction is still made
+    np.testing.assert_array_equal(result.sci[beside], painted.sci[beside])
+    assert (result.n_kept, result.warnings) == (0, ())
 
 
 def test_a_colour_mosaic_is_restored_colour_by_colour(rng):
