@@ -17,6 +17,8 @@ from pipeline.sky.frames import Frame
 from pipeline.sky.source_pixels import source_pixels
 from pipeline.sky.strips import LazyImage, computed, count
 
+#: Ellipticity of the stars, 1 - minor / major, from which on nothing that looks like a source is painted over.
+ELONGATED = 0.3
 Choice = Literal["keep_sources", "apply", "refuse"]
 
 
@@ -60,8 +62,9 @@ def compare(
     """Measure a frame and compare it with those that a model was trained on.
 
     Where these are not known, nothing is measured. In a frame unlike them, pixels that look like sources are to be kept
-    (`keep_sources`), or not (`apply`). Of a model that `paints` over defects, they are kept from that in every frame.
-    A mosaic of colours that only its background tells is to be taken apart, unless it is forced (`apply`).
+    (`keep_sources`), or not (`apply`). Of a model that `paints` over defects, they are kept from that where stars are
+    elongated, too: such a star looks like a track. A mosaic of colours that only its background tells is to be taken
+    apart, unless it is forced (`apply`).
 
     Raises
     ------
@@ -73,7 +76,8 @@ def compare(
     statistics = measure(frame)
     found = population.compare(asdict(statistics))
     if not found.text:
-        kept = _sources(frame) if paints and choice == "keep_sources" else None
+        doubtful = paints and choice == "keep_sources" and (statistics.ellipticity or 0.0) > ELONGATED
+        kept = _sources(frame) if doubtful else None
         return Comparison(statistics, found.score, kept=kept, is_like=True)
     text = f"unlike the frames that the model was trained on: {found.text}"
     if choice == "refuse":

@@ -327,10 +327,13 @@ def test_a_frame_within_the_range_is_restored_as_without_it(rng):
     assert (one.statistics is None, two.statistics is None) == (False, True)
 
 
-def test_sources_are_not_painted_over_in_a_frame_within_the_range(rng):
+def test_elongated_stars_are_not_painted_over_in_a_frame_within_the_range(rng, monkeypatch):
     sci, places = star_field(rng, 3.0)
     frame = frame_of(sci)
     model = Suspicious()
+    round_stars = restore_frame(frame, model)
+    assert has(round_stars.dq, DQ.RESTORED).sum() > 10
+    monkeypatch.setattr("pipeline.sky.training_range.ELONGATED", -1.0)
     painted, result = restore_frame(frame, model, outside_range="apply"), restore_frame(frame, model)
     x, y = np.rint(places).astype(int).T
     taken = has(painted.dq, DQ.RESTORED)[y, x]
