@@ -5,6 +5,7 @@ the azimuth, which turns from north to east; both are spherical offsets from the
 Columns of a tile go along ``fov_lon``, rows along ``fov_lat``. A test compares with ctapipe, to 1e-9 deg.
 """
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -62,52 +63,46 @@ def altaz_of_vectors(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 # ---- on the celestial sphere -----------------------------------------------------------------------------------------
-_TAI_MINUS_UTC_S = 37.0  # since 2017; 32 at the beginning of 1999, which turns the sky by 0.02 deg
-_ECCENTRICITY2 = 6.69437999014e-3  # of WGS84
+_UNIX_EPOCH_JD = 2440587.5
+_WGS84 = 1  # ERFA's number
 
 
 def radec_of_altaz(
     alt_deg: np.ndarray, az_deg: np.ndarray, time_s: np.ndarray, lon_deg: float, lat_deg: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Right ascension and declination (J2000) [deg] of directions, good to 0.02 deg.
+    """Right ascension and declination (ICRS) [deg] of directions, by ERFA, the library below astropy.
 
-    Refraction, nutation and aberration are left out: a prediction must not wait for astropy, and knows the source to
-    0.1 deg. A test compares with astropy.
+    UT1 is taken for UTC, and the pole for that of the figure of the Earth: both need tables of the day, and turn the
+    sky by less than 0.004 deg. Refraction is left out.
 
     Parameters
     ----------
     alt_deg, az_deg : ndarray, shape (n,)
     time_s : ndarray, shape (n,)
-        Since 1970-01-01 TAI.
+        Since 1970-01-01 TAI; NaN where unknown.
     lon_deg, lat_deg : float
         Of the observer, to the east and geodetic.
-
-    References
-    ----------
-    .. [1] Meeus (1998), Astronomical Algorithms, eqs. 12.4 (sidereal time), 13.5 f., 21.2 f. (precession).
     """
-    days = (np.asarray(time_s, np.float64) - _TAI_MINUS_UTC_S) / 86400 + 2440587.5 - 2451545.0
-    centuries = days / 36525
-    sidereal_deg = 280.46061837 + 360.98564736629 * days + 0.000387933 * centuries**2 + lon_deg
-    alt, az, lat = np.radians(alt_deg), np.radians(az_deg), np.radians(lat_deg)
-    dec = np.arcsin(np.clip(np.sin(alt) * np.sin(lat) + np.cos(alt) * np.cos(lat) * np.cos(az), -1, 1))
-    hour = np.arctan2(-np.sin(az) * np.cos(alt), np.sin(alt) * np.cos(lat) - np.cos(alt) * np.sin(lat) * np.cos(az))
-    # From the equinox of date to that of J2000: the turns of the precession the other way round.
-    arcsec = np.pi / 180 / 3600
-    zeta = (2306.2181 * centuries + 0.30188 * centuries**2 + 0.017998 * centuries**3) * arcsec
-    z = (2306.2181 * centuries + 1.09468 * centuries**2 + 0.018203 * centuries**3) * arcsec
-    theta = (2004.3109 * centuries - 0.42665 * centuries**2 - 0.041833 * centuries**3) * arcsec
-    angle = np.radians(sidereal_deg) - hour - z
-    x = np.cos(theta) * np.cos(dec) * np.cos(angle) + np.sin(theta) * np.sin(dec)
-    y = np.cos(dec) * np.sin(angle)
-    sine = np.cos(theta) * np.sin(dec) - np.sin(theta) * np.cos(dec) * np.cos(angle)
-    return np.degrees(np.arctan2(y, x) - zeta) % 360, np.degrees(np.arcsin(np.clip(sine, -1, 1)))
+    import erfa
+
+    result = np.full((2, len(time_s)), np.nan)
+    known = np.isfinite(time_s)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", erfa.ErfaWarning)  # of years whose leap seconds are not decided yet
+        utc = erfa.taiutc(_UNIX_EPOCH_JD, np.asarray(time_s, np.float64)[known] / 86400)
+        az, zenith = np.radians(np.asarray(az_deg)[known]), np.radians(90 - np.asarray(alt_deg)[known])
+        place = 0.0, np.radians(lon_deg), np.radians(lat_deg), 0.0  # UT1 - UTC, and the height, which does not matter
+        found = erfa.atoc13("A", az, zenith, *utc, *place, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+    result[:, known] = np.degrees(found)
+    return result[0], result[1]
 
 
 def geodetic_of_itrs(x_m: float, y_m: float, z_m: float) -> tuple[float, float]:
-    """Longitude and geodetic latitude [deg] of a place near the ground, to 1e-4 deg (WGS84)."""
-    lat = np.arctan2(z_m, np.hypot(x_m, y_m) * (1 - _ECCENTRICITY2))
-    return float(np.degrees(np.arctan2(y_m, x_m))), float(np.degrees(lat))
+    """Longitude and geodetic latitude [deg] of a place (WGS84)."""
+    import erfa
+
+    lon, lat, _ = erfa.gc2gd(_WGS84, np.array([x_m, y_m, z_m]))
+    return float(np.degrees(lon)), float(np.degrees(lat))
 
 
 # ---- on the ground ---------------------------------------------------------------------------------------------------
