@@ -16,7 +16,6 @@ os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm's, which pho
 KernelManager.transport_encryption.default_value = "auto"  # without, each kernel warns that anybody can listen
 logging.getLogger("traitlets").setLevel(logging.WARNING)
 
-import lightpool  # noqa: E402
 from pipeline import __version__  # noqa: E402
 
 project = "lightpool"
@@ -36,11 +35,6 @@ nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_timeout = 600  # of a cell [s]
 nb_execution_raise_on_error = True
-# One whose model does not ship is shown without outputs.
-_MODELS = {"spectrum": "lst-mono", "night": "sky-denoise"}
-nb_execution_excludepatterns = [
-    f"{name}.ipynb" for name, model in _MODELS.items() if model not in lightpool.list_models()
-]
 nb_merge_streams = True
 nb_output_stderr = "warn"
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # from a server of others, and not needed

@@ -375,17 +375,11 @@ def _parsed(unit: str) -> "UnitBase | None":
 
 
 def _wcs(header: "fits.Header", source: "Path | fits.HDUList") -> "WCS | None":
-    """The WCS of a science image; None where it has none, or one that astropy cannot read."""
+    """The WCS of a science image, with tables of distortions in other HDUs."""
     from astropy.io import fits
-    from astropy.wcs import WCS
+
+    from pipeline.sky.coordinates import wcs_of
 
     with warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore")  # repairs of old keywords
-        # Distortion tables are in other HDUs.
-        hdus = stack.enter_context(fits.open(source)) if isinstance(source, Path) else source
-        try:
-            wcs = WCS(header, hdus, naxis=2)
-        except Exception:  # astropy.wcs raises its own errors, AssertionError and plain Exception
-            log.debug("the WCS cannot be read and is omitted", exc_info=True)
-            return None
-    return wcs if any(wcs.wcs.ctype) else None
+        return wcs_of(header, stack.enter_context(fits.open(source)) if isinstance(source, Path) else source)

@@ -407,9 +407,10 @@ def _check_version(file: Path, version: Any) -> None:
 
 
 def bundle_sha256(path: str | Path, weights_sha256: str = "") -> str:
-    """Digest of a bundle's weights and ONNX graphs: equal digests predict equally.
+    """Digest of a bundle's weights and ONNX graphs: those of equal digests compute the same outputs.
 
-    `weights_sha256` stands for weights that are left out.
+    Thresholds and calibrations, which stand in the card, are not covered. `weights_sha256` stands for weights that are
+    left out.
     """
     digest = hashlib.sha256()
     encoders = sorted(file.name for file in Path(path).glob(ENCODER_FILE.format(number="*")))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.figures import style
+from pipeline.sky.coordinates import wcs_of
 from pipeline.sky.dq import DESCRIPTIONS, DQ, has
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def frame_picture(pictures: "Pictures", title: Sequence[str], *, only_flags: boo
     """
     names = ("frame", "mask") if only_flags else ("before", "after", "mask", "residual")
     height, width = pictures.before.shape
-    wcs = celestial_wcs(pictures.frame.header)
+    wcs = wcs_of(pictures.frame.header, celestial=True)
     zoomed = _zoom(pictures)
     panel_in = 4.6
     n_rows = len(names) // 2
@@ -106,25 +107,6 @@ def zscale_limits(image: np.ndarray) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = ZScaleInterval().get_limits(known)
     return (float(low), float(high)) if high > low else (float(known.min()), float(known.max()) + 1e-6)
-
-
-def celestial_wcs(header: Any) -> Any:
-    """WCS of an image where its header has one on the sky; None if it has none, or it cannot be used."""
-    import warnings
-
-    from astropy.wcs import WCS
-
-    if header is None:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about cards of other conventions
-        try:
-            wcs = WCS(header, naxis=2)
-            if not wcs.has_celestial or not np.isfinite(wcs.pixel_to_world_values([0.0, 10.0], [0.0, 10.0])).all():
-                return None
-        except Exception:  # headers fail in many ways; a picture does without the grid
-            return None
-    return wcs
 
 
 def bit_layers(dq: np.ndarray) -> np.ndarray:

@@ -41,7 +41,7 @@ class Comparison:
     n_kept : int
         How many they are.
     warnings : tuple of str
-        One at most, which names every quantity that is unlike training.
+        One at most: it names every quantity that is unlike training, or says why sources are not painted over.
     is_mosaic : bool
         Whether neighbouring pixels are of different colours: each colour is then a frame of its own.
     """
@@ -76,9 +76,14 @@ def compare(
     statistics = measure(frame)
     found = population.compare(asdict(statistics))
     if not found.text:
-        doubtful = paints and choice == "keep_sources" and (statistics.ellipticity or 0.0) > ELONGATED
-        kept = _sources(frame) if doubtful else None
-        return Comparison(statistics, found.score, kept=kept, is_like=True)
+        known = Comparison(statistics, found.score, is_like=True)
+        if not paints or choice != "keep_sources" or (statistics.ellipticity or 0.0) <= ELONGATED:
+            return known
+        text = (
+            f"the stars are elongated (ellipticity {statistics.ellipticity:.2f}): what looks like a source is not "
+            "painted over, cosmic rays that look like one stay (DQ bit 128); see predict.outside_range"
+        )
+        return replace(known, kept=_sources(frame), warnings=(text,))
     text = f"unlike the frames that the model was trained on: {found.text}"
     if choice == "refuse":
         raise InputFileError(f"{frame.path}: {text}; see predict.outside_range")

@@ -26,6 +26,7 @@ _BATCH_TILES = 256
 _BATCH_FRAME_TILES = 16
 #: Image size: all images have it, and the uncertainty of nearly every quantity depends on it.
 COLUMN = "hillas_intensity"
+#: Scores and kinds of places are those of 3 x 3 pixels and their neighbours: so far, a defect has a say in them.
 BESIDE_PX = 3
 
 

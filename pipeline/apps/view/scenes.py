@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.files import source_name, temporary_folder
 from pipeline.logs import get_logger
 from pipeline.sky import cards
+from pipeline.sky.coordinates import wcs_of
 from pipeline.sky.frames import Frame, open_fits, open_frames
 from pipeline.sky.frames.hdus import AS_STORED, pixels_of
 from pipeline.sky.restore import Restoration
@@ -160,8 +161,6 @@ def _paired(
 def _scene(
     frame: Frame, raw: LazyImage | None, restored: Frame, pixels: LazyImage, scores: Mapping[str, np.ndarray]
 ) -> Scene:
-    from pipeline.figures.frames import celestial_wcs
-
     factor = np.float32(restored.factor)
     err = computed(lambda values: values / factor, restored.err, dtype=np.float32)
     if raw is None:
@@ -170,7 +169,7 @@ def _scene(
         planes = {"before": raw, "after": pixels, "residual": computed(np.subtract, raw, pixels, dtype=np.float32)}
     planes["err"] = err
     score = _score(frame, planes, scores)
-    return Scene(frame, planes, restored.dq, score, celestial_wcs(frame.header))
+    return Scene(frame, planes, restored.dq, score, wcs_of(frame.header, celestial=True))
 
 
 def _score(frame: Frame, planes: Mapping[str, Image], scores: Mapping[str, np.ndarray]) -> Score:
