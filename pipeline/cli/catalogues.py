@@ -106,7 +106,7 @@ def bundles_list() -> None:
         print(line)
 
 
-@command(bundles, "show", example="lightpool bundles show results/demo/bundles/mono")
+@command(bundles, "show", example="lightpool bundles show lst-mono")
 def bundles_show(
     name: Annotated[
         str,

@@ -171,7 +171,7 @@ def predict(
 @command(
     app,
     "view",
-    example="lightpool view frame.fits --bundle results/demo/bundles/denoise",
+    example="lightpool view frame.fits --bundle sky-denoise",
     config="optional",
     settings=("threads", "backend"),
 )
@@ -212,7 +212,7 @@ def view(
 @command(
     app,
     "stack",
-    example="lightpool stack night/*.fits --bundle results/demo/bundles/denoise --out stack.fits",
+    example="lightpool stack night/*.fits --bundle sky-denoise --out stack.fits",
     config="optional",
     settings=("threads",),
 )
