@@ -18,6 +18,7 @@ from pipeline.errors import InputFileError, UserError
 
 if TYPE_CHECKING:
     import onnxruntime
+    import openvino
 
 Name = Literal["onnxruntime", "openvino", "cuda"]
 Choice = Literal["auto", "onnxruntime", "openvino", "cuda"]
@@ -207,6 +208,19 @@ def _is_of_onnxruntime(error: Exception) -> bool:
 
 
 # ---- OpenVINO --------------------------------------------------------------------------------------------------------
+@cache
+def _openvino_core() -> "openvino.Core":
+    """One for the life of the process.
+
+    Its plug-in for processors sets a stack of its own for handlers of signals. When the last core goes, the memory of
+    that stack is given back, but not the stack: the next signal (Ctrl-C, SIGTERM) then ends Python by a segmentation
+    fault.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class _OpenVino:
     name: Name = "openvino"
 
@@ -222,7 +236,7 @@ class _OpenVino:
             "ENABLE_CPU_PINNING": False,  # other jobs share the cores
         }
         try:
-            compiled = openvino.Core().compile_model(str(graph), "CPU", settings)
+            compiled = _openvino_core().compile_model(str(graph), "CPU", settings)
         except RuntimeError as error:
             raise _no_network(graph, "OpenVINO", error) from error
         self._request, self._tensor = compiled.create_infer_request(), openvino.Tensor
