@@ -103,8 +103,11 @@ def describe(name: str, tile: int = 56, in_chans: int = 1, num_outputs: int = 1,
     Raises
     ------
     ValueError
-        As `create_model`, or if the tile is smaller than the network accepts.
+        As `create_model`, or if the tile is smaller than the network accepts, or if it makes images: it has another
+        part for each of its two uses.
     """
+    if model_entry(name).gives == "image":
+        raise ValueError(f"{name} makes images; its layers are not listed, see `lightpool models list` and models/")
     with torch.device("meta"):
         network = create_model(name, in_chans, num_outputs, **kwargs).eval()
         images = torch.empty(1, in_chans, tile, tile)

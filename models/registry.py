@@ -11,8 +11,9 @@ from torch import nn
 
 Input = Literal["image", "telescopes", "frame"]
 """What a network takes: one image, the images of all telescopes of a shower, or a frame of any size."""
-Output = Literal["vector", "map"]
-"""What a network gives: one vector per image or shower, or maps of the size of the frame."""
+Output = Literal["vector", "map", "image"]
+"""What a network gives: one vector per image or shower, maps of the size of the frame, or images; in training these
+give the terms of their loss instead."""
 
 _ENTRIES: dict[str, "ModelEntry"] = {}
 

@@ -120,6 +120,23 @@ def pointing_axes(alt_deg: np.ndarray, az_deg: np.ndarray) -> tuple[np.ndarray, 
     return along_lon, along_lat, towards
 
 
+def core_direction_rad(events: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Direction in which a shower's image lies from its source, shape (n,): from ``fov_lon`` to ``fov_lat``.
+
+    It is that from the telescope to the shower's axis; see `pointing_axes`. NaN where the telescope's place or pointing
+    is unknown.
+
+    Parameters
+    ----------
+    events : mapping
+        true_core_x_m, true_core_y_m, tel_x_m, tel_y_m, pointing_alt_deg, pointing_az_deg, shape (n,).
+    """
+    along_lon, along_lat, _ = pointing_axes(events["pointing_alt_deg"], events["pointing_az_deg"])
+    north_m, west_m = events["true_core_x_m"] - events["tel_x_m"], events["true_core_y_m"] - events["tel_y_m"]
+    lon, lat = (axis[:, 0] * north_m + axis[:, 1] * west_m for axis in (along_lon, along_lat))
+    return np.arctan2(lat, lon)
+
+
 def on_ground(vectors_m: np.ndarray, alt_deg: np.ndarray, az_deg: np.ndarray) -> np.ndarray:
     """Where lines along the pointing meet the ground (z = 0), shape (n, 2): x to the north, y to the west [m].
 

@@ -275,6 +275,11 @@ class Card(CardSection):
         return self.input.preparation.takes == "telescopes"
 
     @property
+    def generates(self) -> bool:
+        """Whether it makes images, instead of judging them."""
+        return self.input.preparation.generates
+
+    @property
     def made_for(self) -> str:
         """What it may be applied to, in words."""
         if self.wing == "sky":

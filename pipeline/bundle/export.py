@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models import create_model, describe
+from models.generative import ConvVAE
 from models.registry import model_entry
 from models.sequence import ShowerModel
 from pipeline.bundle.card import (
@@ -82,6 +83,11 @@ def export_graphs(network: nn.Module, card: Card, directory: Path) -> None:
     """
     if isinstance(network, ShowerModel):
         return _export_parts(network, card, directory)
+    if isinstance(network, ConvVAE):
+        inputs = noise_inputs(network, card, n_tiles=2)
+        n_images = torch.export.Dim("n")
+        _export(network.generator(), inputs, {name: {0: n_images} for name in inputs}, directory / ONNX_FILE)
+        return None
     inputs = example_inputs(card, n_tiles=2)
     n_tiles = torch.export.Dim("n")
     shapes: dict[str, Any] = {name: {0: n_tiles} for name in inputs}
@@ -91,6 +97,14 @@ def export_graphs(network: nn.Module, card: Card, directory: Path) -> None:
         shapes["images"] |= {2: rows, 3: columns}
     _export(network, inputs, shapes, directory / ONNX_FILE)
     return None
+
+
+def noise_inputs(network: ConvVAE, card: Card, n_tiles: int) -> dict[str, Tensor]:
+    """Seeded normal numbers of the shapes that the generating part of a network takes."""
+    generator = torch.Generator().manual_seed(0)
+    n_scalars = len(card.input.preparation.scalar_names)
+    shapes = {"noise": (n_tiles, network.latent), "scalars": (n_tiles, n_scalars)}
+    return {name: torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
 
 
 def _export_parts(network: ShowerModel, card: Card, directory: Path) -> None:
@@ -167,6 +181,9 @@ def check_graphs(network: nn.Module, card: Card, directory: Path) -> None:
     """
     if isinstance(network, ShowerModel):
         got, expected = _parts_and_network(network, card, directory)
+    elif isinstance(network, ConvVAE):
+        inputs = noise_inputs(network, card, n_tiles=3)
+        got, expected = _run(directory / ONNX_FILE, inputs), network.generator()(**inputs).numpy()
     else:
         inputs = example_inputs(card, n_tiles=3)
         got, expected = _run(directory / ONNX_FILE, inputs), apply_network(network, inputs).numpy()

@@ -103,6 +103,11 @@ class Predictor:
         """
         directory = resolve_bundle(path)
         card = load_bundle_card(directory)
+        if card.generates:
+            raise UserError(
+                f"{card.name} generates images and predicts nothing of those that are there; use it with `lightpool "
+                f"simulate images --bundle {path}`"
+            )
         check_bundle(directory, card)
         _check_heads(card, directory)
         predictor = cls._opened_in(candidates(backend, card.wing), directory, card, threads)

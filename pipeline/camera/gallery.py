@@ -1,13 +1,13 @@
 """A few images of one telescope type, to look at: is this what such a camera sees?"""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.camera.cleaning import tailcuts
 from pipeline.camera.geometry import Camera
 from pipeline.camera.hillas import image_parameters
+from pipeline.camera.shower_image import ShowerImage
 from pipeline.camera.showers.generate import ShowerSimulator
 from pipeline.camera.showers.particles import PRIMARIES
 from pipeline.camera.telescopes import get_telescope
@@ -23,27 +23,6 @@ _SCATTER_RADIUS_M = 180.0
 _USES = 3
 _MIN_SIZE_PE, _MAX_LEAKAGE = 100.0, 0.15
 _MAX_SHOWERS = 1000
-
-
-class ShowerImage(NamedTuple):
-    """One simulated image and what it shows.
-
-    Attributes
-    ----------
-    charge_pe : ndarray, shape (n_pixels,)
-    size_pe : float
-        Charge of the cleaned image.
-    energy_tev, impact_m : float
-        True energy and impact distance.
-    source_deg : tuple of 2 floats
-        Where the shower comes from, relative to the pointing: towards larger azimuth and larger altitude.
-    """
-
-    charge_pe: np.ndarray
-    size_pe: float
-    energy_tev: float
-    impact_m: float
-    source_deg: tuple[float, float]
 
 
 def typical_class(telescope: str, particle: str, showers_per_run: int = _MAX_SHOWERS) -> ShowerClass:

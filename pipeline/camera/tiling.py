@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.camera.cleaning import dilate, tailcuts, usable_charges, usable_times
 from pipeline.camera.dl1 import DL1File, ImageChunk
+from pipeline.camera.geometry import Camera
 from pipeline.camera.hillas import PARAMETERS, image_parameters
 from pipeline.camera.mapping import tile_mapper
 from pipeline.config import ALL_CAMERAS
@@ -19,6 +20,8 @@ from pipeline.tiles.raking import UNKNOWN_CLASS
 from pipeline.tiles.shards import Channel, TileBatch
 
 CHANNELS = (Channel("charge", "p.e."), Channel("peak_time", "ns"), Channel("mask", ""))
+#: Of tiles in the frame of the shower.
+SHOWER_CHANNELS = (Channel("true_pe", "p.e."), Channel("peak_time", "ns"), Channel("timed", ""), Channel("inside", ""))
 
 #: Why an image of a shower is rejected, in the order of the checks; before these come the reasons of its file
 #: (`ImageChunk.left_out`).
@@ -32,6 +35,9 @@ REJECTION_REASONS = (
     "less charge than size_min_pe",
     "more leakage than leakage_max",
 )
+
+#: Why an image makes no tile in the frame of its shower, besides these.
+WITHOUT_LIGHT = "no light of the shower"
 
 #: Why an image of a simulated file makes no tile: nothing can be learnt from it.
 WITHOUT_TRUTH = "no true energy, or an unknown particle"
@@ -80,6 +86,9 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     pixels, 0 further than one pixel from them; share of the tile pixel that the cleaning kept. What has no
     measurement (NaN, infinite, beyond what cameras measure) counts as dark and without time; an image of too many such
     pixels is rejected.
+
+    In the frame of the shower: photo-electrons of the shower alone, the same time, the cells in which it is known (of
+    cleaned pixels with light of the shower), and those inside the camera.
     """
     camera = chunk.camera
     image = usable_charges(chunk.image)
@@ -88,13 +97,10 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     parameters = image_parameters(image, time, mask, camera)
     of_image = _reasons(chunk, image, time, mask, parameters, recipe)
     reason = np.where(chunk.left_out == "", of_image, chunk.left_out)
+    if chunk.true_image is not None:
+        reason[(reason == "") & (chunk.true_image.sum(axis=1) == 0)] = WITHOUT_LIGHT
     keep = reason == ""
     image, mask, time = image[keep], mask[keep], time[keep]
-    mapper = tile_mapper(camera, recipe.size_px)
-    tiles = np.empty((len(image), len(CHANNELS), recipe.size_px, recipe.size_px), np.float16)
-    tiles[:, 0] = np.clip(mapper.charge(image), -_MAX_TILE_PE, _MAX_TILE_PE)
-    tiles[:, 1] = mapper.average(_relative_time(image, time, mask), dilate(mask, camera))
-    tiles[:, 2] = mapper.average(mask)
     events = {PARAMETER_COLUMNS[name]: column[keep] for name, column in parameters.items()}
     events |= {name: getattr(chunk, name)[keep] for name in ("obs_id", "event_id", "shower_id")}
     events["tel_id"] = np.full(len(image), chunk.tel_id)
@@ -102,6 +108,11 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     events |= {name: np.full(len(image), value) for name, value in zip(POSITION, chunk.position_m, strict=True)}
     truth = {name: column[keep] for name, column in chunk.truth.items()}
     events |= truth
+    time = _relative_time(image, time, mask)
+    if recipe.frame == "shower":
+        tiles = _shower_tiles(chunk, chunk.true_image[keep], time, mask, events, recipe.size_px)
+    else:
+        tiles = _camera_tiles(camera, image, time, mask, recipe.size_px)
     types = column_types(truth=bool(truth))
     batch = TileBatch(
         images=tiles,
@@ -112,6 +123,41 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
         for spec in specs_of("camera"):
             batch.targets |= get_targets(spec.name).of_truth(batch)
     return CameraTiles(batch, dict(Counter(reason[~keep])), reason)
+
+
+def channels_of(recipe: ImageRecipe) -> tuple[Channel, ...]:
+    """Channels of the tiles that a recipe makes."""
+    return SHOWER_CHANNELS if recipe.frame == "shower" else CHANNELS
+
+
+def _camera_tiles(camera: Camera, image: np.ndarray, time: np.ndarray, mask: np.ndarray, size: int) -> np.ndarray:
+    mapper = tile_mapper(camera, size)
+    tiles = np.empty((len(image), len(CHANNELS), size, size), np.float16)
+    tiles[:, 0] = np.clip(mapper.charge(image), -_MAX_TILE_PE, _MAX_TILE_PE)
+    tiles[:, 1] = mapper.average(time, dilate(mask, camera))
+    tiles[:, 2] = mapper.average(mask)
+    return tiles
+
+
+def _shower_tiles(
+    chunk: ImageChunk,
+    true_image: np.ndarray,
+    time: np.ndarray,
+    mask: np.ndarray,
+    events: Mapping[str, np.ndarray],
+    size: int,
+) -> np.ndarray:
+    from pipeline.camera.shower_frame import Orientation, shower_frame
+
+    frame = shower_frame(chunk.camera, size)
+    pixels = frame.pixels(Orientation.of_events(events))
+    timed = mask & np.isfinite(time) & (true_image > 0)
+    tiles = np.empty((len(mask), len(SHOWER_CHANNELS), size, size), np.float16)
+    tiles[:, 0] = np.minimum(frame.spread(true_image, pixels), _MAX_TILE_PE)
+    tiles[:, 1] = frame.values(np.where(timed, time, 0), pixels)
+    tiles[:, 2] = frame.values(timed, pixels)
+    tiles[:, 3] = pixels >= 0
+    return tiles
 
 
 def shard_columns(*, truth: bool) -> dict[str, str]:
@@ -255,7 +301,7 @@ def tile_file(
             here = here[np.argsort(rows["row"][here], kind="stable")]
             for first in range(0, len(here), size):
                 part = here[first : first + size]
-                chunk = file.read(tel_id, rows["row"][part])
+                chunk = file.read(tel_id, rows["row"][part], true_images=recipe.frame == "shower")
                 tiles = camera_tile_chunk(alter(chunk) if alter else chunk, recipe)
                 tiles.batch.group = rows["group"][part][tiles.reason == ""]
                 tiles.batch.events[CAMERA_COLUMN] = np.full(len(tiles.batch), camera_of[tel_id], np.int16)
@@ -318,6 +364,14 @@ def _chunk_images(n_pixels: int, tile_size: int) -> int:
     return int(np.clip(_CHUNK_BYTES // bytes_per_image, 16, 1024))
 
 
+def _pixel_deg(camera: Camera, recipe: ImageRecipe) -> float:
+    if recipe.frame == "shower":
+        from pipeline.camera.shower_frame import shower_frame
+
+        return shower_frame(camera, recipe.size_px).cell_deg
+    return tile_mapper(camera, recipe.size_px).pixel_deg
+
+
 def shard_attributes(file: DL1File, recipe: ImageRecipe, identities: Sequence[str]) -> dict[str, Any]:
     """How the tiles of a shard were made; `recipe` is all that prediction needs to make them alike."""
     cameras = {camera.identity: camera for camera in reversed(file.telescopes.values())}
@@ -328,7 +382,7 @@ def shard_attributes(file: DL1File, recipe: ImageRecipe, identities: Sequence[st
                 name=cameras[identity].name,
                 type=cameras[identity].size_type,
                 focal_length_m=cameras[identity].focal_length_m,
-                tile_pixel_deg=tile_mapper(cameras[identity], recipe.size_px).pixel_deg,
+                tile_pixel_deg=_pixel_deg(cameras[identity], recipe),
             ).model_dump(mode="json")
             for identity in identities
         ],

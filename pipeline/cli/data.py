@@ -69,6 +69,29 @@ def simulate_sky(
 
 
 @command(
+    simulate,
+    "images",
+    example="lightpool simulate images --bundle results/lst_generator/bundles/flow --config configs/lst_generator.yaml "
+    "--out images.dl1.h5",
+    config="required",
+)
+def simulate_images(
+    cfg: "Config",
+    bundle: Annotated[
+        Path, typer.Option(metavar="BUNDLE", help="Bundle of the task generation, made by `lightpool train`.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.h5", help="DL1 file to write.")],
+    run: Annotated[int, typer.Option(min=1, help="Number of the run; other runs have other images.")] = 1,
+    seed: Seed = None,
+    force: Force = False,
+) -> None:
+    """Generate camera images with a network, without following showers. Writes them as DL1 HDF5."""
+    from pipeline.stages.simulate_images import simulate_images as stage
+
+    stage(cfg, bundle, out, run=run, seed=seed, force=force)
+
+
+@command(
     validate,
     "showers",
     example="lightpool validate showers --data data --out results/validation --jobs 4",

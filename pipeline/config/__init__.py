@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.config.base import FOLDER_NAME, Section
+from pipeline.config.images import ImagesConfig
 from pipeline.config.ingest import CameraIngestConfig, IngestConfig, InputsConfig, SkyIngestConfig
 from pipeline.config.irf import HILLAS_RECONSTRUCTOR, IrfConfig, IrfShowers, offset_range_deg
 from pipeline.config.merge import first_problem, merge
@@ -143,6 +144,7 @@ class Config(Section):
     )
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="How trained networks are tested.")
     predict: PredictConfig = Field(PredictConfig(), description="How trained networks are applied to whole files.")
+    images: ImagesConfig = Field(ImagesConfig(), description="Camera images that a network generates.")
     irf: IrfConfig = Field(IrfConfig(), description="Instrument response functions, by ctapipe's tools.")
     zoo: ZooConfig = Field(
         ZooConfig(),

@@ -79,6 +79,12 @@ class CameraTilesConfig(Section):
         description="Which camera to take from a file with several: its name, telescope type (LST, MST, SST) or "
         "identity; all: every one, so that events are whole. null: the one with the most images.",
     )
+    frame: Literal["camera", "shower"] = Field(
+        "camera",
+        description="How an image lies on its tile: camera: as in the camera. shower: true photo-electrons, turned "
+        "about the source so that the shower's core is to the right, in cells of half a pixel; for the task "
+        "generation, from simulated files alone.",
+    )
     size: int = Field(56, ge=16, description="Side of a tile [px].")
     cleaning: CleaningConfig = Field(CleaningConfig(), description="Two-level tail-cut cleaning.")
     cuts: CutsConfig = Field(

@@ -11,7 +11,7 @@ from pipeline.figures import style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pipeline.camera.gallery import ShowerImage
+    from pipeline.camera.shower_image import ShowerImage
     from pipeline.camera.geometry import Camera
 
 _PANEL_IN, _TITLE_IN, _BAR_IN = 2.15, 0.45, 1.1

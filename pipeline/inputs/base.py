@@ -40,6 +40,10 @@ class Input(BaseModel):
         Which networks it feeds, as their registration says.
     raw_channels : tuple of str
         Channels of the tiles that it reads, in this order.
+    generates : bool
+        Whether it feeds networks that make images, instead of judging them.
+    may_move : bool
+        Whether training images may be turned and mirrored.
     moving : mapping
         Array besides the images -> which of its columns move with them.
     """
@@ -49,6 +53,8 @@ class Input(BaseModel):
     wing: ClassVar[Literal["camera", "sky"]]
     takes: ClassVar[Literal["image", "telescopes", "frame"]]
     raw_channels: ClassVar[tuple[str, ...]]
+    generates: ClassVar[bool] = False
+    may_move: ClassVar[bool] = True
     moving: ClassVar[Mapping[str, tuple[Columns, ...]]] = {}
 
     kind: str

@@ -21,7 +21,11 @@ log = get_logger(__name__)
 METRICS_FILE = "metrics.json"
 
 #: Sections of the configuration that decide an evaluation; frames are predicted in the tiles of `predict`.
-READS = ("evaluate", "predict.tile_px", "predict.overlap_px", "backend", "seed")
+#: Generated images go through the electronics of the configured telescope.
+READS = (
+    "evaluate", "predict.tile_px", "predict.overlap_px", "backend", "seed", "showers.telescope", "showers.geometry_files",
+    "showers.camera",
+)  # fmt: skip
 
 
 def evaluate(
@@ -57,13 +61,17 @@ def evaluate(
         If the bundle or a manifest cannot be used, the tiles carry no truth, or the test split is too small.
     """
     from pipeline.bundle.backends import facts_of
-    from pipeline.bundle.card import bundle_sha256, resolve_bundle
+    from pipeline.bundle.card import bundle_sha256, load_bundle_card, resolve_bundle
+    from pipeline.bundle.generator import ImageGenerator
     from pipeline.bundle.runtime import Predictor
 
     cfg = cfg or Config()
     loaded = load_manifests(manifests)
     directory = resolve_bundle(bundle)
-    predictor = Predictor.load(directory, threads=cfg.threads, backend=cfg.backend)
+    if load_bundle_card(directory).generates:
+        predictor = ImageGenerator.load(directory, threads=cfg.threads)
+    else:
+        predictor = Predictor.load(directory, threads=cfg.threads, backend=cfg.backend)
     where_served(loaded, predictor.cameras)  # tiles of other cameras are refused before the long work
     card = predictor.card
     facts = {

@@ -115,8 +115,8 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
     """Tiles of one DL1 file: counts of accepted and rejected images, by reason."""
     from pipeline.camera.dl1 import DL1File
     from pipeline.camera.tiling import (
-        CHANNELS,
         WITHOUT_TRUTH,
+        channels_of,
         chosen_cameras,
         shard_attributes,
         shard_columns,
@@ -143,7 +143,7 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
         with atomic_output(out, force=force) as temporary:
             with ShardWriter(
                 temporary,
-                channels=CHANNELS,
+                channels=channels_of(recipe),
                 tile_shape=(recipe.size_px, recipe.size_px),
                 source=file.source,
                 wing="camera",

@@ -160,6 +160,7 @@ class TrainingRun:
             scalars=self.config.scalars,
             motions={head.task: head.objective.targets.motions for head in self.heads.heads},
             of_events=self.of_events,
+            may_move=get_input(self.config.input).may_move,
         )
         self.origins = self._origins(bundles)
         self.input = self._fitted_input()
@@ -377,7 +378,7 @@ class TrainingRun:
         name, size, spec = self.config.model.name, self.train_tiles.tile_shape, self.config.specs[0]
         entry = model_entry(name)
         if entry.gives != spec.gives:
-            needed = "a map" if spec.gives == "map" else "numbers per image"
+            needed = {"map": "a map", "image": "a network that makes images"}.get(spec.gives, "numbers per image")
             raise UserError(
                 f"the model {name!r} gives one {entry.gives}, and the task {spec.name} needs {needed}; "
                 "`lightpool models list` tells them apart"

@@ -119,8 +119,8 @@ class TaskSpec:
         Heading in reports.
     input : str
         Kind of input (`pipeline.inputs`) of a network that names none; any other kind of the same wing is accepted.
-    gives : {"vector", "map"}
-        What its head needs of a network: numbers per image, or numbers per pixel.
+    gives : {"vector", "map", "image"}
+        What its head needs of a network: numbers per image, numbers per pixel, or images that it makes.
     outputs : tuple of str
         Names of the network's outputs, in their order.
     transform : str
@@ -158,7 +158,7 @@ class TaskSpec:
     monitor: Monitor
     headline: tuple[str, ...]
     metrics: Mapping[str, MetricText]
-    gives: Literal["vector", "map"] = "vector"
+    gives: Literal["vector", "map", "image"] = "vector"
     methods: Mapping[str, str] = field(default_factory=dict)
     where: Mapping[str, int] = field(default_factory=dict)
     equalise: bool = False

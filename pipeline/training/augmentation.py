@@ -231,6 +231,7 @@ def check_augmentation(
     scalars: Sequence[str],
     motions: Mapping[str, Mapping[str, str]],
     of_events: bool = False,
+    may_move: bool = True,
 ) -> None:
     """Refuse settings that are valid in general, but not for these tiles, scalars or targets.
 
@@ -239,6 +240,11 @@ def check_augmentation(
     UserError
         Naming the key in `section` that has to change.
     """
+    if not may_move and config.active:
+        raise UserError(
+            f"{section}.augmentation: images in the frame of their shower lie as they do, and all alike; set "
+            f"{section}.augmentation: false"
+        )
     if wing == "sky" and (config.interpolates or config.shift_px):
         raise UserError(
             f"{section}.augmentation: frames are turned by quarters and mirrored only: interpolation would spoil "

@@ -33,7 +33,8 @@ def every_size(name, model):
     return [(model.min_size, model.min_size), (49, 49), (56, 63)]
 
 
-each_model = pytest.mark.parametrize("name", list_models())
+#: Those that make images are another kind (`test_generative.py`).
+each_model = pytest.mark.parametrize("name", [name for name in list_models() if model_entry(name).gives != "image"])
 each_vector_model = pytest.mark.parametrize(
     "name", [name for name in list_models() if model_entry(name).gives == "vector"]
 )
@@ -237,7 +238,7 @@ def test_duplicate_name_raises():
 def test_registration_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match="takes of a model must be one of image, telescopes, frame, got 'video'"):
         register_model(paper="arXiv:0", ref={}, num_params=0, takes="video")
-    with pytest.raises(ValueError, match="gives of a model must be one of vector, map, got 'maps'"):
+    with pytest.raises(ValueError, match="gives of a model must be one of vector, map, image, got 'maps'"):
         register_model(paper="arXiv:0", ref={}, num_params=0, gives="maps")
 
 

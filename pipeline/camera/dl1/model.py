@@ -189,6 +189,8 @@ class ImageChunk:
         true_fov_lat_deg (from the pointing), true_core_x_m, true_core_y_m, true_impact_m, true_h_first_int_m,
         true_x_max_g_cm2 and, int64, true_primary_id. Those from the pointing are NaN where it is unknown; all are for
         images that are left out and have no shower.
+    true_image : ndarray of int, shape (n, n_pixels), optional
+        Photo-electrons of the shower alone, where they were asked for.
     """
 
     camera: Camera
@@ -207,6 +209,7 @@ class ImageChunk:
     pointing_az_deg: np.ndarray | None = None
     position_m: tuple[float, float, float] = (math.nan, math.nan, math.nan)
     truth: dict[str, np.ndarray] = field(default_factory=dict)
+    true_image: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.event_id)

@@ -19,12 +19,13 @@ import numpy as np
 from pipeline.camera.dl1 import schema
 from pipeline.camera.dl1.columns import decoded, text
 from pipeline.camera.dl1.coordinates import impact_distance_m
-from pipeline.camera.dl1.events import EventTables, Showers, read_ids, telescope_table, telescopes_in
+from pipeline.camera.dl1.events import EventTables, Showers, read_ids, telescope_ids, telescope_table, telescopes_in
 from pipeline.camera.dl1.image_keys import ImageKeys, read_rows
 from pipeline.camera.dl1.instrument import read_subarray
 from pipeline.camera.dl1.model import ImageChunk
 from pipeline.camera.dl1.pointings import Pointings
 from pipeline.camera.event_types import reasons_of_types, type_name
+from pipeline.camera.keys import KeyIndex
 from pipeline.config import CameraIngestConfig
 from pipeline.directions import fov_of_altaz, geodetic_of_itrs, offset_deg, radec_of_altaz
 from pipeline.errors import InputFileError
@@ -277,10 +278,38 @@ class DL1File:
             for start in range(0, len(rows[tel_id]), size):
                 yield self.read(tel_id, rows[tel_id][start : start + size])
 
-    def read(self, tel_id: int, rows: np.ndarray) -> ImageChunk:
-        """The images of a telescope at `rows`, which rise."""
+    def read(self, tel_id: int, rows: np.ndarray, *, true_images: bool = False) -> ImageChunk:
+        """The images of a telescope at `rows`, which rise.
+
+        Raises
+        ------
+        InputFileError
+            If they are asked for, and the file does not hold the photo-electrons of the showers alone.
+        """
         with hdf5_errors(self.path):
-            return self._read(tel_id, rows)
+            chunk = self._read(tel_id, rows)
+            if true_images:
+                chunk.true_image = self._true_images(tel_id, chunk)
+            return chunk
+
+    def _true_images(self, tel_id: int, chunk: ImageChunk) -> np.ndarray:
+        path = telescope_table(schema.TRUE_IMAGES, tel_id)
+        if path not in self._file:
+            raise InputFileError(
+                f"{self.path} has no true images of telescope {tel_id} (photo-electrons of the showers alone); make it "
+                "with ctapipe-process --write-images from a simulated file"
+            )
+        ids = telescope_ids(self._file, self.path, path, tel_id)
+        row, is_known = KeyIndex(ids["obs_id"], ids["event_id"]).find(chunk.obs_id, chunk.event_id)
+        table = dataset(self._file, path, ("true_image",))
+        order = np.unique(row)
+        image = read_rows(table, order)["true_image"][np.searchsorted(order, row)]
+        if not is_known.all() or (image < 0).any():  # ctapipe writes -1 for what is not known
+            raise InputFileError(
+                f"{self.path} has images of telescope {tel_id} whose photo-electrons are not known; make it again from "
+                "a simulated file that holds them"
+            )
+        return image
 
     def _read(self, tel_id: int, rows: np.ndarray) -> ImageChunk:
         table = self._images(tel_id)

@@ -39,6 +39,8 @@ class DL1Writer:
         What `pipeline.provenance.stamp` returned; kept as JSON in the root attribute ``LIGHTPOOL PROVENANCE``.
     obs_id_type : {"i4", "i8"}
         Of the column in all tables; the numbers of simulated runs fit ctapipe's 32 bits.
+    attributes : mapping, optional
+        More attributes of the root.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class DL1Writer:
         simulation: SimulationRun | None = None,
         provenance: Mapping[str, Any] | None = None,
         obs_id_type: str = "i4",
+        attributes: Mapping[str, str] | None = None,
     ) -> None:
         import tables
 
@@ -67,6 +70,7 @@ class DL1Writer:
         self._file = tables.open_file(str(path), "w", filters=filters)
         try:
             self._write_what_is_known(provenance or {})
+            self._set_root_attributes(dict(attributes or {}))
             self._begin_run(obs_id, pointing_alt_rad, pointing_az_rad, simulation)
         except BaseException:
             self._file.close()

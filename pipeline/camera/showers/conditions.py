@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.camera.showers.optics import pixel_map
+from pipeline.camera.pixel_map import pixel_map
 from pipeline.camera.telescopes import Telescope
 from pipeline.camera.telescopes.night_sky import star_photons
 from pipeline.config import CameraConditions, Star

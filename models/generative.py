@@ -1,0 +1,326 @@
+"""Conditional variational autoencoder of camera images: from a few numbers about a shower to its photo-electrons.
+
+An encoder sees an image and gives the Gaussian of a latent vector; a decoder makes of a vector, and of the
+conditions (energy, impact ...), the expected photo-electrons of each cell of the image, and when they arrive. The
+number of photo-electrons follows Poisson's law, so that the loss is a bound of the likelihood [1]_, in nats:
+
+    -log p(x | c) <= sum over cells  (r - n log r)  +  sum of time terms  +  log q(z | x, c) - log p(z | c)
+
+`conv_vae` takes independent normal numbers for p(z | c). What the encoder leaves of the images is never quite that,
+and vectors that no image had are decoded to images that no shower has: `conv_flow` therefore learns p(z | c), as normal
+numbers that affine couplings [2]_ bend [3]_. A forward pass gives the terms of the loss, map by map; `generator`
+is what remains of the network after training.
+
+References
+----------
+.. [1] Kingma & Welling (2014), "Auto-encoding variational Bayes", arXiv:1312.6114; with conditions: Sohn et al. (2015).
+.. [2] Dinh, Sohl-Dickstein & Bengio (2017), "Density estimation using Real NVP", arXiv:1605.08803, Eq. 7-8.
+.. [3] Chen et al. (2017), "Variational lossy autoencoder", arXiv:1611.02731, section 3.2: a learnt prior.
+.. [4] Perez et al. (2018), "FiLM", arXiv:1709.07871: conditions as scale and shift of every feature map.
+"""
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.registry import register_model
+
+#: Channels of an image: photo-electrons per cell; arrival time [ns], where it is known; where that is; and which cells
+#: are inside the camera. Beyond it nothing is known, so nothing is learnt.
+IMAGE_CHANNELS = 4
+#: What a forward pass gives per cell [nats]: of the photo-electrons, of their times, of the latent vector.
+LOSS_TERMS = 3
+
+_TIME_SCALE_NS = 10.0
+_NOWHERE = -1e4  # logit of a cell outside the camera
+_LOG_STD = (-6.0, 3.0)  # of latent numbers
+_FIRST_LOG_STD = -2.0
+_LOG_TIME_STD = (-3.0, 4.0)  # of arrival times, of log(ns)
+_LEVELS = 4  # halvings from the cells to the coarsest maps
+
+
+class ConvVAE(nn.Module):
+    """Encoder, prior and decoder of images in a square of cells.
+
+    Parameters
+    ----------
+    in_chans : int
+        `IMAGE_CHANNELS`.
+    num_outputs : int
+        `LOSS_TERMS`.
+    n_scalars : int
+        Conditions of an image.
+    size : int
+        Rows and columns of an image, a multiple of 16.
+    width : int
+        Channels of the finest maps; coarser ones have up to three times as many.
+    latent : int
+        Length of the latent vector.
+    couplings : int
+        Affine couplings of the prior; 0: normal numbers.
+    cells_per_pixel : float
+        Cells that share the arrival time of one pixel: it counts once.
+    """
+
+    def __init__(
+        self,
+        in_chans: int = IMAGE_CHANNELS,
+        num_outputs: int = LOSS_TERMS,
+        *,
+        n_scalars: int = 0,
+        size: int = 64,
+        width: int = 32,
+        latent: int = 24,
+        couplings: int = 0,
+        cells_per_pixel: float = 4.6,
+        size_scale_pe: float = 500.0,
+    ) -> None:
+        super().__init__()
+        if (in_chans, num_outputs) != (IMAGE_CHANNELS, LOSS_TERMS):
+            raise ValueError(
+                f"a generative network reads {IMAGE_CHANNELS} channels and gives {LOSS_TERMS} terms of its loss, "
+                f"got in_chans {in_chans} and num_outputs {num_outputs}"
+            )
+        for argument, value, least in (("width", width, 8), ("latent", latent, 2), ("couplings", couplings, 0)):
+            if value < least:
+                raise ValueError(f"{argument} of a generative network must be at least {least}, got {value}")
+        if size % 2**_LEVELS or size < 2**_LEVELS:
+            raise ValueError(f"size of a generative network must be a multiple of {2**_LEVELS}, got {size}")
+        self.in_chans, self.n_scalars, self.latent = in_chans, n_scalars, latent
+        self.size = self.min_size = size
+        self.cells_per_pixel = cells_per_pixel
+        self.size_scale_pe = size_scale_pe
+        chans = [width, 3 * width // 2, 2 * width, 3 * width]
+        self.encoder = Encoder(chans, size, latent, n_scalars)
+        self.prior = nn.ModuleList(Coupling(latent, n_scalars, flip=bool(n % 2)) for n in range(couplings))
+        self.decoder = Decoder(chans, size, latent, n_scalars)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d) and layer.weight.any():  # not those that start at zero
+                nn.init.kaiming_normal_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.decoder.out[0].weight, std=0.01)
+
+    def forward(self, x: Tensor, scalars: Tensor | None = None) -> Tensor:
+        """Images (N, 4, H, W) and conditions (N, n_scalars) to the terms of the loss, (N, 3, H, W) [nats].
+
+        In evaluation the latent vector is the same draw for the same place in a batch, so that losses compare.
+        """
+        self.check_tile(x)
+        scalars = x.new_zeros(len(x), 0) if scalars is None else scalars
+        mean, log_std = self.encoder(x, scalars)
+        if self.training:
+            noise = torch.randn_like(mean)
+        else:
+            generator = torch.Generator(mean.device).manual_seed(0)
+            noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        z = mean + log_std.exp() * noise
+        divergence = -(log_std + 0.5 * noise.square()).sum(1) - self._log_prior(z, scalars)
+        logits, time, log_time_std = self.decoder(z, scalars)
+        return torch.stack([*self._terms(x, logits, time, log_time_std), self._everywhere(divergence)], dim=1)
+
+    def _terms(self, x: Tensor, logits: Tensor, time: Tensor, log_time_std: Tensor) -> tuple[Tensor, Tensor]:
+        n, measured, timed, inside = x.float().unbind(1)
+        size = n.sum((1, 2), keepdim=True)
+        log_share = logits.masked_fill(inside == 0, _NOWHERE).flatten(1).log_softmax(1).view_as(logits)
+        # Less what the perfect shares would have: 0 is best, whatever the brightness.
+        light = torch.xlogy(n, n / size.clamp(min=1)) - n * log_share
+        light = light / (1 + size / self.size_scale_pe)
+        pull = (measured - time) / _TIME_SCALE_NS * (-log_time_std).exp()[:, None, None]
+        times = timed / self.cells_per_pixel * (0.5 * pull.square() + log_time_std[:, None, None])
+        return light, times
+
+    def _everywhere(self, value: Tensor) -> Tensor:
+        """One number per image as an equal share of each cell."""
+        return (value / self.size**2)[:, None, None].expand(-1, self.size, self.size)
+
+    def _log_prior(self, z: Tensor, scalars: Tensor) -> Tensor:
+        """log p(z | c), without the constant that it shares with the posterior's."""
+        log_det = z.new_zeros(len(z))
+        for coupling in self.prior:
+            z, change = coupling(z, scalars)
+            log_det = log_det + change
+        return log_det - 0.5 * z.square().sum(1)
+
+    def generator(self) -> "Generator":
+        """What makes images: normal numbers and conditions in, rates and times out."""
+        return Generator(self)
+
+    def reset_head(self, num_outputs: int) -> None:
+        """Refused: the network has no last layer for another task."""
+        raise ValueError(f"{type(self).__name__} generates images and has no head for {num_outputs} other outputs")
+
+    def check_tile(self, x: Tensor) -> None:
+        """Refuse images that the network cannot take.
+
+        Raises
+        ------
+        ValueError
+            For another number of channels or another size.
+        """
+        if torch.compiler.is_compiling():  # in an exported graph a test of the shape would freeze it
+            return
+        if x.ndim != 4 or x.shape[1:] != (self.in_chans, self.size, self.size):
+            raise ValueError(
+                f"{type(self).__name__} was built for images (N, {self.in_chans}, {self.size}, {self.size}), "
+                f"got {tuple(x.shape)}"
+            )
+
+
+class Generator(nn.Module):
+    """The generating part of a `ConvVAE`.
+
+    Parameters
+    ----------
+    network : ConvVAE
+        Its parts are used, not copied.
+    """
+
+    def __init__(self, network: ConvVAE) -> None:
+        super().__init__()
+        self.prior, self.decoder, self.latent = network.prior, network.decoder, network.latent
+
+    def forward(self, noise: Tensor, scalars: Tensor) -> Tensor:
+        """Normal numbers (N, latent) and conditions (N, n_scalars) to (N, 2, H, W).
+
+        The maps are the expected photo-electrons per cell, and their mean arrival time [ns].
+        """
+        z = noise
+        for coupling in reversed(self.prior):
+            z = coupling.inverse(z, scalars)
+        logits, time, _ = self.decoder(z, scalars)
+        return torch.stack([logits.flatten(1).softmax(1).view_as(logits), time], dim=1)
+
+
+class Encoder(nn.Module):
+    """Image and conditions to mean and log standard deviation of the latent vector."""
+
+    def __init__(self, chans: list[int], size: int, latent: int, n_scalars: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * IMAGE_CHANNELS, chans[0], 3, padding=1), nn.SiLU())
+        self.levels = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(fine, coarse, 3, 2, padding=1), nn.SiLU(), nn.Conv2d(coarse, coarse, 3, padding=1))
+            for fine, coarse in pairwise(chans)
+        )
+        cells = (size // 2**_LEVELS) ** 2
+        hidden = 4 * chans[0]
+        # Normalised, so that the latent vector says something of the image from the first step on: a decoder that finds
+        # noise alone learns to do without.
+        self.mix = nn.Sequential(nn.Linear(chans[-1] * cells + n_scalars, hidden), nn.SiLU(), nn.LayerNorm(hidden))
+        self.out = nn.Linear(hidden, 2 * latent)
+        nn.init.normal_(self.out.weight, std=hidden**-0.5)
+        with torch.no_grad():
+            self.out.weight[latent:] *= 0.1
+            self.out.bias[latent:] = _FIRST_LOG_STD
+
+    def forward(self, x: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
+        light, time, timed, inside = x.split(1, dim=1)
+        x = self.stem(torch.cat([torch.asinh(light), timed * time / _TIME_SCALE_NS, timed, inside], dim=1))
+        for level in self.levels:
+            x = F.silu(level(x))
+        mean, log_std = self.out(self.mix(torch.cat([x.flatten(1), scalars], dim=1))).float().chunk(2, dim=1)
+        return mean, log_std.clamp(*_LOG_STD)
+
+
+class Decoder(nn.Module):
+    """Latent vector and conditions to log rates and times of all cells, and the spread of the times."""
+
+    def __init__(self, chans: list[int], size: int, latent: int, n_scalars: int) -> None:
+        super().__init__()
+        self.side = size // 2**_LEVELS
+        hidden = 4 * chans[0]
+        self.embed = nn.Sequential(
+            nn.Linear(latent + n_scalars, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
+        )
+        self.start = nn.Linear(hidden, chans[-1] * self.side**2)
+        coarse_to_fine = list(reversed(chans))
+        self.levels = nn.ModuleList(DecoderLevel(a, b, hidden) for a, b in pairwise(coarse_to_fine))
+        self.out = nn.Sequential(nn.Conv2d(chans[0], 8, 3, padding=1), nn.PixelShuffle(2))
+        self.time_std = nn.Linear(hidden, 1)
+        nn.init.constant_(self.time_std.bias, math.log(_TIME_SCALE_NS))
+
+    def forward(self, z: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        embedded = self.embed(torch.cat([z, scalars], dim=1))
+        x = self.start(embedded).unflatten(1, (-1, self.side, self.side))
+        for level in self.levels:
+            x = level(x, embedded)
+        logits, time = self.out(x).float().unbind(1)
+        log_time_std = self.time_std(embedded)[:, 0].float().clamp(*_LOG_TIME_STD) - math.log(_TIME_SCALE_NS)
+        return logits, _TIME_SCALE_NS * time, log_time_std
+
+
+class DecoderLevel(nn.Module):
+    """Twice the size: a transposed convolution whose kernel is its stride, FiLM, and two convolutions, one of them past
+    a shortcut.
+    """
+
+    def __init__(self, coarse: int, fine: int, n_embedded: int) -> None:
+        super().__init__()
+        self.expand = nn.ConvTranspose2d(coarse, fine, 2, stride=2)
+        self.film = nn.Linear(n_embedded, 2 * fine)
+        self.first = nn.Conv2d(fine, fine, 3, padding=1)
+        self.second = nn.Conv2d(fine, fine, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
+        x = self.expand(x)
+        scale, shift = self.film(embedded)[:, :, None, None].chunk(2, dim=1)
+        x = F.silu(x * (1 + scale) + shift)
+        return x + self.second(F.silu(self.first(x)))
+
+
+class Coupling(nn.Module):
+    """One half of the numbers scales and shifts the other [2]_; it starts as the identity."""
+
+    def __init__(self, latent: int, n_scalars: int, *, flip: bool, hidden: int = 64) -> None:
+        super().__init__()
+        self.flip, self.kept = flip, latent // 2
+        moved = latent - self.kept
+        self.net = nn.Sequential(
+            nn.Linear(self.kept + n_scalars, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
+            nn.Linear(hidden, 2 * moved),
+        )  # fmt: skip
+        nn.init.zeros_(self.net[-1].weight)
+        nn.init.zeros_(self.net[-1].bias)
+
+    def _affine(self, kept: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self.net(torch.cat([kept, scalars], dim=1)).chunk(2, dim=1)
+        return 2 * torch.tanh(log_scale / 2), shift
+
+    def _split(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        z = z.flip(1) if self.flip else z
+        return z[:, : self.kept], z[:, self.kept :]
+
+    def _joined(self, kept: Tensor, moved: Tensor) -> Tensor:
+        z = torch.cat([kept, moved], dim=1)
+        return z.flip(1) if self.flip else z
+
+    def forward(self, z: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
+        """From latent vectors towards normal numbers, and log |det| of that."""
+        kept, moved = self._split(z)
+        log_scale, shift = self._affine(kept, scalars)
+        return self._joined(kept, moved * log_scale.exp() + shift), log_scale.sum(1)
+
+    def inverse(self, z: Tensor, scalars: Tensor) -> Tensor:
+        """From normal numbers towards latent vectors."""
+        kept, moved = self._split(z)
+        log_scale, shift = self._affine(kept, scalars)
+        return self._joined(kept, (moved - shift) * (-log_scale).exp())
+
+
+_REF = {"in_chans": IMAGE_CHANNELS, "num_outputs": LOSS_TERMS, "n_scalars": 4}
+
+
+@register_model(paper="arXiv:1312.6114", ref=_REF, num_params=881_097, takes="image", gives="image")
+def conv_vae(in_chans: int = IMAGE_CHANNELS, num_outputs: int = LOSS_TERMS, **kwargs: Any) -> ConvVAE:
+    """Conditional variational autoencoder of Poisson rates, with a normal prior."""
+    return ConvVAE(in_chans, num_outputs, **kwargs)
+
+
+@register_model(paper="arXiv:1611.02731", ref=_REF, num_params=921_945, takes="image", gives="image")
+def conv_flow(in_chans: int = IMAGE_CHANNELS, num_outputs: int = LOSS_TERMS, **kwargs: Any) -> ConvVAE:
+    """The same with a prior of affine couplings that is learnt."""
+    return ConvVAE(in_chans, num_outputs, **({"couplings": 6} | kwargs))

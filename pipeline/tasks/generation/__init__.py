@@ -1,0 +1,1 @@
+"""Camera images from a network, in place of simulated ones."""

@@ -1,0 +1,143 @@
+"""Networks that make images: their loss is a bound, their prior can be inverted, their generator is what remains."""
+
+import numpy as np
+import pytest
+import torch
+
+from models import create_model, describe, model_entry
+from models.generative import Coupling, ConvVAE
+
+SMALL = {"in_chans": 4, "num_outputs": 3, "n_scalars": 5, "size": 16, "width": 8, "latent": 4}
+
+
+@pytest.fixture(params=["conv_vae", "conv_flow"])
+def network(request) -> ConvVAE:
+    torch.manual_seed(0)
+    return create_model(request.param, **SMALL).eval()
+
+
+def images(n: int = 3, size: int = 16) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    light = torch.poisson(torch.rand(n, size, size, generator=generator) * 3, generator=generator)
+    time = torch.randn(n, size, size, generator=generator) * 5
+    timed, inside = (torch.rand(n, size, size, generator=generator) < share for share in (0.3, 0.8))
+    light = light * inside
+    return torch.stack([light, time, (timed & inside).float(), inside.float()], dim=1)
+
+
+@pytest.mark.parametrize("name", ["conv_vae", "conv_flow"])
+def test_reference_parameter_count(name):
+    entry = model_entry(name)
+    assert sum(p.numel() for p in create_model(name, **entry.ref).parameters()) == entry.num_params
+    with pytest.raises(ValueError, match=f"{name} makes images; its layers are not listed"):
+        describe(name)
+
+
+def test_terms_of_the_loss_by_hand(network):
+    x, conditions = images(), torch.randn(3, 5, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        terms = network(x, conditions)
+        mean, log_std = network.encoder(x, conditions)
+        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
+        logits, time, log_time_std = network.decoder(mean + log_std.exp() * noise, conditions)
+    light, measured, timed, inside = x.double().numpy().transpose(1, 0, 2, 3)
+    for k in range(3):
+        share = np.where(inside[k] > 0, np.exp(logits[k].double().numpy()), 0)
+        share /= share.sum()
+        lit = light[k] > 0
+        size = light[k].sum()
+        deviance = (light[k][lit] * np.log(light[k][lit] / size / share[lit])).sum() / (1 + size / 500)
+        assert terms[k, 0].sum() == pytest.approx(deviance, rel=1e-4)
+        pull = (measured[k] - time[k].numpy()) / np.exp(float(log_time_std[k])) / 10
+        own = timed[k] / 4.6 * (pull**2 / 2 + float(log_time_std[k]))
+        assert terms[k, 1].sum() == pytest.approx(own.sum(), rel=1e-4)
+
+
+def test_light_outside_the_camera_is_not_asked_for(network):
+    """What the decoder says of cells outside changes nothing, or it would learn that showers end at the edge."""
+    x = images()
+    x[:, :, 8:] = 0
+    conditions = torch.zeros(3, 5)
+    with torch.no_grad():
+        before = network(x, conditions)[:, :2]
+        network.decoder.out[0].bias.data += 1.0  # the same everywhere: shares do not change
+        after = network(x, conditions)[:, :2]
+    torch.testing.assert_close(before[:, 0], after[:, 0], rtol=1e-4, atol=1e-3)
+    assert (before[:, 0, 8:] == 0).all()
+
+
+def test_latent_term_is_the_divergence_from_the_prior(network):
+    """Its mean over many draws is that of q and p; with a prior of normal numbers there is a formula."""
+    if network.prior:
+        pytest.skip("a learnt prior has no formula")
+    x, conditions = images(1), torch.zeros(1, 5)
+    network.train()
+    with torch.no_grad():
+        mean, log_std = network.encoder(x, conditions)
+        drawn = torch.stack([network(x, conditions)[0, 2].sum() for _ in range(2000)])
+    expected = (0.5 * (mean**2 + (2 * log_std).exp() - 1) - log_std).sum()
+    assert float(drawn.mean()) == pytest.approx(float(expected), abs=5 * float(drawn.std()) / 2000**0.5)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("latent", [4, 5])
+def test_coupling_inverts_itself(flip, latent):
+    torch.manual_seed(3)
+    coupling = Coupling(latent, 2, flip=flip).double()
+    for parameter in coupling.parameters():
+        parameter.data.normal_(std=0.3)
+    z, conditions = torch.randn(1, latent, dtype=torch.float64), torch.randn(1, 2, dtype=torch.float64)
+    there, log_det = coupling(z, conditions)
+    assert not torch.allclose(there, z)
+    torch.testing.assert_close(coupling.inverse(there, conditions), z)
+    jacobian = torch.autograd.functional.jacobian(lambda v: coupling(v, conditions)[0], z)[0, :, 0]
+    assert float(log_det) == pytest.approx(float(torch.linalg.slogdet(jacobian)[1]))
+
+
+def test_generator_spreads_all_of_the_light(network):
+    noise, conditions = torch.randn(4, 4), torch.randn(4, 5)
+    with torch.no_grad():
+        made = network.generator()(noise, conditions)
+    assert made.shape == (4, 2, 16, 16)
+    torch.testing.assert_close(made[:, 0].sum((1, 2)), torch.ones(4))
+    assert (made[:, 0] >= 0).all()
+
+
+def test_training_uses_the_latent_vector_from_the_first_step_on():
+    """A decoder that finds noise alone learns to do without: images must differ in their latent vectors at once."""
+    torch.manual_seed(0)
+    network = create_model("conv_vae", in_chans=4, num_outputs=3, n_scalars=5)
+    with torch.no_grad():
+        mean, log_std = network.encoder(images(16, 64), torch.zeros(16, 5))
+    assert (mean.std(0) > log_std.exp().mean(0)).float().mean() > 0.9
+
+
+def test_loss_is_repeatable_in_evaluation_and_drawn_in_training(network):
+    x, conditions = images(), torch.zeros(3, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x, conditions), network(x, conditions), rtol=0, atol=0)
+        network.train()
+        assert not torch.equal(network(x, conditions), network(x, conditions))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"in_chans": 3}, "reads 4 channels and gives 3 terms of its loss, got in_chans 3"),
+        ({"num_outputs": 1}, "got in_chans 4 and num_outputs 1"),
+        ({"size": 40}, "size of a generative network must be a multiple of 16, got 40"),
+        ({"width": 4}, "width of a generative network must be at least 8, got 4"),
+        ({"latent": 1}, "latent of a generative network must be at least 2, got 1"),
+        ({"couplings": -1}, "couplings of a generative network must be at least 0, got -1"),
+    ],
+)
+def test_arguments_are_checked(changed, message):
+    with pytest.raises(ValueError, match=message):
+        create_model("conv_vae", **(SMALL | changed))
+
+
+def test_refuses_other_images_and_other_heads(network):
+    with pytest.raises(ValueError, match=r"was built for images \(N, 4, 16, 16\), got \(1, 4, 32, 32\)"):
+        network(torch.zeros(1, 4, 32, 32))
+    with pytest.raises(ValueError, match="generates images and has no head for 2 other outputs"):
+        network.reset_head(2)
