@@ -105,7 +105,9 @@ def predict(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE", show_default=False, help="simtel, DL1, lstchain or FITS files, or folders of them."
+            metavar="FILE",
+            show_default=False,
+            help="simtel, DL1, lstchain or FITS files, or folders of them; -: a FITS frame on standard input.",
         ),
     ],
     bundle: Annotated[
@@ -118,7 +120,10 @@ def predict(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="DL2 HDF5 or FITS file to write; a directory if there are several inputs."),
+        typer.Option(
+            metavar="PATH",
+            help="DL2 HDF5 or FITS file to write; a directory if there are several inputs; -: FITS to standard output.",
+        ),
     ] = None,
     event: Annotated[int | None, typer.Option(metavar="ID", help="Only this event.")] = None,
     telescope: Annotated[int | None, typer.Option(metavar="ID", help="Only this telescope.")] = None,
@@ -156,15 +161,18 @@ def predict(
     """
     from pipeline.stages.inputs import with_directories
     from pipeline.stages.pictures import Picture
+    from pipeline.stages.pipes import STREAM, piped
     from pipeline.stages.predict import predict as stage
 
-    bundles, files = bundle or [], with_directories(files)
-    cfg = _with_options_of_frames(cfg, bundles, files, only=only, fpr=fpr, bayer=bayer)
-    statuses = stage(
-        cfg, files, bundles, out,
-        event=event, telescope=telescope, as_json=as_json, force=force, stream=sys.stdout, jobs=jobs,
-        picture=None if plot is None else Picture(plot, force=force),
-    )  # fmt: skip
+    bundles = bundle or []
+    with piped(with_directories(files), out) as work:
+        cfg = _with_options_of_frames(cfg, bundles, work.files, only=only, fpr=fpr, bayer=bayer)
+        statuses = stage(
+            cfg, work.files, bundles, work.out,
+            event=event, telescope=telescope, as_json=as_json, force=force, jobs=jobs, names=work.names,
+            stream=sys.stderr if out == STREAM else sys.stdout,
+            picture=None if plot is None else Picture(plot, force=force),
+        )  # fmt: skip
     return exit_code(statuses, keep_going=keep_going)
 
 

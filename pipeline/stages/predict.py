@@ -56,6 +56,7 @@ def predict(
     stream: TextIO | None = None,
     jobs: int = 1,
     picture: "Picture | None" = None,
+    names: Mapping[Path, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Apply every bundle to every file of its kind.
 
@@ -83,6 +84,8 @@ def predict(
         no records are written.
     picture : Picture, optional
         Draws the one event or frame that is predicted (`pipeline.stages.pictures`).
+    names : mapping, optional
+        What messages call a file, instead of its path (`pipeline.stages.pipes`).
 
     Returns
     -------
@@ -109,11 +112,18 @@ def predict(
         done = (_predict_one(job, settings, models, sink, picture) for job in todo)
     statuses = []
     for status in done:
+        status = _renamed(status, names or {})
         _log_status(status)
         statuses.append(status)
     if out is not None and not names_file(out):
         write_statuses(out, statuses)
     return statuses
+
+
+def _renamed(status: dict[str, Any], names: Mapping[Path, str]) -> dict[str, Any]:
+    for path, name in names.items():
+        status = {k: text.replace(str(path), name) if isinstance(text, str) else text for k, text in status.items()}
+    return status
 
 
 def _log_status(status: Mapping[str, Any]) -> None:
