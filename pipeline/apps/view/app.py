@@ -9,7 +9,7 @@ from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config
 from pipeline.errors import InputFileError, UserError
 from pipeline.filetypes import file_kind
-from pipeline.stages.predict import WING
+from pipeline.stages.prediction_plan import WING
 
 
 def view(
