@@ -125,6 +125,10 @@ def predict(
             help="DL2 HDF5 or FITS file to write; a directory if there are several inputs; -: FITS to standard output.",
         ),
     ] = None,
+    append: Annotated[
+        Path | None,
+        typer.Option(metavar="DL2", help="DL2 file of the events of FILE, which the predictions are added to."),
+    ] = None,
     event: Annotated[int | None, typer.Option(metavar="ID", help="Only this event.")] = None,
     telescope: Annotated[int | None, typer.Option(metavar="ID", help="Only this telescope.")] = None,
     only: Annotated[
@@ -169,7 +173,7 @@ def predict(
         cfg = _with_options_of_frames(cfg, bundles, work.files, only=only, fpr=fpr, bayer=bayer)
         statuses = stage(
             cfg, work.files, bundles, work.out,
-            event=event, telescope=telescope, as_json=as_json, force=force, jobs=jobs, names=work.names,
+            append=append, event=event, telescope=telescope, as_json=as_json, force=force, jobs=jobs, names=work.names,
             stream=sys.stderr if out == STREAM else sys.stdout,
             picture=None if plot is None else Picture(plot, force=force),
         )  # fmt: skip

@@ -15,7 +15,7 @@ from pipeline.logs import get_logger
 from pipeline.records import RecordSink, record_sink
 from pipeline.stages import products
 from pipeline.stages.inputs import names_file, write_statuses
-from pipeline.stages.prediction_plan import Job, Settings, plan
+from pipeline.stages.prediction_plan import Job, Settings, appending, plan
 from pipeline.stages.shelf import Models
 from pipeline.text_tables import terminal_columns
 from pipeline.workers import in_order
@@ -48,6 +48,7 @@ def predict(
     jobs: int = 1,
     picture: "Picture | None" = None,
     names: Mapping[Path, str] | None = None,
+    append: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Apply every bundle to every file of its kind.
 
@@ -77,6 +78,8 @@ def predict(
         Draws the one event or frame that is predicted (`pipeline.stages.pictures`).
     names : mapping, optional
         What messages call a file, instead of its path (`pipeline.stages.pipes`).
+    append : path, optional
+        A DL2 file of the events of one file, which the predictions are added to.
 
     Returns
     -------
@@ -93,10 +96,11 @@ def predict(
         log.warning("predict does not use the device %s: what computes it is the backend", cfg.device)
     settings = Settings(cfg, tuple(bundles), event, telescope, force)
     models = settings.load_models()
-    todo = plan(files, out, settings, models)
+    todo = plan(files, out, settings, models) if append is None else [appending(files, append, out, settings)]
     if picture is not None:
         _check_one(todo, event)
-    sink = record_sink(stream if as_json or out is None else None, as_json=as_json)
+    has_output = out is not None or append is not None
+    sink = record_sink(stream if as_json or not has_output else None, as_json=as_json)
     if min(jobs, len(todo)) > 1 and not sink.wanted:
         done = _side_by_side(todo, settings, min(jobs, len(todo)))
     else:
@@ -211,6 +215,7 @@ def _predict_events(
         telescope=settings.telescope,
         out=job.out,
         force=job.replaces,
+        append=job.appends,
     )
     sink.end_of_file()
     return result

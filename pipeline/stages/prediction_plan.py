@@ -51,6 +51,7 @@ class Job:
     out: Path | None
     problem: InputFileError | None = None
     replaces: bool = False
+    appends: bool = False
 
     @property
     def wing(self) -> str:
@@ -82,6 +83,44 @@ def plan(files: Sequence[Path], out: Path | None, settings: Settings, models: Mo
         if job.out is not None:
             check_free(job.out, force=job.replaces)
     return jobs
+
+
+def appending(files: Sequence[Path], target: Path, out: Path | None, settings: Settings) -> Job:
+    """The one input, for predictions that are added to a DL2 file.
+
+    Raises
+    ------
+    UserError
+        If there are other inputs, the input or the file is of another kind, or other options contradict.
+    """
+    if out is not None:
+        raise UserError(f"--append changes {target}, and --out writes a file of its own; give one of them")
+    if settings.selects:
+        raise UserError("--append adds predictions for whole files; leave --event and --telescope out")
+    if len(files) != 1:
+        raise UserError(f"--append adds predictions from one file with images, got {len(files)}; give one")
+    path = Path(files[0])
+    kind = predictable_kind(path)
+    if WING[kind] != "camera":
+        raise UserError(f"--append adds predictions for camera images, and {path.name} is a FITS frame; use --out")
+    if not _has_dl2(target):
+        raise UserError(f"{target} is no DL2 file; --append takes one, and --out writes a new one")
+    if target.samefile(path):
+        raise UserError(
+            f"{target} is the input, which stays as it is; write predictions to a file of their own with --out"
+        )
+    return Job(path, kind, check_free(target.resolve(), force=True), replaces=True, appends=True)
+
+
+def _has_dl2(path: Path) -> bool:
+    """Whether it is a file of ctapipe's layout with predictions; files of `ctapipe-process` may have images, too."""
+    kind = file_kind(path)
+    if kind != "dl1":
+        return kind == "dl2"
+    from pipeline.hdf5 import open_hdf5
+
+    with open_hdf5(path) as file:
+        return "dl2/event" in file
 
 
 def _is_of_a_stopped_run(job: Job, settings: Settings, models: Models) -> bool:
