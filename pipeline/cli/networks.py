@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.framework import Bundle, Force, KeepGoing, Manifests, RunDir, ShardsOutside, app, command, exit_code
+from pipeline.cli.framework import (
+    Bundle,
+    Force,
+    KeepGoing,
+    Manifests,
+    RunDir,
+    ShardsOutside,
+    app,
+    command,
+    exit_code,
+    models_that_ship,
+)
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -114,6 +125,7 @@ def predict(
         list[str] | None,
         typer.Option(
             metavar="BUNDLE",
+            autocompletion=models_that_ship,
             help="Directory of a trained model, or the name of one that ships; may be given several times; without, "
             "those that ship and serve the file.",
         ),
@@ -201,6 +213,7 @@ def view(
         list[str] | None,
         typer.Option(
             metavar="BUNDLE",
+            autocompletion=models_that_ship,
             help="Directory of a trained model to apply, or the name of one that ships; may be given several times.",
         ),
     ] = None,
@@ -237,7 +250,11 @@ def stack(
     out: Annotated[Path, typer.Option(metavar="FILE.fits", help="FITS file to write.")],
     bundle: Annotated[
         str | None,
-        typer.Option(metavar="BUNDLE", help="Model that finds defects; without, the files' own masks are used."),
+        typer.Option(
+            metavar="BUNDLE",
+            autocompletion=models_that_ship,
+            help="Model that finds defects; without, the files' own masks are used.",
+        ),
     ] = None,
     force: Force = False,
 ) -> None:
