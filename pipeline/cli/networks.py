@@ -195,7 +195,7 @@ def predict(
 @command(
     app,
     "view",
-    example="lightpool view frame.fits --bundle sky-denoise",
+    example="lightpool view frame.fits",
     config="optional",
     settings=("threads", "backend"),
 )
@@ -214,9 +214,13 @@ def view(
         typer.Option(
             metavar="BUNDLE",
             autocompletion=models_that_ship,
-            help="Directory of a trained model to apply, or the name of one that ships; may be given several times.",
+            help="Directory of a trained model to apply, or the name of one that ships; may be given several times; "
+            "without, those that ship and serve the file, unless it has predictions.",
         ),
     ] = None,
+    no_model: Annotated[
+        bool, typer.Option("--no-model", help="Apply none; only what the file holds is shown.")
+    ] = False,
     port: Annotated[
         int, typer.Option(min=0, max=65535, metavar="N", help="Port of the page; 0: any that is free.")
     ] = 0,
@@ -231,7 +235,7 @@ def view(
     def announce(url: str) -> None:
         print(url, flush=True)  # read by programs that start this one
 
-    show(cfg, file, bundle or (), announce=announce, port=port, open_browser=not no_browser)
+    show(cfg, file, bundle or (), announce=announce, port=port, open_browser=not no_browser, no_model=no_model)
 
 
 @command(
