@@ -188,15 +188,18 @@ def _predict_events(
 
     opened: list[DL1File] = []
     chosen: list[CameraModel] = []
+    drawn: list[ImagePredictions | EventPredictions] = []
 
     def choose(file: "DL1File") -> "list[CameraModel]":
         opened.append(file)
         chosen.extend(models.for_events(file, job.path, settings.event, settings.telescope))
         if picture is not None and settings.event is not None:
-            picture.of_event(file, job.path.name, chosen, settings.event, settings.telescope)
+            picture.read_event(file, settings.event, settings.telescope)
         return chosen
 
     def write_records(predictions: "ImagePredictions | EventPredictions") -> None:
+        if picture is not None:
+            drawn.append(predictions)
         if sink.for_people:
             records = rows_of(predictions, chosen, opened[0])
         else:
@@ -217,6 +220,8 @@ def _predict_events(
         force=job.replaces,
         append=job.appends,
     )
+    if picture is not None:
+        picture.of_event(job.path.name, chosen, drawn)
     sink.end_of_file()
     return result
 
