@@ -337,7 +337,7 @@ def predict(
 
 
 def _fits_file(path: Path, name: str) -> Path:
-    from pipeline.stages.predict import WING, predictable_kind
+    from pipeline.stages.prediction_plan import WING, predictable_kind
 
     if WING[predictable_kind(path)] != "sky":
         raise UserError(f"{path} holds camera images, and {name} is a model for frames: it takes {TAKES}")

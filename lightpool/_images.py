@@ -229,7 +229,7 @@ def _of_file(
     tel_id: int | None,
 ) -> "list[predictions.ImagePredictions]":
     from pipeline.config import Config
-    from pipeline.stages.predict import WING, predictable_kind
+    from pipeline.stages.prediction_plan import WING, predictable_kind
     from pipeline.stages.products import predict_events
 
     kind = predictable_kind(path)

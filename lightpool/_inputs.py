@@ -32,7 +32,7 @@ def check_output(out: Path | None, wing: str, source: Path | str, overwrite: boo
         If the name does not end as such a product does, or is taken.
     """
     from pipeline.files import check_free
-    from pipeline.stages.predict import check_ending
+    from pipeline.stages.prediction_plan import check_ending
 
     if out is None:
         return

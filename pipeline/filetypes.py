@@ -72,6 +72,17 @@ def file_kind(path: str | Path) -> Kind:
     raise InputFileError(f"{path} {what}; accepted: {ACCEPTED}")
 
 
+def is_fits(path: Path) -> bool:
+    """Whether a file begins as FITS, packed or not; the rest of it may be missing.
+
+    Raises
+    ------
+    InputFileError
+        If it cannot be read or unpacked.
+    """
+    return _head(path).startswith(_FITS)
+
+
 def _head(path: Path) -> bytes:
     try:
         with open(path, "rb") as stream:

@@ -1,4 +1,4 @@
-"""Where numba keeps what it compiled, in installations that may not be written to."""
+"""numba: where it keeps what it compiled, in installations that may not be written to, and how it starts quickly."""
 
 import os
 import stat
@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 _VARIABLE = "NUMBA_CACHE_DIR"
+_BLAS = "scipy.linalg.cython_blas"
 
 
 def ensure_cache() -> None:
@@ -24,6 +25,22 @@ def ensure_cache() -> None:
     os.environ[_VARIABLE] = str(folder)
     if "numba" in sys.modules:
         sys.modules["numba"].config.CACHE_DIR = str(folder)
+
+
+def load_numba() -> None:
+    """Import what runs compiled functions, without scipy's linear algebra.
+
+    When numba runs its first function, it looks whether scipy has BLAS, for inner products in `np.correlate` and
+    `np.convolve`; importing `scipy.linalg` for that takes as long as importing numba. Functions with products of
+    matrices import it themselves when they are compiled. Where it is imported already, nothing is gained or changed.
+    """
+    if _BLAS in sys.modules:
+        return
+    sys.modules[_BLAS] = None  # type: ignore[assignment] # its import fails at once
+    try:
+        import numba.np.arraymath  # noqa: F401
+    finally:
+        del sys.modules[_BLAS]
 
 
 def _user_cache() -> Path:

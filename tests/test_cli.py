@@ -33,6 +33,7 @@ COMMANDS = [
     ["simulate", "showers"], ["simulate", "sky"], ["ingest"], ["tiles"], ["manifest"], ["train"], ["evaluate"], ["irf"],
     ["predict"], ["view"], ["stack"], ["explain"], ["report"], ["compare"], ["validate", "showers"], ["models", "list"],
     ["models", "describe"], ["bundles", "list"], ["bundles", "show"], ["info"], ["doctor"],
+    ["completion"],
 ]  # fmt: skip
 
 

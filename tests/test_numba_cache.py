@@ -1,6 +1,8 @@
 """A place for compiled functions where nothing else can be written to."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -45,3 +47,19 @@ def test_a_folder_that_others_may_write_to_is_not_used(read_only):
     (read_only / name).chmod(0o777)
     numba_cache.ensure_cache()
     assert os.environ.pop("NUMBA_CACHE_DIR") != str(read_only / name)
+
+
+def test_numba_starts_without_linear_algebra():
+    """And whoever needs it later, gets it."""
+    code = """
+import sys
+import pipeline.camera.tiling
+assert "numba.np.arraymath" in sys.modules
+assert not {name for name in sys.modules if name.startswith("scipy.linalg")}
+import scipy.linalg.cython_blas
+import pipeline.numba_cache
+pipeline.numba_cache.load_numba()
+assert sys.modules["scipy.linalg.cython_blas"] is scipy.linalg.cython_blas
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -163,6 +163,44 @@ def test_other_files(folder, tmp_path):
             site_of(CFG, tmp_path / "x.dl2.h5", (), stack)
 
 
+@pytest.fixture
+def shipped(folder, monkeypatch):
+    """As if these models shipped."""
+    monkeypatch.setattr("pipeline.bundle.card.bundles_directory", lambda: folder)
+
+
+def test_models_that_ship_are_taken(folder, shipped, serving, caplog):
+    caplog.set_level("INFO", logger="lightpool")
+    info = json.loads(ask(serving(folder / "frame.fits"), "info.json")[2])
+    assert info["images"][0]["planes"] == ["before", "after", "residual", "err"]
+    event = json.loads(ask(serving(folder / "run.dl1.h5"), "event/1")[2])
+    assert event["images"][0]["predicted"][0].startswith("energy ")
+    assert [text for text in caplog.messages if "ship" in text] == [
+        "frame.fits: taking denoise (denoise), which ship with lightpool",
+        "run.dl1.h5: taking energy (energy), which ship with lightpool",
+    ]
+
+
+def test_without_a_model(folder, shipped, caplog):
+    with ExitStack() as stack:
+        assert list(site_of(CFG, folder / "frame.fits", (), stack, no_model=True).scenes[0].planes) == ["frame", "err"]
+        assert site_of(CFG, folder / "run.dl1.h5", (), stack, no_model=True).info()["predictions"] == ""
+        with pytest.raises(UserError, match="--bundle gives a model, and --no-model applies none"):
+            site_of(CFG, folder / "frame.fits", [folder / "denoise"], stack, no_model=True)
+    assert caplog.messages == []
+
+
+def test_what_no_model_serves_is_shown_all_the_same(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("pipeline.bundle.card.bundles_directory", lambda: tmp_path)
+    with ExitStack() as stack:
+        site = site_of(CFG, folder / "run.dl1.h5", (), stack)
+        assert "no model that ships serves Other, Toy" in caplog.text
+        assert site.event(1)["images"][0]["predicted"] == []
+        site = site_of(CFG, folder / "frame.fits", (), stack)
+        assert list(site.scenes[0].planes) == ["frame", "err"]
+        assert "no model that ships is for frames" in site.notes[0]
+
+
 def test_the_command_ends_on_ctrl_c(folder, checkout):
     code = "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen(

@@ -5,8 +5,8 @@ as well, so that one absurd pixel changes what is known of itself and nothing el
 """
 
 import numpy as np
-from numba import njit
 
+from pipeline.camera.compiled import njit
 from pipeline.camera.geometry import Camera
 
 #: Charges beyond these are no measurement [p.e.]. Pixels saturate at 10^3 to 10^5 p.e.; the noise of a bright night

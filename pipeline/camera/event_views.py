@@ -168,17 +168,51 @@ def event_view(
     UserError
         If there is no such event.
     """
+    chunks = event_images(file, event_id, obs_id=obs_id, tel_ids=tel_ids)
+    of_images, of_event = predict_event(chunks, models) if models else ([], None)
+    return view_of_images(chunks, models, [*of_images, *([of_event] if of_event else [])], thresholds=thresholds)
+
+
+def event_images(
+    file: DL1File, event_id: int, *, obs_id: int | None = None, tel_ids: Collection[int] | None = None
+) -> list[ImageChunk]:
+    """The images of an event, one by one; see `event_view`."""
     found = [chunk for chunk in chosen_images(file, tel_ids=tel_ids, event_ids=[event_id], chunk_images=1)]
     run = obs_id if obs_id is not None else int(found[0].obs_id[0])
-    chunks = [chunk for chunk in found if int(chunk.obs_id[0]) == run]
-    of_images, of_event = predict_event(chunks, models) if models else ([None] * len(chunks), None)
-    images = tuple(
-        _image_view(chunk, predictions, models, thresholds)
-        for chunk, predictions in zip(chunks, of_images, strict=True)
-    )
-    values, reason = _of_event(of_event, models)
+    return [chunk for chunk in found if int(chunk.obs_id[0]) == run]
+
+
+def view_of_images(
+    chunks: Sequence[ImageChunk],
+    models: Sequence[CameraModel],
+    predictions: Sequence[ImagePredictions | EventPredictions],
+    *,
+    thresholds: Thresholds,
+) -> EventView:
+    """An event whose predictions are known, also beside those for others; see `event_view`.
+
+    Parameters
+    ----------
+    chunks : sequence of ImageChunk
+        What `event_images` gave.
+    models : sequence of CameraModel
+        Of the predictions.
+    predictions : sequence of ImagePredictions and EventPredictions
+    thresholds : Thresholds
+        Of the images that are shown.
+    """
+    of_images = {p.tel_id: p for p in predictions if isinstance(p, ImagePredictions)}
+    of_events = next((p for p in predictions if isinstance(p, EventPredictions)), None)
+    obs_id, event_id = int(chunks[0].obs_id[0]), int(chunks[0].event_id[0])
+    images = tuple(_image_view(chunk, of_images.get(chunk.tel_id), models, thresholds) for chunk in chunks)
+    values, reason = _of_event(of_events, models, obs_id, event_id)
     truth = {name: float(column[0]) for name, column in chunks[0].truth.items()} if chunks[0].truth else {}
-    return EventView(run, event_id, tuple(with_source(i, values) for i in images), truth, values, reason)
+    return EventView(obs_id, event_id, tuple(with_source(i, values) for i in images), truth, values, reason)
+
+
+def _row(predictions: ImagePredictions | EventPredictions, obs_id: int, event_id: int) -> int | None:
+    rows = np.flatnonzero((predictions.obs_id == obs_id) & (predictions.event_id == event_id))
+    return int(rows[0]) if len(rows) else None
 
 
 def clean(charge_pe: np.ndarray, peak_time_ns: np.ndarray, camera: Camera, thresholds: Thresholds) -> Cleaned:
@@ -202,10 +236,11 @@ def _image_view(
     if chunk.truth and np.isfinite(chunk.truth["true_fov_lon_deg"][0]):
         source = float(chunk.truth["true_fov_lon_deg"][0]), float(chunk.truth["true_fov_lat_deg"][0])
     values, reason = {}, ""
-    if predictions is not None:
+    row = None if predictions is None else _row(predictions, int(chunk.obs_id[0]), int(chunk.event_id[0]))
+    if predictions is not None and row is not None:
         own = column_names([model for model in models if not model.of_events])
-        values = {name: float(predictions.values[p][column][0]) for (p, column), name in own.items()}
-        reason = predictions.joined_reasons()[0] if own else ""
+        values = {name: float(predictions.values[p][column][row]) for (p, column), name in own.items()}
+        reason = predictions.joined_reasons()[row] if own else ""
     return ImageView(
         camera=chunk.camera,
         tel_id=chunk.tel_id,
@@ -220,12 +255,15 @@ def _image_view(
     )
 
 
-def _of_event(predictions: EventPredictions | None, models: Sequence[CameraModel]) -> tuple[dict[str, float], str]:
-    if predictions is None or not len(predictions):
+def _of_event(
+    predictions: EventPredictions | None, models: Sequence[CameraModel], obs_id: int, event_id: int
+) -> tuple[dict[str, float], str]:
+    row = None if predictions is None else _row(predictions, obs_id, event_id)
+    if predictions is None or row is None:
         return {}, ""
     names = column_names([model for model in models if model.of_events])
-    values = {name: float(predictions.values[prefix][column][0]) for (prefix, column), name in names.items()}
-    return values, predictions.joined_reasons()[0]
+    values = {name: float(predictions.values[prefix][column][row]) for (prefix, column), name in names.items()}
+    return values, predictions.joined_reasons()[row]
 
 
 def with_source(image: ImageView, of_event: Mapping[str, float]) -> ImageView:

@@ -13,8 +13,8 @@ References
 import math
 
 import numpy as np
-from numba import njit
 
+from pipeline.camera.compiled import njit
 from pipeline.camera.geometry import Camera
 
 #: Columns of `image_parameters` and their units, in its order.

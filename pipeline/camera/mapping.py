@@ -10,8 +10,8 @@ import math
 from functools import cached_property
 
 import numpy as np
-from numba import njit
 
+from pipeline.camera.compiled import njit
 from pipeline.camera.geometry import Camera
 
 _SAMPLES_PER_PITCH = 2  # of the interpolated image in each direction, before samples are added up in tile pixels

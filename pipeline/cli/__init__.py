@@ -1,5 +1,7 @@
 """The command line: arguments to configuration to one stage. No science; heavy imports only inside the commands."""
 
+import atexit
+import gc
 import os
 import sys
 import traceback
@@ -11,6 +13,7 @@ from typer.exceptions import TyperException
 
 # Importing a module of commands declares them.
 from pipeline.cli import catalogues, data, networks  # noqa: F401
+from pipeline.cli.completion import answer_shell
 from pipeline.cli.framework import app, logging_to_stderr
 from pipeline.cli.signals import ending_by_signals
 from pipeline.errors import Terminated, UserError
@@ -36,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
+        if argv is None:
+            # The system frees what is in use at the end: to search it for garbage first takes a third of a second.
+            atexit.register(gc.freeze)
+            if (code := answer_shell()) is not None:
+                return code
         check_plugins()  # before a command imports something of theirs
         with logging_to_stderr(), ending_by_signals():
             code = _run(arguments)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline import text_tables
-from pipeline.cli.framework import app, command, group
+from pipeline.cli.framework import app, command, group, models_that_ship
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import check_regular
 from pipeline.logs import get_logger
@@ -111,7 +111,10 @@ def bundles_show(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", show_default=False, help="Name of a model that ships, or the directory of a bundle."
+            metavar="NAME",
+            show_default=False,
+            help="Name of a model that ships, or the directory of a bundle.",
+            autocompletion=models_that_ship,
         ),
     ],
 ) -> None:

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.framework import Bundle, Force, KeepGoing, Manifests, RunDir, ShardsOutside, app, command, exit_code
+from pipeline.cli.framework import (
+    Bundle,
+    Force,
+    KeepGoing,
+    Manifests,
+    RunDir,
+    ShardsOutside,
+    app,
+    command,
+    exit_code,
+    models_that_ship,
+)
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -105,20 +116,30 @@ def predict(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE", show_default=False, help="simtel, DL1, lstchain or FITS files, or folders of them."
+            metavar="FILE",
+            show_default=False,
+            help="simtel, DL1, lstchain or FITS files, or folders of them; -: a FITS frame on standard input.",
         ),
     ],
     bundle: Annotated[
         list[str] | None,
         typer.Option(
             metavar="BUNDLE",
+            autocompletion=models_that_ship,
             help="Directory of a trained model, or the name of one that ships; may be given several times; without, "
             "those that ship and serve the file.",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="DL2 HDF5 or FITS file to write; a directory if there are several inputs."),
+        typer.Option(
+            metavar="PATH",
+            help="DL2 HDF5 or FITS file to write; a directory if there are several inputs; -: FITS to standard output.",
+        ),
+    ] = None,
+    append: Annotated[
+        Path | None,
+        typer.Option(metavar="DL2", help="DL2 file of the events of FILE, which the predictions are added to."),
     ] = None,
     event: Annotated[int | None, typer.Option(metavar="ID", help="Only this event.")] = None,
     telescope: Annotated[int | None, typer.Option(metavar="ID", help="Only this telescope.")] = None,
@@ -156,22 +177,25 @@ def predict(
     """
     from pipeline.stages.inputs import with_directories
     from pipeline.stages.pictures import Picture
+    from pipeline.stages.pipes import STREAM, piped
     from pipeline.stages.predict import predict as stage
 
-    bundles, files = bundle or [], with_directories(files)
-    cfg = _with_options_of_frames(cfg, bundles, files, only=only, fpr=fpr, bayer=bayer)
-    statuses = stage(
-        cfg, files, bundles, out,
-        event=event, telescope=telescope, as_json=as_json, force=force, stream=sys.stdout, jobs=jobs,
-        picture=None if plot is None else Picture(plot, force=force),
-    )  # fmt: skip
+    bundles = bundle or []
+    with piped(with_directories(files), out) as work:
+        cfg = _with_options_of_frames(cfg, bundles, work.files, only=only, fpr=fpr, bayer=bayer)
+        statuses = stage(
+            cfg, work.files, bundles, work.out,
+            append=append, event=event, telescope=telescope, as_json=as_json, force=force, jobs=jobs, names=work.names,
+            stream=sys.stderr if out == STREAM else sys.stdout,
+            picture=None if plot is None else Picture(plot, force=force),
+        )  # fmt: skip
     return exit_code(statuses, keep_going=keep_going)
 
 
 @command(
     app,
     "view",
-    example="lightpool view frame.fits --bundle sky-denoise",
+    example="lightpool view frame.fits",
     config="optional",
     settings=("threads", "backend"),
 )
@@ -189,9 +213,14 @@ def view(
         list[str] | None,
         typer.Option(
             metavar="BUNDLE",
-            help="Directory of a trained model to apply, or the name of one that ships; may be given several times.",
+            autocompletion=models_that_ship,
+            help="Directory of a trained model to apply, or the name of one that ships; may be given several times; "
+            "without, those that ship and serve the file, unless it has predictions.",
         ),
     ] = None,
+    no_model: Annotated[
+        bool, typer.Option("--no-model", help="Apply none; only what the file holds is shown.")
+    ] = False,
     port: Annotated[
         int, typer.Option(min=0, max=65535, metavar="N", help="Port of the page; 0: any that is free.")
     ] = 0,
@@ -206,7 +235,7 @@ def view(
     def announce(url: str) -> None:
         print(url, flush=True)  # read by programs that start this one
 
-    show(cfg, file, bundle or (), announce=announce, port=port, open_browser=not no_browser)
+    show(cfg, file, bundle or (), announce=announce, port=port, open_browser=not no_browser, no_model=no_model)
 
 
 @command(
@@ -225,7 +254,11 @@ def stack(
     out: Annotated[Path, typer.Option(metavar="FILE.fits", help="FITS file to write.")],
     bundle: Annotated[
         str | None,
-        typer.Option(metavar="BUNDLE", help="Model that finds defects; without, the files' own masks are used."),
+        typer.Option(
+            metavar="BUNDLE",
+            autocompletion=models_that_ship,
+            help="Model that finds defects; without, the files' own masks are used.",
+        ),
     ] = None,
     force: Force = False,
 ) -> None:

@@ -251,22 +251,28 @@ class ImageInput(Input):
             raise UserError(
                 f"this model also reads the image parameters {', '.join(missing)}, which the images do not have"
             )
-        found = {"images": self._images(self.planes(batch.images, channels))}
+        planes = self.planes(batch.images, channels)
+        n, height, width = planes["charge"].shape
+        images = np.empty((n, len(self.channel_names), height, width), np.float32)
+        self._prepare(planes, images[:, : len(self.raw_channels)])
         if self.axis_pixel_deg:
-            maps = axis_maps(batch.events, found["images"].shape[2:], self.axis_pixel_deg)
-            found["images"] = np.concatenate([found["images"], maps], axis=1)
+            axis_maps(batch.events, (height, width), self.axis_pixel_deg, out=images[:, len(self.raw_channels) :])
+        found = {"images": images}
         if self.scalar_statistics:
             found["scalars"] = self._scalars(batch.events)
         return found
 
-    def _images(self, planes: Mapping[str, np.ndarray]) -> np.ndarray:
-        charge = planes["charge"].astype(np.float32) / np.float32(self.charge_scale_pe)
-        time = planes["peak_time"].astype(np.float32) / np.float32(self.time_scale_ns)
-        time[np.isinf(time)] = 0  # no measurement, and not the latest one
-        mask = planes["mask"].astype(np.float32)
-        prepared = np.stack([np.arcsinh(charge), np.clip(time, -3, 3), mask], axis=1)
-        prepared[~np.isfinite(prepared)] = 0
-        return prepared
+    def _prepare(self, planes: Mapping[str, np.ndarray], out: np.ndarray) -> None:
+        """Charge, time and mask into `out`, shape (N, 3, H, W): in its place, because memory is what takes the time."""
+        charge, time, mask = out[:, 0], out[:, 1], out[:, 2]
+        np.divide(planes["charge"], np.float32(self.charge_scale_pe), out=charge, dtype=np.float32)
+        np.arcsinh(charge, out=charge)
+        np.divide(planes["peak_time"], np.float32(self.time_scale_ns), out=time, dtype=np.float32)
+        np.copyto(time, 0, where=~np.isfinite(time))  # no measurement, and not the latest one
+        np.clip(time, -3, 3, out=time)
+        mask[...] = planes["mask"]
+        for plane in (charge, mask):
+            np.copyto(plane, 0, where=~np.isfinite(plane))
 
     def _scalars(self, events: Mapping[str, np.ndarray]) -> np.ndarray:
         """Standardised; a value that is not finite (a parameter that could not be computed) counts as the mean."""
@@ -301,7 +307,9 @@ def _sampled(reader: TileReader, camera: int) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
-def axis_maps(events: Mapping[str, np.ndarray], shape: tuple[int, int], pixel_deg: float) -> np.ndarray:
+def axis_maps(
+    events: Mapping[str, np.ndarray], shape: tuple[int, int], pixel_deg: float, *, out: np.ndarray | None = None
+) -> np.ndarray:
     """Where the pixels of tiles lie relative to the images in them, shape (N, 2, H, W), float32.
 
     First, how far along the long axis from the centre of gravity, positive away from the camera's centre; then, how far
@@ -315,16 +323,19 @@ def axis_maps(events: Mapping[str, np.ndarray], shape: tuple[int, int], pixel_de
         Of the tiles.
     pixel_deg : float
         Side of a tile pixel.
+    out : ndarray of float32, optional
+        Where they are written.
     """
     height, width = shape
     lon, lat = (np.float32(pixel_deg) * (np.arange(n, dtype=np.float32) - (n - 1) / 2) for n in (width, height))
     x = lon - np.asarray(events["hillas_fov_lon"], np.float32)[:, None]
     y = lat - np.asarray(events["hillas_fov_lat"], np.float32)[:, None]
     cosine, sine = outward(events).astype(np.float32).T[:, :, None]
-    maps = np.empty((len(x), 2, height, width), np.float32)
-    maps[:, 0] = (cosine * x)[:, None, :] + (sine * y)[:, :, None]
-    maps[:, 1] = np.abs((cosine * y)[:, :, None] - (sine * x)[:, None, :])
-    maps[~np.isfinite(maps)] = 0
+    maps = np.empty((len(x), 2, height, width), np.float32) if out is None else out
+    np.add((cosine * x)[:, None, :], (sine * y)[:, :, None], out=maps[:, 0])
+    np.subtract((cosine * y)[:, :, None], (sine * x)[:, None, :], out=maps[:, 1])
+    np.abs(maps[:, 1], out=maps[:, 1])
+    np.copyto(maps, 0, where=~np.isfinite(maps))
     return np.clip(maps, -_AXIS_REACH_DEG, _AXIS_REACH_DEG, out=maps)
 
 

@@ -8,6 +8,7 @@ last writes is made before they happen, and the caches of a file that has failed
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ _NO_PREALLOCATION = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV)
 
 
 @contextlib.contextmanager
-def new_hdf5(path: str | Path, **options: Any) -> Iterator[h5py.File]:
+def new_hdf5(path: str | Path, copy_of: Path | None = None, **options: Any) -> Iterator[h5py.File]:
     """Make an HDF5 file with h5py; an error of writing is raised in the block, or at its end.
 
     Keep datasets that are written in pieces: h5py hides the errors of one that is closed because nobody holds it.
@@ -29,6 +30,8 @@ def new_hdf5(path: str | Path, **options: Any) -> Iterator[h5py.File]:
     ----------
     path : path
         File to make (a temporary name of `pipeline.files.atomic_output`).
+    copy_of : path, optional
+        A file that the new one has the content and the permissions of, to begin with.
     **options
         Of `h5py.File`. With ``rdcc_nbytes=0`` each write goes to the disk at once.
 
@@ -37,7 +40,9 @@ def new_hdf5(path: str | Path, **options: Any) -> Iterator[h5py.File]:
     OSError, RuntimeError
         If not all could be written.
     """
-    file = h5py.File(path, "w", **options)
+    if copy_of is not None:
+        shutil.copyfile(copy_of, path)
+    file = h5py.File(path, "w" if copy_of is None else "r+", **options)
     try:
         yield file
         make_room(file)
@@ -50,6 +55,8 @@ def new_hdf5(path: str | Path, **options: Any) -> Iterator[h5py.File]:
     n_bytes = file.id.get_filesize()
     file.close()
     os.truncate(path, n_bytes)
+    if copy_of is not None:
+        shutil.copymode(copy_of, path)
 
 
 def make_room(file: h5py.File, n_bytes: int = 0) -> None:

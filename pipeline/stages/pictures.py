@@ -12,9 +12,10 @@ from pipeline.text_tables import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pipeline.camera.dl1 import DL1File
+    from pipeline.camera.dl1 import DL1File, ImageChunk
+    from pipeline.camera.event_predictions import EventPredictions
     from pipeline.camera.event_views import EventView
-    from pipeline.camera.predictions import CameraModel
+    from pipeline.camera.predictions import CameraModel, ImagePredictions
     from pipeline.sky.frames import Frame, Strip
     from pipeline.sky.previews import Preview
     from pipeline.sky.restore import Restoration
@@ -43,18 +44,27 @@ class Picture:
             raise UserError(f"the picture is written as PNG, got --plot {path}; end the name in .png")
         self.path, self._force = check_free(path, force=force), force
         self._previews: list[Preview] = []
+        self._images: list[ImageChunk] = []
+
+    def read_event(self, file: "DL1File", event: int, telescope: int | None) -> None:
+        """Keep the images of one event, or the one of a telescope."""
+        from pipeline.camera.event_views import event_images
+
+        self._images = event_images(file, event, tel_ids=None if telescope is None else [telescope])
 
     def of_event(
-        self, file: "DL1File", name: str, models: "Sequence[CameraModel]", event: int, telescope: int | None
+        self,
+        name: str,
+        models: "Sequence[CameraModel]",
+        predictions: "Sequence[ImagePredictions | EventPredictions]",
     ) -> None:
-        """Draw the images of one event, or the one of a telescope, with what the models say of it."""
-        from pipeline.camera.event_views import Thresholds, event_view
+        """Draw the images that were kept, with what the models say of them."""
+        from pipeline.camera.event_views import Thresholds, view_of_images
         from pipeline.figures.events import event_picture
 
-        tel_ids = None if telescope is None else [telescope]
         thresholds = Thresholds.of(models)
         assert thresholds is not None  # there is a model
-        view = event_view(file, event, models, tel_ids=tel_ids, thresholds=thresholds)
+        view = view_of_images(self._images, models, predictions, thresholds=thresholds)
         self._write(event_picture(view, title_of_event(view, name)))
 
     def watched(self, frame: "Frame", strips: "Iterator[Strip]") -> "Iterator[Strip]":

@@ -1,25 +1,21 @@
 """Stage `predict`: trained models on whole files or single images. No torch; ctapipe only to read simtel."""
 
-import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pipeline import provenance
 from pipeline.bundle.backends import facts_of
 from pipeline.bundle.runtime import Predictor
-from pipeline.config import Config, sections_of
-from pipeline.errors import InputFileError, OutputError, UserError
-from pipeline.files import check_free, reserved, source_name
-from pipeline.filetypes import Kind, file_kind
+from pipeline.config import Config
+from pipeline.errors import OutputError, UserError
+from pipeline.files import reserved
 from pipeline.logs import get_logger
 from pipeline.records import RecordSink, record_sink
 from pipeline.stages import products
-from pipeline.stages.inputs import is_of_a_stopped_run, names_file, write_statuses
+from pipeline.stages.inputs import names_file, write_statuses
+from pipeline.stages.prediction_plan import Job, Settings, appending, plan
 from pipeline.stages.shelf import Models
 from pipeline.text_tables import terminal_columns
 from pipeline.workers import in_order
@@ -37,11 +33,6 @@ log = get_logger(__name__)
 #: Sections of the configuration that decide predictions from each wing's files.
 READS_CAMERA, READS_SKY = products.READS_CAMERA, products.READS_SKY
 
-#: Which models a file of each kind is for.
-WING: dict[Kind, str] = {"simtel": "camera", "dl1": "camera", "lstchain": "camera", "fits": "sky"}
-_SUFFIX = {"camera": ".dl2.h5", "sky": ".fits"}
-_DL2_ENDINGS = (".h5", ".hdf5", ".hdf")
-
 
 def predict(
     cfg: Config,
@@ -56,6 +47,8 @@ def predict(
     stream: TextIO | None = None,
     jobs: int = 1,
     picture: "Picture | None" = None,
+    names: Mapping[Path, str] | None = None,
+    append: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Apply every bundle to every file of its kind.
 
@@ -83,6 +76,10 @@ def predict(
         no records are written.
     picture : Picture, optional
         Draws the one event or frame that is predicted (`pipeline.stages.pictures`).
+    names : mapping, optional
+        What messages call a file, instead of its path (`pipeline.stages.pipes`).
+    append : path, optional
+        A DL2 file of the events of one file, which the predictions are added to.
 
     Returns
     -------
@@ -97,23 +94,31 @@ def predict(
     """
     if cfg.device not in ("auto", "cpu"):
         log.warning("predict does not use the device %s: what computes it is the backend", cfg.device)
-    settings = _Settings(cfg, tuple(bundles), event, telescope, force)
+    settings = Settings(cfg, tuple(bundles), event, telescope, force)
     models = settings.load_models()
-    todo = _plan(files, out, settings, models)
+    todo = plan(files, out, settings, models) if append is None else [appending(files, append, out, settings)]
     if picture is not None:
         _check_one(todo, event)
-    sink = record_sink(stream if as_json or out is None else None, as_json=as_json)
+    has_output = out is not None or append is not None
+    sink = record_sink(stream if as_json or not has_output else None, as_json=as_json)
     if min(jobs, len(todo)) > 1 and not sink.wanted:
         done = _side_by_side(todo, settings, min(jobs, len(todo)))
     else:
         done = (_predict_one(job, settings, models, sink, picture) for job in todo)
     statuses = []
     for status in done:
+        status = _renamed(status, names or {})
         _log_status(status)
         statuses.append(status)
     if out is not None and not names_file(out):
         write_statuses(out, statuses)
     return statuses
+
+
+def _renamed(status: dict[str, Any], names: Mapping[Path, str]) -> dict[str, Any]:
+    for path, name in names.items():
+        status = {k: text.replace(str(path), name) if isinstance(text, str) else text for k, text in status.items()}
+    return status
 
 
 def _log_status(status: Mapping[str, Any]) -> None:
@@ -136,7 +141,7 @@ def _log_status(status: Mapping[str, Any]) -> None:
         log.warning("%s: %s", Path(status["file"]).name, text)
 
 
-def _check_one(todo: "Sequence[_Job]", event: int | None) -> None:
+def _check_one(todo: "Sequence[Job]", event: int | None) -> None:
     """Refuse to draw more than one thing."""
     if len(todo) > 1:
         raise UserError(f"--plot draws one event or one frame, got {len(todo)} files; give one")
@@ -145,7 +150,7 @@ def _check_one(todo: "Sequence[_Job]", event: int | None) -> None:
 
 
 def _predict_one(
-    job: "_Job", settings: "_Settings", models: "Models", sink: RecordSink, picture: "Picture | None" = None
+    job: "Job", settings: "Settings", models: "Models", sink: RecordSink, picture: "Picture | None" = None
 ) -> dict[str, Any]:
     """One file and its status."""
     status: dict[str, Any] = {"file": str(job.path), "status": "ok", "kind": job.kind}
@@ -160,148 +165,20 @@ def _predict_one(
         return status | {"status": "failed", "reason": str(error)}
 
 
-def _side_by_side(todo: "Sequence[_Job]", settings: "_Settings", n_processes: int) -> Iterator[dict[str, Any]]:
+def _side_by_side(todo: "Sequence[Job]", settings: "Settings", n_processes: int) -> Iterator[dict[str, Any]]:
     """Statuses in the order of the files."""
     return in_order(_worker, (settings,), todo, n_processes)
 
 
-def _worker(settings: "_Settings") -> Callable[["_Job"], dict[str, Any]]:
+def _worker(settings: "Settings") -> Callable[["Job"], dict[str, Any]]:
     """Predict files one by one; a process loads the models once."""
     models, nowhere = settings.load_models(), record_sink(None, as_json=False)
     return lambda job: _predict_one(job, settings, models, nowhere)
 
 
-# ---- what is to be done ----------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class _Settings:
-    """What is the same for all inputs."""
-
-    cfg: Config
-    bundles: tuple[str | Path, ...]
-    event: int | None
-    telescope: int | None
-    force: bool
-
-    @property
-    def selects(self) -> bool:
-        return self.event is not None or self.telescope is not None
-
-    def load_models(self) -> "Models":
-        return Models.load(self.bundles, self.cfg)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One input, what it is, and where its product goes."""
-
-    path: Path
-    kind: Kind | None
-    out: Path | None
-    problem: InputFileError | None = None
-    replaces: bool = False
-
-    @property
-    def wing(self) -> str:
-        return WING.get(self.kind, "") if self.kind else ""
-
-
-def _plan(files: Sequence[Path], out: Path | None, settings: _Settings, models: Models) -> list[_Job]:
-    """Look at every input and every place for an output before anything is computed."""
-    jobs = []
-    for path in map(Path, files):
-        try:
-            kind = predictable_kind(path)
-            jobs.append(_Job(path, kind, _product(path, kind, out, files)))
-        except InputFileError as error:
-            jobs.append(_Job(path, None, None, error))
-    taken = Counter(job.out for job in jobs if job.out is not None)
-    sources = {os.path.realpath(path) for path in files}
-    for target, times in taken.items():
-        if times > 1:
-            raise UserError(f"{times} inputs would be written to {target}; rename them, or predict them one by one")
-        if os.path.realpath(target) in sources:
-            raise UserError(f"{target} is an input; predictions are written to a file of their own: give another --out")
-    has_status = out is not None and not names_file(out)
-    for place, job in enumerate(jobs):
-        stopped = has_status and _is_of_a_stopped_run(job, settings, models)
-        jobs[place] = replace(job, replaces=settings.force or stopped)
-    for job in jobs:
-        if job.out is not None:
-            check_free(job.out, force=job.replaces)
-    return jobs
-
-
-def _is_of_a_stopped_run(job: _Job, settings: _Settings, models: Models) -> bool:
-    """Whether an equal run on several files, which did not end, has left the product of this one."""
-    if job.out is None or settings.selects or not job.out.exists():
-        return False
-    used = models.that_made(job.out, job.wing)
-    facts = provenance.stamp(
-        "predict",
-        config=sections_of(settings.cfg, READS_SKY if job.wing == "sky" else READS_CAMERA),
-        input=job.path.name,
-        input_sha256=provenance.sha256_file(job.path),
-        bundles={name: predictor.card.bundle_sha256 for name, predictor in used.items()},
-        backends={name: facts_of(predictor.backend) for name, predictor in used.items()},
-    )
-    return is_of_a_stopped_run(job.out, facts)
-
-
-def predictable_kind(path: Path) -> Kind:
-    """Type of a file that models can be applied to.
-
-    Raises
-    ------
-    InputFileError
-        If it cannot be read, or is of another kind.
-    """
-    kind = file_kind(path)
-    if kind not in WING:
-        raise InputFileError(f"{path} is {_ARTICLE.get(kind, kind)}; predict takes simtel, DL1 and FITS files")
-    return kind
-
-
-_ARTICLE = {
-    "dl2": "a DL2 file without images, which predictions are made from",
-    "corsika": "a CORSIKA file, photons without a telescope",
-    "tiles": "a shard of training tiles",
-    "manifest": "a manifest of training tiles",
-    "bundle": "a model bundle",
-    "hdf5": "an HDF5 file of unknown layout",
-}
-
-
-def _product(path: Path, kind: Kind, out: Path | None, files: Sequence[Path]) -> Path | None:
-    if out is None:
-        return None
-    wing = WING[kind]
-    if not names_file(out):
-        return out / f"{source_name(path)}{_SUFFIX[wing]}"
-    if len(files) > 1:
-        raise UserError(f"--out {out} is a file, but {len(files)} inputs need a directory; give another path")
-    check_ending(out, wing, path.name)
-    return out
-
-
-def check_ending(out: Path, wing: str, source: str) -> None:
-    """Refuse a name whose ending does not fit a product of `source`.
-
-    Raises
-    ------
-    UserError
-        Naming the endings that are accepted.
-    """
-    from pipeline.sky.frames.formats import ENDINGS
-
-    endings = ENDINGS if wing == "sky" else _DL2_ENDINGS
-    if not out.name.lower().endswith(endings):
-        accepted = " or ".join(endings)
-        raise UserError(f"predictions from {source} cannot be written as {out.name}; end the name in {accepted}")
-
-
 # ---- camera ----------------------------------------------------------------------------------------------------------
 def _predict_events(
-    job: _Job, settings: _Settings, models: Models, sink: RecordSink, picture: "Picture | None"
+    job: Job, settings: Settings, models: Models, sink: RecordSink, picture: "Picture | None"
 ) -> dict[str, Any]:
     if not models.camera and models.shelf is None:
         raise UserError(f"{job.path} holds camera images, but none of the bundles takes these: {models.named()}")
@@ -311,15 +188,18 @@ def _predict_events(
 
     opened: list[DL1File] = []
     chosen: list[CameraModel] = []
+    drawn: list[ImagePredictions | EventPredictions] = []
 
     def choose(file: "DL1File") -> "list[CameraModel]":
         opened.append(file)
         chosen.extend(models.for_events(file, job.path, settings.event, settings.telescope))
         if picture is not None and settings.event is not None:
-            picture.of_event(file, job.path.name, chosen, settings.event, settings.telescope)
+            picture.read_event(file, settings.event, settings.telescope)
         return chosen
 
     def write_records(predictions: "ImagePredictions | EventPredictions") -> None:
+        if picture is not None:
+            drawn.append(predictions)
         if sink.for_people:
             records = rows_of(predictions, chosen, opened[0])
         else:
@@ -338,14 +218,17 @@ def _predict_events(
         telescope=settings.telescope,
         out=job.out,
         force=job.replaces,
+        append=job.appends,
     )
+    if picture is not None:
+        picture.of_event(job.path.name, chosen, drawn)
     sink.end_of_file()
     return result
 
 
 # ---- sky -------------------------------------------------------------------------------------------------------------
 def _predict_frame(
-    job: _Job, settings: _Settings, models: Models, sink: RecordSink, picture: "Picture | None"
+    job: Job, settings: Settings, models: Models, sink: RecordSink, picture: "Picture | None"
 ) -> dict[str, Any]:
     if not models.sky and models.shelf is None:
         raise UserError(f"{job.path} is a FITS frame, but none of the bundles takes these: {models.named()}")
@@ -359,7 +242,7 @@ def _predict_frame(
 
 
 def _restore_frames(
-    job: _Job, settings: _Settings, models: Sequence[Predictor], sink: RecordSink, picture: "Picture | None"
+    job: Job, settings: Settings, models: Sequence[Predictor], sink: RecordSink, picture: "Picture | None"
 ) -> dict[str, Any]:
     from pipeline.sky.frames import open_frames
     from pipeline.sky.restore import Restoration

@@ -54,6 +54,7 @@ def predict_events(
     telescope: int | None = None,
     out: Path | None = None,
     force: bool = False,
+    append: bool = False,
 ) -> dict[str, Any]:
     """Apply models to the images of one file.
 
@@ -74,6 +75,8 @@ def predict_events(
         DL2 file to write.
     force : bool
         Replace `out`.
+    append : bool
+        `out` is a DL2 file of the same events, which the predictions are added to.
 
     Returns
     -------
@@ -106,8 +109,12 @@ def predict_events(
             warnings += file.check(None if telescope is None else [telescope])
         product = None
         if out is not None:
+            if append:
+                warnings += _check_same_events(out, dl1_path)
             facts = _facts_of(stamped) | {"warnings": warnings}
-            product = stack.enter_context(_dl2_product(path, dl1_path, models, cfg, out, force, facts, started))
+            product = stack.enter_context(
+                _dl2_product(path, dl1_path, models, cfg, out, facts, started, force=force, append=append)
+            )
         chunks = predict_file(
             file,
             models,
@@ -137,6 +144,12 @@ def predict_events(
     if product is not None:
         result["output"] = str(out)
     return result
+
+
+def _check_same_events(out: Path, dl1_path: Path) -> list[str]:
+    from pipeline.camera.dl2 import check_same_events
+
+    return check_same_events(out, dl1_path)
 
 
 def _event_counts(predictions: "EventPredictions") -> dict[str, int]:
@@ -208,11 +221,13 @@ def _dl2_product(
     models: "Sequence[CameraModel]",
     cfg: Config,
     out: Path,
-    force: bool,
     facts: Mapping[str, Any],
     started: float,
+    *,
+    force: bool,
+    append: bool,
 ) -> Iterator[_DL2Product]:
-    from pipeline.camera.dl2 import DL2Writer, outputs_of
+    from pipeline.camera.dl2 import DL2Appender, DL2Writer, outputs_of
 
     heads = [(head, model.of_events) for model in models for head in model.heads]
     outputs = [o for head, of_events in heads for o in outputs_of(head.prefix, head.spec.columns, of_events=of_events)]
@@ -228,11 +243,14 @@ def _dl2_product(
         bundles={model.name: model.predictor.card.bundle_sha256 for model in models},
         backends={model.name: facts_of(model.predictor.backend) for model in models},
     )
-    with atomic_output(out, force=force) as temporary:
-        with DL2Writer(temporary, dl1_path, outputs, provenance=stamp) as writer:
+    writer_type, source = (DL2Appender, out) if append else (DL2Writer, dl1_path)
+    with atomic_output(out, force=force or append) as temporary:
+        earlier = {"added_to": provenance.record_of(out)} if append else {}
+        with writer_type(temporary, source, outputs, provenance=stamp) as writer:
             product = _DL2Product(writer, stamp)
             yield product
-        provenance.write_sidecar(temporary, product.stamp, wall_time_s=round(time.monotonic() - started, 3))
+        wall_time_s = round(time.monotonic() - started, 3)
+        provenance.write_sidecar(temporary, product.stamp, wall_time_s=wall_time_s, **earlier)
 
 
 # ---- sky -------------------------------------------------------------------------------------------------------------

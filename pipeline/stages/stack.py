@@ -13,7 +13,7 @@ from pipeline.config import Config, sections_of
 from pipeline.errors import InputFileError, TooFewEventsError, UserError
 from pipeline.files import atomic_output, reserved
 from pipeline.logs import get_logger
-from pipeline.stages.predict import check_ending, predictable_kind
+from pipeline.stages.prediction_plan import check_ending, predictable_kind
 from pipeline.stages.products import READS_SKY
 
 if TYPE_CHECKING:

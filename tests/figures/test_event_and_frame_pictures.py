@@ -23,6 +23,7 @@ from pipeline.figures.frames import bit_layers, frame_picture
 from pipeline.sky.dq import DQ
 from pipeline.sky.frames import Strip, read_frame
 from pipeline.sky.previews import Preview
+from pipeline.stages import pictures
 from pipeline.stages.pictures import Picture
 from pipeline.stages.predict import predict
 
@@ -114,6 +115,22 @@ def test_pictures_are_written(folder, tmp_path):
     predict(CFG, [folder / "frame.fits"], [folder / "denoise"], tmp_path / "r.fits", picture=Picture(out, force=True))
     assert (tmp_path / "r.fits").exists()
     assert out.stat().st_size > 50_000
+
+
+def test_the_event_that_is_drawn_is_predicted_once(folder, view, tmp_path, monkeypatch):
+    drawn, predicted = [], []
+    title, of_network = pictures.title_of_event, Predictor.predict
+    monkeypatch.setattr(pictures, "title_of_event", lambda view, name: drawn.append(view) or title(view, name))
+    monkeypatch.setattr(Predictor, "predict", lambda self, batch: predicted.append(batch) or of_network(self, batch))
+    models = [folder / "energy", folder / "direction"]
+    predict(CFG, [folder / "run.dl1.h5"], models, event=view.event_id, picture=Picture(tmp_path / "event.png"))
+    assert [len(batch) for batch in predicted] == [1, 1]  # one image, which both models are for
+    [again] = drawn
+    assert (again.obs_id, again.event_id) == (view.obs_id, view.event_id)
+    assert again.truth == pytest.approx(view.truth, nan_ok=True)
+    for image, expected in zip(again.images, view.images, strict=True):
+        assert image.values == pytest.approx(expected.values, nan_ok=True)
+        assert (image.reason, image.reco_source_deg) == (expected.reason, expected.reco_source_deg)
 
 
 @pytest.mark.parametrize(

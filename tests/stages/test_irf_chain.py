@@ -28,6 +28,7 @@ TOOLS = {
     "apply-models": "ApplyModels",
 }  # fmt: skip
 CFG = parse_config({"threads": 1})
+IDENTITY = "hexagon-1855-6.14arcmin-41deg-r24"
 FOCAL = "focal_length_choice=EQUIVALENT"
 SETTINGS = """
 DL2EventPreprocessor:
@@ -67,8 +68,7 @@ def chain(tmp_path_factory):
     )
     showers = ShowersConfig(array=array, min_telescopes=2, positions_per_shower=2, classes=(thrown,))
     raw = simulate_showers(Config(seed=11, showers=showers), 1, folder / "raw.dl1.h5")
-    identity = "hexagon-1855-6.14arcmin-41deg-r24"
-    bundles = [camera_bundle(folder / task, task, identity) for task in ("energy", "gammaness")]
+    bundles = [camera_bundle(folder / task, task, IDENTITY) for task in ("energy", "gammaness")]
     options = ("--write-showers", f"--HDF5EventSource.{FOCAL}")
     run("process", "-i", raw, "-o", folder / "directions.h5", "--write-images", *options)
     predict(CFG, [folder / "directions.h5"], bundles, folder / "ctapipe_first.dl2.h5")
@@ -164,6 +164,25 @@ def test_predictions_are_not_made_twice(chain, tmp_path):
         assert {"tiny_gammaness_tel_prediction", "tiny_energy_tel_energy"} & set(same.colnames) <= set(ours.colnames)
         for name in set(ours.colnames) - {"time"}:
             np.testing.assert_array_equal(ours[name], same[name])
+
+
+def test_predictions_are_added_to_files_of_ctapipe(chain, tmp_path):
+    """With images, and without."""
+    for name in ("directions.h5", "lightpool_first.dl2.h5"):
+        shutil.copyfile(chain / name, tmp_path / name)
+    for target, bundles in (
+        ("directions.h5", [chain / "energy", chain / "gammaness"]),
+        ("lightpool_first.dl2.h5", [camera_bundle(tmp_path / "b", "energy", IDENTITY, name="second")]),
+    ):
+        (status,) = predict(CFG, [chain / "raw.dl1.h5"], bundles, append=tmp_path / target)
+        assert (status["status"], "warnings" in status) == ("ok", False)
+    for ours, same in zip(events(tmp_path / "directions.h5"), events(chain / "ctapipe_first.dl2.h5"), strict=True):
+        assert set(same.colnames) <= set(ours.colnames)
+        for name in set(same.colnames) - {"time"}:
+            np.testing.assert_array_equal(ours[name], same[name])
+    for table, infix in zip(events(tmp_path / "lightpool_first.dl2.h5"), ("", "tel_"), strict=True):
+        np.testing.assert_array_equal(table[f"second_{infix}energy"], table[f"tiny_energy_{infix}energy"])
+        assert np.isfinite(table[f"second_{infix}energy"]).sum() > 10
 
 
 def test_the_input_is_never_replaced(chain):

@@ -19,6 +19,7 @@ from pipeline.files import source_name
 from pipeline.filetypes import Kind
 from pipeline.logs import get_logger
 from pipeline.stages.events import as_dl1
+from pipeline.stages.shelf import Shelf
 
 if TYPE_CHECKING:
     from pipeline.camera.geometry import Camera
@@ -53,19 +54,31 @@ class EventSite:
     cfg : Config
     stack : ExitStack
         Closes the files.
+    shelf : Shelf, optional
+        Models that are applied where there are neither others nor predictions.
     """
 
-    def __init__(self, path: Path, kind: Kind, models: "Sequence[CameraModel]", cfg: Config, stack: ExitStack) -> None:
-        self._path, self._models = path, models
+    def __init__(
+        self,
+        path: Path,
+        kind: Kind,
+        models: "Sequence[CameraModel]",
+        cfg: Config,
+        stack: ExitStack,
+        shelf: Shelf | None = None,
+    ) -> None:
         dl1_path = stack.enter_context(as_dl1(path, kind, cfg))
         self._file = stack.enter_context(DL1File(dl1_path, cfg.ingest.camera.event_types))
+        if not len(self._file.events.event_id):
+            raise UserError(f"{path} holds no events; there is nothing to look at")
         self._stored = None if models else _stored(path, dl1_path, stack)
+        if shelf is not None and self._stored is None:
+            models = _shipped(shelf, self._file, path)
+        self._path, self._models = path, models
         cleaning = CleaningConfig()
         self._thresholds = Thresholds.of(models) or Thresholds(
             cleaning.picture_pe, cleaning.boundary_pe, cleaning.min_picture_neighbors
         )
-        if not len(self._file.events.event_id):
-            raise UserError(f"{path} holds no events; there is nothing to look at")
         self._view = lru_cache(_KEPT_EVENTS)(self._read)
 
     # ---- answering ---------------------------------------------------------------------------------------------------
@@ -161,6 +174,15 @@ class EventSite:
             if image.tel_id == wanted:
                 return image
         raise UserError(f"event {view.event_id} has no image of telescope {wanted}")
+
+
+def _shipped(shelf: Shelf, file: DL1File, path: Path) -> "list[CameraModel]":
+    """Models that ship and serve the file; a file that none serves can be looked at all the same."""
+    try:
+        return shelf.for_events(file, path)
+    except UserError as error:
+        log.warning("%s; shown without predictions", error)
+        return []
 
 
 def _stored(path: Path, dl1_path: Path, stack: ExitStack) -> StoredPredictions | None:

@@ -22,6 +22,7 @@ from pipeline.sky.strips import Image, sample_of
 
 if TYPE_CHECKING:
     from pipeline.bundle.runtime import Predictor
+    from pipeline.stages.shelf import Shelf
 
 TILE_PX = 256
 _KEPT_BYTES = 96 << 20
@@ -40,11 +41,15 @@ class FrameSite:
     cfg : Config
     stack : ExitStack
         Closes files and removes the folder.
+    shelf : Shelf, optional
+        Has the model for it where no other is given.
     """
 
-    def __init__(self, path: Path, predictor: "Predictor | None", cfg: Config, stack: ExitStack) -> None:
+    def __init__(
+        self, path: Path, predictor: "Predictor | None", cfg: Config, stack: ExitStack, shelf: "Shelf | None" = None
+    ) -> None:
         self._path = path
-        self.scenes, self.notes = read_scenes(path, predictor, cfg, stack)
+        self.scenes, self.notes = read_scenes(path, predictor, cfg, stack, shelf)
         self._kept: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
         self._limits: dict[tuple[int, str], dict[str, Any]] = {}
 

@@ -26,6 +26,7 @@ from pipeline.sky.strips import Image, LazyImage, computed
 
 if TYPE_CHECKING:
     from pipeline.bundle.runtime import Predictor
+    from pipeline.stages.shelf import Shelf
 
 log = get_logger(__name__)
 
@@ -85,7 +86,7 @@ class Scene:
 
 
 def read_scenes(
-    path: Path, predictor: "Predictor | None", cfg: Config, stack: ExitStack
+    path: Path, predictor: "Predictor | None", cfg: Config, stack: ExitStack, shelf: "Shelf | None" = None
 ) -> tuple[list[Scene], list[str]]:
     """The science images of a file with all that is known of them, and what a viewer should be told.
 
@@ -99,6 +100,8 @@ def read_scenes(
     cfg : Config
     stack : ExitStack
         Closes files and removes the folder.
+    shelf : Shelf, optional
+        Has the model for a frame that came so, where no other is given; one that it cannot restore is shown alone.
 
     Raises
     ------
@@ -115,15 +118,32 @@ def read_scenes(
             return _paired(originals, raw, frames, pixels, [{}] * len(frames)), []
         note = f"the frame that {path.name} was made from is not beside it: there is no picture before"
         return _alone(frames, pixels), [note]
-    if predictor is None:
+    if predictor is not None:
+        return _with_restored(path, frames, pixels, predictor, cfg, stack), []
+    if shelf is None:
         return _alone(frames, pixels), []
+    try:
+        return _with_restored(path, frames, pixels, shelf.for_frames(path)[0], cfg, stack), []
+    except UserError as error:
+        log.warning("%s; shown as it came", error)
+        return _alone(frames, pixels), [f"{error}; shown as it came"]
+
+
+def _with_restored(
+    path: Path,
+    frames: Sequence[Frame],
+    pixels: Sequence[LazyImage],
+    predictor: "Predictor",
+    cfg: Config,
+    stack: ExitStack,
+) -> list[Scene]:
     folder = stack.enter_context(temporary_folder())
     out, scores = _restored(path, frames, predictor, cfg, folder)
     restored, new_pixels = _opened(out, cfg, stack)
     if not any(column.hdu for column in predictor.columns):
         # The mask alone is new: there is nothing to compare.
-        return [_scene(f, None, r, own, s) for f, r, own, s in zip(frames, restored, pixels, scores, strict=True)], []
-    return _paired(frames, pixels, restored, new_pixels, scores), []
+        return [_scene(f, None, r, own, s) for f, r, own, s in zip(frames, restored, pixels, scores, strict=True)]
+    return _paired(frames, pixels, restored, new_pixels, scores)
 
 
 def _alone(frames: Sequence[Frame], pixels: Sequence[LazyImage]) -> list[Scene]:

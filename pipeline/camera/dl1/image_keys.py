@@ -162,8 +162,15 @@ class ImageKeys:
 def read_rows(table: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
     """Rows of a table at rising positions, neighbours in one go: HDF5's own selection by index is far slower."""
     pieces = np.split(rows, np.flatnonzero(np.diff(rows) > _FAR_ROWS) + 1) if len(rows) else []
-    parts = [table[piece[0] : piece[-1] + 1][piece - piece[0]] for piece in pieces]
+    parts = [_from_first_to_last(table, piece) for piece in pieces]
+    if len(parts) == 1:
+        return parts[0]
     return np.concatenate(parts) if parts else table[:0]
+
+
+def _from_first_to_last(table: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+    found = table[rows[0] : rows[-1] + 1]
+    return found if len(found) == len(rows) else found[rows - rows[0]]
 
 
 def _is_any(ids: np.ndarray, wanted: Collection[int]) -> np.ndarray:

@@ -12,7 +12,8 @@ their attributes, and so import ctapipe). Each library has files of its own open
 """
 
 from pipeline.camera.dl2.additions import add_events
+from pipeline.camera.dl2.appending import DL2Appender, check_same_events
 from pipeline.camera.dl2.layout import Output, outputs_of
 from pipeline.camera.dl2.writer import DL2Writer
 
-__all__ = ["DL2Writer", "Output", "add_events", "outputs_of"]
+__all__ = ["DL2Appender", "DL2Writer", "Output", "add_events", "check_same_events", "outputs_of"]

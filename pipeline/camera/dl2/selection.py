@@ -1,7 +1,7 @@
 """Which events and images of a source are in its DL2 file, and in which order: found by their keys."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,10 @@ class Selection:
     def n_events(self) -> int:
         """Number of events."""
         return len(self.trigger_rows)
+
+    def with_telescopes(self, telescopes: dict[int, OfTelescope]) -> "Selection":
+        """The same events with other images."""
+        return replace(self, telescopes=telescopes)
 
 
 def select(source: Any, predicted: Mapping[int, Ids]) -> Selection:

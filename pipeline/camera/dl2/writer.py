@@ -83,7 +83,7 @@ class DL2Writer:
             str(self._rows_path), "w", filters=tables.Filters(complevel=5, complib="blosc:zstd", fletcher32=True)
         )
         for output in self._of_telescopes:
-            self._rows.create_group(*f"/{_telescopes_group(output)}".rsplit("/", 1), createparents=True)
+            self._rows.create_group(*f"/{telescopes_group(output)}".rsplit("/", 1), createparents=True)
         return self
 
     def _check_source(self, source: Any) -> None:
@@ -171,7 +171,7 @@ class DL2Writer:
         name = f"tel_{tel_id:03d}"
         for output in self._of_telescopes:
             rows = telescope_rows(output, self._types, tel_id, obs_id, event_id, values[output.prefix])
-            group = f"/{_telescopes_group(output)}"
+            group = f"/{telescopes_group(output)}"
             if f"{group}/{name}" in self._rows:
                 self._rows.get_node(f"{group}/{name}").append(rows)
             else:
@@ -189,18 +189,10 @@ class DL2Writer:
         from pipeline.output.whole import check_whole
 
         with open_file(self.source) as source, new_hdf5(self.path, rdcc_nbytes=0) as out:
-            predicted = {
-                tel_id: tuple(np.concatenate(parts) for parts in zip(*self._ids[tel_id], strict=True))
-                for tel_id in sorted(self._ids)
-            }
-            selection = select(source, predicted)
+            selection = select(source, self._predicted())
             self.n_events = selection.n_events
             tel_ids = contents.telescopes_of(source)
-            for output in self.outputs:
-                if output.of_events:
-                    self._write_events(output, selection, tel_ids)
-                elif output.is_averaged:
-                    self._combine(output, selection, tel_ids)
+            self._write_means(selection, tel_ids)
             self._rows.close()
             check_whole(self._rows_path)
             with hdf5_errors(self.source):
@@ -210,13 +202,26 @@ class DL2Writer:
             self._describe(out)
         check_keys(self.path)
 
+    def _predicted(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Telescope -> obs_id and event_id of the images that were appended."""
+        parts = ((tel_id, zip(*self._ids[tel_id], strict=True)) for tel_id in sorted(self._ids))
+        return {tel_id: tuple(map(np.concatenate, columns)) for tel_id, columns in parts}
+
+    def _write_means(self, selection: Selection, tel_ids: np.ndarray) -> None:
+        """Tables of events, beside those of telescopes."""
+        for output in self.outputs:
+            if output.of_events:
+                self._write_events(output, selection, tel_ids)
+            elif output.is_averaged:
+                self._combine(output, selection, tel_ids)
+
     def _combine(self, output: Output, selection: Selection, tel_ids: np.ndarray) -> None:
         """Mean over the telescopes of each event, as a table beside those of telescopes."""
         mean = output.combiner(selection.n_events)
         events, columns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         prefix = f"{output.prefix}_tel"
         for tel_id, images in selection.telescopes.items():
-            table = self._rows.get_node(f"/{_telescopes_group(output)}/tel_{tel_id:03d}")
+            table = self._rows.get_node(f"/{telescopes_group(output)}/tel_{tel_id:03d}")
             values = {q.name: table.col(f"{prefix}_{q.name}")[images.rows] for q in output.quantities}
             for name in (column.dl2.name for column in output.internal):
                 values[name] = np.concatenate(self._internal[output.prefix, name][tel_id])[images.rows]
@@ -274,12 +279,14 @@ class DL2Writer:
 
         with h5py.File(self._rows_path) as rows:
             for output in self.outputs:
-                group = _telescopes_group(output)
+                group = telescopes_group(output)
                 if not output.of_events:
                     make_groups(rows, out, group)
                 for tel_id, images in selection.telescopes.items() if not output.of_events else ():
                     path = f"{group}/tel_{tel_id:03d}"
-                    take_rows(rows[path], out, path, images.rows)
+                    keys = {"obs_id": selection.obs_id[images.event], "event_id": selection.event_id[images.event]}
+                    keys["tel_id"] = np.full(len(images.event), tel_id)
+                    take_rows(rows[path], out, path, images.rows, keys=keys)
                 if output.is_averaged:
                     path = f"{contents.DL2_OF_EVENTS}/{output.group}/{output.prefix}"
                     take_rows(rows[path], out, path, np.arange(selection.n_events))
@@ -307,7 +314,8 @@ class DL2Writer:
             out.attrs.create(name, value.encode(), dtype=h5py.string_dtype("utf-8", len(value.encode())))
 
 
-def _telescopes_group(output: Output) -> str:
+def telescopes_group(output: Output) -> str:
+    """Group with the tables of telescopes."""
     return f"{contents.DL2_OF_TELESCOPES}/{output.group}/{output.prefix}"
 
 
