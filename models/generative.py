@@ -138,7 +138,7 @@ class ConvVAE(nn.Module):
         return (value / self.size**2)[:, None, None].expand(-1, self.size, self.size)
 
     def _log_prior(self, z: Tensor, scalars: Tensor) -> Tensor:
-        """log p(z | c), without the constant that it shares with the posterior's."""
+        """Log p(z | c), without the constant that it shares with the posterior's."""
         log_det = z.new_zeros(len(z))
         for coupling in self.prior:
             z, change = coupling(z, scalars)
@@ -200,7 +200,9 @@ class Encoder(nn.Module):
 
     def __init__(self, chans: list[int], size: int, latent: int, n_scalars: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * IMAGE_CHANNELS, chans[0], 3, padding=1), nn.SiLU())
+        self.stem = nn.Sequential(
+            nn.PixelUnshuffle(2), nn.Conv2d(4 * IMAGE_CHANNELS, chans[0], 3, padding=1), nn.SiLU()
+        )
         self.levels = nn.ModuleList(
             nn.Sequential(nn.Conv2d(fine, coarse, 3, 2, padding=1), nn.SiLU(), nn.Conv2d(coarse, coarse, 3, padding=1))
             for fine, coarse in pairwise(chans)

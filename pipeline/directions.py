@@ -123,18 +123,26 @@ def pointing_axes(alt_deg: np.ndarray, az_deg: np.ndarray) -> tuple[np.ndarray, 
 def core_direction_rad(events: Mapping[str, np.ndarray]) -> np.ndarray:
     """Direction in which a shower's image lies from its source, shape (n,): from ``fov_lon`` to ``fov_lat``.
 
-    It is that from the telescope to the shower's axis; see `pointing_axes`. NaN where the telescope's place or pointing
-    is unknown.
+    It is that of the shortest way from the telescope to the shower's axis; see `pointing_axes`. NaN where the
+    telescope's place or pointing is unknown.
 
     Parameters
     ----------
     events : mapping
-        true_core_x_m, true_core_y_m, tel_x_m, tel_y_m, pointing_alt_deg, pointing_az_deg, shape (n,).
+        true_alt_deg, true_az_deg, true_core_x_m, true_core_y_m (the core is at z = 0), tel_x_m, tel_y_m, tel_z_m,
+        pointing_alt_deg, pointing_az_deg, shape (n,).
     """
+    to_core = np.column_stack(
+        [
+            events["true_core_x_m"] - events["tel_x_m"],
+            events["true_core_y_m"] - events["tel_y_m"],
+            -np.asarray(events["tel_z_m"], np.float64),
+        ]
+    )
+    _, _, axis = pointing_axes(events["true_alt_deg"], events["true_az_deg"])
+    to_axis = to_core - (to_core * axis).sum(axis=1, keepdims=True) * axis
     along_lon, along_lat, _ = pointing_axes(events["pointing_alt_deg"], events["pointing_az_deg"])
-    north_m, west_m = events["true_core_x_m"] - events["tel_x_m"], events["true_core_y_m"] - events["tel_y_m"]
-    lon, lat = (axis[:, 0] * north_m + axis[:, 1] * west_m for axis in (along_lon, along_lat))
-    return np.arctan2(lat, lon)
+    return np.arctan2((to_axis * along_lat).sum(axis=1), (to_axis * along_lon).sum(axis=1))
 
 
 def on_ground(vectors_m: np.ndarray, alt_deg: np.ndarray, az_deg: np.ndarray) -> np.ndarray:

@@ -30,7 +30,8 @@ from pipeline.files import atomic_output
 from pipeline.logs import get_logger
 
 COMMANDS = [
-    ["simulate", "showers"], ["simulate", "sky"], ["ingest"], ["tiles"], ["manifest"], ["train"], ["evaluate"], ["irf"],
+    ["simulate", "showers"], ["simulate", "sky"], ["simulate", "images"], ["ingest"], ["tiles"], ["manifest"],
+    ["train"], ["evaluate"], ["irf"],
     ["predict"], ["view"], ["stack"], ["explain"], ["report"], ["compare"], ["validate", "showers"], ["models", "list"],
     ["models", "describe"], ["bundles", "list"], ["bundles", "show"], ["info"], ["doctor"],
     ["completion"],

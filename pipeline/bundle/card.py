@@ -14,7 +14,7 @@ from pipeline.documents import read_json
 from pipeline.errors import InputFileError, UserError
 from pipeline.files import check_regular, is_directory
 from pipeline.inputs import Input, restore_input
-from pipeline.inputs.image import ImageRecipe
+from pipeline.inputs.shower_frame import restore_recipe
 from pipeline.provenance import sha256_file
 
 FORMAT_NAME = "lightpool-bundle"
@@ -259,7 +259,7 @@ class Card(CardSection):
         if missing := [name for name in preparation.raw_channels if name not in given.channels]:
             raise ValueError(f"the input lacks the channel {missing[0]}")
         if self.wing == "camera":
-            side = ImageRecipe.model_validate(given.recipe).size_px
+            side = restore_recipe(given.recipe).size_px
             if given.tile_shape != (side, side):
                 raise ValueError(f"the recipe makes tiles of {side} px, and the input takes {given.tile_shape}")
         return self

@@ -83,8 +83,8 @@ class ImageGenerator:
             names = ", ".join(camera.name for camera in self.card.cameras)
             raise UserError(
                 f"{self.card.name} generates images of {names} ({', '.join(self.cameras)}), and the "
-                f"telescope {name} has the camera {camera_identity}; set showers.telescope, or take the geometry of the "
-                "files that it was trained on (showers.geometry_files)"
+                f"telescope {name} has the camera {camera_identity}; set showers.telescope, or take the geometry of "
+                "the files that it was trained on (showers.geometry_files)"
             )
 
     def maps(

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.camera.cleaning import tailcuts
-from pipeline.camera.dl1.coordinates import impact_distance_m
 from pipeline.camera.geometry import Camera
 from pipeline.camera.hillas import image_parameters
 from pipeline.camera.shower_frame import Orientation, shower_frame
@@ -20,7 +19,7 @@ from pipeline.camera.showers.electronics import make_electronics, read_out
 from pipeline.camera.showers.primaries import Purpose, random_key
 from pipeline.camera.telescopes import Telescope
 from pipeline.config import CameraConditions, CleaningConfig
-from pipeline.directions import altaz_of_fov, on_ground, pointing_axes
+from pipeline.directions import altaz_of_fov, pointing_axes
 from pipeline.inputs.shower_frame import CONDITIONS
 
 #: Arrival times of the photo-electrons of one pixel about their mean [ns]: median of our simulated LST images,
@@ -182,22 +181,21 @@ def truth_of(
     n = len(conditions)
     alt0, az0 = (np.full(n, angle) for angle in pointing_deg)
     alt, az = altaz_of_fov(orientation.source_lon_deg, orientation.source_lat_deg, alt0, az0)
-    along_lon, along_lat, _ = pointing_axes(alt0, az0)
+    along_lon, along_lat, towards = pointing_axes(alt0, az0)
+    _, _, axis = pointing_axes(alt, az)
+    # The shortest way from the mirror to the axis: square to it, and in the field of view towards the core
     cosine, sine = np.cos(orientation.core_direction_rad)[:, None], np.sin(orientation.core_direction_rad)[:, None]
-    towards_core = cosine * along_lon + sine * along_lat
-    impact_m = conditions[:, CONDITIONS.index("impact_m")]
-    truth = {
+    to_axis = cosine * along_lon + sine * along_lat
+    to_axis -= (to_axis * axis).sum(axis=1, keepdims=True) / (towards * axis).sum(axis=1, keepdims=True) * towards
+    to_axis *= (conditions[:, CONDITIONS.index("impact_m")] / np.linalg.norm(to_axis, axis=1))[:, None]
+    on_axis = np.asarray(position_m) + to_axis
+    core = on_axis - on_axis[:, 2:] / axis[:, 2:] * axis
+    return {
         "true_energy_tev": 10 ** conditions[:, CONDITIONS.index("log10_energy_tev")],
         "true_alt_deg": alt,
         "true_az_deg": az,
         "true_primary_id": np.full(n, primary_id),
+        "true_core_x_m": core[:, 0],
+        "true_core_y_m": core[:, 1],
+        "true_impact_m": conditions[:, CONDITIONS.index("impact_m")],
     }
-    # Along lines of the pointing, so that the direction seen from the telescope is kept; the distance from the axis,
-    # which is tilted against the pointing, then follows by two steps of a rule of three.
-    distance_m = impact_m.copy()
-    for _ in range(4):
-        core = np.asarray(position_m)[:2] + on_ground(distance_m[:, None] * towards_core, alt0, az0)
-        truth |= {"true_core_x_m": core[:, 0], "true_core_y_m": core[:, 1]}
-        found = impact_distance_m(truth, position_m)
-        distance_m *= np.where(found > 0, impact_m / np.maximum(found, 1e-9), 1.0)
-    return truth | {"true_impact_m": impact_distance_m(truth, position_m)}

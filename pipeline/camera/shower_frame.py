@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from pipeline.camera.compiled import njit
 from pipeline.camera.geometry import Camera
 from pipeline.camera.pixel_map import pixel_map
 from pipeline.directions import core_direction_rad

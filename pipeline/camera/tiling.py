@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.camera.mapping import tile_mapper
 from pipeline.config import ALL_CAMERAS
 from pipeline.errors import InputFileError
 from pipeline.inputs.image import ImageRecipe
+from pipeline.inputs.shower_frame import ShowerFrameRecipe
 from pipeline.tasks import get_targets, specs_of
 from pipeline.tiles.layout import CAMERA_COLUMN, TileCamera
 from pipeline.tiles.raking import UNKNOWN_CLASS
@@ -109,7 +111,7 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     truth = {name: column[keep] for name, column in chunk.truth.items()}
     events |= truth
     time = _relative_time(image, time, mask)
-    if recipe.frame == "shower":
+    if isinstance(recipe, ShowerFrameRecipe):
         tiles = _shower_tiles(chunk, chunk.true_image[keep], time, mask, events, recipe.size_px)
     else:
         tiles = _camera_tiles(camera, image, time, mask, recipe.size_px)
@@ -127,7 +129,7 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
 
 def channels_of(recipe: ImageRecipe) -> tuple[Channel, ...]:
     """Channels of the tiles that a recipe makes."""
-    return SHOWER_CHANNELS if recipe.frame == "shower" else CHANNELS
+    return SHOWER_CHANNELS if isinstance(recipe, ShowerFrameRecipe) else CHANNELS
 
 
 def _camera_tiles(camera: Camera, image: np.ndarray, time: np.ndarray, mask: np.ndarray, size: int) -> np.ndarray:
@@ -292,6 +294,7 @@ def tile_file(
     tel_ids = list(camera_of)
     file.check(tel_ids)
     rows = _rows_by_shower(file, tel_ids)
+    read = partial(file.read, true_images=True) if isinstance(recipe, ShowerFrameRecipe) else file.read
     size = _chunk_images(max(file.telescopes[tel_id].n_pixels for tel_id in tel_ids), recipe.size_px)
     for start, stop in _blocks(rows["group"], size):
         parts, rejected = [], {}
@@ -301,7 +304,7 @@ def tile_file(
             here = here[np.argsort(rows["row"][here], kind="stable")]
             for first in range(0, len(here), size):
                 part = here[first : first + size]
-                chunk = file.read(tel_id, rows["row"][part], true_images=recipe.frame == "shower")
+                chunk = read(tel_id, rows["row"][part])
                 tiles = camera_tile_chunk(alter(chunk) if alter else chunk, recipe)
                 tiles.batch.group = rows["group"][part][tiles.reason == ""]
                 tiles.batch.events[CAMERA_COLUMN] = np.full(len(tiles.batch), camera_of[tel_id], np.int16)
@@ -365,7 +368,7 @@ def _chunk_images(n_pixels: int, tile_size: int) -> int:
 
 
 def _pixel_deg(camera: Camera, recipe: ImageRecipe) -> float:
-    if recipe.frame == "shower":
+    if isinstance(recipe, ShowerFrameRecipe):
         from pipeline.camera.shower_frame import shower_frame
 
         return shower_frame(camera, recipe.size_px).cell_deg

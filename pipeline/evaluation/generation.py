@@ -22,7 +22,7 @@ from pipeline.config import CleaningConfig, Config
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.evaluation.comparison import NETWORK
 from pipeline.inputs.image import ImageRecipe
-from pipeline.inputs.shower_frame import conditions
+from pipeline.inputs.shower_frame import conditions, restore_recipe
 from pipeline.tasks.spec import TaskSpec
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
@@ -92,7 +92,7 @@ def generated_sample(
     telescope = get_telescope(place.type, cfg.showers.geometry_files.get(place.type))
     predictor.check_serves(telescope.camera.identity, telescope.name)
     test = _held_out(spec, predictor, manifests, cfg)
-    recipe = ImageRecipe.model_validate(predictor.card.input.recipe)
+    recipe = restore_recipe(predictor.card.input.recipe)
     levels = CleaningConfig(
         picture_pe=recipe.picture_pe,
         boundary_pe=recipe.boundary_pe,

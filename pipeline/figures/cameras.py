@@ -11,8 +11,8 @@ from pipeline.figures import style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pipeline.camera.shower_image import ShowerImage
     from pipeline.camera.geometry import Camera
+    from pipeline.camera.shower_image import ShowerImage
 
 _PANEL_IN, _TITLE_IN, _BAR_IN = 2.15, 0.45, 1.1
 _LINEAR_PE = 5.0  # the colour scale is linear below, logarithmic above

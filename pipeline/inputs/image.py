@@ -73,8 +73,6 @@ class ImageRecipe(BaseModel):
     min_picture_neighbors : int
     size_min_pe, n_pixels_min, leakage_max : float
         Cuts on the cleaned image: charge [p.e.], pixels, largest share of the charge in the outermost ring.
-    frame : {"camera", "shower"}
-        How the image lies on the tile.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -87,8 +85,6 @@ class ImageRecipe(BaseModel):
     size_min_pe: float
     n_pixels_min: int
     leakage_max: float
-    #: "shower": see `pipeline.camera.shower_frame`. The only key with a default: older recipes are without.
-    frame: Literal["camera", "shower"] = "camera"
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -109,7 +105,6 @@ class ImageRecipe(BaseModel):
             size_min_pe=cuts.size_min_pe,
             n_pixels_min=cuts.n_pixels_min,
             leakage_max=cuts.leakage_max,
-            frame=tiles.frame,
         )
 
 

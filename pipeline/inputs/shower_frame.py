@@ -12,7 +12,7 @@ References
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -20,21 +20,46 @@ from pydantic import Field
 from pipeline.directions import core_direction_rad
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.inputs.base import Input
-from pipeline.inputs.image import ScalarStatistics
+from pipeline.inputs.image import ImageRecipe, ScalarStatistics
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
+
+if TYPE_CHECKING:
+    from pipeline.config import CameraTilesConfig
 
 #: Conditions besides the class of the primary, in the order of the scalars.
 CONDITIONS = ("log10_energy_tev", "impact_m", "centre_along_deg", "centre_across_deg", "log10_true_size_pe")
 _COLUMNS = (
     "true_primary_id", "true_energy_tev", "true_impact_m", "true_fov_lon_deg", "true_fov_lat_deg", "true_core_x_m",
-    "true_core_y_m", "tel_x_m", "tel_y_m", "pointing_alt_deg", "pointing_az_deg",
+    "true_core_y_m", "true_alt_deg", "true_az_deg", "tel_x_m", "tel_y_m", "tel_z_m", "pointing_alt_deg",
+    "pointing_az_deg",
 )  # fmt: skip
 _MOST_ROWS = 5000  # of each class in the sample
 _FEWEST_ROWS = 200
 # Width of the kernel in standard deviations: no two images share their conditions, and thresholds stay where they are.
 _KERNEL = 0.1
 _DIGITS = 4
+
+
+class ShowerFrameRecipe(ImageRecipe):
+    """A recipe of tiles in the frame of the shower (`pipeline.camera.shower_frame`), of images that pass the cuts."""
+
+    frame: Literal["shower"]
+
+    @classmethod
+    def of(cls, tiles: "CameraTilesConfig") -> Self:
+        """The recipe of a configuration."""
+        return cls(**ImageRecipe.of(tiles).model_dump(), frame="shower")
+
+
+def recipe_of(tiles: "CameraTilesConfig") -> ImageRecipe:
+    """The recipe that a configuration asks for."""
+    return (ShowerFrameRecipe if tiles.frame == "shower" else ImageRecipe).of(tiles)
+
+
+def restore_recipe(content: Mapping[str, Any] | None) -> ImageRecipe:
+    """The recipe that a shard or a card holds, of either kind."""
+    return (ShowerFrameRecipe if "frame" in (content or {}) else ImageRecipe).model_validate(content)
 
 
 class ShowerFrameInput(Input):
@@ -142,9 +167,16 @@ class ShowerFrameInput(Input):
             standardised = np.hstack([primary_id[:, None] == np.array(self.classes), standardised])
         return standardised.astype(np.float32)
 
+    def _known(self, primary_id: int) -> np.ndarray:
+        if primary_id not in self.classes:
+            raise UserError(
+                f"the model was not trained on the primary {primary_id}; it has {', '.join(map(str, self.classes))}"
+            )
+        return np.array(self.sample[str(primary_id)])
+
     def energy_range_tev(self, primary_id: int) -> tuple[float, float]:
         """Lowest and highest energy of the training images of a primary, in the sample."""
-        energies = [row[0] for row in self.sample[str(primary_id)]]
+        energies = self._known(primary_id)[:, 0].tolist()
         return 10 ** min(energies), 10 ** max(energies)
 
     def draw(
@@ -161,12 +193,10 @@ class ShowerFrameInput(Input):
         UserError
             If the training images have no such primary, or too few at these energies.
         """
-        if primary_id not in self.classes:
-            raise UserError(
-                f"the model was not trained on the primary {primary_id}; it has {', '.join(map(str, self.classes))}"
-            )
-        rows = np.array(self.sample[str(primary_id)])
-        low, high = (np.log10(edge) if edge else default for edge, default in zip(energy_range_tev, (-9, 9), strict=True))
+        rows = self._known(primary_id)
+        low, high = (
+            np.log10(edge) if edge else default for edge, default in zip(energy_range_tev, (-9, 9), strict=True)
+        )
         inside = rows[(rows[:, 0] >= low) & (rows[:, 0] <= high)]
         if len(inside) < _FEWEST_ROWS:
             raise UserError(

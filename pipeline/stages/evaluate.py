@@ -23,8 +23,8 @@ METRICS_FILE = "metrics.json"
 #: Sections of the configuration that decide an evaluation; frames are predicted in the tiles of `predict`.
 #: Generated images go through the electronics of the configured telescope.
 READS = (
-    "evaluate", "predict.tile_px", "predict.overlap_px", "backend", "seed", "showers.telescope", "showers.geometry_files",
-    "showers.camera",
+    "evaluate", "predict.tile_px", "predict.overlap_px", "backend", "seed",
+    "showers.telescope", "showers.geometry_files", "showers.camera",
 )  # fmt: skip
 
 

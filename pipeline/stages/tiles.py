@@ -123,11 +123,11 @@ def tile_events(path: Path, out: Path, cfg: Config, *, force: bool = False) -> d
         target_types,
         tile_file,
     )
-    from pipeline.inputs.image import ImageRecipe
+    from pipeline.inputs.shower_frame import recipe_of
     from pipeline.tiles.shards import ShardWriter
 
     started = time.monotonic()
-    recipe = ImageRecipe.of(cfg.tiles.camera)
+    recipe = recipe_of(cfg.tiles.camera)
     rejected: Counter[str] = Counter()
     with DL1File(path, cfg.ingest.camera.event_types) as file:
         warnings = file.check() + (file.unknown_pointings() if file.has_truth else [])

@@ -355,6 +355,7 @@ class TrainingRun:
         except ValueError as error:  # no such model
             raise UserError(str(error)) from error
         if entry.takes == takes:
+            self._check_gives(name, entry.gives)
             return
         if entry.takes == "telescopes":
             raise UserError(
@@ -371,18 +372,22 @@ class TrainingRun:
             "`lightpool models list` tells them apart"
         )
 
+    def _check_gives(self, name: str, gives: str) -> None:
+        """Refuse a network for another kind of output."""
+        spec = self.config.specs[0]
+        if gives != spec.gives:
+            needed = {"map": "a map", "image": "a network that makes images"}.get(spec.gives, "numbers per image")
+            raise UserError(
+                f"the model {name!r} gives one {gives}, and the task {spec.name} needs {needed}; "
+                "`lightpool models list` tells them apart"
+            )
+
     def _check_fit(self, network: "nn.Module") -> None:
-        """Refuse a network of another kind of output, or tiles that it cannot take."""
+        """Refuse tiles that the network cannot take."""
         from models.registry import model_entry
 
         name, size, spec = self.config.model.name, self.train_tiles.tile_shape, self.config.specs[0]
         entry = model_entry(name)
-        if entry.gives != spec.gives:
-            needed = {"map": "a map", "image": "a network that makes images"}.get(spec.gives, "numbers per image")
-            raise UserError(
-                f"the model {name!r} gives one {entry.gives}, and the task {spec.name} needs {needed}; "
-                "`lightpool models list` tells them apart"
-            )
         multiple = network.size_multiple if entry.gives == "map" else 1
         if any(side % multiple for side in size):
             raise UserError(

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.camera.showers.cherenkov import RAY
 from pipeline.camera.pixel_map import pixel_map
+from pipeline.camera.showers.cherenkov import RAY
 from pipeline.camera.showers.optics import horizontal_basis, make_optics, trace
 from pipeline.camera.telescopes import get_telescope
 

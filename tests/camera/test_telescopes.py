@@ -14,9 +14,9 @@ from toy_events import toy_camera
 
 from pipeline.camera.dl1 import DL1File, DL1Writer, Subarray
 from pipeline.camera.geometry import Camera
+from pipeline.camera.pixel_map import pixel_map
 from pipeline.camera.showers.conditions import make_conditions
 from pipeline.camera.showers.electronics import make_electronics, noise_peaks
-from pipeline.camera.pixel_map import pixel_map
 from pipeline.camera.telescopes import get_telescope, list_telescopes, register_telescope
 from pipeline.camera.telescopes.layouts import (
     hexagonal_disc,

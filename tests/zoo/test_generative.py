@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models import create_model, describe, model_entry
-from models.generative import Coupling, ConvVAE
+from models.generative import ConvVAE, Coupling
 
 SMALL = {"in_chans": 4, "num_outputs": 3, "n_scalars": 5, "size": 16, "width": 8, "latent": 4}
 
@@ -91,7 +91,7 @@ def test_coupling_inverts_itself(flip, latent):
     assert not torch.allclose(there, z)
     torch.testing.assert_close(coupling.inverse(there, conditions), z)
     jacobian = torch.autograd.functional.jacobian(lambda v: coupling(v, conditions)[0], z)[0, :, 0]
-    assert float(log_det) == pytest.approx(float(torch.linalg.slogdet(jacobian)[1]))
+    assert log_det.item() == pytest.approx(torch.linalg.slogdet(jacobian)[1].item())
 
 
 def test_generator_spreads_all_of_the_light(network):

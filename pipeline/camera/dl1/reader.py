@@ -175,6 +175,11 @@ class DL1File:
         return text(self._file.attrs.get("LIGHTPOOL PROVENANCE", "{}"))
 
     @cached_property
+    def generated_by(self) -> str:
+        """The bundle that generated the images, of a file that was not simulated; else empty."""
+        return text(self._file.attrs.get(schema.GENERATED_BY, ""))
+
+    @cached_property
     def events(self) -> EventTables:
         """Triggers by key.
 

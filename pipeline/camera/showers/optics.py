@@ -13,6 +13,7 @@ from pipeline.camera.pixel_map import pixel_map
 from pipeline.camera.showers.compilation import compiled
 from pipeline.camera.telescopes import Telescope
 
+
 class Optics(NamedTuple):
     """What turns a ray into a pixel.
 

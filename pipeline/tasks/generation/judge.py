@@ -7,8 +7,8 @@ import numpy as np
 
 from pipeline import statistics
 from pipeline.camera.baselines import FEATURES
-from pipeline.camera.shower_image import ShowerImage
 from pipeline.camera.generated import Recorded
+from pipeline.camera.shower_image import ShowerImage
 from pipeline.config import Config
 from pipeline.evaluation.comparison import NETWORK, Comparison, Metric, compare
 from pipeline.evaluation.generation import NEAREST, GeneratedSample, generated_sample
@@ -197,9 +197,7 @@ def _figures(
     }
 
     def parts(values: np.ndarray) -> dict[str, list[np.ndarray]]:
-        return {
-            name: [column[keep & np.isfinite(column)] for column in values.T] for name, keep in selections.items()
-        }
+        return {name: [column[keep & np.isfinite(column)] for column in values.T] for name, keep in selections.items()}
 
     wanted = sample.conditions
     return [
