@@ -139,7 +139,7 @@ def test_truth_of_generated_showers_has_their_conditions(rng):
     seen = {
         "true_core_x_m": truth["true_core_x_m"], "true_core_y_m": truth["true_core_y_m"],
         "true_alt_deg": truth["true_alt_deg"], "true_az_deg": truth["true_az_deg"],
-        "tel_x_m": np.full(n, position_m[0]), "tel_y_m": np.full(n, position_m[1]), "tel_z_m": np.full(n, position_m[2]),
+        **{f"tel_{axis}_m": np.full(n, place) for axis, place in zip("xyz", position_m, strict=True)},
         "pointing_alt_deg": np.full(n, pointing[0]), "pointing_az_deg": np.full(n, pointing[1]),
     }  # fmt: skip
     turned = core_direction_rad(seen) - orientation.core_direction_rad

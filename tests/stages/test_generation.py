@@ -29,8 +29,8 @@ CONTENT = {
     "threads": 1,
     "networks": {
         "vae": {
-            "heads": ["generation"], "model": {"name": "conv_flow", "kwargs": {"width": 8, "latent": 2, "couplings": 2}},
-            "augmentation": False, "epochs": 2, "batch_size": 16,
+            "heads": ["generation"], "augmentation": False, "epochs": 2, "batch_size": 16,
+            "model": {"name": "conv_flow", "kwargs": {"width": 8, "latent": 2, "couplings": 2}},
         }
     },
     "showers": {
