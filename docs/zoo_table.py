@@ -12,6 +12,7 @@ import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 
+import onnxruntime
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,6 +22,7 @@ from onnx_sessions import onnx_session  # noqa: E402  (of the tests)
 from small_networks import settled, small_model  # noqa: E402
 
 from models import create_model, list_models, model_entry  # noqa: E402
+from pipeline.bundle.export import _export  # noqa: E402
 
 TILE_PX = 112
 ONNX_TILE_PX = 56
@@ -59,6 +61,8 @@ SOURCES = {
     "hyper_lstm": "formula in the module",
     "conv_autoencoder": "formula in the module",
     "unet": "formula in the module",
+    "conv_vae": "layers",
+    "conv_flow": "layers",
 }
 
 HEAD = f"""# The network zoo
@@ -74,6 +78,9 @@ all of them. `lightpool models describe NAME --tile N` shows the layers of one.
 - **ONNX**: largest difference between onnxruntime and torch, divided by the largest output, for the small network of
   the tests on three tiles of {ONNX_TILE_PX} x {ONNX_TILE_PX} px. The largest values are rounding errors: the same
   difference is found between single and double precision in torch itself (`resnet50`: 6e-05).
+
+Networks that make images (`conv_vae`, `conv_flow`) have the length of their latent vector in place of feature maps, and
+take images of one size alone ([Generated images](generation.md)).
 
 Networks that combine the telescopes of a shower (`stereo_*`, `hyper_lstm`) are joins for networks with
 `input: shower` ([Training](training.md#events-of-several-telescopes)).
@@ -94,6 +101,8 @@ def main() -> None:
 
 def _row(name: str) -> str:
     entry = model_entry(name)
+    if entry.gives == "image":
+        return _row_of_generator(name)
     with torch.device("meta"), torch.no_grad():
         model = create_model(name, **entry.ref).eval()
         features = model.forward_features(torch.empty(1, model.in_chans, TILE_PX, TILE_PX))
@@ -106,6 +115,27 @@ def _row(name: str) -> str:
     return (
         f"| `{name}` | {n_params:,} | {source} | {_link(entry.paper)} | {shapes} | {model.min_size} px | "
         f"{_onnx_difference(name):.0e} |"
+    )
+
+
+@torch.no_grad()
+def _row_of_generator(name: str) -> str:
+    """Of a network that makes images: its latent vector and its images, and the graph of what makes them."""
+    entry = model_entry(name)
+    torch.manual_seed(0)
+    model = create_model(name, **entry.ref).eval()
+    noise, conditions = (torch.randn(3, n) for n in (model.latent, entry.ref["n_scalars"]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        _export(model.generator(), {"noise": noise, "scalars": conditions}, {"noise": {}, "scalars": {}}, path)
+        session = onnxruntime.InferenceSession(path)
+        got = torch.from_numpy(session.run(None, {"noise": noise.numpy(), "scalars": conditions.numpy()})[0])
+    expected = model.generator()(noise, conditions)
+    difference = ((got - expected).abs().max() / expected.abs().max()).item()
+    shapes = f"{model.latent} → " + " x ".join(map(str, expected.shape[1:]))
+    return (
+        f"| `{name}` | {entry.num_params:,} | {SOURCES[name]} | {_link(entry.paper)} | {shapes} | {model.size} px | "
+        f"{difference:.0e} |"
     )
 
 

@@ -10,7 +10,7 @@ from pipeline import provenance
 from pipeline.config import Config, sections_of
 from pipeline.files import atomic_output, check_free
 from pipeline.logs import get_logger
-from pipeline.tasks import get_judge
+from pipeline.tasks import get_judge, get_spec
 from pipeline.tiles.cameras import where_served
 from pipeline.tiles.manifest import Manifest, load_manifests
 
@@ -21,11 +21,9 @@ log = get_logger(__name__)
 METRICS_FILE = "metrics.json"
 
 #: Sections of the configuration that decide an evaluation; frames are predicted in the tiles of `predict`.
-#: Generated images go through the electronics of the configured telescope.
-READS = (
-    "evaluate", "predict.tile_px", "predict.overlap_px", "backend", "seed",
-    "showers.telescope", "showers.geometry_files", "showers.camera",
-)  # fmt: skip
+READS = ("evaluate", "predict.tile_px", "predict.overlap_px", "backend", "seed")
+#: The same where images are generated: they go through the electronics of the configured telescope.
+READS_OF_GENERATORS = (*READS, "showers.telescope", "showers.array", "showers.geometry_files", "showers.camera")
 
 
 def evaluate(
@@ -97,7 +95,8 @@ def evaluate_predictor(
     check_free(out, force=force, folder=True)
     started = time.monotonic()
     loaded = load_manifests(manifests)
-    stamped = provenance.stamp("evaluate", config=sections_of(cfg, READS), **facts)
+    reads = READS_OF_GENERATORS if any(get_spec(task).gives == "image" for task in tasks) else READS
+    stamped = provenance.stamp("evaluate", config=sections_of(cfg, reads), **facts)
     with atomic_output(out, force=force, folder=True) as temporary:
         temporary.mkdir()
         for task in tasks:
