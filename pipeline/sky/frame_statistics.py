@@ -27,6 +27,8 @@ _BRIGHTEST = 1e-4
 _FAR_SIGMA = 5.0
 # Values this near to the median are looked at for their smallest difference.
 _STEP_SIGMA = 3.0
+# A row whose median is this far above its background is a line: that of noise is within a tenth of a sigma.
+_LIT_LINE_SIGMA = 1.5
 _MIN_BOXES, _MIN_ROWS = 4, 30
 _TO_SIGMA = 1.4826  # from the median absolute deviation
 
@@ -60,6 +62,8 @@ class FrameStatistics:
         Range of the background across the frame (5th to 95th percentile), in units of its noise.
     row_noise, column_noise : float, optional
         Scatter between the means of neighbouring rows, and columns, over that which the noise of their pixels makes.
+    lit_lines : float
+        Share of the rows, or of the columns, that are bright over most of a typical window: the lines of a spectrum.
     """
 
     fwhm_px: float | None
@@ -78,6 +82,7 @@ class FrameStatistics:
     gradient: float | None
     row_noise: float | None
     column_noise: float | None
+    lit_lines: float
 
 
 def measure(frame: Frame) -> FrameStatistics:
@@ -112,6 +117,7 @@ def measure(frame: Frame) -> FrameStatistics:
         gradient=_gradient(windows),
         row_noise=_line_noise(windows, np.asarray),
         column_noise=_line_noise(windows, np.transpose),
+        lit_lines=max(_lit_lines(windows, turned) for turned in (np.asarray, np.transpose)),
     )
 
 
@@ -173,6 +179,17 @@ def _line_noise(windows: Sequence[Window], turned: Callable[[np.ndarray], np.nda
     if not parts:
         return None
     return _rounded(_TO_SIGMA * float(np.median(np.abs(np.concatenate(parts)))))
+
+
+def _lit_lines(windows: Sequence[Window], turned: Callable[[np.ndarray], np.ndarray]) -> float:
+    """Share of the rows of the turned windows whose median is bright, median over the windows."""
+    shares = []
+    for window in windows:
+        valid, snr = turned(window.valid), turned(window.snr)
+        known = valid.mean(axis=1) > 0.5
+        if known.any():
+            shares.append(np.mean(np.median(snr[known], axis=1) > _LIT_LINE_SIGMA))
+    return _rounded(float(np.median(shares))) if shares else 0.0
 
 
 def _step(window: Window) -> float | None:

@@ -19,6 +19,11 @@ from pipeline.sky.strips import LazyImage, computed, count
 
 #: Ellipticity of the stars, 1 - minor / major, from which on nothing that looks like a source is painted over.
 ELONGATED = 0.3
+#: Ellipticity of what looks like stars, and share of bright rows or columns, from which on together a frame is taken
+#: for a spectrum: those of EFOSC2 have 0.8 and 0.06 to 0.07; the most crowded images 0.05 and 0.08.
+_SPECTRUM_ELLIPTICITY, _SPECTRUM_LINES = 0.5, 0.01
+#: Types of spectral axes: Greisen et al. (2006), A&A 446, 747, table 1.
+_SPECTRAL_AXES = ("FREQ", "ENER", "WAVN", "VRAD", "WAVE", "VOPT", "ZOPT", "AWAV", "VELO", "BETA")
 Choice = Literal["keep_sources", "apply", "refuse"]
 
 
@@ -64,7 +69,7 @@ def compare(
     Where these are not known, nothing is measured. In a frame unlike them, pixels that look like sources are to be kept
     (`keep_sources`), or not (`apply`). Of a model that `paints` over defects, they are kept from that where stars are
     elongated, too: such a star looks like a track. A mosaic of colours that only its background tells is to be taken
-    apart, unless it is forced (`apply`).
+    apart, unless it is forced (`apply`). A spectrum is left as it is: lines of the night sky look like defects.
 
     Raises
     ------
@@ -74,6 +79,14 @@ def compare(
     if population is None:
         return Comparison()
     statistics = measure(frame)
+    if choice != "apply" and (why := _spectral(frame, statistics)):
+        text = f"this is a spectrum ({why}), and the model restores images of the sky"
+        if choice == "refuse":
+            raise InputFileError(f"{frame.path}: {text}; see predict.outside_range")
+        every = computed(_everywhere, frame.sci, dtype=bool)
+        text = f"{text}: no pixel is changed; see predict.outside_range"
+        score = population.compare(asdict(statistics)).score
+        return Comparison(statistics, score, "a spectrum", every, n_kept=count(every), warnings=(text,))
     found = population.compare(asdict(statistics))
     if not found.text:
         known = Comparison(statistics, found.score, is_like=True)
@@ -100,9 +113,27 @@ def compare(
     return replace(known, kept=kept, n_kept=n_kept, warnings=(text,))
 
 
+def _spectral(frame: Frame, statistics: FrameStatistics) -> str:
+    """What tells that a frame is a spectrum; empty where nothing does."""
+    for axis in (1, 2):
+        kind = str((frame.header or {}).get(f"CTYPE{axis}", "")).strip().upper()
+        if kind[:4] in _SPECTRAL_AXES:
+            return f"its axis {axis} is {kind}"
+    if (statistics.ellipticity or 0) > _SPECTRUM_ELLIPTICITY and statistics.lit_lines > _SPECTRUM_LINES:
+        return (
+            f"{statistics.lit_lines:.1%} of its rows or columns are bright from end to end, and what is bright has the "
+            f"ellipticity {statistics.ellipticity:.2f}"
+        )
+    return ""
+
+
 def _sources(frame: Frame) -> LazyImage:
     """Pixels that look like sources and are no known defects, shape (H, W), bool."""
     return computed(_trusted, source_pixels(frame), frame.sci, frame.dq, dtype=bool)
+
+
+def _everywhere(sci: np.ndarray) -> np.ndarray:
+    return np.ones(sci.shape, bool)
 
 
 def _trusted(sources: np.ndarray, sci: np.ndarray, dq: np.ndarray) -> np.ndarray:

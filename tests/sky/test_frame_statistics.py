@@ -1,5 +1,6 @@
 """FWHM, shape, noise and colour pattern of frames with known ones; and which pixels look like sources."""
 
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import ClassVar
@@ -7,6 +8,7 @@ from unittest.mock import ANY
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from populations import population
 
 from pipeline.config import parse_config
@@ -224,7 +226,9 @@ def test_sources_in_the_overscan_are_none(rng):
 
 # ---- against the range of training -----------------------------------------------------------------------------------
 def test_every_quantity_is_measured(rng):
-    assert [quantity.name for quantity in QUANTITIES] == list(asdict(measure(frame_of(star_field(rng, 3.0)[0]))))
+    measured = asdict(measure(frame_of(star_field(rng, 3.0)[0])))
+    del measured["lit_lines"]  # tells spectra by itself: small crowded frames differ in it from large ones
+    assert [quantity.name for quantity in QUANTITIES] == list(measured)
 
 
 class Suspicious:
@@ -347,6 +351,40 @@ def test_elongated_stars_are_not_painted_over_in_a_frame_within_the_range(rng, m
     (warning,) = result.warnings
     assert warning.startswith("the stars are elongated (ellipticity 0.")
     assert warning.endswith("cosmic rays that look like one stay (DQ bit 128); see predict.outside_range")
+
+
+def spectrum(rng, shape=(300, 400)):
+    """The trace of a star along the rows, and lines of the night sky along the columns."""
+    sci = rng.poisson(LEVEL, shape).astype(np.float32)
+    sci += 3000 * np.exp(-0.5 * ((np.arange(shape[0])[:, None] - 140) / 2.5) ** 2).astype(np.float32)
+    sci[:, rng.choice(shape[1], 14, replace=False)] += 600
+    return sci
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        (fits.Header(), "of its rows or columns are bright from end to end, and what is bright has the ellipticity"),
+        (fits.Header({"CTYPE1": "WAVE", "CTYPE2": "LINEAR"}), r"\(its axis 1 is WAVE\)"),
+    ],
+)
+def test_a_spectrum_is_left_as_it_is(rng, header, why):
+    """Its lines look like defects: unless this is asked for, nothing is changed."""
+    frame = frame_of(spectrum(rng), header=header)
+    result = restore_frame(frame, Suspicious())
+    (warning,) = result.warnings
+    assert re.search(f"this is a spectrum .*{why}", warning)
+    assert warning.endswith("no pixel is changed; see predict.outside_range")
+    np.testing.assert_array_equal(result.sci, frame.sci)
+    assert not has(result.dq, DQ.RESTORED).any()
+    with pytest.raises(InputFileError, match="this is a spectrum"):
+        restore_frame(frame, Suspicious(), outside_range="refuse")
+    assert has(restore_frame(frame, Suspicious(), outside_range="apply").dq, DQ.RESTORED).any()
+
+
+def test_frames_of_stars_are_no_spectra(rng):
+    for sci in (star_field(rng, 3.0, n_stars=400)[0], star_field(rng, 4.0, axis_ratio=0.3)[0]):
+        assert not any("spectrum" in text for text in restore_frame(frame_of(sci), Suspicious()).warnings)
 
 
 def test_a_colour_mosaic_is_restored_colour_by_colour(rng):
