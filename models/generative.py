@@ -1,10 +1,15 @@
 """Conditional variational autoencoder of camera images: from a few numbers about a shower to its photo-electrons.
 
-An encoder sees an image and gives the Gaussian of a latent vector; a decoder makes of a vector, and of the
-conditions (energy, impact ...), the expected photo-electrons of each cell of the image, and when they arrive. The
-number of photo-electrons follows Poisson's law, so that the loss is a bound of the likelihood [1]_, in nats:
+An encoder sees an image and gives the Gaussian of a latent vector z. A decoder makes of such a vector, and of the
+conditions c (energy, impact ...), the share p of the photo-electrons in each cell of the image, and when they arrive.
+The number N of photo-electrons is one of the conditions, so that the n of the cells follow a multinomial law, and the
+loss is a bound of the likelihood [1]_ in nats, but for two things:
 
-    -log p(x | c) <= sum over cells  (r - n log r)  +  sum of time terms  +  log q(z | x, c) - log p(z | c)
+    f(N)  sum over cells  n log(n / (N p))  +  sum of time terms  +  log q(z | x, c) - log p(z | c)
+
+- n log(n / N) is subtracted: a perfect image costs nothing, and bright ones no more than faint ones.
+- f(N) = 1 / (1 + N / `size_scale_pe`): no decoder is exact, and beyond some hundred photo-electrons more of them tell
+  of its imperfections alone. Without it, the few brightest images decide the fit.
 
 `conv_vae` takes independent normal numbers for p(z | c). What the encoder leaves of the images is never quite that,
 and vectors that no image had are decoded to images that no shower has: `conv_flow` therefore learns p(z | c), as normal
@@ -64,6 +69,8 @@ class ConvVAE(nn.Module):
         Affine couplings of the prior; 0: normal numbers.
     cells_per_pixel : float
         Cells that share the arrival time of one pixel: it counts once.
+    size_scale_pe : float
+        Photo-electrons from which on more of them hardly count.
     """
 
     def __init__(
@@ -146,7 +153,7 @@ class ConvVAE(nn.Module):
         return log_det - 0.5 * z.square().sum(1)
 
     def generator(self) -> "Generator":
-        """What makes images: normal numbers and conditions in, rates and times out."""
+        """What makes images: normal numbers and conditions in, shares and times out."""
         return Generator(self)
 
     def reset_head(self, num_outputs: int) -> None:
@@ -186,7 +193,7 @@ class Generator(nn.Module):
     def forward(self, noise: Tensor, scalars: Tensor) -> Tensor:
         """Normal numbers (N, latent) and conditions (N, n_scalars) to (N, 2, H, W).
 
-        The maps are the expected photo-electrons per cell, and their mean arrival time [ns].
+        The maps are the share of the photo-electrons in each cell, and their mean arrival time [ns].
         """
         z = noise
         for coupling in reversed(self.prior):
@@ -228,7 +235,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent vector and conditions to log rates and times of all cells, and the spread of the times."""
+    """Latent vector and conditions to logits of the shares, and times, of all cells, and the spread of the times."""
 
     def __init__(self, chans: list[int], size: int, latent: int, n_scalars: int) -> None:
         super().__init__()
@@ -318,7 +325,7 @@ _REF = {"in_chans": IMAGE_CHANNELS, "num_outputs": LOSS_TERMS, "n_scalars": 4}
 
 @register_model(paper="arXiv:1312.6114", ref=_REF, num_params=881_097, takes="image", gives="image")
 def conv_vae(in_chans: int = IMAGE_CHANNELS, num_outputs: int = LOSS_TERMS, **kwargs: Any) -> ConvVAE:
-    """Conditional variational autoencoder of Poisson rates, with a normal prior."""
+    """Conditional variational autoencoder that makes camera images, with a normal prior."""
     return ConvVAE(in_chans, num_outputs, **kwargs)
 
 

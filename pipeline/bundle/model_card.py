@@ -47,12 +47,16 @@ def _network_and_input(card: Card) -> list[str]:
         "",
         f"Tiles of {given.tile_shape[0]} x {given.tile_shape[1]} px, channels {channels}.",
         *(["Each pixel's place along the image's long axis and beside it [deg]."] if _tells_places(card) else []),
-        *(["Scalars joined to the image features: " + ", ".join(scalars) + "."] if scalars else []),
+        *([f"{_scalars_are(card)}: {', '.join(scalars)}."] if scalars else []),
         *(["", "Cameras served:", "", *cameras] if cameras else []),
         "",
         *_population(getattr(given.preparation, "population", None), "image" if cameras else "frame"),
         *(line for own in _of_cameras(card) for line in _population(own, "image")),
     ]
+
+
+def _scalars_are(card: Card) -> str:
+    return "Conditions of an image" if card.generates else "Scalars joined to the image features"
 
 
 def _tells_places(card: Card) -> bool:
@@ -83,10 +87,9 @@ def _output(card: Card) -> list[str]:
         lines += [
             f"{head.transform}",
             "",
-            "| column | unit | meaning |",
-            "| --- | --- | --- |",
+            *(["| column | unit | meaning |", "| --- | --- | --- |"] if head.columns else []),
             *(f"| `{c.name}` | {c.unit or '-'} | {c.description} |" for c in head.columns),
-            "",
+            *([""] if head.columns else []),
             *_calibration(head.calibration),
             *_false_alarms(head.false_alarms),
             *_variance(head.variance),

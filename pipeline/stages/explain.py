@@ -84,6 +84,8 @@ def explain(
     if out is not None:
         _check_name(check_free(out, force=force))
     card = load_bundle_card(bundle)
+    if card.generates:
+        raise UserError(f"{card.name} generates images and judges none: there is nothing to explain")
     if card.wing != "camera":
         raise UserError(f"{card.name} restores frames; only networks with one answer per camera image are explained")
     if card.input.preparation.takes != "image":

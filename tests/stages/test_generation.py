@@ -15,6 +15,7 @@ from pipeline.camera.dl1.schema import GENERATED_BY
 from pipeline.config import parse_config
 from pipeline.errors import InputFileError, TooFewEventsError, UserError
 from pipeline.stages.evaluate import evaluate
+from pipeline.stages.explain import explain
 from pipeline.stages.info import describe_file
 from pipeline.stages.manifest import make_manifest
 from pipeline.stages.predict import predict
@@ -202,7 +203,9 @@ def test_a_classifier_generates_nothing(cfg, tmp_path):
         simulate_images(cfg, tmp_path / "energy", tmp_path / "no.dl1.h5")
 
 
-def test_a_generator_predicts_nothing(run, cfg, tmp_path):
+def test_a_generator_predicts_and_explains_nothing(run, cfg, tmp_path):
+    with pytest.raises(UserError, match="generates images and judges none: there is nothing to explain"):
+        explain(cfg, run / "vae", run / "run.dl1.h5", event=101)
     with pytest.raises(UserError, match="generates images and predicts nothing of those that are there"):
         predict(cfg, [run / "run.dl1.h5"], [run / "vae"], tmp_path / "out")
 
