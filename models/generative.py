@@ -1,11 +1,13 @@
 """Conditional variational autoencoder of camera images: from a few numbers about a shower to its photo-electrons.
 
 An encoder sees an image and gives the Gaussian of a latent vector z. A decoder makes of such a vector, and of the
-conditions c (energy, impact ...), the share p of the photo-electrons in each cell of the image, and when they arrive.
-The number N of photo-electrons is one of the conditions, so that the n of the cells follow a multinomial law, and the
-loss is a bound of the likelihood [1]_ in nats, but for two things:
+conditions c (energy, impact ...), the share of the photo-electrons in each cell of the image, and when they arrive.
+What is compared is what a camera measures: shares are added up over the cells of a pixel, p, because a decoder that
+were asked for the cells themselves would learn an image that the pixels have blurred once more. The number N of
+photo-electrons is one of the conditions, so that the n of the pixels follow a multinomial law, and the loss is a bound
+of the likelihood [1]_ in nats, but for two things:
 
-    f(N)  sum over cells  n log(n / (N p))  +  sum of time terms  +  log q(z | x, c) - log p(z | c)
+    f(N)  sum over pixels  n log(n / (N p))  +  sum of time terms  +  log q(z | x, c) - log p(z | c)
 
 - n log(n / N) is subtracted: a perfect image costs nothing, and bright ones no more than faint ones.
 - f(N) = 1 / (1 + N / `size_scale_pe`): no decoder is exact, and beyond some hundred photo-electrons more of them tell
@@ -13,8 +15,8 @@ loss is a bound of the likelihood [1]_ in nats, but for two things:
 
 `conv_vae` takes independent normal numbers for p(z | c). What the encoder leaves of the images is never quite that,
 and vectors that no image had are decoded to images that no shower has: `conv_flow` therefore learns p(z | c), as normal
-numbers that affine couplings [2]_ bend [3]_. A forward pass gives the terms of the loss, map by map; `generator`
-is what remains of the network after training.
+numbers that affine couplings [2]_ bend [3]_. A forward pass gives the terms of the loss; `generator` is what remains of
+the network after training.
 
 References
 ----------
@@ -34,17 +36,21 @@ from torch import Tensor, nn
 
 from models.registry import register_model
 
-#: Channels of an image: photo-electrons per cell; arrival time [ns], where it is known; where that is; and which cells
-#: are inside the camera. Beyond it nothing is known, so nothing is learnt.
-IMAGE_CHANNELS = 4
-#: What a forward pass gives per cell [nats]: of the photo-electrons, of their times, of the latent vector.
+#: Channels of an image: photo-electrons per cell, a pixel's equally shared among its cells; arrival time of the pixel
+#: [ns], where it is known; where that is; and the pixel, counted from 1, as multiples of `PIXEL_BASE` and the rest
+#: (half precision holds no large integers), 0 outside the camera. There nothing is known, so nothing is learnt.
+IMAGE_CHANNELS = 5
+PIXEL_BASE = 256
+#: What a forward pass gives per image [nats]: of the photo-electrons, of their times, of the latent vector.
 LOSS_TERMS = 3
 
+_SEEN = 4  # channels that the encoder reads: which pixel it is says nothing
 _TIME_SCALE_NS = 10.0
 _NOWHERE = -1e4  # logit of a cell outside the camera
 _LOG_STD = (-6.0, 3.0)  # of latent numbers
 _FIRST_LOG_STD = -2.0
 _LOG_TIME_STD = (-3.0, 4.0)  # of arrival times, of log(ns)
+_SMALLEST_SHARE = 1e-12
 _LEVELS = 4  # halvings from the cells to the coarsest maps
 
 
@@ -67,8 +73,8 @@ class ConvVAE(nn.Module):
         Length of the latent vector.
     couplings : int
         Affine couplings of the prior; 0: normal numbers.
-    cells_per_pixel : float
-        Cells that share the arrival time of one pixel: it counts once.
+    max_pixels : int
+        No camera has more of them.
     size_scale_pe : float
         Photo-electrons from which on more of them hardly count.
     """
@@ -83,7 +89,7 @@ class ConvVAE(nn.Module):
         width: int = 32,
         latent: int = 24,
         couplings: int = 0,
-        cells_per_pixel: float = 4.6,
+        max_pixels: int = 4096,
         size_scale_pe: float = 500.0,
     ) -> None:
         super().__init__()
@@ -99,7 +105,7 @@ class ConvVAE(nn.Module):
             raise ValueError(f"size of a generative network must be a multiple of {2**_LEVELS}, got {size}")
         self.in_chans, self.n_scalars, self.latent = in_chans, n_scalars, latent
         self.size = self.min_size = size
-        self.cells_per_pixel = cells_per_pixel
+        self.max_pixels = max_pixels
         self.size_scale_pe = size_scale_pe
         chans = [width, 3 * width // 2, 2 * width, 3 * width]
         self.encoder = Encoder(chans, size, latent, n_scalars)
@@ -112,7 +118,7 @@ class ConvVAE(nn.Module):
         nn.init.normal_(self.decoder.out[0].weight, std=0.01)
 
     def forward(self, x: Tensor, scalars: Tensor | None = None) -> Tensor:
-        """Images (N, 4, H, W) and conditions (N, n_scalars) to the terms of the loss, (N, 3, H, W) [nats].
+        """Images (N, 5, H, W) and conditions (N, n_scalars) to the terms of the loss, (N, 3) [nats].
 
         In evaluation the latent vector is the same draw for the same place in a batch, so that losses compare.
         """
@@ -127,29 +133,36 @@ class ConvVAE(nn.Module):
         z = mean + log_std.exp() * noise
         divergence = -(log_std + 0.5 * noise.square()).sum(1) - self._log_prior(z, scalars)
         logits, time, log_time_std = self.decoder(z, scalars)
-        return torch.stack([*self._terms(x, logits, time, log_time_std), self._everywhere(divergence)], dim=1)
+        return torch.stack([*self._terms(x, logits, time, log_time_std), divergence], dim=1)
 
     def _terms(self, x: Tensor, logits: Tensor, time: Tensor, log_time_std: Tensor) -> tuple[Tensor, Tensor]:
-        n, measured, timed, inside = x.float().unbind(1)
-        size = n.sum((1, 2), keepdim=True)
-        log_share = logits.masked_fill(inside == 0, _NOWHERE).flatten(1).log_softmax(1).view_as(logits)
-        # Less what the perfect shares would have: 0 is best, whatever the brightness.
-        light = torch.xlogy(n, n / size.clamp(min=1)) - n * log_share
-        light = light / (1 + size / self.size_scale_pe)
-        pull = (measured - time) / _TIME_SCALE_NS * (-log_time_std).exp()[:, None, None]
-        times = timed / self.cells_per_pixel * (0.5 * pull.square() + log_time_std[:, None, None])
-        return light, times
+        light, measured, timed, multiples, rest = x.float().flatten(2).unbind(1)
+        pixel = (PIXEL_BASE * multiples + rest).round().long()
 
-    def _everywhere(self, value: Tensor) -> Tensor:
-        """One number per image as an equal share of each cell."""
-        return (value / self.size**2)[:, None, None].expand(-1, self.size, self.size)
+        def in_pixels(values: Tensor) -> Tensor:
+            """Sums over the cells of each pixel, (N, max_pixels); those outside the camera are left out."""
+            sums = values.new_zeros(len(values), self.max_pixels + 1)
+            return sums.scatter_add(1, pixel, values)[:, 1:]
+
+        share = logits.flatten(1).masked_fill(pixel == 0, _NOWHERE).softmax(1)
+        n, p = in_pixels(light), in_pixels(share).clamp(min=_SMALLEST_SHARE)
+        size = n.sum(1, keepdim=True)
+        # Less what the perfect shares would have: 0 is best, whatever the brightness.
+        deviance = (torch.xlogy(n, n) - n * torch.log(size.clamp(min=1) * p)).sum(1)
+        cells = in_pixels(timed)
+        is_timed = cells > 0
+        difference = in_pixels(measured * timed) / cells.clamp(min=1) - in_pixels(share * time.flatten(1)) / p
+        pull = difference / _TIME_SCALE_NS * (-log_time_std).exp()[:, None]
+        times = torch.where(is_timed, 0.5 * pull.square() + log_time_std[:, None], 0).sum(1)
+        return deviance / (1 + size[:, 0] / self.size_scale_pe), times
 
     def _log_prior(self, z: Tensor, scalars: Tensor) -> Tensor:
         """Log p(z | c), without the constant that it shares with the posterior's."""
         log_det = z.new_zeros(len(z))
-        for coupling in self.prior:
-            z, change = coupling(z, scalars)
-            log_det = log_det + change
+        with torch.autocast(z.device.type, enabled=False):  # an inverse must be one
+            for coupling in self.prior:
+                z, change = coupling(z.float(), scalars.float())
+                log_det = log_det + change
         return log_det - 0.5 * z.square().sum(1)
 
     def generator(self) -> "Generator":
@@ -207,9 +220,7 @@ class Encoder(nn.Module):
 
     def __init__(self, chans: list[int], size: int, latent: int, n_scalars: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.PixelUnshuffle(2), nn.Conv2d(4 * IMAGE_CHANNELS, chans[0], 3, padding=1), nn.SiLU()
-        )
+        self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * _SEEN, chans[0], 3, padding=1), nn.SiLU())
         self.levels = nn.ModuleList(
             nn.Sequential(nn.Conv2d(fine, coarse, 3, 2, padding=1), nn.SiLU(), nn.Conv2d(coarse, coarse, 3, padding=1))
             for fine, coarse in pairwise(chans)
@@ -226,7 +237,8 @@ class Encoder(nn.Module):
             self.out.bias[latent:] = _FIRST_LOG_STD
 
     def forward(self, x: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
-        light, time, timed, inside = x.split(1, dim=1)
+        light, time, timed, multiples, rest = x.split(1, dim=1)
+        inside = (multiples + rest > 0).to(x.dtype)
         x = self.stem(torch.cat([torch.asinh(light), timed * time / _TIME_SCALE_NS, timed, inside], dim=1))
         for level in self.levels:
             x = F.silu(level(x))

@@ -23,7 +23,10 @@ from pipeline.tiles.shards import Channel, TileBatch
 
 CHANNELS = (Channel("charge", "p.e."), Channel("peak_time", "ns"), Channel("mask", ""))
 #: Of tiles in the frame of the shower.
-SHOWER_CHANNELS = (Channel("true_pe", "p.e."), Channel("peak_time", "ns"), Channel("timed", ""), Channel("inside", ""))
+SHOWER_CHANNELS = (
+    Channel("true_pe", "p.e."), Channel("peak_time", "ns"), Channel("timed", ""), Channel("pixel_256s", ""),
+    Channel("pixel_rest", ""),
+)  # fmt: skip
 
 #: Why an image of a shower is rejected, in the order of the checks; before these come the reasons of its file
 #: (`ImageChunk.left_out`).
@@ -90,7 +93,8 @@ def camera_tile_chunk(chunk: ImageChunk, recipe: ImageRecipe) -> CameraTiles:
     pixels is rejected.
 
     In the frame of the shower: photo-electrons of the shower alone, the same time, the cells in which it is known (of
-    cleaned pixels with light of the shower), and those inside the camera.
+    cleaned pixels with light of the shower), and the pixel of the cell, counted from 1 (0: outside the camera), as
+    multiples of 256 and the rest: half precision holds no larger integers.
     """
     camera = chunk.camera
     image = usable_charges(chunk.image)
@@ -158,7 +162,7 @@ def _shower_tiles(
     tiles[:, 0] = np.minimum(frame.spread(true_image, pixels), _MAX_TILE_PE)
     tiles[:, 1] = frame.values(np.where(timed, time, 0), pixels)
     tiles[:, 2] = frame.values(timed, pixels)
-    tiles[:, 3] = pixels >= 0
+    tiles[:, 3], tiles[:, 4] = np.divmod(pixels + 1, 256)
     return tiles
 
 

@@ -77,7 +77,7 @@ class ShowerFrameInput(Input):
 
     wing: ClassVar[Literal["camera"]] = "camera"
     takes: ClassVar[Literal["image"]] = "image"
-    raw_channels: ClassVar[tuple[str, ...]] = ("true_pe", "peak_time", "timed", "inside")
+    raw_channels: ClassVar[tuple[str, ...]] = ("true_pe", "peak_time", "timed", "pixel_256s", "pixel_rest")
     generates: ClassVar[bool] = True
     may_move: ClassVar[bool] = False
 
@@ -147,7 +147,7 @@ class ShowerFrameInput(Input):
         return (*names, *CONDITIONS)
 
     def arrays(self, batch: TileBatch, channels: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """`images`, shape (N, 4, H, W), and `scalars`, the standardised conditions, shape (N, S); float32."""
+        """`images`, shape (N, 5, H, W), and `scalars`, the standardised conditions, shape (N, S); float32."""
         planes = self.planes(batch.images, channels)
         images = np.stack([planes[name] for name in self.raw_channels], axis=1).astype(np.float32)
         return {"images": images, "scalars": self.scalars(batch.events["true_primary_id"], conditions(batch))}

@@ -75,19 +75,31 @@ def generated(run, cfg):
 def test_tiles_hold_the_photo_electrons_of_the_shower(run):
     with h5py.File(run / "run.dl1.h5") as file:
         table = file["/simulation/event/telescope/images/tel_001"][:]
-    true_pe = dict(zip(table["event_id"].tolist(), table["true_image"].sum(axis=1).tolist(), strict=True))
+    true_image = dict(zip(table["event_id"].tolist(), table["true_image"], strict=True))
     reader = TileReader([run / "manifest.json"], "all", equalise=False)
-    assert [channel.name for channel in reader.channels] == ["true_pe", "peak_time", "timed", "inside"]
+    assert [channel.name for channel in reader.channels] == [
+        "true_pe",
+        "peak_time",
+        "timed",
+        "pixel_256s",
+        "pixel_rest",
+    ]
     for batch in reader.sequential():
         in_tile = batch.images[:, 0].sum((1, 2), dtype=np.float64)
-        whole = np.array([true_pe[number] for number in batch.events["event_id"].tolist()])
+        whole = np.array([true_image[number].sum() for number in batch.events["event_id"].tolist()])
         assert (in_tile <= whole * 1.002).all()
         assert np.median(in_tile / whole) == pytest.approx(1, abs=2e-3)
         light = batch.images[:, 0].astype(np.float64)
         along = (light * (np.arange(64) - 7.5)).sum((1, 2)) / light.sum((1, 2))
         far = batch.events["true_impact_m"] > 100
         assert np.median(along[far]) > 10  # the core is to the right
-        assert (batch.images[:, 0][batch.images[:, 3] == 0] == 0).all()
+        pixel = (256 * batch.images[:, 3].astype(int) + batch.images[:, 4].astype(int)).reshape(len(batch), -1)
+        assert (batch.images[:, 0].reshape(len(batch), -1)[pixel == 0] == 0).all()
+        assert pixel.max() == 1855
+        for k, number in enumerate(batch.events["event_id"].tolist()):
+            in_pixels = np.bincount(pixel[k], light[k].ravel(), minlength=1856)[1:]
+            seen = np.isin(np.arange(1, 1856), pixel[k])
+            np.testing.assert_allclose(in_pixels[seen], true_image[number][seen], rtol=2e-3, atol=2e-3)
 
 
 def test_card_says_what_it_generates(run):

@@ -7,7 +7,7 @@ import torch
 from models import create_model, describe, model_entry
 from models.generative import ConvVAE, Coupling
 
-SMALL = {"in_chans": 4, "num_outputs": 3, "n_scalars": 5, "size": 16, "width": 8, "latent": 4}
+SMALL = {"in_chans": 5, "num_outputs": 3, "n_scalars": 5, "size": 16, "width": 8, "latent": 4}
 
 
 @pytest.fixture(params=["conv_vae", "conv_flow"])
@@ -17,12 +17,17 @@ def network(request) -> ConvVAE:
 
 
 def images(n: int = 3, size: int = 16) -> torch.Tensor:
+    """Pixels of 2 x 2 cells; a quarter of the tile is outside the camera."""
     generator = torch.Generator().manual_seed(1)
-    light = torch.poisson(torch.rand(n, size, size, generator=generator) * 3, generator=generator)
-    time = torch.randn(n, size, size, generator=generator) * 5
-    timed, inside = (torch.rand(n, size, size, generator=generator) < share for share in (0.3, 0.8))
-    light = light * inside
-    return torch.stack([light, time, (timed & inside).float(), inside.float()], dim=1)
+    side = size // 2
+    number = torch.arange(1, side**2 + 1).reshape(1, side, side).repeat(n, 1, 1)
+    number[:, side // 2 :, side // 2 :] = 0
+    inside = number > 0
+    light = torch.poisson(torch.rand(n, side, side, generator=generator) * 3, generator=generator) * inside
+    time = torch.randn(n, side, side, generator=generator) * 5
+    timed = (torch.rand(n, side, side, generator=generator) < 0.3) & inside
+    planes = [light / 4, time, timed, number // 256, number % 256]
+    return torch.stack([plane.float().repeat_interleave(2, 1).repeat_interleave(2, 2) for plane in planes], dim=1)
 
 
 @pytest.mark.parametrize("name", ["conv_vae", "conv_flow"])
@@ -34,36 +39,47 @@ def test_reference_parameter_count(name):
 
 
 def test_terms_of_the_loss_by_hand(network):
+    """Shares and times are compared in pixels, which add up their cells."""
     x, conditions = images(), torch.randn(3, 5, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         terms = network(x, conditions)
         mean, log_std = network.encoder(x, conditions)
         noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
         logits, time, log_time_std = network.decoder(mean + log_std.exp() * noise, conditions)
-    light, measured, timed, inside = x.double().numpy().transpose(1, 0, 2, 3)
+    light, measured, timed, multiples, rest = x.double().numpy().transpose(1, 0, 2, 3)
     for k in range(3):
-        share = np.where(inside[k] > 0, np.exp(logits[k].double().numpy()), 0)
+        inside = multiples[k] * 256 + rest[k] > 0
+        share = np.where(inside, np.exp(logits[k].double().numpy()), 0)
         share /= share.sum()
-        lit = light[k] > 0
-        size = light[k].sum()
-        deviance = (light[k][lit] * np.log(light[k][lit] / size / share[lit])).sum() / (1 + size / 500)
-        assert terms[k, 0].sum() == pytest.approx(deviance, rel=1e-4)
-        pull = (measured[k] - time[k].numpy()) / np.exp(float(log_time_std[k])) / 10
-        own = timed[k] / 4.6 * (pull**2 / 2 + float(log_time_std[k]))
-        assert terms[k, 1].sum() == pytest.approx(own.sum(), rel=1e-4)
+
+        def in_pixels(cells):
+            return cells.reshape(8, 2, 8, 2).sum((1, 3))
+
+        n, p, size = in_pixels(light[k]), in_pixels(share), light[k].sum()
+        lit = n > 0
+        deviance = (n[lit] * np.log(n[lit] / (size * p[lit]))).sum() / (1 + size / 500)
+        assert terms[k, 0].item() == pytest.approx(deviance, rel=1e-4)
+        own = timed[k][::2, ::2] > 0
+        expected_ns = in_pixels(share * time[k].double().numpy())[own] / p[own]
+        log_std_ns = log_time_std[k].item()
+        pull = (measured[k][::2, ::2][own] - expected_ns) / np.exp(log_std_ns) / 10
+        assert terms[k, 1].item() == pytest.approx((pull**2 / 2 + log_std_ns).sum(), rel=1e-4)
 
 
-def test_light_outside_the_camera_is_not_asked_for(network):
-    """What the decoder says of cells outside changes nothing, or it would learn that showers end at the edge."""
-    x = images()
-    x[:, :, 8:] = 0
-    conditions = torch.zeros(3, 5)
+def test_what_is_outside_the_camera_is_not_asked_for(network):
+    """Light that the decoder sees there costs nothing, or it would learn that showers end at the camera's edge."""
+    x, conditions = images(), torch.zeros(3, 5)
+    decode = network.decoder.forward
     with torch.no_grad():
-        before = network(x, conditions)[:, :2]
-        network.decoder.out[0].bias.data += 1.0  # the same everywhere: shares do not change
-        after = network(x, conditions)[:, :2]
-    torch.testing.assert_close(before[:, 0], after[:, 0], rtol=1e-4, atol=1e-3)
-    assert (before[:, 0, 8:] == 0).all()
+        before = network(x, conditions)
+        outside = x[:, 3] * 256 + x[:, 4] == 0
+
+        def brighter_outside(z, scalars):
+            logits, time, log_time_std = decode(z, scalars)
+            return logits + 5.0 * outside, time + 50.0 * outside, log_time_std
+
+        network.decoder.forward = brighter_outside
+        torch.testing.assert_close(network(x, conditions), before)
 
 
 def test_latent_term_is_the_divergence_from_the_prior(network):
@@ -74,7 +90,7 @@ def test_latent_term_is_the_divergence_from_the_prior(network):
     network.train()
     with torch.no_grad():
         mean, log_std = network.encoder(x, conditions)
-        drawn = torch.stack([network(x, conditions)[0, 2].sum() for _ in range(2000)])
+        drawn = torch.stack([network(x, conditions)[0, 2] for _ in range(2000)])
     expected = (0.5 * (mean**2 + (2 * log_std).exp() - 1) - log_std).sum()
     assert float(drawn.mean()) == pytest.approx(float(expected), abs=5 * float(drawn.std()) / 2000**0.5)
 
@@ -106,10 +122,17 @@ def test_generator_spreads_all_of_the_light(network):
 def test_training_uses_the_latent_vector_from_the_first_step_on():
     """A decoder that finds noise alone learns to do without: images must differ in their latent vectors at once."""
     torch.manual_seed(0)
-    network = create_model("conv_vae", in_chans=4, num_outputs=3, n_scalars=5)
+    network = create_model("conv_vae", in_chans=5, num_outputs=3, n_scalars=5)
     with torch.no_grad():
         mean, log_std = network.encoder(images(16, 64), torch.zeros(16, 5))
     assert (mean.std(0) > log_std.exp().mean(0)).float().mean() > 0.9
+
+
+def test_every_parameter_gets_a_finite_gradient(network):
+    network.train()
+    network(images(), torch.zeros(3, 5)).sum().backward()
+    gradients = [parameter.grad for name, parameter in network.named_parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
 def test_loss_is_repeatable_in_evaluation_and_drawn_in_training(network):
@@ -123,8 +146,8 @@ def test_loss_is_repeatable_in_evaluation_and_drawn_in_training(network):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"in_chans": 3}, "reads 4 channels and gives 3 terms of its loss, got in_chans 3"),
-        ({"num_outputs": 1}, "got in_chans 4 and num_outputs 1"),
+        ({"in_chans": 3}, "reads 5 channels and gives 3 terms of its loss, got in_chans 3"),
+        ({"num_outputs": 1}, "got in_chans 5 and num_outputs 1"),
         ({"size": 40}, "size of a generative network must be a multiple of 16, got 40"),
         ({"width": 4}, "width of a generative network must be at least 8, got 4"),
         ({"latent": 1}, "latent of a generative network must be at least 2, got 1"),
@@ -137,7 +160,7 @@ def test_arguments_are_checked(changed, message):
 
 
 def test_refuses_other_images_and_other_heads(network):
-    with pytest.raises(ValueError, match=r"was built for images \(N, 4, 16, 16\), got \(1, 4, 32, 32\)"):
-        network(torch.zeros(1, 4, 32, 32))
+    with pytest.raises(ValueError, match=r"was built for images \(N, 5, 16, 16\), got \(1, 5, 32, 32\)"):
+        network(torch.zeros(1, 5, 32, 32))
     with pytest.raises(ValueError, match="generates images and has no head for 2 other outputs"):
         network.reset_head(2)

@@ -20,14 +20,14 @@ _SCALE_NATS = 30.0  # an image's loss is of this size
 
 
 class GenerationObjective(Objective):
-    """Sum over the cells of the terms of the loss, in nats per image."""
+    """Sum of the terms of the loss, in nats per image."""
 
     spec: ClassVar[TaskSpec] = SPEC
     targets: ClassVar[Targets] = TARGETS
 
     def loss(self, outputs: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """Mean over the images. The best epoch is chosen by the bound itself, `nats`, which has no warm-up."""
-        light, time, latent = outputs.sum((2, 3)).unbind(1)
+        light, time, latent = outputs.unbind(1)
         dearness = min(1.0, _DEARNESS_AT_FIRST + self.progress / _WARM_UP)
         return weighted_mean(light + time + dearness * latent, target["weights"]) / _SCALE_NATS
 
@@ -45,7 +45,7 @@ class GenerationMetrics(Metric):
 
     def update(self, outputs: Tensor, target: Mapping[str, Tensor]) -> None:
         """Take in one batch."""
-        terms = outputs.double().sum((2, 3))
+        terms = outputs.double()
         self.sums += torch.cat([terms, torch.ones_like(terms[:, :1])], dim=1).sum(0)
 
     def compute(self) -> dict[str, float]:

@@ -11,7 +11,7 @@ SPEC = TaskSpec(
     outputs=("light_nats", "time_nats", "latent_nats"),
     transform="From conditions and normal numbers, the network gives the share of the image's photo-electrons in each "
     "cell of the shower's frame, and their mean arrival time [ns]. In training it gives the terms of its loss.",
-    quantity="loss [nats per cell]",
+    quantity="loss [nats]",
     columns=(),  # of images that are there, nothing is predicted
     monitor=Monitor("nats", "lower"),
     headline=("two_sample_auc", "ks_mean"),
