@@ -31,6 +31,7 @@ NEAREST = "nearest"
 #: No more simulated images are compared, and no more training images are looked through for equal ones.
 MOST_IMAGES, MOST_NEIGHBOURS = 10_000, 20_000
 _FEWEST_IMAGES = 100
+_FAINTEST, _BRIGHTEST = 0.3, 0.98  # of the images that are shown, as ranks of their size
 _COARSE = 4  # cells, along each side, that are added up before images are compared for memory
 
 
@@ -49,10 +50,12 @@ class GeneratedSample:
         Method -> the same of its images; NaN in rows of images that do not trigger or fail the cuts.
     drawn : ndarray, shape (N, 5)
         New conditions, as `lightpool simulate images` draws them.
+    shown : ndarray of int, shape (n,)
+        Some images to look at, from faint to bright.
     images : mapping
-        Method -> what its camera recorded of the first images.
+        Method -> what its camera recorded of these.
     simulated_light : ndarray, shape (n, n_pixels)
-        Photo-electrons of the first simulated images.
+        Photo-electrons of these simulated images.
     neighbour_distances : mapping
         Method, and "simulation" for the test images themselves -> distance to the most alike training image.
     telescope : Telescope
@@ -66,6 +69,7 @@ class GeneratedSample:
     simulated: np.ndarray
     generated: Mapping[str, np.ndarray]
     drawn: np.ndarray
+    shown: np.ndarray
     images: Mapping[str, Recorded]
     simulated_light: np.ndarray
     neighbour_distances: Mapping[str, np.ndarray]
@@ -111,13 +115,14 @@ def generated_sample(
     frame = shower_frame(telescope.camera, predictor.size_px)
     pixels = frame.pixels(orientation)
     known = training.coarse()
+    shown = np.argsort(size_pe)[(np.linspace(_FAINTEST, _BRIGHTEST, n_shown) * (len(size_pe) - 1)).astype(int)]
     generated, images = {}, {}
     distances = {"simulation": _distances(_coarse(test.images[:, 0]), known)}
     for method, (share, time_ns) in maps.items():
         light = light_of_maps(telescope.camera, share, time_ns, orientation, size_pe, rng)
         recorded = readout.record(light, rng)
         generated[method] = _features(recorded, recipe, len(wanted))
-        images[method] = readout.record(Light(*(part[:n_shown] for part in light)), np.random.default_rng(cfg.seed))
+        images[method] = readout.record(Light(*(part[shown] for part in light)), np.random.default_rng(cfg.seed))
         distances[method] = _distances(_coarse(frame.spread(light.n_pe, pixels)), known)
     return GeneratedSample(
         events=test.events | {"group": test.group},
@@ -125,8 +130,9 @@ def generated_sample(
         simulated=forest_features(test.events),
         generated=generated,
         drawn=np.concatenate([_drawn(predictor, primary, number, rng) for number in np.unique(primary).tolist()]),
+        shown=shown,
         images=images,
-        simulated_light=frame.gather(test.images[:n_shown, 0].astype(np.float32), pixels[:n_shown]),
+        simulated_light=frame.gather(test.images[shown, 0].astype(np.float32), pixels[shown]),
         neighbour_distances=distances,
         telescope=telescope,
         n_groups=len(np.unique(test.group)),

@@ -19,12 +19,13 @@ COLORS = {
     "mono": "#56B4E9",
     "noisy": "#7F7F7F",
     "astroscrappy_median": "#D55E00",
+    "nearest": "#D55E00",
     "gamma": "#CC79A7",
     "hadron": "#4D4D4D",
 }
 MARKERS = {
     "network": "o", "forest": "s", "combined": "D", "hillas": "^", "mono": "v", "noisy": "x",
-    "astroscrappy_median": "s",
+    "astroscrappy_median": "s", "nearest": "s",
 }  # fmt: skip
 LABELS = {
     "network": "network",
@@ -34,6 +35,7 @@ LABELS = {
     "mono": "network for single telescopes",
     "noisy": "as recorded",
     "astroscrappy_median": "astroscrappy + median",
+    "nearest": "nearest training image",
 }
 REFERENCE = {"color": "0.35", "linewidth": 0.9, "linestyle": (0, (4, 3)), "zorder": 1}
 PIXELS_PER_INCH = 160

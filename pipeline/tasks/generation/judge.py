@@ -253,7 +253,7 @@ def _figures(
 
 def _gallery(sample: GeneratedSample) -> dict[str, list[ShowerImage]]:
     rows = {"simulated": [_shown(sample, k, image) for k, image in enumerate(sample.simulated_light)]}
-    for method, name in ((NETWORK, "generated"), (NEAREST, "nearest")):
+    for method, name in ((NETWORK, "generated"), (NEAREST, "nearest copy")):
         recorded: Recorded = sample.images[method]
         shown = dict(zip(recorded.kept.tolist(), recorded.image, strict=True))
         empty = np.zeros(sample.telescope.camera.n_pixels)
@@ -261,8 +261,8 @@ def _gallery(sample: GeneratedSample) -> dict[str, list[ShowerImage]]:
     return rows
 
 
-def _shown(sample: GeneratedSample, row: int, image: np.ndarray) -> ShowerImage:
-    events = sample.events
+def _shown(sample: GeneratedSample, place: int, image: np.ndarray) -> ShowerImage:
+    events, row = sample.events, sample.shown[place]
     return ShowerImage(
         charge_pe=np.asarray(image),
         size_pe=float(10 ** sample.conditions[row, CONDITIONS.index("log10_true_size_pe")]),
