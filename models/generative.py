@@ -3,15 +3,14 @@
 An encoder sees an image and gives the Gaussian of a latent vector z. A decoder makes of such a vector, and of the
 conditions c (energy, impact ...), the share of the photo-electrons in each cell of the image, and when they arrive.
 What is compared is what a camera measures: shares are added up over the cells of a pixel, p, because a decoder that
-were asked for the cells themselves would learn an image that the pixels have blurred once more. The number N of
-photo-electrons is one of the conditions, so that the n of the pixels follow a multinomial law, and the loss is a bound
-of the likelihood [1]_ in nats, but for two things:
+were asked for the cells themselves would learn an image that the pixels have blurred once more.
 
-    f(N)  sum over pixels  n log(n / (N p))  +  sum of time terms  +  log q(z | x, c) - log p(z | c)
+The number N of photo-electrons is one of the conditions. No decoder has all the fine structure of an image: its shares
+are the mean of a Dirichlet distribution with the concentration a, which the decoder states, too, and the n of the
+pixels follow the Dirichlet-multinomial law [5]_ (a multinomial one for an infinite concentration). The loss is a bound
+of the likelihood [1]_ in nats:
 
-- n log(n / N) is subtracted: a perfect image costs nothing, and bright ones no more than faint ones.
-- f(N) = 1 / (1 + N / `size_scale_pe`): no decoder is exact, and beyond some hundred photo-electrons more of them tell
-  of its imperfections alone. Without it, the few brightest images decide the fit.
+    -log P(n | N, a p)  +  sum of time terms  +  log q(z | x, c) - log p(z | c)
 
 `conv_vae` takes independent normal numbers for p(z | c). What the encoder leaves of the images is never quite that,
 and vectors that no image had are decoded to images that no shower has: `conv_flow` therefore learns p(z | c), as normal
@@ -24,6 +23,7 @@ References
 .. [2] Dinh, Sohl-Dickstein & Bengio (2017), "Density estimation using Real NVP", arXiv:1605.08803, Eq. 7-8.
 .. [3] Chen et al. (2017), "Variational lossy autoencoder", arXiv:1611.02731, section 3.2: a learnt prior.
 .. [4] Perez et al. (2018), "FiLM", arXiv:1709.07871: conditions as scale and shift of every feature map.
+.. [5] Mosimann (1962), Biometrika 49, 65.
 """
 
 import math
@@ -49,6 +49,8 @@ _TIME_SCALE_NS = 10.0
 _NOWHERE = -1e4  # logit of a cell outside the camera
 _LOG_STD = (-6.0, 3.0)  # of latent numbers
 _FIRST_LOG_STD = -2.0
+_LOG_CONCENTRATION = (0.0, 14.0)
+_FIRST_LOG_CONCENTRATION = 5.0
 _LOG_TIME_STD = (-3.0, 4.0)  # of arrival times, of log(ns)
 _SMALLEST_SHARE = 1e-12
 _LEVELS = 4  # halvings from the cells to the coarsest maps
@@ -75,8 +77,6 @@ class ConvVAE(nn.Module):
         Affine couplings of the prior; 0: normal numbers.
     max_pixels : int
         No camera has more of them.
-    size_scale_pe : float
-        Photo-electrons from which on more of them hardly count.
     """
 
     def __init__(
@@ -90,7 +90,6 @@ class ConvVAE(nn.Module):
         latent: int = 24,
         couplings: int = 0,
         max_pixels: int = 4096,
-        size_scale_pe: float = 500.0,
     ) -> None:
         super().__init__()
         if (in_chans, num_outputs) != (IMAGE_CHANNELS, LOSS_TERMS):
@@ -106,7 +105,6 @@ class ConvVAE(nn.Module):
         self.in_chans, self.n_scalars, self.latent = in_chans, n_scalars, latent
         self.size = self.min_size = size
         self.max_pixels = max_pixels
-        self.size_scale_pe = size_scale_pe
         chans = [width, 3 * width // 2, 2 * width, 3 * width]
         self.encoder = Encoder(chans, size, latent, n_scalars)
         self.prior = nn.ModuleList(Coupling(latent, n_scalars, flip=bool(n % 2)) for n in range(couplings))
@@ -132,10 +130,11 @@ class ConvVAE(nn.Module):
             noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
         z = mean + log_std.exp() * noise
         divergence = -(log_std + 0.5 * noise.square()).sum(1) - self._log_prior(z, scalars)
-        logits, time, log_time_std = self.decoder(z, scalars)
-        return torch.stack([*self._terms(x, logits, time, log_time_std), divergence], dim=1)
+        return torch.stack([*self._terms(x, *self.decoder(z, scalars)), divergence], dim=1)
 
-    def _terms(self, x: Tensor, logits: Tensor, time: Tensor, log_time_std: Tensor) -> tuple[Tensor, Tensor]:
+    def _terms(
+        self, x: Tensor, logits: Tensor, time: Tensor, log_time_std: Tensor, log_concentration: Tensor
+    ) -> tuple[Tensor, Tensor]:
         light, measured, timed, multiples, rest = x.float().flatten(2).unbind(1)
         pixel = (PIXEL_BASE * multiples + rest).round().long()
 
@@ -146,15 +145,16 @@ class ConvVAE(nn.Module):
 
         share = logits.flatten(1).masked_fill(pixel == 0, _NOWHERE).softmax(1)
         n, p = in_pixels(light), in_pixels(share).clamp(min=_SMALLEST_SHARE)
-        size = n.sum(1, keepdim=True)
-        # Less what the perfect shares would have: 0 is best, whatever the brightness.
-        deviance = (torch.xlogy(n, n) - n * torch.log(size.clamp(min=1) * p)).sum(1)
+        size, concentration = n.sum(1), log_concentration.exp()
+        expected = concentration[:, None] * p
+        log_likelihood = (torch.lgamma(n + expected) - torch.lgamma(expected) - torch.lgamma(n + 1)).sum(1)
+        log_likelihood += torch.lgamma(concentration) - torch.lgamma(size + concentration) + torch.lgamma(size + 1)
         cells = in_pixels(timed)
         is_timed = cells > 0
         difference = in_pixels(measured * timed) / cells.clamp(min=1) - in_pixels(share * time.flatten(1)) / p
         pull = difference / _TIME_SCALE_NS * (-log_time_std).exp()[:, None]
         times = torch.where(is_timed, 0.5 * pull.square() + log_time_std[:, None], 0).sum(1)
-        return deviance / (1 + size[:, 0] / self.size_scale_pe), times
+        return -log_likelihood, times
 
     def _log_prior(self, z: Tensor, scalars: Tensor) -> Tensor:
         """Log p(z | c), without the constant that it shares with the posterior's."""
@@ -204,15 +204,17 @@ class Generator(nn.Module):
         self.prior, self.decoder, self.latent = network.prior, network.decoder, network.latent
 
     def forward(self, noise: Tensor, scalars: Tensor) -> Tensor:
-        """Normal numbers (N, latent) and conditions (N, n_scalars) to (N, 2, H, W).
+        """Normal numbers (N, latent) and conditions (N, n_scalars) to (N, 3, H, W).
 
-        The maps are the share of the photo-electrons in each cell, and their mean arrival time [ns].
+        The maps are the share of the photo-electrons in each cell, their mean arrival time [ns], and, the same
+        everywhere, the concentration about these shares.
         """
         z = noise
         for coupling in reversed(self.prior):
             z = coupling.inverse(z, scalars)
-        logits, time, _ = self.decoder(z, scalars)
-        return torch.stack([logits.flatten(1).softmax(1).view_as(logits), time], dim=1)
+        logits, time, _, log_concentration = self.decoder(z, scalars)
+        share = logits.flatten(1).softmax(1).view_as(logits)
+        return torch.stack([share, time, log_concentration.exp()[:, None, None].expand_as(share)], dim=1)
 
 
 class Encoder(nn.Module):
@@ -247,7 +249,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent vector and conditions to logits of the shares, and times, of all cells, and the spread of the times."""
+    """Latent vector and conditions to logits of the shares, and times, of all cells; two spreads."""
 
     def __init__(self, chans: list[int], size: int, latent: int, n_scalars: int) -> None:
         super().__init__()
@@ -260,17 +262,19 @@ class Decoder(nn.Module):
         coarse_to_fine = list(reversed(chans))
         self.levels = nn.ModuleList(DecoderLevel(a, b, hidden) for a, b in pairwise(coarse_to_fine))
         self.out = nn.Sequential(nn.Conv2d(chans[0], 8, 3, padding=1), nn.PixelShuffle(2))
-        self.time_std = nn.Linear(hidden, 1)
-        nn.init.constant_(self.time_std.bias, math.log(_TIME_SCALE_NS))
+        self.spreads = nn.Linear(hidden, 2)
+        with torch.no_grad():
+            self.spreads.bias.copy_(torch.tensor([math.log(_TIME_SCALE_NS), _FIRST_LOG_CONCENTRATION]))
 
-    def forward(self, z: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, z: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         embedded = self.embed(torch.cat([z, scalars], dim=1))
         x = self.start(embedded).unflatten(1, (-1, self.side, self.side))
         for level in self.levels:
             x = level(x, embedded)
         logits, time = self.out(x).float().unbind(1)
-        log_time_std = self.time_std(embedded)[:, 0].float().clamp(*_LOG_TIME_STD) - math.log(_TIME_SCALE_NS)
-        return logits, _TIME_SCALE_NS * time, log_time_std
+        log_time_std, log_concentration = self.spreads(embedded).float().unbind(1)
+        log_time_std = log_time_std.clamp(*_LOG_TIME_STD) - math.log(_TIME_SCALE_NS)
+        return logits, _TIME_SCALE_NS * time, log_time_std, log_concentration.clamp(*_LOG_CONCENTRATION)
 
 
 class DecoderLevel(nn.Module):
@@ -335,13 +339,13 @@ class Coupling(nn.Module):
 _REF = {"in_chans": IMAGE_CHANNELS, "num_outputs": LOSS_TERMS, "n_scalars": 4}
 
 
-@register_model(paper="arXiv:1312.6114", ref=_REF, num_params=881_097, takes="image", gives="image")
+@register_model(paper="arXiv:1312.6114", ref=_REF, num_params=881_226, takes="image", gives="image")
 def conv_vae(in_chans: int = IMAGE_CHANNELS, num_outputs: int = LOSS_TERMS, **kwargs: Any) -> ConvVAE:
     """Conditional variational autoencoder that makes camera images, with a normal prior."""
     return ConvVAE(in_chans, num_outputs, **kwargs)
 
 
-@register_model(paper="arXiv:1611.02731", ref=_REF, num_params=921_945, takes="image", gives="image")
+@register_model(paper="arXiv:1611.02731", ref=_REF, num_params=922_074, takes="image", gives="image")
 def conv_flow(in_chans: int = IMAGE_CHANNELS, num_outputs: int = LOSS_TERMS, **kwargs: Any) -> ConvVAE:
     """The same with a prior of affine couplings that is learnt."""
     return ConvVAE(in_chans, num_outputs, **({"couplings": 6} | kwargs))

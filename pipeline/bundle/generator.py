@@ -89,8 +89,10 @@ class ImageGenerator:
 
     def maps(
         self, primary_id: np.ndarray, conditions: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Shares of the photo-electrons per cell, and their mean arrival times [ns]; shape (N, H, W), float32.
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Shares of the photo-electrons per cell, their mean arrival times [ns], and the concentration of the shares.
+
+        The first two have the shape (N, H, W), float32, the last one (N,); see `models.generative`.
 
         Parameters
         ----------
@@ -101,8 +103,8 @@ class ImageGenerator:
         """
         scalars = self.conditions.scalars(primary_id, conditions)
         noise = rng.standard_normal((len(scalars), self._latent), np.float32)
-        found = np.empty((len(scalars), 2, self.size_px, self.size_px), np.float32)
+        found = np.empty((len(scalars), 3, self.size_px, self.size_px), np.float32)
         for start in range(0, len(scalars), _MAX_IMAGES):
             here = slice(start, start + _MAX_IMAGES)
             found[here] = self.backend.run({"noise": noise[here], "scalars": scalars[here]})
-        return found[:, 0], found[:, 1]
+        return found[:, 0], found[:, 1], found[:, 2, 0, 0]

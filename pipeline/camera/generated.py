@@ -72,6 +72,7 @@ def light_of_maps(
     orientation: Orientation,
     size_pe: np.ndarray,
     rng: np.random.Generator,
+    concentration: np.ndarray | None = None,
 ) -> Light:
     """Draw the photo-electrons of maps in the frame of their shower: `size_pe` of them inside the camera.
 
@@ -84,6 +85,8 @@ def light_of_maps(
         How each shower lies in the camera.
     size_pe : ndarray, shape (n,)
     rng : numpy.random.Generator
+    concentration : ndarray, shape (n,), optional
+        Of the Dirichlet distribution that the shares of the pixels are drawn from; by default they are as expected.
     """
     frame = shower_frame(camera, share.shape[-1])
     pixels = frame.pixels(orientation)
@@ -93,6 +96,10 @@ def light_of_maps(
     with np.errstate(invalid="ignore", divide="ignore"):
         time = np.where(expected > 0, moment / expected, 0.0)
         expected = np.where(total > 0, expected / total, 1.0 / camera.n_pixels)
+    if concentration is not None:
+        drawn = rng.standard_gamma(concentration[:, None] * expected)
+        total = drawn.sum(axis=1, keepdims=True)
+        expected = np.where(total > 0, drawn / np.where(total > 0, total, 1.0), expected)
     return Light(rng.multinomial(np.round(size_pe).astype(np.int64), expected), time)
 
 

@@ -118,8 +118,8 @@ def generated_sample(
     shown = np.argsort(size_pe)[(np.linspace(_FAINTEST, _BRIGHTEST, n_shown) * (len(size_pe) - 1)).astype(int)]
     generated, images = {}, {}
     distances = {"simulation": _distances(_coarse(test.images[:, 0]), known)}
-    for method, (share, time_ns) in maps.items():
-        light = light_of_maps(telescope.camera, share, time_ns, orientation, size_pe, rng)
+    for method, (share, time_ns, concentration) in maps.items():
+        light = light_of_maps(telescope.camera, share, time_ns, orientation, size_pe, rng, concentration)
         recorded = readout.record(light, rng)
         generated[method] = _features(recorded, recipe, len(wanted))
         images[method] = readout.record(Light(*(part[shown] for part in light)), np.random.default_rng(cfg.seed))
@@ -176,7 +176,7 @@ class _Training:
     def __len__(self) -> int:
         return len(self._primary)
 
-    def nearest(self, primary: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, primary: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
         """Maps of the training images whose conditions are nearest, in standard deviations; see `ImageGenerator`."""
         from scipy.spatial import cKDTree
 
@@ -189,7 +189,7 @@ class _Training:
         tiles = self._tiles(np.unique(row))
         place = np.searchsorted(np.unique(row), row)
         light, time, timed = (tiles[:, channel].astype(np.float32)[place] for channel in range(3))
-        return light / np.maximum(light.sum((1, 2), keepdims=True), 1e-6), time * timed
+        return light / np.maximum(light.sum((1, 2), keepdims=True), 1e-6), time * timed, None
 
     def coarse(self) -> np.ndarray:
         """Some of the images, evenly over all; see `_coarse`."""
@@ -211,7 +211,7 @@ def _features(recorded: Recorded, recipe: ImageRecipe, n: int) -> np.ndarray:
     events = {PARAMETER_COLUMNS[name]: column for name, column in recorded.parameters.items()}
     found = forest_features(events)
     features = np.full((n, found.shape[1]), np.nan, np.float32)
-    features[recorded.kept[passed]] = np.nan_to_num(found[passed])
+    features[recorded.kept[passed]] = found[passed]
     return features
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import dirichlet_multinomial
 
 from models import create_model, describe, model_entry
 from models.generative import ConvVAE, Coupling
@@ -45,7 +46,7 @@ def test_terms_of_the_loss_by_hand(network):
         terms = network(x, conditions)
         mean, log_std = network.encoder(x, conditions)
         noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
-        logits, time, log_time_std = network.decoder(mean + log_std.exp() * noise, conditions)
+        logits, time, log_time_std, log_a = network.decoder(mean + log_std.exp() * noise, conditions)
     light, measured, timed, multiples, rest = x.double().numpy().transpose(1, 0, 2, 3)
     for k in range(3):
         inside = multiples[k] * 256 + rest[k] > 0
@@ -56,9 +57,9 @@ def test_terms_of_the_loss_by_hand(network):
             return cells.reshape(8, 2, 8, 2).sum((1, 3))
 
         n, p, size = in_pixels(light[k]), in_pixels(share), light[k].sum()
-        lit = n > 0
-        deviance = (n[lit] * np.log(n[lit] / (size * p[lit]))).sum() / (1 + size / 500)
-        assert terms[k, 0].item() == pytest.approx(deviance, rel=1e-4)
+        law = dirichlet_multinomial(log_a[k].exp().item() * p.ravel()[p.ravel() > 0], round(size))
+        counts = np.rint(n.ravel()[p.ravel() > 0]).astype(int)
+        assert terms[k, 0].item() == pytest.approx(-law.logpmf(counts), rel=1e-4)
         own = timed[k][::2, ::2] > 0
         expected_ns = in_pixels(share * time[k].double().numpy())[own] / p[own]
         log_std_ns = log_time_std[k].item()
@@ -75,8 +76,8 @@ def test_what_is_outside_the_camera_is_not_asked_for(network):
         outside = x[:, 3] * 256 + x[:, 4] == 0
 
         def brighter_outside(z, scalars):
-            logits, time, log_time_std = decode(z, scalars)
-            return logits + 5.0 * outside, time + 50.0 * outside, log_time_std
+            logits, time, *spreads = decode(z, scalars)
+            return logits + 5.0 * outside, time + 50.0 * outside, *spreads
 
         network.decoder.forward = brighter_outside
         torch.testing.assert_close(network(x, conditions), before)
@@ -114,7 +115,8 @@ def test_generator_spreads_all_of_the_light(network):
     noise, conditions = torch.randn(4, 4), torch.randn(4, 5)
     with torch.no_grad():
         made = network.generator()(noise, conditions)
-    assert made.shape == (4, 2, 16, 16)
+    assert made.shape == (4, 3, 16, 16)
+    assert (made[:, 2] == made[:, 2, :1, :1]).all()
     torch.testing.assert_close(made[:, 0].sum((1, 2)), torch.ones(4))
     assert (made[:, 0] >= 0).all()
 

@@ -157,7 +157,8 @@ def _scores(simulated: np.ndarray, generated: np.ndarray, groups: np.ndarray, cf
 
     fold = np.unique(groups, return_inverse=True)[1] % _FOLDS
     scores = np.full((len(simulated), 2), np.nan)
-    both = (np.nan_to_num(simulated), generated)
+    passed = np.isfinite(generated[:, 0])
+    both = (np.nan_to_num(simulated), np.where(passed[:, None], np.nan_to_num(generated), np.nan))
     for number in range(_FOLDS):
         rows = [np.flatnonzero((fold != number) & np.isfinite(part[:, 0])) for part in both]
         if min(map(len, rows)) < _FEWEST_PASSED // _FOLDS:
