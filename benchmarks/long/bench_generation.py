@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _COMMAND = "import sys; from pipeline.cli import main; sys.exit(main())"
 _PROTON = 101
 _SHOWER = "/simulation/event/subarray/shower"
-_EDGES_TEV = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_EDGES_TEV = (0.03, 0.1, 0.3, 1.0, 3.0)  # above, there are too few training images to draw conditions from
 _NETWORK = {
     "heads": ["gammaness"], "epochs": 6, "batch_size": 64, "learning_rate": 0.0025, "scalars": "hillas",
     "model": {"name": "resnet18", "kwargs": {"width": 16, "stem": "stride2", "depths": [2, 2, 2]}},

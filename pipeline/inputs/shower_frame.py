@@ -36,6 +36,7 @@ _COLUMNS = (
 )  # fmt: skip
 _MOST_ROWS = 5000  # of each class in the sample
 _FEWEST_ROWS = 200
+_FEWEST_DRAWN = 100  # from a range of energies
 # Width of the kernel in standard deviations: no two images share their conditions, and thresholds stay where they are.
 _KERNEL = 0.1
 _DIGITS = 4
@@ -198,10 +199,10 @@ class ShowerFrameInput(Input):
             np.log10(edge) if edge else default for edge, default in zip(energy_range_tev, (-9, 9), strict=True)
         )
         inside = rows[(rows[:, 0] >= low) & (rows[:, 0] <= high)]
-        if len(inside) < _FEWEST_ROWS:
+        if len(inside) < _FEWEST_DRAWN:
             raise UserError(
                 f"the model knows {len(inside)} training images of the primary {primary_id} from {10**low:.3g} to "
-                f"{10**high:.3g} TeV, and needs {_FEWEST_ROWS}; widen the range"
+                f"{10**high:.3g} TeV, and needs {_FEWEST_DRAWN}; widen the range"
             )
         centre, spread = inside.mean(axis=0), inside.std(axis=0)
         # Along the directions in which the conditions vary together: size follows energy.
