@@ -299,8 +299,8 @@ def test_the_shipped_zoo_has_every_family_of_networks_for_single_images(checkout
 
     cfg = load_config(checkout / "configs" / "zoo.yaml")
     there = {model_entry(entry.name).family for entry in cfg.zoo.entries}
-    dense, for_sequences = {"autoencoder"}, {"sequence", "hyper_lstm"}
-    assert {model_entry(name).family for name in list_models()} - there <= dense | for_sequences
+    dense, for_sequences, of_images = {"autoencoder"}, {"sequence", "hyper_lstm"}, {"generative"}
+    assert {model_entry(name).family for name in list_models()} - there <= dense | for_sequences | of_images
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
