@@ -14,7 +14,15 @@ def test_there_are_benchmarks():
     assert SCRIPTS
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+#: Half of the time of this file: they run with `pytest -m slow`.
+SLOW = ("bench_big_frames", "bench_train_throughput")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(path, marks=pytest.mark.slow if path.stem in SLOW else ()) for path in SCRIPTS],
+    ids=lambda path: path.stem,
+)
 def test_a_benchmark_runs(script, checkout, tmp_path):
     done = subprocess.run(
         [sys.executable, script, "--quick"],
