@@ -5,8 +5,7 @@ axis meets the ground. Turned so that this direction is +x, with the source as t
 offsets look alike, and a network need not learn them one by one.
 
 A tile has square cells, finer than the pixels. Each cell belongs to the pixel that its centre lies in, and a pixel's
-light is shared out equally among its cells. Adding up the cells of each pixel gives the image back, photo-electron by
-photo-electron: other than by interpolation, nothing is blurred on the way to a tile and back.
+light is shared out equally among its cells. Adding up the cells of each pixel of the same image gives it back. Laid on pixels in another place, cells blur it: what is learnt from tiles is to be compared in pixels.
 """
 
 import hashlib

@@ -20,7 +20,7 @@ from pipeline.sky.strips import LazyImage, computed, count
 #: Ellipticity of the stars, 1 - minor / major, from which on nothing that looks like a source is painted over.
 ELONGATED = 0.3
 #: Ellipticity of what looks like stars, and share of bright rows or columns, from which on together a frame is taken
-#: for a spectrum: those of EFOSC2 have 0.8 and 0.06 to 0.07; the most crowded images 0.05 and 0.08.
+#: for a spectrum: two of the Kast spectrograph have 0.82 and 0.87, and 0.07 and 0.06; a frame of M13 0.05 and 0.08.
 _SPECTRUM_ELLIPTICITY, _SPECTRUM_LINES = 0.5, 0.01
 #: Types of spectral axes: Greisen et al. (2006), A&A 446, 747, table 1.
 _SPECTRAL_AXES = ("FREQ", "ENER", "WAVN", "VRAD", "WAVE", "VOPT", "ZOPT", "AWAV", "VELO", "BETA")

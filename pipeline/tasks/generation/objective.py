@@ -16,7 +16,7 @@ from pipeline.training.objective import Objective, weighted_mean
 # A share of the training in which the latent vector becomes as dear as it is: were it so from the beginning, a network
 # whose decoder cannot yet read it would learn to do without.
 _WARM_UP, _DEARNESS_AT_FIRST = 0.3, 0.05
-_SCALE_NATS = 30.0  # an image's loss is of this size
+_SCALE_NATS = 30.0  # an image has some hundred nats: the loss is of order 1 to 10
 
 
 class GenerationObjective(Objective):

@@ -28,7 +28,7 @@ SPEC = TaskSpec(
             "rejected images", "share that does not trigger or fails the cuts that simulated ones passed", percent=True
         ),
     },
-    methods={"nearest": "the training image with the nearest conditions", "simulation": "simulated images alone"},
+    methods={"nearest": "the training image with the nearest conditions"},
     needs=("true_primary_id", "true_energy_tev"),
     order=90,
 )
