@@ -145,6 +145,14 @@ def core_direction_rad(events: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.arctan2((to_axis * along_lat).sum(axis=1), (to_axis * along_lon).sum(axis=1))
 
 
+def centre_from_source(
+    lon_deg: np.ndarray, lat_deg: np.ndarray, direction_rad: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the camera's centre is, seen from a source: along a direction and to its left, shape (n,) each [deg]."""
+    cosine, sine = np.cos(direction_rad), np.sin(direction_rad)
+    return -(cosine * lon_deg + sine * lat_deg), sine * lon_deg - cosine * lat_deg
+
+
 def on_ground(vectors_m: np.ndarray, alt_deg: np.ndarray, az_deg: np.ndarray) -> np.ndarray:
     """Where lines along the pointing meet the ground (z = 0), shape (n, 2): x to the north, y to the west [m].
 

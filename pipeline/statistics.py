@@ -182,6 +182,29 @@ def rms(residuals: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.sqrt(mean(np.square(np.asarray(residuals, float)), weights))
 
 
+def kolmogorov_smirnov(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Largest difference of two cumulative distributions of paired items, shape (...).
+
+    Parameters
+    ----------
+    first, second : ndarray, shape (n,)
+        NaN does not count.
+    weights : ndarray, shape (..., n)
+    """
+    values = np.concatenate([first, second])
+    known = np.isfinite(values)
+    order = np.argsort(values[known], kind="stable")
+    # Equal values step together.
+    ends = np.flatnonzero(np.r_[np.diff(values[known][order]) != 0, True])
+    difference = 0.0
+    for sign, of_first in ((1, True), (-1, False)):
+        own = np.concatenate([weights * of_first, weights * (not of_first)], axis=-1)[..., known][..., order]
+        total = np.cumsum(own, axis=-1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            difference = difference + sign * total[..., ends] / total[..., -1:]
+    return np.abs(difference).max(axis=-1)
+
+
 # ---- bootstrap -------------------------------------------------------------------------------------------
 def bootstrap_weights(groups: np.ndarray, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield blocks of resampled group multiplicities, spread to the items.

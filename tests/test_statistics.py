@@ -2,6 +2,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp
 from sklearn.metrics import roc_auc_score
 
 from pipeline import statistics
@@ -179,3 +180,14 @@ def test_migration_rows_are_shares():
     np.testing.assert_allclose(matrix[0], [0.25, 0.75, 0.0])
     np.testing.assert_allclose(inside[:2], [1.0, 0.0])
     assert np.isnan(matrix[2]).all()
+
+
+def test_kolmogorov_smirnov_is_scipys(rng):
+    first, second = rng.normal(size=300).round(1), rng.normal(0.3, 1.2, 300).round(1)
+    second[:40] = np.nan
+    weights = np.stack([np.ones(300), rng.integers(0, 3, 300).astype(float)])
+    plain, resampled = statistics.kolmogorov_smirnov(first, second, weights)
+    assert plain == pytest.approx(ks_2samp(first, second[40:]).statistic)
+    times = weights[1].astype(int)
+    repeated = np.repeat(first, times), np.repeat(second[40:], times[40:])
+    assert resampled == pytest.approx(ks_2samp(*repeated).statistic)

@@ -8,9 +8,12 @@ References
 .. [1] ctapipe 0.28, ``ctapipe.coordinates.camera_to_telescope``.
 """
 
+import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, wraps
+from typing import TypeVar
 
 import numpy as np
 
@@ -37,6 +40,8 @@ _N_SAMPLES = 100_000
 #: readout of the telescopes here, that of small telescopes, whose showers last longest.
 DEFAULT_READOUT_NS = 128.0
 _READOUT_NS = (1.0, 1000.0)
+_CACHE_SIZE = 16
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -342,3 +347,23 @@ def _pairs(x: np.ndarray, y: np.ndarray, reach: float) -> tuple[np.ndarray, ...]
     i, j = np.concatenate(first), np.concatenate(second)
     i, j = np.concatenate([i, j]), np.concatenate([j, i])
     return order[i], order[j], x[j] - x[i], y[j] - y[i]
+
+
+def cached_by_pixels(make: Callable[[Camera, int], _Made]) -> Callable[[Camera, int], _Made]:
+    """Keep what `make` makes of a camera and a size; the oldest goes when there are too many.
+
+    Pixels are compared by position and order, not by name: the NectarCam has as many as the LST camera.
+    """
+    kept: dict[tuple[str, int], _Made] = {}
+
+    @wraps(make)
+    def cached(camera: Camera, size: int) -> _Made:
+        positions = np.concatenate([camera.pix_x_deg, camera.pix_y_deg]).astype(np.float32)
+        key = hashlib.blake2b(positions.tobytes(), digest_size=16).hexdigest(), size
+        if key not in kept:
+            if len(kept) >= _CACHE_SIZE:
+                kept.pop(next(iter(kept)))
+            kept[key] = make(camera, size)
+        return kept[key]
+
+    return cached

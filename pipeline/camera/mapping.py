@@ -5,32 +5,21 @@ of three pixels, its counterpart for hexagons. That is sampled on the tile's gri
 gives its whole charge. All of it is one sparse matrix per camera.
 """
 
-import hashlib
 import math
 from functools import cached_property
 
 import numpy as np
 
 from pipeline.camera.compiled import njit
-from pipeline.camera.geometry import Camera
+from pipeline.camera.geometry import Camera, cached_by_pixels
 
 _SAMPLES_PER_PITCH = 2  # of the interpolated image in each direction, before samples are added up in tile pixels
-_CACHE_SIZE = 16
-_cache: dict[tuple[str, int], "TileMapper"] = {}
 
 
+@cached_by_pixels
 def tile_mapper(camera: Camera, size: int) -> "TileMapper":
-    """The `TileMapper` of a camera and tile size, from the cache if one with the same pixels was made before.
-
-    Pixels are compared by position and order, not by name: the NectarCam has as many as the LST camera.
-    """
-    positions = np.concatenate([camera.pix_x_deg, camera.pix_y_deg]).astype(np.float32)
-    key = hashlib.blake2b(positions.tobytes(), digest_size=16).hexdigest(), size
-    if key not in _cache:
-        if len(_cache) >= _CACHE_SIZE:
-            _cache.pop(next(iter(_cache)))
-        _cache[key] = TileMapper(camera, size)
-    return _cache[key]
+    """The `TileMapper` of a camera and tile size, from the cache if one with the same pixels was made before."""
+    return TileMapper(camera, size)
 
 
 class TileMapper:

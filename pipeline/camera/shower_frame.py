@@ -5,10 +5,10 @@ axis meets the ground. Turned so that this direction is +x, with the source as t
 offsets look alike, and a network need not learn them one by one.
 
 A tile has square cells, finer than the pixels. Each cell belongs to the pixel that its centre lies in, and a pixel's
-light is shared out equally among its cells. Adding up the cells of each pixel of the same image gives it back. Laid on pixels in another place, cells blur it: what is learnt from tiles is to be compared in pixels.
+light is shared out equally among its cells. Adding up the cells of each pixel of the same image gives it back. Laid on
+pixels in another place, cells blur it: what is learnt from tiles is to be compared in pixels.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -16,18 +16,15 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.camera.compiled import njit
-from pipeline.camera.geometry import Camera
+from pipeline.camera.geometry import Camera, cached_by_pixels
 from pipeline.camera.pixel_map import pixel_map
-from pipeline.directions import core_direction_rad
+from pipeline.directions import centre_from_source, core_direction_rad
 from pipeline.errors import UserError
 
 #: Side of a cell in units of the distance between pixels: each pixel has cells, however it lies.
 CELL_PER_PITCH = 0.5
 #: Where the source is: this share of the tile's width from its left edge.
 SOURCE_AT = 1 / 8
-
-_CACHE_SIZE = 16
-_cache: dict[tuple[str, int], "ShowerFrame"] = {}
 
 
 class Orientation(NamedTuple):
@@ -65,7 +62,7 @@ class Orientation(NamedTuple):
                 "the file does not say where its telescopes stand and point: its images cannot be turned towards the "
                 "core (tiles.camera.frame: shower)"
             )
-        across = np.sin(direction) * lon - np.cos(direction) * lat
+        _, across = centre_from_source(lon, lat, direction)
         return cls(lon, lat, direction, np.where(across < 0, -1.0, 1.0))
 
     @classmethod
@@ -81,21 +78,14 @@ class Orientation(NamedTuple):
     @property
     def centre(self) -> tuple[np.ndarray, np.ndarray]:
         """Where the camera's centre is, seen from the source: towards the core, and beside, not negative [deg]."""
-        cosine, sine = np.cos(self.core_direction_rad), np.sin(self.core_direction_rad)
-        along = -(cosine * self.source_lon_deg + sine * self.source_lat_deg)
-        across = self.side * (sine * self.source_lon_deg - cosine * self.source_lat_deg)
-        return along, across
+        along, across = centre_from_source(self.source_lon_deg, self.source_lat_deg, self.core_direction_rad)
+        return along, self.side * across
 
 
+@cached_by_pixels
 def shower_frame(camera: Camera, size: int) -> "ShowerFrame":
     """The `ShowerFrame` of a camera and tile size, from the cache if one with the same pixels was made before."""
-    positions = np.concatenate([camera.pix_x_deg, camera.pix_y_deg]).astype(np.float32)
-    key = hashlib.blake2b(positions.tobytes(), digest_size=16).hexdigest(), size
-    if key not in _cache:
-        if len(_cache) >= _CACHE_SIZE:
-            _cache.pop(next(iter(_cache)))
-        _cache[key] = ShowerFrame(camera, size)
-    return _cache[key]
+    return ShowerFrame(camera, size)
 
 
 class ShowerFrame:

@@ -13,7 +13,7 @@ from pipeline.camera.geometry import Camera
 from pipeline.camera.hillas import PARAMETERS, image_parameters
 from pipeline.camera.mapping import tile_mapper
 from pipeline.config import ALL_CAMERAS
-from pipeline.errors import InputFileError
+from pipeline.errors import InputFileError, UserError
 from pipeline.inputs.image import ImageRecipe
 from pipeline.inputs.shower_frame import ShowerFrameRecipe
 from pipeline.tasks import get_targets, specs_of
@@ -47,6 +47,7 @@ WITHOUT_LIGHT = "no light of the shower"
 #: Why an image of a simulated file makes no tile: nothing can be learnt from it.
 WITHOUT_TRUTH = "no true energy, or an unknown particle"
 
+_MOST_PIXELS = 4096  # that networks which make images compare
 _MAX_TILE_PE = 60_000  # float16 ends at 65,504
 # Shares of pixels without a usable number from which an image is rejected: of all pixels of the camera, of the cleaned
 # pixels and their neighbours (only numbers that no camera measures, for dead pixels are normal), of the cleaned pixels.
@@ -155,6 +156,11 @@ def _shower_tiles(
 ) -> np.ndarray:
     from pipeline.camera.shower_frame import Orientation, shower_frame
 
+    if chunk.camera.n_pixels > _MOST_PIXELS:
+        raise UserError(
+            f"{chunk.camera.name} has {chunk.camera.n_pixels} pixels, and images can be generated of cameras with up "
+            f"to {_MOST_PIXELS} (tiles.camera.frame: shower)"
+        )
     frame = shower_frame(chunk.camera, size)
     pixels = frame.pixels(Orientation.of_events(events))
     timed = mask & np.isfinite(time) & (true_image > 0)

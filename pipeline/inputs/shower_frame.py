@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field
 
-from pipeline.directions import core_direction_rad
+from pipeline.directions import centre_from_source, core_direction_rad
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.inputs.base import Input
 from pipeline.inputs.image import ImageRecipe, ScalarStatistics
@@ -220,15 +220,13 @@ class ShowerFrameInput(Input):
 def conditions(batch: TileBatch) -> np.ndarray:
     """`CONDITIONS` of tiles in the frame of their showers, shape (N, 5), float64; NaN where something is unknown."""
     events = batch.events
-    direction = core_direction_rad(events)
-    lon, lat = events["true_fov_lon_deg"], events["true_fov_lat_deg"]
-    along = -(np.cos(direction) * lon + np.sin(direction) * lat)
-    across = np.abs(np.sin(direction) * lon - np.cos(direction) * lat)
+    source = events["true_fov_lon_deg"], events["true_fov_lat_deg"]
+    along, across = centre_from_source(*source, core_direction_rad(events))
     with np.errstate(divide="ignore", invalid="ignore"):
         energy = np.log10(events["true_energy_tev"])
     # All the light of a few images is beside their tile.
     size = np.log10(np.maximum(batch.images[:, 0].sum((1, 2), dtype=np.float64), 1.0))
-    return np.column_stack([energy, events["true_impact_m"], along, across, size])
+    return np.column_stack([energy, events["true_impact_m"], along, np.abs(across), size])
 
 
 INPUT = ShowerFrameInput

@@ -241,6 +241,13 @@ def test_files_without_true_images_are_refused(cfg, tmp_path):
         file.read(1, np.arange(2), true_images=True)
 
 
+def test_cameras_of_too_many_pixels_are_refused(run, cfg, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.camera.tiling._MOST_PIXELS", 1000)
+    made = make_tiles([run / "run.dl1.h5"], cfg, tmp_path)
+    assert made[0]["status"] == "failed"
+    assert "LSTCam has 1855 pixels, and images can be generated of cameras with up to 1000" in made[0]["reason"]
+
+
 def test_networks_are_checked_before_the_training(run, tmp_path):
     def network(**keys):
         return changed(networks={"vae": CONTENT["networks"]["vae"] | keys})

@@ -10,6 +10,7 @@ from pipeline.camera.baselines import FEATURES
 from pipeline.camera.generated import Recorded
 from pipeline.camera.shower_image import ShowerImage
 from pipeline.config import Config
+from pipeline.errors import TooFewEventsError
 from pipeline.evaluation.comparison import NETWORK, Comparison, Metric, compare
 from pipeline.evaluation.generation import NEAREST, GeneratedSample, generated_sample
 from pipeline.evaluation.result import CaptionedFigure, Predicts, Result, bins_table, compare_in_bins, series_of
@@ -42,7 +43,8 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     Raises
     ------
     UserError
-        If the tiles carry no truth, a split has too few images, or the telescope is not the configured one.
+        If the tiles carry no truth, a split has too few images, hardly any generated image passes the cuts, or the
+        telescope is not the configured one.
     """
     sample = generated_sample(SPEC, predictor, manifests, cfg, _N_SHOWN)
     groups = sample.events["group"]
@@ -68,7 +70,7 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     bins = compare_in_bins("true_energy_tev", statistics.bins_of(energy, cfg.evaluate.energy_edges_tev), compared)
     overall = compared(np.ones(len(energy), bool))
     if overall is None:
-        raise_too_few(sample)
+        raise _too_few(sample)
     medians = {name: float(np.median(values)) for name, values in sample.neighbour_distances.items()}
     return Result(
         content=overall.to_json()
@@ -84,49 +86,18 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     )
 
 
-def raise_too_few(sample: GeneratedSample) -> None:
-    """Refuse a generator hardly any of whose images can be compared.
-
-    Raises
-    ------
-    TooFewEventsError
-    """
-    from pipeline.errors import TooFewEventsError
-
-    n = {method: int(np.isfinite(own[:, 0]).sum()) for method, own in sample.generated.items()}
-    raise TooFewEventsError(
-        f"{min(n.values())} of {len(sample.conditions)} generated images trigger and pass the cuts; at least "
-        f"{_FEWEST_PASSED} are needed to compare them: train longer, or add images"
+def _too_few(sample: GeneratedSample) -> TooFewEventsError:
+    n = min(int(np.isfinite(own[:, 0]).sum()) for own in sample.generated.values())
+    return TooFewEventsError(
+        f"{n} of {len(sample.conditions)} generated images trigger and pass the cuts; at least {_FEWEST_PASSED} are "
+        "needed to compare them: train longer, or add images"
     )
 
 
 # ---- figures of merit ------------------------------------------------------------------------------------------------
-def kolmogorov_smirnov(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Largest difference of two cumulative distributions of paired items, shape (...).
-
-    Parameters
-    ----------
-    first, second : ndarray, shape (n,)
-        NaN in either counts in neither of its own distribution.
-    weights : ndarray, shape (..., n)
-    """
-    values = np.concatenate([first, second])
-    known = np.isfinite(values)
-    order = np.argsort(values[known], kind="stable")
-    # Equal values step together.
-    ends = np.flatnonzero(np.r_[np.diff(values[known][order]) != 0, True])
-    difference = 0.0
-    for sign, of_first in ((1, True), (-1, False)):
-        own = np.concatenate([weights * of_first, weights * (not of_first)], axis=-1)[..., known][..., order]
-        total = np.cumsum(own, axis=-1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            difference = difference + sign * total[..., ends] / total[..., -1:]
-    return np.abs(difference).max(axis=-1)
-
-
 def _mean_ks(prediction: Mapping[str, np.ndarray], weights: np.ndarray) -> np.ndarray:
     pairs = zip(prediction["simulated"].T, prediction["generated"].T, strict=True)
-    return np.mean([kolmogorov_smirnov(a, b, weights) for a, b in pairs], axis=0)
+    return np.mean([statistics.kolmogorov_smirnov(a, b, weights) for a, b in pairs], axis=0)
 
 
 def _two_sample_auc(prediction: Mapping[str, np.ndarray], weights: np.ndarray) -> np.ndarray:
@@ -182,7 +153,7 @@ def _labels(rows: Sequence[np.ndarray]) -> np.ndarray:
 def _ks_by_parameter(prediction: Mapping[str, np.ndarray]) -> dict[str, float]:
     ones = np.ones(len(prediction["simulated"]))
     pairs = zip(COMPARED, prediction["simulated"].T, prediction["generated"].T, strict=True)
-    return {name: float(kolmogorov_smirnov(a, b, ones)) for name, a, b in pairs}
+    return {name: float(statistics.kolmogorov_smirnov(a, b, ones)) for name, a, b in pairs}
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
