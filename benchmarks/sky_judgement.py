@@ -1,20 +1,23 @@
 """How a bundle for sky frames treats stars, galaxies, noise and defects, beside other programs.
 
     python benchmarks/sky_judgement.py --bundle FOLDER [--frames independent|real|both|none] [--masks FOLDER]
-        [--peers judgement.json] [--out FOLDER] [--quick] [--page docs/sky_judgement.md] [--from judgement.json ...]
+        [--outside FOLDER] [--peers judgement.json] [--out FOLDER] [--write-frames FOLDER] [--quick]
+        [--page docs/sky_judgement.md] [--from judgement.json ...]
 
 Independent frames are drawn by code that shares nothing with lightpool's simulation; each is written as FITS and
 restored as `lightpool predict` does. Real frames are those in sky/ of $LIGHTPOOL_DATA. `judgement.json` and pictures go
 into --out, tables to the screen or between the marks of a page. Without a bundle, only the other programs are measured;
---peers takes them from an earlier judgement, for they do not change. --masks adds a second bundle, whose mask alone is
-judged, on independent frames. --from makes tables of earlier judgements, of one bundle.
+--outside adds the results of programs that have an environment of their own (benchmarks/outside/sky_peers.py, for
+which --write-frames writes the frames); --peers takes all of them from an earlier judgement, for they do not change.
+--masks adds a second bundle, whose mask alone is judged, on independent frames. --from makes tables of earlier
+judgements, of one bundle.
 """
 
 import argparse
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,15 +45,21 @@ _LEAST_SPEED = {True: 4.0, False: 2.5}
 
 # ---- frames of known truth -------------------------------------------------------------------------------------------
 def independent(
-    bundle: Bundle | None, out: Path | None, folder: Path, *, quick: bool, with_peers: bool = True
+    bundle: Bundle | None,
+    out: Path | None,
+    folder: Path,
+    *,
+    quick: bool,
+    with_peers: bool = True,
+    elsewhere: Path | None = None,
 ) -> dict[str, Any]:
     """All frames of known truth, one after the other."""
-    drawn = scenes.scenes((scenes.TINY,), ()) if quick else scenes.scenes()
     if not quick:
         _warm_up(bundle, folder)
     facts, stars = [], []
-    for scene in drawn:
-        judged = judge(scene, bundle, folder, seams=scene.name in _SEAM_FRAMES, with_peers=with_peers)
+    for scene in _drawn(quick):
+        seams = scene.name in _SEAM_FRAMES
+        judged = judge(scene, bundle, folder, seams=seams, with_peers=with_peers, elsewhere=elsewhere)
         facts.append(judged.facts | {"stars": star_summary(judged.stars)})
         stars.append(judged.stars)
         if out is not None and judged.network is not None:
@@ -58,6 +67,21 @@ def independent(
         print(f"{scene.name}: measured", flush=True)
     bins = star_figures(Stars.joined(stars))
     return {"frames": facts, "stars": bins}
+
+
+def _drawn(quick: bool) -> Iterator[scenes.Scene]:
+    return scenes.scenes((scenes.TINY,), ()) if quick else scenes.scenes()
+
+
+def write_frames(folder: Path, *, quick: bool) -> None:
+    """Write the frames as other programs take them: electrons, with the read noise."""
+    from astropy.io import fits
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for scene in _drawn(quick):
+        header = fits.Header({"BUNIT": "electron", "RDNOISE": scene.read_noise_e})
+        hdu = fits.PrimaryHDU(scene.recorded.astype(np.float32), header)
+        hdu.writeto(folder / f"{scene.file_stem}.fits", overwrite=True)
 
 
 def with_earlier_peers(judged: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,8 +115,7 @@ def _warm_up(bundle: Bundle | None, folder: Path) -> None:
 
 
 def _picture(out: Path, scene: scenes.Scene, judged: Judged) -> None:
-    name = scene.name.replace(" ", "_")
-    pictures.draw(out / f"independent_{name}.png", scene.name, judged.frame, judged.network)
+    pictures.draw(out / f"independent_{scene.file_stem}.png", scene.name, judged.frame, judged.network)
 
 
 # ---- real frames -----------------------------------------------------------------------------------------------------
@@ -187,7 +210,14 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "has_bfloat16": has_bfloat16(),
     }
     if arguments.frames in ("independent", "both"):
-        judged = independent(bundle, out, folder, quick=arguments.quick, with_peers=arguments.peers is None)
+        judged = independent(
+            bundle,
+            out,
+            folder,
+            quick=arguments.quick,
+            with_peers=arguments.peers is None,
+            elsewhere=arguments.outside,
+        )
         if arguments.peers is not None:
             judged = with_earlier_peers(judged, json.loads(arguments.peers.read_text())["independent"])
         judgement["independent"] = judged
@@ -218,6 +248,8 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help="folder of the bundle; without, only other programs are measured")
     parser.add_argument("--frames", choices=("independent", "real", "both", "none"), default="both")
     parser.add_argument("--masks", type=Path, help="folder of a second bundle, whose mask alone is judged")
+    parser.add_argument("--outside", type=Path, help="results of benchmarks/outside/sky_peers.py")
+    parser.add_argument("--write-frames", type=Path, help="write the frames of known truth for it")
     parser.add_argument("--peers", type=Path, help="earlier judgement.json with the other programs")
     parser.add_argument("--out", type=Path, help="folder for judgement.json and pictures")
     parser.add_argument("--page", type=Path, help="write the tables into this page, and not to the screen")
@@ -228,6 +260,8 @@ def main() -> None:
         raise UserError("real frames have no truth: they say nothing without a bundle; give --bundle")
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.write_frames is not None:
+        write_frames(arguments.write_frames, quick=arguments.quick)
     if arguments.earlier is not None:
         judgement = joined([json.loads(path.read_text()) for path in arguments.earlier])
     else:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from photometry import pixels
-from photometry.methods import NETWORK, RECORDED, Bundle, Method, peers, read, recorded
+from photometry.methods import NETWORK, RECORDED, Bundle, Method, outside, peers, read, recorded
 from photometry.pixels import Count
 from photometry.scenes import Scene
 from photometry.stars import Stars, limiting_magnitude, measure_stars
@@ -28,9 +28,20 @@ class Judged:
     frame: Frame
 
 
-def judge(scene: Scene, bundle: Bundle | None, folder: Path, *, seams: bool, with_peers: bool = True) -> Judged:
-    """Write a scene as FITS into `folder`, read it as users do, and measure what each method makes of it."""
-    path = scene.write(folder / f"{scene.name.replace(' ', '_')}.fits")
+def judge(
+    scene: Scene,
+    bundle: Bundle | None,
+    folder: Path,
+    *,
+    seams: bool,
+    with_peers: bool = True,
+    elsewhere: Path | None = None,
+) -> Judged:
+    """Write a scene as FITS into `folder`, read it as users do, and measure what each method makes of it.
+
+    Results of programs that ran `elsewhere` are in a folder per frame.
+    """
+    path = scene.write(folder / f"{scene.file_stem}.fits")
     network = None
     if bundle is None:
         (frame,) = read(path)
@@ -44,6 +55,8 @@ def judge(scene: Scene, bundle: Bundle | None, folder: Path, *, seams: bool, wit
         todo[NETWORK] = lambda: network
     if with_peers:
         todo |= peers(frame)
+        if elsewhere is not None:
+            todo |= outside(elsewhere / scene.file_stem, frame)
     facts["methods"], images = {}, {}
     for name, run in todo.items():
         method = run()

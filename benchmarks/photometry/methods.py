@@ -10,7 +10,8 @@ import numpy as np
 from pipeline.bundle.backends import facts_of
 from pipeline.bundle.runtime import Predictor
 from pipeline.config import Config
-from pipeline.sky.baselines import Settings, astroscrappy_median
+from pipeline.errors import UserError
+from pipeline.sky.baselines import Settings, astroscrappy_median, filled
 from pipeline.sky.dq import DEFECTS, DQ, DQ_DTYPE, has
 from pipeline.sky.frame_results import FrameResult, product_of
 from pipeline.sky.frames import Frame, read_frames
@@ -168,3 +169,29 @@ def peers(frame: Frame) -> Mapping[str, Callable[[], Method]]:
         "astroscrappy + non-local means": lambda: non_local_means(frame, cleaned[0]),
         "median filter": lambda: median(frame),
     }
+
+
+def outside(folder: Path, frame: Frame) -> Mapping[str, Callable[[], Method]]:
+    """Methods that ran elsewhere (`benchmarks/outside/sky_peers.py`), by name; `folder` is that of the frame.
+
+    Where a program makes no image, what it masks is the median of its neighbours.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    paths = sorted(folder.glob("*.npz"))
+    if not paths:
+        raise UserError(f"{folder} has no results of other programs; run benchmarks/outside/sky_peers.py")
+
+    def load(path: Path) -> Callable[[], Method]:
+        def run() -> Method:
+            with np.load(path, allow_pickle=False) as found:
+                mask = found["mask"].astype(bool)
+                sci = found["sci"] if "sci" in found else filled(np.where(mask, np.nan, frame.sci))
+                return Method(sci, mask, score=found.get("score"), cpu_s=float(found["cpu_s"]))
+
+        return run
+
+    return {path.stem: load(path) for path in paths}

@@ -61,6 +61,11 @@ class Scene:
     gain_e_per_adu: float | None = None
 
     @property
+    def file_stem(self) -> str:
+        """Its name as that of a file."""
+        return self.name.replace(" ", "_")
+
+    @property
     def recorded(self) -> np.ndarray:
         """The frame as it is written [e-], shape (H, W)."""
         total = self.undefected + sum(self.charge.values())

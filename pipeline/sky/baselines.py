@@ -58,11 +58,11 @@ def astroscrappy_median(
 
     settings = settings or Settings()
     missing = ~np.isfinite(sci_e) | has(dq, DETECTOR)
-    filled = _filled(np.where(missing, np.nan, sci_e))
+    complete = filled(np.where(missing, np.nan, sci_e))
     variance = np.where(np.isfinite(err_e) & ~missing, err_e, np.nanmedian(err_e)).astype(np.float32) ** 2
     saturated = has(dq, DQ.SATURATED)
     defects, cleaned = astroscrappy.detect_cosmics(
-        filled,
+        complete,
         inmask=missing | saturated,
         invar=variance,
         sigclip=settings.sigclip,
@@ -132,15 +132,15 @@ def psnr_db(image: np.ndarray, truth: np.ndarray, keep: np.ndarray | None = None
     return float(10 * np.log10(span**2 / error)) if error > 0 else float("inf")
 
 
-def _filled(image: np.ndarray) -> np.ndarray:
-    """NaN replaced by the median of ever larger neighbourhoods, and by the frame's median where all fail."""
-    filled = image.astype(np.float32)
+def filled(image: np.ndarray) -> np.ndarray:
+    """NaN replaced by the median of ever larger neighbourhoods, and by the frame's median where all fail; (H, W)."""
+    result = image.astype(np.float32)
     for reach in (1, 2, 4):
-        rows, columns = np.nonzero(~np.isfinite(filled))
+        rows, columns = np.nonzero(~np.isfinite(result))
         if rows.size == 0:
-            return filled
-        padded = np.pad(filled, reach, constant_values=np.nan)
+            return result
+        padded = np.pad(result, reach, constant_values=np.nan)
         windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1, 2 * reach + 1))[rows, columns]
         some = np.isfinite(windows).any(axis=(1, 2))
-        filled[rows[some], columns[some]] = np.nanmedian(windows[some], axis=(1, 2))
-    return np.where(np.isfinite(filled), filled, np.nanmedian(filled)).astype(np.float32)
+        result[rows[some], columns[some]] = np.nanmedian(windows[some], axis=(1, 2))
+    return np.where(np.isfinite(result), result, np.nanmedian(result)).astype(np.float32)

@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import sky_judgement
+from astropy.io import fits
 from pages import write_page
 from photometry import pixels, real, scenes
 from photometry.independent import judge
 from photometry.injection import add_stars, add_tracks, count_tracks
 from photometry.limits import Limit, worst
-from photometry.methods import NETWORK, RECORDED, Bundle, Method, read
+from photometry.methods import NETWORK, RECORDED, Bundle, Method, outside, read
 from photometry.real import RealFrame, RealSet, real_sets, restore_set
 from photometry.stars import added, faintest_crossing, flux_statistics, limiting_magnitude, measure_stars, moments
 from photometry.summary import star_figures, star_summary
@@ -418,6 +419,36 @@ def test_other_programs_are_taken_from_an_earlier_judgement_of_the_same_frames()
     assert frame["stars"] == one["methods"] == {"lightpool": 3, "median": 2}
     with pytest.raises(UserError, match="has not the same frame 'a'"):
         sky_judgement.with_earlier_peers(judged(1.1, lightpool=3), earlier)
+
+
+def test_results_of_other_environments_are_methods_too(tmp_path, scene, frame):
+    folder = tmp_path / scene.file_stem
+    with pytest.raises(UserError, match="plain has no results of other programs; run benchmarks/outside"):
+        outside(folder, frame)
+    folder.mkdir()
+    mask = scene.excess > 3
+    np.savez(folder / "truth.npz", mask=mask, score=scene.excess, sci=scene.clean, cpu_s=1.5)
+    np.savez(folder / "mask only.npz", mask=mask, cpu_s=0.5)
+    judged = judge(scene, None, tmp_path, seams=False, elsewhere=tmp_path)
+    truth, mask_only = (judged.facts["methods"][name] for name in ("truth", "mask only"))
+    assert truth["mask_bench"]["found"] == truth["found_bench"]["0.0005"] == 1.0
+    assert truth["rms_on_tracks_e"] == 0
+    assert (truth["cpu_s"], mask_only["cpu_s"]) == (1.5, 0.5)
+    assert "found_bench" not in mask_only
+    # Medians of the neighbours: as good as noise allows.
+    assert mask_only["rms_on_tracks_e"] < 0.2 * judged.facts["methods"][RECORDED]["rms_on_tracks_e"]
+
+
+def test_frames_are_written_for_other_programs_in_electrons(tmp_path, monkeypatch):
+    argv = ["sky_judgement.py", "--quick", "--frames", "none", "--write-frames", str(tmp_path / "frames")]
+    monkeypatch.setattr(sys, "argv", argv)
+    sky_judgement.main()
+    (path,) = (tmp_path / "frames").glob("*.fits")
+    tiny = scenes.draw(scenes.TINY)
+    with fits.open(path) as hdus:
+        np.testing.assert_array_equal(hdus[0].data, tiny.recorded.astype(np.float32))
+        assert hdus[0].header["RDNOISE"] == tiny.read_noise_e
+    assert path.stem == tiny.file_stem
 
 
 def test_real_frames_need_a_bundle(monkeypatch):
