@@ -36,6 +36,15 @@ class SkySimulationConfig(Section):
     trailed_fraction: float = Field(
         0.0, ge=0, le=1, description="Fraction of the frames with trailed stars, by 0.3 to 1.5 times the FWHM."
     )
+    unsteady_fraction: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the frames that were guided badly: stars are drawn along a path with stops and jumps.",
+    )
+    aberrated_fraction: float = Field(
+        0.0, ge=0, le=1, description="Fraction of the frames that are out of focus, with coma and astigmatism."
+    )
     spiked_fraction: float = Field(
         0.0, ge=0, le=1, description="Fraction of the frames whose stars have four diffraction spikes."
     )

@@ -27,6 +27,7 @@ _SERSIC_INDICES = (1.0, 1.5, 2.5, 4.0)
 # The index-4 profile is drawn with its far wings cut, which otherwise need transforms of 4096 pixels a side.
 _SERSIC_TRUNCATION_RADII = 6.0
 _STAMP_SIZES_PX = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+_STAMP_RADII_PX = tuple(size / 2 for size in _STAMP_SIZES_PX)
 # Wings of a star are followed until they are this small a part of the sky's own noise.
 _WING_LIMIT_SIGMA = 0.02
 # Spikes of the brightest stars end where they are this faint.
@@ -162,14 +163,9 @@ def _stamp_px(peak_at: "np.ndarray", flux_e: float, limit_e: float) -> int:
     return _STAMP_SIZES_PX[int(beyond[0])] if beyond.size else _STAMP_SIZES_PX[-1]
 
 
-def _surface_brightness(profile: "galsim.GSObject") -> np.ndarray:
-    """Brightness of a source of flux 1 at the edge of each stamp size, per pixel."""
-    return np.array([abs(profile.xValue(size / 2, 0.0)) for size in _STAMP_SIZES_PX])
-
-
 def _render_stars(canvas: _Canvas, stars: dict[str, np.ndarray], psf: PointSpread, noise_e: float) -> None:
     profile = psf.profile()
-    at_edge = _surface_brightness(profile)
+    at_edge = psf.surface_brightness(_STAMP_RADII_PX)
     limit_e = _WING_LIMIT_SIGMA * noise_e
     for x, y, flux in zip(stars["x"], stars["y"], stars["flux_e"], strict=True):
         image = profile.withFlux(flux * (1 - psf.spike_share))
@@ -185,7 +181,7 @@ def _render_galaxies(
     import galsim
 
     point = psf.profile()
-    at_edge = _surface_brightness(point)
+    at_edge = psf.surface_brightness(_STAMP_RADII_PX)
     height, width = cfg.shape
     count = rng.poisson(cfg.galaxies_per_frame)
     flux = power_law(rng, (3 * cfg.star_flux_e[0], cfg.star_flux_e[1] / 5), cfg.star_flux_slope, count)

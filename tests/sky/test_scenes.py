@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import SkySimulationConfig
-from pipeline.sky.point_spread import PointSpread
+from pipeline.sky.point_spread import Optics, PointSpread
 from pipeline.sky.scenes import draw_scene, power_law
 
 
@@ -125,3 +125,52 @@ def test_nebulae_and_galaxies_add_light(config):
     cuspy = draw_scene(config.model_copy(update={"cuspy_fraction": 1.0}), np.random.default_rng(5))
     assert not np.array_equal(edge_on.sources_e, plain.sources_e)
     assert not np.array_equal(cuspy.sources_e, edge_on.sources_e)
+
+
+@pytest.mark.parametrize("fraction", ["unsteady_fraction", "aberrated_fraction"])
+def test_stars_of_a_bad_telescope_keep_place_and_light_and_are_wider(fraction):
+    config = SkySimulationConfig(fwhm_px=(2.5, 4.0), **{fraction: 1.0})
+    wider = 0
+    for seed in range(8):
+        psf = PointSpread.draw(config, np.random.default_rng(seed))
+        image = psf.profile().drawImage(nx=129, ny=129, scale=1.0).array
+        assert image.sum() == pytest.approx(1, abs=0.03)
+        y, x = np.mgrid[:129, :129] - 64
+        near = np.hypot(x, y) < 4 * psf.width_px
+        assert abs((image * near * x).sum()) < 0.35
+        assert abs((image * near * y).sum()) < 0.35
+        wider += psf.width_px > 1.05 * psf.fwhm_px
+        assert image[np.hypot(x, y) <= psf.width_px / 2].sum() == pytest.approx(0.5, abs=0.1)
+    assert wider >= 6
+
+
+def test_an_unsteady_telescope_widens_a_star_by_the_variance_of_its_stops():
+    stops = ((-1.5, -2.0), (1.5, 2.0))
+    steady, unsteady = (
+        PointSpread(4.0, 4.5, (0.0, 0.0), path=path).profile().drawImage(nx=201, ny=201, scale=1.0).array
+        for path in ((), stops)
+    )
+    added = second_moments(unsteady) - second_moments(steady)
+    np.testing.assert_allclose(added, [1.5**2, 2.0**2, 3.0], atol=0.15)
+
+
+def test_defocus_makes_a_ring():
+    optics = Optics(diffraction_px=1.5, aberrations=(0.69, 0.0, 0.0, 0.0, 0.0), obscuration=0.4)
+    image = PointSpread(2.0, None, (0.0, 0.0), optics=optics).profile().drawImage(nx=61, ny=61, scale=1.0).array
+    y, x = np.mgrid[:61, :61] - 30
+    radius = np.hypot(x, y)
+    ring = max(image[(radius >= r) & (radius < r + 1)].mean() for r in range(4, 14))
+    assert ring > 2 * image[30, 30]
+
+
+def test_brightness_far_out_is_that_of_the_drawn_profile():
+    shear = (0.1, 0.0)
+    plain = PointSpread(3.0, 3.0, shear)
+    unsteady = PointSpread(3.0, 3.0, shear, path=((-1.0, 0.0), (1.0, 0.0)))
+    aberrated = PointSpread(3.0, 3.0, shear, optics=Optics(1.0, (0.1, 0.0, 0.0, 0.0, 0.0), 0.3))
+    radii = np.array([12, 16, 20])
+    for psf in (plain, unsteady, aberrated):
+        stated, image = psf.surface_brightness(radii), psf.profile().drawImage(nx=81, ny=81, scale=1.0).array
+        for radius, value in zip(radii, stated, strict=True):
+            assert value == pytest.approx(image[40, 40 + radius - 1 : 40 + radius + 2].mean(), rel=0.5)
+    assert (unsteady.surface_brightness(radii) > plain.surface_brightness(radii)).all()
