@@ -114,16 +114,15 @@ def generated_sample(
     }
     frame = shower_frame(telescope.camera, predictor.size_px)
     pixels = frame.pixels(orientation)
-    known = training.coarse()
     shown = np.argsort(size_pe)[(np.linspace(_FAINTEST, _BRIGHTEST, n_shown) * (len(size_pe) - 1)).astype(int)]
     generated, images = {}, {}
-    distances = {"simulation": _distances(_coarse(test.images[:, 0]), known)}
+    distances = {"simulation": _distances(_coarse(test.images[:, 0]), training.coarse)}
     for method, (share, time_ns, concentration) in maps.items():
         light = light_of_maps(telescope.camera, share, time_ns, orientation, size_pe, rng, concentration)
         recorded = readout.record(light, rng)
         generated[method] = _features(recorded, recipe, len(wanted))
         images[method] = readout.record(Light(*(part[shown] for part in light)), np.random.default_rng(cfg.seed))
-        distances[method] = _distances(_coarse(frame.spread(light.n_pe, pixels)), known)
+        distances[method] = _distances(_coarse(frame.spread(light.n_pe, pixels)), training.coarse)
     return GeneratedSample(
         events=test.events | {"group": test.group},
         conditions=wanted,
@@ -163,15 +162,25 @@ def _held_out(spec: TaskSpec, predictor: ImageGenerator, manifests: Sequence[Any
 
 
 class _Training:
-    """The training images: their conditions in memory, their tiles read again when they are needed."""
+    """The training images: their conditions in memory, their tiles read again when they are needed.
+
+    Attributes
+    ----------
+    coarse : ndarray, shape (n, K)
+        Some of the images, evenly over all; see `_coarse`.
+    """
 
     def __init__(self, spec: TaskSpec, predictor: ImageGenerator, manifests: Sequence[Any]) -> None:
         self._reader = reader_of(spec, manifests, "train", TileReader, predictor.cameras)
         self._columns, self._predictor = predictor.conditions.columns, predictor
-        parts = [
-            (batch.events["true_primary_id"], conditions(batch)) for batch in self._reader.sequential(self._columns)
-        ]
-        self._primary, self._conditions = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        n = len(self._reader)
+        compared = np.isin(np.arange(n), np.linspace(0, n - 1, min(n, MOST_NEIGHBOURS)).astype(int))
+        parts, start = [], 0
+        for batch in self._reader.sequential(self._columns):
+            chosen = batch.images[compared[start : start + len(batch)], 0]
+            parts.append((batch.events["true_primary_id"], conditions(batch), _coarse(chosen)))
+            start += len(batch)
+        self._primary, self._conditions, self.coarse = (np.concatenate(columns) for columns in zip(*parts, strict=True))
 
     def __len__(self) -> int:
         return len(self._primary)
@@ -190,11 +199,6 @@ class _Training:
         place = np.searchsorted(np.unique(row), row)
         light, time, timed = (tiles[:, channel].astype(np.float32)[place] for channel in range(3))
         return light / np.maximum(light.sum((1, 2), keepdims=True), 1e-6), time * timed, None
-
-    def coarse(self) -> np.ndarray:
-        """Some of the images, evenly over all; see `_coarse`."""
-        rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), MOST_NEIGHBOURS)).astype(int))
-        return _coarse(self._tiles(rows)[:, 0])
 
     def _tiles(self, rows: np.ndarray) -> np.ndarray:
         parts, start = [], 0
