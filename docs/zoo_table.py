@@ -22,7 +22,7 @@ from onnx_sessions import onnx_session  # noqa: E402  (of the tests)
 from small_networks import settled, small_model  # noqa: E402
 
 from models import create_model, list_models, model_entry  # noqa: E402
-from pipeline.bundle.export import _export  # noqa: E402
+from pipeline.bundle.export import write_graph  # noqa: E402
 
 TILE_PX = 112
 ONNX_TILE_PX = 56
@@ -127,7 +127,7 @@ def _row_of_generator(name: str) -> str:
     noise, conditions = (torch.randn(3, n) for n in (model.latent, entry.ref["n_scalars"]))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        _export(model.generator(), {"noise": noise, "scalars": conditions}, {"noise": {}, "scalars": {}}, path)
+        write_graph(model.generator(), {"noise": noise, "scalars": conditions}, {"noise": {}, "scalars": {}}, path)
         session = onnxruntime.InferenceSession(path)
         got = torch.from_numpy(session.run(None, {"noise": noise.numpy(), "scalars": conditions.numpy()})[0])
     expected = model.generator()(noise, conditions)

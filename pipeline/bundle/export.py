@@ -86,7 +86,7 @@ def export_graphs(network: nn.Module, card: Card, directory: Path) -> None:
     if isinstance(network, ConvVAE):
         inputs = noise_inputs(network, card, n_tiles=2)
         n_images = torch.export.Dim("n")
-        _export(network.generator(), inputs, {name: {0: n_images} for name in inputs}, directory / ONNX_FILE)
+        write_graph(network.generator(), inputs, {name: {0: n_images} for name in inputs}, directory / ONNX_FILE)
         return None
     inputs = example_inputs(card, n_tiles=2)
     n_tiles = torch.export.Dim("n")
@@ -95,7 +95,7 @@ def export_graphs(network: nn.Module, card: Card, directory: Path) -> None:
         # Named as multiples of the reduction, so that the exporter knows they can be divided.
         rows, columns = (multiple * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
         shapes["images"] |= {2: rows, 3: columns}
-    _export(network, inputs, shapes, directory / ONNX_FILE)
+    write_graph(network, inputs, shapes, directory / ONNX_FILE)
     return None
 
 
@@ -112,7 +112,7 @@ def _export_parts(network: ShowerModel, card: Card, directory: Path) -> None:
     inputs = example_inputs(card, n_tiles=5)
     for number in range(len(network.encoders)):
         shapes = {name: {0: n_images} for name in inputs}
-        _export(EncoderPart(network, number), inputs, shapes, directory / ENCODER_FILE.format(number=number))
+        write_graph(EncoderPart(network, number), inputs, shapes, directory / ENCODER_FILE.format(number=number))
     vectors = torch.randn(5, network.head.telescopes[0].output.out_features, generator=torch.Generator().manual_seed(0))
     n = card.input.preparation.max_telescopes
     members = torch.full((2, max(n, 3)), -1)
@@ -121,7 +121,7 @@ def _export_parts(network: ShowerModel, card: Card, directory: Path) -> None:
     # A join that reads in order is a chain as long as the table is wide.
     table = {0: n_events} if network.reads_in_order else {0: n_events, 1: n_telescopes}
     shapes = {"vectors": {0: n_images}, "members": table, "places": {0: n_images}}
-    _export(network.head, inputs, shapes, directory / ONNX_FILE)
+    write_graph(network.head, inputs, shapes, directory / ONNX_FILE)
 
 
 class EncoderPart(nn.Module):
@@ -135,7 +135,19 @@ class EncoderPart(nn.Module):
         return self.network.encode(images, scalars, self.number)
 
 
-def _export(network: nn.Module, inputs: Mapping[str, Tensor], shapes: Mapping[str, Any], path: Path) -> None:
+def write_graph(network: nn.Module, inputs: Mapping[str, Tensor], shapes: Mapping[str, Any], path: Path) -> None:
+    """Write a network as ONNX, without traces of where it was made.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In evaluation mode.
+    inputs : mapping
+        Name in the graph -> example, in the order of the network's arguments.
+    shapes : mapping
+        Name -> its dimensions that may vary, as `torch.export` takes them.
+    path : path
+    """
     # The exporter needs the names of forward's arguments, the graph has those of the arrays.
     arguments = dict(zip(inputs, inspect.signature(network.forward).parameters, strict=False))
     with _quiet():
