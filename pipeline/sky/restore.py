@@ -105,13 +105,7 @@ class Restoration:
         if mosaic is not None:
             compared = mosaic_taken_apart(mosaic.source)
         else:
-            compared = compare(
-                frame,
-                predictor.population,
-                outside_range,
-                may_be_mosaic=bayer != NO_MOSAIC,
-                paints=any(column.name == _PAINTED for column in predictor.columns),
-            )
+            compared = compare(frame, predictor.population, outside_range, may_be_mosaic=bayer != NO_MOSAIC)
         how = tile_px, overlap_px, outside_range, NO_MOSAIC
         phases = phases_of(frame) if compared.is_mosaic else ()
         parts = tuple((place, cls.of(phase, predictor, *how)._named(mosaic, place)) for place, phase in phases)
@@ -247,17 +241,18 @@ class Restoration:
             strip = self._as_it_came(rows, over)
             whole = {"SCI": strip.sci, "ERR": strip.err, **strip.planes}
             keep = None if kept is None else kept[rows, columns]
-            if keep is not None and self.compared.is_like:
-                keep = keep & (planes[_PAINTED] >= 0.5)
+            spared = keep
+            if keep is not None and self.compared.is_like and _PAINTED in planes:
+                spared = keep & (planes[_PAINTED] >= 0.5)
             for name, hdu in written.items():
-                spared = keep is not None and hdu in ("SCI", "ERR")
                 exposed = whole[hdu][:, columns]
-                exposed[...] = np.where(keep, exposed, planes[name]) if spared else planes[name]
+                of_pixels = spared is not None and hdu in ("SCI", "ERR")
+                exposed[...] = np.where(spared, exposed, planes[name]) if of_pixels else planes[name]
             dq = strip.dq[:, columns]
             added = self.predictor.flags(planes, dq, self.frame.noise, keep)
             if (self.compared.score or 0.0) > DOUBTFUL_SCORE:
                 # All that the network has changed: the mask alone, or every pixel that does not keep its value.
-                changed = added != 0 if self.only_flags else (added != 0) | (True if keep is None else ~keep)
+                changed = added != 0 if self.only_flags else (added != 0) | (True if spared is None else ~spared)
                 flag(added, changed, DQ.LOW_CONFIDENCE)
             dq |= added
             for name, plane in binned.items():

@@ -42,11 +42,11 @@ class Comparison:
     kept : LazyImage of bool, shape (H, W), optional
         Pixels that look like sources and must keep their value.
     is_like : bool
-        Whether the frame is like those of training: of `kept`, only what would be painted over keeps its value.
+        Whether the frame is like those of training: of `kept`, only what would be taken for a defect keeps its value.
     n_kept : int
         How many they are.
     warnings : tuple of str
-        One at most: it names every quantity that is unlike training, or says why sources are not painted over.
+        One at most: it names every quantity that is unlike training, or says why sources are not taken for defects.
     is_mosaic : bool
         Whether neighbouring pixels are of different colours: each colour is then a frame of its own.
     """
@@ -61,15 +61,13 @@ class Comparison:
     is_mosaic: bool = False
 
 
-def compare(
-    frame: Frame, population: Population | None, choice: Choice, *, may_be_mosaic: bool = True, paints: bool = False
-) -> Comparison:
+def compare(frame: Frame, population: Population | None, choice: Choice, *, may_be_mosaic: bool = True) -> Comparison:
     """Measure a frame and compare it with those that a model was trained on.
 
     Where these are not known, nothing is measured. In a frame unlike them, pixels that look like sources are to be kept
-    (`keep_sources`), or not (`apply`). Of a model that `paints` over defects, they are kept from that where stars are
-    elongated, too: such a star looks like a track. A mosaic of colours that only its background tells is to be taken
-    apart, unless it is forced (`apply`). A spectrum is left as it is: lines of the night sky look like defects.
+    (`keep_sources`), or not (`apply`). Where stars are elongated, they are kept from being taken for defects, too: such
+    a star looks like a track. A mosaic of colours that only its background tells is to be taken apart, unless it is
+    forced (`apply`). A spectrum is left as it is: lines of the night sky look like defects.
 
     Raises
     ------
@@ -90,11 +88,11 @@ def compare(
     found = population.compare(asdict(statistics))
     if not found.text:
         known = Comparison(statistics, found.score, is_like=True)
-        if not paints or choice != "keep_sources" or (statistics.ellipticity or 0.0) <= ELONGATED:
+        if choice != "keep_sources" or (statistics.ellipticity or 0.0) <= ELONGATED:
             return known
         text = (
             f"the stars are elongated (ellipticity {statistics.ellipticity:.2f}): what looks like a source is not "
-            "painted over, cosmic rays that look like one stay (DQ bit 128); see predict.outside_range"
+            "taken for a defect, cosmic rays that look like one stay (DQ bit 128); see predict.outside_range"
         )
         return replace(known, kept=_sources(frame), warnings=(text,))
     text = f"unlike the frames that the model was trained on: {found.text}"

@@ -331,7 +331,7 @@ def test_a_frame_within_the_range_is_restored_as_without_it(rng):
     assert (one.statistics is None, two.statistics is None) == (False, True)
 
 
-def test_elongated_stars_are_not_painted_over_in_a_frame_within_the_range(rng, monkeypatch):
+def test_elongated_stars_are_not_taken_for_defects_in_a_frame_within_the_range(rng, monkeypatch):
     sci, places = star_field(rng, 3.0)
     frame = frame_of(sci)
     model = Suspicious()
@@ -351,6 +351,34 @@ def test_elongated_stars_are_not_painted_over_in_a_frame_within_the_range(rng, m
     (warning,) = result.warnings
     assert warning.startswith("the stars are elongated (ellipticity 0.")
     assert warning.endswith("cosmic rays that look like one stay (DQ bit 128); see predict.outside_range")
+
+
+def test_a_mask_alone_does_not_flag_elongated_stars(rng, monkeypatch):
+    class Mask(Suspicious):
+        """The same as a model that flags only: no plane is written."""
+
+        columns = get_spec("defects").columns
+
+        def predict(self, batch):
+            score = np.where(super().predict(batch)["painted"] > 0, 9.0, -9.0).astype(np.float32)
+            logits = [column.name for column in self.columns if column.name.endswith("_logit")]
+            return {"defect_score": score, "surroundings_snr": np.zeros_like(score)} | dict.fromkeys(logits, score)
+
+        def flags(self, planes, dq, noise, kept=None):
+            return get_decoder("defects").flags(planes, dq, noise, kept)
+
+    sci, places = star_field(rng, 3.0)
+    frame = frame_of(sci)
+    x, y = np.rint(places).astype(int).T
+    flagged = has(restore_frame(frame, Mask()).dq, DQ.COSMIC_RAY)[y, x]
+    assert flagged.sum() > 10
+    monkeypatch.setattr("pipeline.sky.training_range.ELONGATED", -1.0)
+    result = restore_frame(frame, Mask())
+    assert not has(result.dq, DQ.COSMIC_RAY)[y, x].any()
+    assert has(result.dq, DQ.LOW_CONFIDENCE)[y, x][flagged].all()
+    np.testing.assert_array_equal(result.sci, frame.sci)
+    (warning,) = result.warnings
+    assert "what looks like a source is not taken for a defect" in warning
 
 
 def spectrum(rng, shape=(300, 400)):
