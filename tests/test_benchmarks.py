@@ -14,8 +14,8 @@ def test_there_are_benchmarks():
     assert SCRIPTS
 
 
-#: Half of the time of this file: they run with `pytest -m slow`.
-SLOW = ("bench_big_frames", "bench_train_throughput")
+#: Most of the time of this file: they run with `pytest -m slow`.
+SLOW = ("bench_big_frames", "bench_events", "bench_train_throughput", "damaged_files")
 
 
 @pytest.mark.parametrize(
