@@ -136,7 +136,7 @@ def test_star_cores_are_painted_over_under_a_strict_condition_only():
     assert painted(1.0, clean)[0]["painted"][0, 0] == 0
 
 
-def test_torch_restores_as_numpy_does(rng):
+def test_torch_restores_as_numpy_does(rng, monkeypatch):
     import torch
 
     from pipeline.tasks.denoise.objective import restore
@@ -152,7 +152,9 @@ def test_torch_restores_as_numpy_does(rng):
         "uncertainty": pixels.err / pixels.noise,
         "missing": pixels.missing,
         "saturated": pixels.saturated,
+        "source_share": rng.random((2, 32, 32)).astype(np.float32),
     }
+    monkeypatch.setattr(denoise, "share_of_sources", lambda snr: arrays["source_share"])
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     restored = restore(torch.from_numpy(outputs), tensors).numpy() * pixels.noise + pixels.level
     decoded = get_decoder("denoise").decode(outputs, batch)["restored"]

@@ -5,7 +5,8 @@ Two ways lead to a restored pixel:
 - kept: the measured value plus a correction in units of its own uncertainty sigma, weighted by how much better it is
   known than the pixel itself, sigma^2 / (sigma^2 + tau^2) [1]_: in the core of a star, where nothing but the pixel says
   how bright it is, it stays as measured. It is no larger than noise is. What is taken from a pixel is given to those
-  beside it: light that is spread over more than a few pixels keeps its sum, whatever the network does.
+  beside it (`pipeline.tasks.denoise.sharing`): light that is spread over more than a few pixels keeps its sum, whatever
+  the network does.
 - replaced (a defect, or missing): a value predicted from the surroundings alone, in asinh of the background noise.
   A missing or dead pixel comes back no brighter than its surroundings. Cosmic rays, hot pixels and trails add charge:
   unless a pixel is missing or dark as a dead one, the replacement is not above what was measured, but for noise.
@@ -23,7 +24,6 @@ References
 """
 
 from collections.abc import Mapping
-from functools import reduce
 from typing import ClassVar
 
 import numpy as np
@@ -32,6 +32,7 @@ from pipeline.inputs.frame import SkyPixels
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, flag, has
 from pipeline.tasks.defects.decode import STRATA, largest_of_nine, middle_of_nine
 from pipeline.tasks.denoise.confidence import KINDS, errors_of, traits_of
+from pipeline.tasks.denoise.sharing import given, share_of_sources
 from pipeline.tasks.interfaces import Decoder, PixelTraits
 from pipeline.tiles.shards import TileBatch
 
@@ -43,9 +44,6 @@ REPLACED_RANGE = (-4.0, 12.0)  # asinh of the background noise: -27 to 8e4 times
 DEAD_SNR = -3.0  # a pixel this far below the background may be dead, and its replacement above it
 NEIGHBOURHOOD_PX = 3  # a missing or dead pixel comes back no brighter than what is known within this distance
 LOG_VARIANCE_RANGE = (-8.0, 12.0)
-#: Means over so many pixels, one after the other, give away what was taken from a pixel. Noise that reaches further
-#: stays: 0.16 of the noise of a pixel.
-SHARED_PX = (3, 5)
 #: Defect probability from which a pixel counts as restored, where no rates are known.
 DEFECT_THRESHOLD = 0.5
 _LARGEST_LOGIT = 30.0
@@ -71,19 +69,6 @@ def brightest_around(planes: np.ndarray) -> np.ndarray:
     return planes
 
 
-def shared(planes: np.ndarray) -> np.ndarray:
-    """Running means of `SHARED_PX` pixels along both axes, one after the other; zero beyond the edges; (N, H, W)."""
-    for axis in (1, 2):
-        for size in SHARED_PX:
-            reach = size // 2
-            width = [(reach, reach) if a == axis else (0, 0) for a in range(3)]
-            padded = np.pad(planes, width)
-            n = planes.shape[axis]
-            parts = (padded[(slice(None),) * axis + (slice(k, k + n),)] for k in range(size))
-            planes = reduce(np.add, parts) * np.float32(1 / size)
-    return planes
-
-
 class DenoiseDecoder(Decoder):
     """Outputs: correction, replacement, log variance of the result, logit of being a defect less its prior, log tau^2.
 
@@ -106,7 +91,8 @@ class DenoiseDecoder(Decoder):
         pixels = SkyPixels.of_batch(batch)
         correction, replacement, log_variance, defect, log_tau2 = (outputs[:, i].astype(np.float32) for i in range(5))
         logit = defect + np.float32(DEFECT_PRIOR)
-        place = _place_of((pixels.sci - pixels.level) / pixels.err)
+        snr = (pixels.sci - pixels.level) / pixels.err
+        place = _place_of(snr)
         limits = [0.0 if thresholds is None else thresholds[name] for name in STRATA]
         replaced = _replaced(pixels, replacement)
         restored_err = pixels.err * np.exp(0.5 * np.clip(log_variance, *LOG_VARIANCE_RANGE))
@@ -117,9 +103,9 @@ class DenoiseDecoder(Decoder):
         gate[pixels.missing] = 1.0
         taken = pixels.err * sigmoid(-log_tau2) * NOISE_REACH * np.tanh(correction / NOISE_REACH) * (1 - gate)
         taken[pixels.saturated] = 0.0
-        given = shared(taken)
-        given[pixels.saturated] = 0.0
-        kept = pixels.sci + taken - given
+        back = given(taken, share_of_sources(snr))
+        back[pixels.saturated] = 0.0
+        kept = pixels.sci + taken - back
         restored = kept + gate * (replaced - kept)
         painted = gate >= 0.5
         return {

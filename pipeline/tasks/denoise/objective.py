@@ -29,7 +29,7 @@ References
 .. [2] Diskin, Eldar & Wiesel (2021), "Learning to estimate without bias", arXiv:2110.12403, Eq. 9.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
@@ -49,8 +49,8 @@ from pipeline.tasks.denoise.decode import (
     NEIGHBOURHOOD_PX,
     NOISE_REACH,
     REPLACED_RANGE,
-    SHARED_PX,
 )
+from pipeline.tasks.denoise.sharing import SKY_PX, SOURCE_PX
 from pipeline.tasks.denoise.spec import SPEC
 from pipeline.tasks.denoise.targets import SOURCE_THRESHOLD, TARGETS
 from pipeline.tasks.interfaces import Targets
@@ -134,7 +134,7 @@ def restore(outputs: Tensor, target: Mapping[str, Tensor]) -> Tensor:
     outputs : Tensor, shape (N, 5, H, W)
     target : mapping of Tensor, shape (N, H, W)
         `signal` and `uncertainty`, above the background level in units of the background noise; `missing` and
-        `saturated`, bool.
+        `saturated`, bool; `source_share`, see `pipeline.tasks.denoise.sharing`.
 
     Notes
     -----
@@ -151,7 +151,7 @@ def restore(outputs: Tensor, target: Mapping[str, Tensor]) -> Tensor:
     gate = torch.sigmoid(GATE_SHARPNESS * (outputs[:, 3] + DEFECT_PRIOR)).masked_fill(target["missing"], 1.0)
     taken = uncertainty * torch.sigmoid(-outputs[:, 4]) * _aimed(outputs) * (1 - gate)
     taken = taken.masked_fill(target["saturated"], 0.0)
-    kept = signal + taken - _shared(taken).masked_fill(target["saturated"], 0.0)
+    kept = signal + taken - _given(taken, target["source_share"]).masked_fill(target["saturated"], 0.0)
     return kept + gate * (replaced - kept)
 
 
@@ -160,8 +160,14 @@ def _aimed(outputs: Tensor) -> Tensor:
     return NOISE_REACH * torch.tanh(outputs[:, 0] / NOISE_REACH)
 
 
-def _shared(planes: Tensor) -> Tensor:
-    for size in SHARED_PX:
+def _given(taken: Tensor, source_share: Tensor) -> Tensor:
+    """`pipeline.tasks.denoise.sharing.given`; a test holds the two together."""
+    near = taken * source_share
+    return _mean_of(near, SOURCE_PX) + _mean_of(taken - near, SKY_PX)
+
+
+def _mean_of(planes: Tensor, sizes: Sequence[int]) -> Tensor:
+    for size in sizes:
         planes = F.avg_pool2d(planes[:, None], size, stride=1, padding=size // 2)[:, 0]
     return planes
 

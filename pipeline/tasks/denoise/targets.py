@@ -13,6 +13,7 @@ from pipeline.sky.dq import DEFECTS, DQ, has
 from pipeline.tasks.defects.spec import SPEC as DEFECT_SPEC
 from pipeline.tasks.defects.targets import TARGETS as DEFECT_TARGETS
 from pipeline.tasks.denoise import noise2void
+from pipeline.tasks.denoise.sharing import share_of_sources
 from pipeline.tasks.interfaces import Motion, Targets
 from pipeline.tiles.shards import TileBatch
 
@@ -21,8 +22,8 @@ _SCATTER_PIXELS = 30  # fewer source pixels tell no scatter
 _PARTNER_OUTLIER = 8.0  # sigma of the difference between two exposures: far beyond noise, so that no noise is selected
 _NO_TRAIL = [name != "trail" for name in DEFECT_SPEC.outputs]
 _MAPS = (
-    "signal", "uncertainty", "missing", "saturated", "usable", "clean", "clean_variance", "defect", "faint", "good",
-    "core", "charge", "star_flux", "star_fwhm_px",
+    "signal", "uncertainty", "missing", "saturated", "usable", "source_share", "clean", "clean_variance", "defect",
+    "faint", "good", "core", "charge", "star_flux", "star_fwhm_px",
 )  # fmt: skip
 
 
@@ -54,6 +55,7 @@ class DenoiseTargets(Targets):
             "uncertainty": uncertainty,
             "missing": pixels.missing,
             "saturated": pixels.saturated,
+            "source_share": share_of_sources((pixels.sci - pixels.level) / pixels.err),
             "photon_slope": _photon_slope(signal, uncertainty, pixels.missing | pixels.saturated),
         }
         if noise2void.ROLE in batch.targets:
