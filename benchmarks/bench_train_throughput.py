@@ -86,7 +86,7 @@ def bare_steps(card: Card, batch_size: int) -> Iterator[int]:
     torch.manual_seed(0)
     network = create_model(model.name, model.in_chans, model.num_outputs, model.n_scalars, **model.kwargs).train()
     network = network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters())
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     images = torch.randn(batch_size, model.in_chans, *card.input.tile_shape)
     images = images.contiguous(memory_format=torch.channels_last)
     scalars = torch.randn(batch_size, model.n_scalars) if model.n_scalars else None

@@ -167,7 +167,7 @@ def bare_steps(run: TrainingRun, module: Any) -> Iterator[int]:
     batch = module.feed.on_device(on_device(module.feed.training_batch(tiles, 0, 0), run.device))
     network = module.network.to(run.device)
     module.train()
-    optimizer = torch.optim.AdamW(network.parameters())
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     while True:
         with torch.autocast(run.device.partition(":")[0], torch.bfloat16, enabled=run.precision == "bfloat16"):
             outputs, _ = module.outputs(network, batch)

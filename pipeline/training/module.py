@@ -251,8 +251,22 @@ class TrainingModule(LightningModule):
             return {"learning_rate": rate, **losses, **self._metrics.compute(self.ranks), **dead}
 
     # ---- optimiser ---------------------------------------------------------------------------------------------------
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm by torch: lightning does not do it for fused optimisers, which may scale gradients."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW or SGD, with a linear warm-up and a half cosine down to a hundredth, by step."""
+        """AdamW or SGD, with a linear warm-up and a half cosine down to a hundredth, by step.
+
+        Fused: one call for all tensors takes a sixth of the time of one per tensor, which is 6 % of a small network's
+        step.
+        """
         config = self.config
         trained = [p for p in self.network.parameters() if p.requires_grad]
         groups = [
@@ -264,10 +278,10 @@ class TrainingModule(LightningModule):
         if config.optimizer == "sgd":
             # Here the decay is part of the gradient, as in the papers that train with it; AdamW keeps it apart.
             optimizer = torch.optim.SGD(
-                groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov
+                groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov, fused=True
             )
         else:
-            optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+            optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         total = self.config.epochs * self.n_steps
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, total, self.config.warmup_fraction)
