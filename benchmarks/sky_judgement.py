@@ -9,8 +9,7 @@ restored as `lightpool predict` does. Real frames are those in sky/ of $LIGHTPOO
 into --out, tables to the screen or between the marks of a page. Without a bundle, only the other programs are measured;
 --outside adds the results of programs that have an environment of their own (benchmarks/outside/sky_peers.py, for
 which --write-frames writes the frames); --peers takes all of them from an earlier judgement, for they do not change.
---masks adds a second bundle, whose mask alone is judged, on independent frames. --from makes tables of earlier
-judgements, of one bundle.
+--masks adds a second bundle, whose mask alone is judged. --from makes tables of earlier judgements, of one bundle.
 """
 
 import argparse
@@ -32,7 +31,7 @@ from photometry.methods import RECORDED, Bundle, astroscrappy, read
 from photometry.real import RealFrame, real_sets, restore_set
 from photometry.real_figures import set_figures
 from photometry.stars import Stars
-from photometry.summary import independent_limits, real_limits, star_figures, star_summary
+from photometry.summary import independent_limits, real_limits, real_mask_limits, star_figures, star_summary
 
 from pipeline.errors import UserError
 
@@ -155,6 +154,8 @@ def limits_of(judgement: Mapping[str, Any]) -> list[Limit]:
         limits += independent_limits(part["frames"], part["stars"], _LEAST_SPEED[judgement["has_bfloat16"]])
     if "real" in judgement:
         limits += real_limits(judgement["real"]["sets"])
+    if "real_masks" in judgement:
+        limits += real_mask_limits(judgement["real_masks"]["sets"])
     return limits
 
 
@@ -181,6 +182,8 @@ def tables_of(judgement: Mapping[str, Any]) -> dict[str, str]:
     if "real" in judgement:
         found["real"] = tables.real_star_table(judgement["real"]["sets"])
         found["injected"] = tables.injected_table(judgement["real"]["sets"])
+    if "real_masks" in judgement:
+        found["real_masks"] = tables.real_mask_table(judgement["real_masks"]["sets"])
     return found
 
 
@@ -221,14 +224,17 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         if arguments.peers is not None:
             judged = with_earlier_peers(judged, json.loads(arguments.peers.read_text())["independent"])
         judgement["independent"] = judged
-    if arguments.masks is not None:
-        masks = Bundle(arguments.masks)
+    masks = Bundle(arguments.masks) if arguments.masks else None
+    if masks is not None:
         judged = independent(masks, None, folder, quick=arguments.quick, with_peers=False)
         judgement["masks"] = judged | {"name": masks.card.name, "sha256": masks.card.bundle_sha256}
     if arguments.frames in ("real", "both") and bundle is not None:
         root = os.environ.get("LIGHTPOOL_DATA")
         if root:
-            judgement["real"] = real(bundle, Path(root) / "sky", out, quick=arguments.quick)
+            folder = Path(root) / "sky"
+            judgement["real"] = real(bundle, folder, out, quick=arguments.quick)
+            if masks is not None:
+                judgement["real_masks"] = real(masks, folder, None, quick=arguments.quick)
         else:
             print("real frames are left out: LIGHTPOOL_DATA is not set to the folder that has sky/")
     return plain(judgement)

@@ -171,11 +171,22 @@ def _speed_limit(frames: Sequence[Mapping[str, Any]], least: float) -> Limit:
     return Limit("Mpix per CPU second, file to file", speed, least, False, "all frames", "{:.2f}")
 
 
+def _of_sets(sets: Sequence[Mapping[str, Any]], key: str, least: int = 0) -> dict[str, float]:
+    """A figure of the sets that have it, and at least so many stars."""
+    return {one["name"]: one[key] for one in sets if one.get(key) is not None and one["n_stars"] >= least}
+
+
+def real_mask_limits(sets: Sequence[Mapping[str, Any]]) -> list[Limit]:
+    """Demand on a mask alone, on real frames: of the worst set."""
+    flagged = worst(_of_sets(sets, "flagged_unsaturated", _LEAST_STARS))
+    return [Limit("unsaturated real stars with S/N > 30 that the mask flags, worst set", *_last(flagged, 0.005, True))]
+
+
 def real_limits(sets: Sequence[Mapping[str, Any]]) -> list[Limit]:
     """Demands on real frames: each for the worst set."""
 
     def of_sets(key: str, least: int = 0) -> dict[str, float]:
-        return {one["name"]: one[key] for one in sets if one.get(key) is not None and one["n_stars"] >= least}
+        return _of_sets(sets, key, least)
 
     off = {
         f"{one['name']}, S/N {level['snr']:g} on {level['where']}": abs(level["median"] - 1)

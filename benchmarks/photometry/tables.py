@@ -224,6 +224,29 @@ def _percent(facts: Facts, key: str) -> float | None:
     return None if facts.get(key) is None else 100 * facts[key]
 
 
+def real_mask_table(sets: Sequence[Facts]) -> str:
+    """Of a mask alone: stars that it flags, and added tracks that it finds."""
+    rows = [
+        [
+            one["name"], f"{one['n_stars']} ({one['n_saturated']})", number(100 * one["masked"]),
+            number(_percent(one, "flagged"), "{:.2f}"), number(_percent(one, "flagged_unsaturated"), "{:.2f}"),
+            _tracks(one),
+        ]
+        for one in sets
+    ]  # fmt: skip
+    head = (
+        "set", "stars with S/N > 30 (saturated)", "pixels in the mask [%]", "stars flagged [%]",
+        "of the unsaturated [%]", "added tracks: pixels found, tracks found",
+    )  # fmt: skip
+    return table(head, rows)
+
+
+def _tracks(one: Facts) -> str:
+    if "n_tracks" not in one:
+        return "–"
+    return f"{number(one['track_pixels_found'])}, {number(one['tracks_found'])} of {one['n_tracks']}"
+
+
 def injected_table(sets: Sequence[Facts]) -> str:
     """Response to added stars, and added tracks that were found."""
     rows = []
@@ -236,12 +259,7 @@ def injected_table(sets: Sequence[Facts]) -> str:
             cells.append(
                 f"{part['median']:.3f} ({part['low']:.3f} to {part['high']:.3f}), {part['n']}" if part else "–"
             )
-        tracks = (
-            f"{number(one['track_pixels_found'])}, {number(one['tracks_found'])} of {one['n_tracks']}"
-            if "n_tracks" in one
-            else "–"
-        )
-        rows.append([one["name"], *cells, tracks])
+        rows.append([one["name"], *cells, _tracks(one)])
     head = (
         "set", *(f"{where}, S/N {snr:g}" for where, snr in levels), "added tracks: pixels found, tracks found",
     )  # fmt: skip

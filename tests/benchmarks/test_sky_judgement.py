@@ -16,7 +16,8 @@ from photometry.limits import Limit, worst
 from photometry.methods import NETWORK, RECORDED, Bundle, Method, outside, read
 from photometry.real import RealFrame, RealSet, real_sets, restore_set
 from photometry.stars import added, faintest_crossing, flux_statistics, limiting_magnitude, measure_stars, moments
-from photometry.summary import star_figures, star_summary
+from photometry.summary import real_mask_limits, star_figures, star_summary
+from photometry.tables import real_mask_table
 from tiny_bundles import sky_bundle
 
 from pipeline.errors import UserError
@@ -449,6 +450,20 @@ def test_frames_are_written_for_other_programs_in_electrons(tmp_path, monkeypatc
         np.testing.assert_array_equal(hdus[0].data, tiny.recorded.astype(np.float32))
         assert hdus[0].header["RDNOISE"] == tiny.read_noise_e
     assert path.stem == tiny.file_stem
+
+
+def test_a_mask_alone_is_judged_by_the_stars_that_it_flags():
+    many = {"name": "a", "n_stars": 400, "n_saturated": 4, "masked": 0.01, "flagged": 0.02, "flagged_unsaturated": 0.01}
+    sets = [
+        many | {"n_tracks": 10, "track_pixels_found": 0.8, "tracks_found": 0.9},
+        {"name": "b", "n_stars": 0, "n_saturated": 0, "masked": 0.0},
+        many | {"name": "few", "n_stars": 2, "flagged_unsaturated": 0.5},
+    ]
+    (limit,) = real_mask_limits(sets)
+    assert (limit.value, limit.where, limit.met) == (0.01, "a", False)
+    first, second, _ = real_mask_table(sets).splitlines()[2:]
+    assert first == "| a | 400 (4) | 1.000 | 2.00 | 1.00 | 0.800, 0.900 of 10 |"
+    assert second == "| b | 0 (0) | 0.000 | – | – | – |"
 
 
 def test_real_frames_need_a_bundle(monkeypatch):
