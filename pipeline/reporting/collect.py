@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.documents import read_json, read_yaml
 from pipeline.errors import InputFileError, UserError
@@ -18,10 +18,16 @@ from pipeline.files import check_regular, is_directory
 from pipeline.logs import get_logger
 from pipeline.tasks import specs_of, task_names
 
+if TYPE_CHECKING:
+    import h5py
+
 LOG = get_logger(__name__)
 PARTS = ("config.yaml", "status", "tiles", "bundles", "evaluation", "predictions", "irf", "validation", "benchmarks")
 FIRST_EVENTS = 12
 _MAX_README = 100_000
+# What tells rows of DL2 apart; those of the whole array have no telescope.
+_KEYS = ("obs_id", "event_id", "tel_id")
+_Row = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class CameraPredictions:
     """The tables that `predict` wrote for one event file."""
 
     name: str
-    quantities: tuple[tuple[str, str, int], ...]  # (column, unit, valid images)
+    quantities: tuple[tuple[str, str, int], ...]  # (column, unit, valid images or events)
     first_rows: tuple[tuple[str, ...], ...]
 
 
@@ -298,43 +304,65 @@ def _predicted_file(name: str, wing: str, record: Mapping[str, Any]) -> Predicte
 
 
 def _camera_predictions(path: Path) -> CameraPredictions:
-    """Valid images per quantity, and the first rows, of ctapipe's DL2 tables (any number of models and telescopes)."""
+    """Valid values per quantity, and the first rows, of ctapipe's DL2 tables (any number of models and telescopes).
+
+    Models of single images have a table for each telescope, and those of whole events one for the array. Rows of the
+    latter have no telescope.
+    """
     import numpy as np
 
     from pipeline.hdf5 import open_hdf5
 
-    columns: dict[str, dict[tuple[int, int, int], float]] = {}
+    columns: dict[str, dict[_Row, float]] = {}
     units: dict[str, str] = {}
-    rows: dict[tuple[int, int, int], None] = {}
+    rows: dict[_Row, None] = {}
     valid: dict[str, int] = {}
     with open_hdf5(path) as file:
-        root = file["dl2/event/telescope"]
-        tables = [table for kind in root.values() for model in kind.values() for table in model.values()]
-        for table in tables:
-            prefix = table.parent.name.rsplit("/", 1)[1]
+        for prefix, table in _tables_of(file["dl2/event"]):
             names = [name for name in table.dtype.names if name in _wanted(prefix)]
-            flag = f"{prefix}_tel_is_valid"  # which groups that telescopes alone have do not hold
+            flag = f"{prefix}_is_valid"  # which groups that telescopes alone have do not hold
             is_valid = (
                 np.asarray(table.fields(flag)[:], bool) if flag in table.dtype.names else np.ones(len(table), bool)
             )
-            identity = table.fields(["obs_id", "event_id", "tel_id"])[:FIRST_EVENTS]
-            keys = [tuple(int(value) for value in row) for row in identity]
+            first = table[:FIRST_EVENTS]
+            keys = [tuple(int(row[name]) if name in row.dtype.names else None for name in _KEYS) for row in first]
             for name in names:
                 valid[name] = valid.get(name, 0) + int(np.count_nonzero(is_valid & np.isfinite(table.fields(name)[:])))
                 units[name] = _unit(table, name)
-                values = table.fields(name)[:FIRST_EVENTS]
-                columns.setdefault(name, {}).update(zip(keys, values.astype(float).tolist(), strict=True))
+                columns.setdefault(name, {}).update(zip(keys, first[name].astype(float).tolist(), strict=True))
             rows |= dict.fromkeys(keys)
     shown = list(rows)[:FIRST_EVENTS]
-    first_rows = tuple((*map(str, key), *(_four_digits(columns[name].get(key)) for name in columns)) for key in shown)
+    first_rows = tuple(
+        (
+            *("—" if part is None else str(part) for part in key),
+            *(_four_digits(columns[name].get(key)) for name in columns),
+        )
+        for key in shown
+    )
     quantities = tuple((name, units[name], valid[name]) for name in columns)
     return CameraPredictions(path.name.removesuffix(".dl2.h5"), quantities, first_rows)
+
+
+def _tables_of(events: "h5py.Group") -> Iterator[tuple[str, "h5py.Dataset"]]:
+    """Tables of DL2 and the prefixes of their columns; averages over telescopes, which are theirs, are left out."""
+    if not {"telescope", "subarray"} & set(events):
+        raise ValueError("it has no tables of telescopes or of the array")
+    of_telescopes, of_events = events.get("telescope", {}), events.get("subarray", {})
+    for kind in of_telescopes.values():
+        for model, tables in kind.items():
+            for table in tables.values():
+                yield f"{model}_tel", table
+    averages = {model for kind in of_telescopes.values() for model in kind}
+    for kind in of_events.values():
+        for model, table in kind.items():
+            if model not in averages:
+                yield model, table
 
 
 def _wanted(prefix: str) -> tuple[str, ...]:
     """Columns of predicted quantities: those that a task of the camera places in DL2."""
     places = [column.dl2 for spec in specs_of("camera") for column in spec.shown if column.dl2]
-    return tuple(f"{prefix}_tel_{place.name}" for place in places)
+    return tuple(f"{prefix}_{place.name}" for place in places)
 
 
 def _unit(table: Any, name: str) -> str:

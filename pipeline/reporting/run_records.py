@@ -18,7 +18,7 @@ def camera_file(entry: PredictedFile) -> tuple[str, str, str, str]:
 
 
 def valid_values(entry: CameraPredictions) -> str:
-    """Images with a value, per quantity."""
+    """Images, or events, with a value, per quantity."""
     return ", ".join(f"{name}: {words.count_text(n)}" for name, _, n in entry.quantities) or "none"
 
 

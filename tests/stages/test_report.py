@@ -372,6 +372,33 @@ def test_odd_figures_tables_and_names_are_left_out(run_dir, tmp_path):
         assert part in text
 
 
+def test_predictions_of_whole_events_are_shown(run_dir, tmp_path):
+    """A model of events has no table of telescopes; the averages of a model of images are not shown beside it."""
+    path = run_dir / "predictions/camera/gamma_test/gamma_test.dl2.h5"
+
+    def table(prefix, value):
+        dtype = [("obs_id", "i4"), ("event_id", "i8"), (f"{prefix}_energy", "f4"), (f"{prefix}_is_valid", "u1")]
+        return np.array([(5, 900, value, 1), (5, 901, value, 1), (5, 902, np.nan, 0)], dtype)
+
+    with h5py.File(path, "a") as file:
+        file["dl2/event/subarray/energy/lp_energy"] = table("lp_energy", 7.125)
+        file["dl2/event/subarray/energy/lp_stereo"] = table("lp_stereo", 3.875)
+    text = text_of(report(run_dir, tmp_path / "both.html").read_text())
+    assert "lp_stereo_energy: 2" in text
+    assert "lp_energy_energy" not in text
+    with h5py.File(path, "a") as file:
+        del file["dl2/event/telescope"]
+        del file["dl2/event/subarray/energy/lp_energy"]
+    text = text_of(report(run_dir, tmp_path / "events.html").read_text())
+    assert "cannot be read" not in text
+    assert "lp_stereo_energy: 2" in text
+    assert "5 900 — 3.875 5 901 — 3.875 5 902 — —" in " ".join(text.split())
+    with h5py.File(path, "a") as file:
+        del file["dl2/event/subarray"]
+    text = text_of(report(run_dir, tmp_path / "none.html").read_text())
+    assert "gamma_test.dl2.h5 cannot be read (it has no tables of telescopes or of the array)" in text
+
+
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not a directory; give the folder of a run"):
         report(tmp_path / "nowhere", tmp_path / "report.html")
