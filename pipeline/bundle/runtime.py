@@ -311,13 +311,19 @@ class Predictor:
             )
 
     def flags(
-        self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float, kept: np.ndarray | None = None
+        self,
+        planes: Mapping[str, np.ndarray],
+        dq: np.ndarray,
+        noise: float,
+        kept: np.ndarray | None = None,
+        *,
+        unless_sure: bool = False,
     ) -> np.ndarray:
         """DQ bits that the heads add to a frame, uint16; see `pipeline.tasks.interfaces.Decoder.flags`."""
         found = []
         for head in self.heads:
             given = {"thresholds": self._thresholds[head.task]} if head.task in self._thresholds else {}
-            found.append(self._decoders[head.task].flags(planes, dq, noise, kept, **given))
+            found.append(self._decoders[head.task].flags(planes, dq, noise, kept, unless_sure=unless_sure, **given))
         return reduce(np.bitwise_or, found)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

@@ -48,8 +48,8 @@ class PredictConfig(Section):
         "keep_sources",
         description="What is done with a sky frame unlike those of the model's training (sharper stars, correlated "
         "noise ...), besides a warning. keep_sources: pixels that look like sources keep their values, and a mosaic "
-        "of colours is restored colour by colour; in other frames with elongated stars, sources are not taken for "
-        "defects. apply: the result is taken as it is. refuse: the frame is refused.",
+        "of colours is restored colour by colour; in other frames with elongated stars, sources are not painted over, "
+        "and flagged only beyond doubt. apply: the result is taken as it is. refuse: the frame is refused.",
     )
     bayer: str = Field(
         "auto",

@@ -249,7 +249,7 @@ class Restoration:
                 of_pixels = spared is not None and hdu in ("SCI", "ERR")
                 exposed[...] = np.where(spared, exposed, planes[name]) if of_pixels else planes[name]
             dq = strip.dq[:, columns]
-            added = self.predictor.flags(planes, dq, self.frame.noise, keep)
+            added = self.predictor.flags(planes, dq, self.frame.noise, keep, unless_sure=self.compared.is_like)
             if (self.compared.score or 0.0) > DOUBTFUL_SCORE:
                 # All that the network has changed: the mask alone, or every pixel that does not keep its value.
                 changed = added != 0 if self.only_flags else (added != 0) | (True if spared is None else ~spared)

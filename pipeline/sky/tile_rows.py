@@ -43,9 +43,18 @@ class FramePredictor(Protocol):
         """Every column, shape (N, H, W)."""
 
     def flags(
-        self, planes: Mapping[str, np.ndarray], dq: np.ndarray, noise: float, kept: np.ndarray | None
+        self,
+        planes: Mapping[str, np.ndarray],
+        dq: np.ndarray,
+        noise: float,
+        kept: np.ndarray | None,
+        *,
+        unless_sure: bool = False,
     ) -> np.ndarray:
-        """DQ bits that the result adds, shape (H, W), uint16; pixels in `kept` keep their value."""
+        """DQ bits that the result adds, shape (H, W), uint16; pixels in `kept` keep their value.
+
+        With `unless_sure`, those that are defects beyond doubt may be flagged, if that changes no value.
+        """
 
 
 def check_overlap(overlap_px: int, tile_px: int) -> None:

@@ -42,7 +42,7 @@ class Comparison:
     kept : LazyImage of bool, shape (H, W), optional
         Pixels that look like sources and must keep their value.
     is_like : bool
-        Whether the frame is like those of training: of `kept`, only what would be taken for a defect keeps its value.
+        Whether the frame is like those of training: of `kept`, only what would be painted over keeps its value.
     n_kept : int
         How many they are.
     warnings : tuple of str
@@ -65,9 +65,10 @@ def compare(frame: Frame, population: Population | None, choice: Choice, *, may_
     """Measure a frame and compare it with those that a model was trained on.
 
     Where these are not known, nothing is measured. In a frame unlike them, pixels that look like sources are to be kept
-    (`keep_sources`), or not (`apply`). Where stars are elongated, they are kept from being taken for defects, too: such
-    a star looks like a track. A mosaic of colours that only its background tells is to be taken apart, unless it is
-    forced (`apply`). A spectrum is left as it is: lines of the night sky look like defects.
+    (`keep_sources`), or not (`apply`). Where stars are elongated, they are kept from being painted over, and from being
+    flagged but beyond doubt: such a star looks like a track. A mosaic of colours that only its background tells is to
+    be taken apart, unless it is forced (`apply`). A spectrum is left as it is: lines of the night sky look like
+    defects.
 
     Raises
     ------
@@ -92,7 +93,8 @@ def compare(frame: Frame, population: Population | None, choice: Choice, *, may_
             return known
         text = (
             f"the stars are elongated (ellipticity {statistics.ellipticity:.2f}): what looks like a source is not "
-            "taken for a defect, cosmic rays that look like one stay (DQ bit 128); see predict.outside_range"
+            "painted over, and flagged only beyond doubt: cosmic rays that look like one may stay (DQ bit 128); see "
+            "predict.outside_range"
         )
         return replace(known, kept=_sources(frame), warnings=(text,))
     text = f"unlike the frames that the model was trained on: {found.text}"

@@ -189,6 +189,8 @@ class Decoder:
         noise: float,
         kept: np.ndarray | None = None,
         thresholds: Mapping[str, float] | None = None,
+        *,
+        unless_sure: bool = False,
     ) -> np.ndarray:
         """DQ bits that a result adds to a frame, shape (H, W), uint16; none by default.
 
@@ -204,5 +206,7 @@ class Decoder:
             Pixels that keep their measured value, whatever was predicted for them.
         thresholds : mapping, optional
             Kind of place -> score from which a pixel is flagged; only tasks with `rates` are given any.
+        unless_sure : bool
+            Of `kept`, pixels that are defects beyond doubt may be flagged, if that changes no value.
         """
         return np.zeros(dq.shape, np.uint16)

@@ -299,8 +299,8 @@ class Careful:
             "toy_flux": np.nan_to_num(sci - level),
         }
 
-    def flags(self, planes, dq, noise, kept=None):
-        return get_decoder("denoise").flags(planes, dq, noise, kept)
+    def flags(self, planes, dq, noise, kept=None, *, unless_sure=False):
+        return get_decoder("denoise").flags(planes, dq, noise, kept, unless_sure=unless_sure)
 
 
 def test_a_frame_read_in_strips_is_the_whole_one(source, narrow):

@@ -26,6 +26,7 @@ from pipeline.sky.training_range import compare
 from pipeline.sky.truth import read_truth, truth_path
 from pipeline.stages.simulate_sky import simulate_sky
 from pipeline.tasks import get_decoder, get_spec
+from pipeline.tasks.defects.decode import SURE
 
 LEVEL, NOISE = 900.0, 30.0
 _FINE = (np.arange(3) - 1) / 3  # places within a pixel at which a star is sampled
@@ -253,8 +254,8 @@ class Suspicious:
             "place": np.zeros(sci.shape, np.float32),
         }
 
-    def flags(self, planes, dq, noise, kept=None):
-        return get_decoder("denoise").flags(planes, dq, noise, kept)
+    def flags(self, planes, dq, noise, kept=None, *, unless_sure=False):
+        return get_decoder("denoise").flags(planes, dq, noise, kept, unless_sure=unless_sure)
 
 
 def test_sharp_stars_are_left_alone_and_named(rng):
@@ -350,7 +351,7 @@ def test_elongated_stars_are_not_taken_for_defects_in_a_frame_within_the_range(r
     assert result.n_kept == 0
     (warning,) = result.warnings
     assert warning.startswith("the stars are elongated (ellipticity 0.")
-    assert warning.endswith("cosmic rays that look like one stay (DQ bit 128); see predict.outside_range")
+    assert warning.endswith("cosmic rays that look like one may stay (DQ bit 128); see predict.outside_range")
 
 
 def test_a_mask_alone_does_not_flag_elongated_stars(rng, monkeypatch):
@@ -358,14 +359,15 @@ def test_a_mask_alone_does_not_flag_elongated_stars(rng, monkeypatch):
         """The same as a model that flags only: no plane is written."""
 
         columns = get_spec("defects").columns
+        certainty = SURE - 0.1
 
         def predict(self, batch):
-            score = np.where(super().predict(batch)["painted"] > 0, 9.0, -9.0).astype(np.float32)
+            score = np.where(super().predict(batch)["painted"] > 0, self.certainty, -9.0).astype(np.float32)
             logits = [column.name for column in self.columns if column.name.endswith("_logit")]
             return {"defect_score": score, "surroundings_snr": np.zeros_like(score)} | dict.fromkeys(logits, score)
 
-        def flags(self, planes, dq, noise, kept=None):
-            return get_decoder("defects").flags(planes, dq, noise, kept)
+        def flags(self, planes, dq, noise, kept=None, *, unless_sure=False):
+            return get_decoder("defects").flags(planes, dq, noise, kept, unless_sure=unless_sure)
 
     sci, places = star_field(rng, 3.0)
     frame = frame_of(sci)
@@ -378,7 +380,9 @@ def test_a_mask_alone_does_not_flag_elongated_stars(rng, monkeypatch):
     assert has(result.dq, DQ.LOW_CONFIDENCE)[y, x][flagged].all()
     np.testing.assert_array_equal(result.sci, frame.sci)
     (warning,) = result.warnings
-    assert "what looks like a source is not taken for a defect" in warning
+    assert "what looks like a source is not painted over, and flagged only beyond doubt" in warning
+    Mask.certainty = SURE + 0.1
+    assert has(restore_frame(frame, Mask()).dq, DQ.COSMIC_RAY)[y, x][flagged].all()
 
 
 def spectrum(rng, shape=(300, 400)):

@@ -48,8 +48,8 @@ class Smoother:
             "place": np.zeros_like(defect),
         }
 
-    def flags(self, planes, dq, noise, kept=None):
-        return get_decoder("denoise").flags(planes, dq, noise, kept)
+    def flags(self, planes, dq, noise, kept=None, *, unless_sure=False):
+        return get_decoder("denoise").flags(planes, dq, noise, kept, unless_sure=unless_sure)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ class Toy:
         flux = np.where(np.isnan(batch.images[:, 0]), 0, batch.images[:, 0] - level)
         return {"toy_flux": flux, "toy": flux / noise, "toy_inner": np.ones_like(flux)}
 
-    def flags(self, planes, dq, noise, kept=None):
+    def flags(self, planes, dq, noise, kept=None, *, unless_sure=False):
         assert set(planes) == {"toy_flux", "toy", "toy_inner"}
         return np.where(planes["toy"] > 20, DQ.LOW_CONFIDENCE, 0).astype(np.uint16)
 
@@ -296,7 +296,7 @@ class Trailing:
         planes = {column.name: np.full(bright.shape, -9, np.float32) for column in self.columns}
         return planes | {"trail_logit": np.where(bright, 3, -8).astype(np.float32)}
 
-    def flags(self, planes, dq, noise, kept=None):
+    def flags(self, planes, dq, noise, kept=None, *, unless_sure=False):
         return np.zeros(dq.shape, np.uint16)
 
 

@@ -143,8 +143,8 @@ class Smooth:
             "place": star.astype(np.float32),
         }
 
-    def flags(self, planes, dq, noise, kept=None):
-        return get_decoder("denoise").flags(planes, dq, noise, kept)
+    def flags(self, planes, dq, noise, kept=None, *, unless_sure=False):
+        return get_decoder("denoise").flags(planes, dq, noise, kept, unless_sure=unless_sure)
 
 
 @pytest.fixture(scope="module")

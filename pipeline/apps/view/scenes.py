@@ -214,10 +214,10 @@ class _Recording:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._predictor, name)
 
-    def flags(self, planes: Mapping[str, np.ndarray], *others: Any) -> np.ndarray:
+    def flags(self, planes: Mapping[str, np.ndarray], *others: Any, **options: Any) -> np.ndarray:
         """As the predictor has it."""
         self._take(planes)
-        return self._predictor.flags(planes, *others)
+        return self._predictor.flags(planes, *others, **options)
 
 
 def _restored(

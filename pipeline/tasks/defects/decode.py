@@ -27,6 +27,8 @@ DEFECT_PRIOR = -3.0  # added to the outputs: an untrained network takes 95 % of 
 # Of the logit. On a small network's masks, 1 finds 0.7 % more defects at a rate of 1e-4 than none, and 0.1 % fewer at
 # 5e-4; 2 finds 1.2 % more and 0.5 % fewer.
 LIFT = 1.0
+#: Of the logit above its threshold: where stars are elongated, what looks like a source is flagged from there on.
+SURE = 5.0
 #: Kinds of places with thresholds of their own, and the signal-to-noise ratio from which each begins.
 STRATA = {"sky": -np.inf, "source": 5.0, "core": 20.0}
 _LOGITS = tuple(f"{name}_logit" for name in SPEC.outputs)
@@ -106,17 +108,21 @@ class DefectDecoder(Decoder):
         noise: float,
         kept: np.ndarray | None = None,
         thresholds: Mapping[str, float] | None = None,
+        *,
+        unless_sure: bool = False,
     ) -> np.ndarray:
         """Bits of the defects found: the most likely one of each pixel, and all that are more likely than not.
 
         Missing pixels get none. What must keep its value, for it looks like a source in a frame unlike those of
-        training, is of low confidence instead.
+        training, is of low confidence instead; with `unless_sure`, only what is not `SURE` above its threshold.
         """
         score, place = self.alarms(planes)
-        limits = [_UNCALIBRATED if thresholds is None else thresholds[name] for name in STRATA]
-        flagged = (score > np.asarray(limits, np.float32)[place]) & ~has(dq, DQ.MISSING)
+        limits = np.asarray([_UNCALIBRATED if thresholds is None else thresholds[name] for name in STRATA], np.float32)
+        above = score - limits[place]
+        flagged = (above > 0) & ~has(dq, DQ.MISSING)
         bits = np.zeros(dq.shape, DQ_DTYPE)
         if kept is not None:
+            kept = kept & (above <= SURE) if unless_sure else kept
             flag(bits, flagged & kept, DQ.LOW_CONFIDENCE)
             flagged &= ~kept
         where = np.nonzero(flagged)

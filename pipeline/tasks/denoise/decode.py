@@ -138,6 +138,8 @@ class DenoiseDecoder(Decoder):
         noise: float,
         kept: np.ndarray | None = None,
         thresholds: Mapping[str, float] | None = None,
+        *,
+        unless_sure: bool = False,
     ) -> np.ndarray:
         """`RESTORED` where a defect or hole was replaced; `LOW_CONFIDENCE` where the result is less certain than the
         background noise although it was replaced, where the pixel is saturated, or where it keeps its value although
