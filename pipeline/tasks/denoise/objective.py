@@ -145,7 +145,7 @@ def restore(outputs: Tensor, target: Mapping[str, Tensor]) -> Tensor:
     added = ~target["missing"] & (signal > DEAD_SNR * uncertainty)
     replaced = torch.where(added, torch.minimum(replaced, signal + NOISE_REACH * uncertainty), replaced)
     known = signal.masked_fill(target["missing"], -torch.inf)
-    brightest = F.max_pool2d(known[:, None], 2 * NEIGHBOURHOOD_PX + 1, stride=1, padding=NEIGHBOURHOOD_PX)[:, 0]
+    brightest = _largest_around(known)
     bounded = ~added & torch.isfinite(brightest)
     replaced = torch.where(bounded, torch.minimum(replaced, brightest + NOISE_REACH), replaced)
     gate = torch.sigmoid(GATE_SHARPNESS * (outputs[:, 3] + DEFECT_PRIOR)).masked_fill(target["missing"], 1.0)
@@ -158,6 +158,13 @@ def restore(outputs: Tensor, target: Mapping[str, Tensor]) -> Tensor:
 def _aimed(outputs: Tensor) -> Tensor:
     """The correction before it is weighted, in units of the pixel's uncertainty."""
     return NOISE_REACH * torch.tanh(outputs[:, 0] / NOISE_REACH)
+
+
+def _largest_around(planes: Tensor) -> Tensor:
+    """Largest value within `NEIGHBOURHOOD_PX` rows and columns, along one axis after the other."""
+    reach, side = NEIGHBOURHOOD_PX, 2 * NEIGHBOURHOOD_PX + 1
+    rows = F.max_pool2d(planes[:, None], (side, 1), stride=1, padding=(reach, 0))
+    return F.max_pool2d(rows, (1, side), stride=1, padding=(0, reach))[:, 0]
 
 
 def _given(taken: Tensor, source_share: Tensor) -> Tensor:
@@ -219,7 +226,7 @@ def _bias_loss(residual: Tensor, brightness: Tensor, sigma2: Tensor, sound: Tens
 
 def _star_loss(change: Tensor, sigma2: Tensor, sound: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """What is done to the fluxes of stars whose aperture has no defect: in units of their noise, and their bias."""
-    planes = torch.stack([change * sound, sigma2, 1.0 - sound.float()], dim=1)
+    change, known = change * sound, torch.stack([sigma2.detach(), 1.0 - sound.float()], dim=1)
     sizes = torch.tensor(STAR_APERTURES_PX, dtype=change.dtype, device=change.device)
     # Light of neighbours is flux to this loss, as it is to a photometrist.
     nearest = (2 * target["star_fwhm_px"][..., None] - sizes).abs().argmin(dim=-1)
@@ -229,11 +236,12 @@ def _star_loss(change: Tensor, sigma2: Tensor, sound: Tensor, target: Mapping[st
         chosen = is_star & (nearest == number)
         if not chosen.any():
             continue
-        sums = (F.avg_pool2d(planes, size, stride=1, padding=size // 2) * size**2).permute(0, 2, 3, 1)[chosen]
-        noise = sums[:, 1].clamp(min=1).sqrt().detach()
+        error = _sums(change[:, None], size)[:, 0][chosen]
+        variance, n_unsound = _sums(known, size).permute(0, 2, 3, 1)[chosen].unbind(1)
+        noise = variance.clamp(min=1).sqrt()
         flux = target["star_flux"][chosen]
-        keep = (sums[:, 2] < 0.5) & (flux > STAR_LEAST_SNR * noise)
-        errors.append(sums[keep, 0])
+        keep = (n_unsound < 0.5) & (flux > STAR_LEAST_SNR * noise)
+        errors.append(error[keep])
         fluxes.append(flux[keep])
         noises.append(noise[keep])
     if not errors or not sum(len(part) for part in errors):
@@ -246,6 +254,12 @@ def _star_loss(change: Tensor, sigma2: Tensor, sound: Tensor, target: Mapping[st
         relative = (error * member).sum() / (flux * member).sum().clamp(min=1)
         bias = bias + _huber(relative / BIAS_TOLERANCE, delta=1.0)
     return harm, bias / (len(STAR_SNR_EDGES) - 1)
+
+
+def _sums(planes: Tensor, size: int) -> Tensor:
+    """Sums over squares around each pixel, along one axis after the other: 2 n steps instead of n^2."""
+    rows = F.avg_pool2d(planes, (size, 1), stride=1, padding=(size // 2, 0))
+    return F.avg_pool2d(rows, (1, size), stride=1, padding=(0, size // 2)) * size**2
 
 
 def _correction_likelihood(outputs: Tensor, target: Mapping[str, Tensor]) -> Tensor:
