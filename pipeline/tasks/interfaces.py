@@ -15,7 +15,7 @@ Motion = Literal["scalar", "vector", "axis", "double_angle", "map"]
 
 #: What is decoded of a pixel of a map may depend on outputs and pixels this far away, and no further: large maps are
 #: decoded in parts.
-REACH_PX = 16
+REACH_PX = 20
 
 
 class StoredTarget(NamedTuple):

@@ -14,10 +14,10 @@ import numpy as np
 #: stays. The first one alone gives away what was taken from a source: 0.33 stays.
 SKY_PX = (3, 5)
 SOURCE_PX = SKY_PX[:1]
-# Signal-to-noise ratio of the light in 9 x 9 px, above the mean in 45 x 45, from which a pixel belongs to a source;
+# Signal-to-noise ratio of the light in 9 x 9 px, above the mean in 27 x 27, from which a pixel belongs to a source;
 # `_HALF` above it, half of it does.
 _FAINTEST, _HALF = 5.0, 3.0
-_WITHIN_PX, _AROUND_PX = (3, 3), (3, 3, 5)  # factors of both sides
+_WITHIN_PX, _AROUND_PX = (3, 3), (3, 3, 3)  # factors of both sides
 _SOURCE_RANGE = (-5.0, 45.0)  # a single pixel, however bright, makes no source
 _SKY_RANGE = (-3.0, 3.0)
 
