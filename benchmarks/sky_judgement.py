@@ -226,7 +226,9 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         judgement["independent"] = judged
     masks = Bundle(arguments.masks) if arguments.masks else None
     if masks is not None:
-        judged = independent(masks, None, folder, quick=arguments.quick, with_peers=False)
+        own = folder / "masks"
+        own.mkdir()
+        judged = independent(masks, None, own, quick=arguments.quick, with_peers=False)
         judgement["masks"] = judged | {"name": masks.card.name, "sha256": masks.card.bundle_sha256}
     if arguments.frames in ("real", "both") and bundle is not None:
         root = os.environ.get("LIGHTPOOL_DATA")
