@@ -18,7 +18,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +96,10 @@ def quick_rows(folder: Path) -> list[Row]:
 
 def rows(data: Path, peers: Path | None, folder: Path) -> list[Row]:
     """The commands; what they read and is not among the data is made in `folder`."""
-    simtel, dl1, run = str(data / SIMTEL), str(folder / "ingested.dl1.h5"), str(folder / "run.dl1.h5")
+    simtel, run = str(data / SIMTEL), str(folder / "run.dl1.h5")
     process = str(Path(sys.executable).with_name("ctapipe-process"))
-    lightpool("ingest", simtel, "--out", dl1)
+    lightpool("ingest", simtel, "--out", str(folder / "ingested"))
+    (dl1,) = map(str, (folder / "ingested").rglob("*.dl1.h5"))
     lightpool("simulate", "showers", "--config", str(LST_MONO), "--run", "1", "--out", run)
     event, n_images, frame = str(first_event(simtel)), images_of(run), bench_scene("ground")
     large = frame.write(folder / f"{frame.file_stem}.fits")
@@ -179,7 +182,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         peers = arguments.peers and arguments.peers.absolute()
-        chosen = quick_rows(folder) if arguments.quick else rows(Path(arguments.data).resolve(), peers, folder)
+        prepare, given = (quick_rows, ()) if arguments.quick else (rows, (Path(arguments.data).resolve(), peers))
+        # In a process of its own: a new process begins with the peak memory of the one that starts it.
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            chosen = pool.submit(prepare, *given, folder).result()
         lines = []
         for row in chosen:
             costs = [run(row, folder) for _ in range(1 if arguments.quick else arguments.repeat)]

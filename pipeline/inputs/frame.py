@@ -86,11 +86,11 @@ class FrameInput(Input):
 INPUT = FrameInput
 
 # Pixels whose planes fit into the cache of a processor.
-_BLOCK_PX = 1 << 16
+_BLOCK_PX = 1 << 17
 
 
 def row_blocks(height: int, width: int) -> Iterator[slice]:
-    """Rows of blocks of about 65,000 pixels: what is computed in several steps is then computed twice as fast."""
+    """Rows of blocks of about 131,000 pixels: what is computed in several steps is then computed faster."""
     step = max(16, _BLOCK_PX // max(width, 1))
     return (slice(top, min(top + step, height)) for top in range(0, height, step))
 
