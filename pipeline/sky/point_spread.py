@@ -121,7 +121,7 @@ class PointSpread:
             fwhm = float(np.exp(rng.uniform(*np.log(cfg.fwhm_px))))
         beta = float(rng.uniform(2.5, 4.5)) if rng.random() < 2 / 3 else None
         size, angle = min(abs(rng.normal(0, cfg.shear_rms)), _LARGEST_SHEAR), rng.uniform(0, 2 * np.pi)
-        psf = cls(fwhm, beta, (float(size * np.cos(angle)), float(size * np.sin(angle))))
+        shear = float(size * np.cos(angle)), float(size * np.sin(angle))
         trail, spikes = (0.0, 0.0), (0.0, 0.0)
         if cfg.trailed_fraction and rng.random() < cfg.trailed_fraction:
             trail = float(fwhm * rng.uniform(*_TRAIL_FWHM)), float(rng.uniform(0, np.pi))
@@ -132,7 +132,7 @@ class PointSpread:
             path = _draw_path(fwhm, rng)
         if cfg.aberrated_fraction and rng.random() < cfg.aberrated_fraction:
             optics = Optics.draw(fwhm, rng)
-        return cls(psf.fwhm_px, psf.beta, psf.shear, *trail, *spikes, path, optics)
+        return cls(fwhm, beta, shear, *trail, *spikes, path, optics)
 
     @property
     def width_px(self) -> float:

@@ -46,7 +46,7 @@ class Comparison:
     n_kept : int
         How many they are.
     warnings : tuple of str
-        One at most: it names every quantity that is unlike training, or says why sources are not taken for defects.
+        One at most: it names every quantity that is unlike training, or says why sources are not painted over.
     is_mosaic : bool
         Whether neighbouring pixels are of different colours: each colour is then a frame of its own.
     """
