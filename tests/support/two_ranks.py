@@ -34,7 +34,7 @@ def _run(function: Callable[..., Any], arguments: tuple, variables: dict[str, st
 
 
 def run_ranks(
-    function: Callable[..., Any], *arguments: Any, n_ranks: int = 2, timeout_s: float = 900
+    function: Callable[..., Any], *arguments: Any, n_ranks: int = 2, timeout_s: float = 300
 ) -> tuple[list, list]:
     """Answers (None where there is none) and exit codes of `function(*arguments)` on each rank."""
     port = _free_port()

@@ -239,3 +239,11 @@ def test_the_gradient_of_two_ranks_is_that_of_the_whole_batch(both_classes):
         np.testing.assert_array_equal(mine, other)
         np.testing.assert_allclose(mine, whole, rtol=1e-4, atol=1e-6)
     assert "RANK" not in os.environ
+
+
+@pytest.mark.slow
+def test_ranks_end_behind_their_last_backward_pass(both_classes):
+    """One of five waited for a thread of Gloo that waited for the interpreter's lock."""
+    for _ in range(25):
+        _, codes = run_ranks(gradient, both_classes, 4, timeout_s=60)
+        assert codes == [0, 0]
