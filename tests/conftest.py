@@ -1,5 +1,6 @@
 """What every test may count on: one thread, no display, and the fixtures that several areas share."""
 
+import functools
 import os
 
 # Before numpy or torch are imported anywhere: two workers share the processor, and the number of threads changes
@@ -9,14 +10,29 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 os.environ["NUMBA_NUM_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from pipeline.config import Config, load_config
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting() -> Iterator[None]:
+    """Do once, or not at all, what costs every small test time and none a result.
+
+    The exporter of ONNX graphs makes its table of operators anew for each graph (a quarter of its time), and files are
+    flushed to a disk that no test pulls the plug of.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        yield
 
 
 @pytest.fixture(scope="session")

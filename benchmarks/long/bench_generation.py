@@ -8,8 +8,8 @@ were not trained on. Every step is a command of `lightpool`:
 
 - two samples: a ResNet is trained to tell generated from simulated images of one class. The generated ones are passed
   off as protons for that, and the AUC of gammaness is that of the two samples (0.5: it cannot).
-- a classifier is trained on generated gammas and protons, another one on as many simulated ones; both are tested on the
-  same simulated images.
+- a classifier is trained on generated gammas and protons, another one on as many simulated ones; both are tested on
+  simulated and on generated images that neither has seen.
 - speed: images per CPU second of the simulation, in bins of energy, and of the generator, in the same run.
 
 Prints Markdown tables, and keeps what it made in --out.
@@ -110,13 +110,17 @@ def two_samples(name: str, simulated: Sequence[Path], generated: Path, config: P
     return f"| {name} | {text_of(auc_of(folder / 'told', together, config, folder / 'evaluation'))} |"
 
 
-def classifiers(files: dict[str, Sequence[Path]], tested: Path, config: Path, folder: Path) -> list[str]:
-    """Rows of the table: AUC on simulated images, by what the classifier was trained on."""
+def classifiers(files: dict[str, Sequence[Path]], config: Path, folder: Path) -> list[str]:
+    """Rows of the table: AUC on images of each kind, by what the classifier was trained on."""
+    tiles = {name: manifest(own, config, folder / f"{name}_tiles") for name, own in files.items()}
     rows = []
-    for name, own in files.items():
-        trained = manifest(own, config, folder / f"{name}_tiles")
+    for name, trained in tiles.items():
         lightpool("train", trained, "--config", config, "--network", "told", "--out", folder / name)
-        rows.append(f"| {name} | {text_of(auc_of(folder / name, tested, config, folder / f'{name}_evaluation'))} |")
+        found = [
+            text_of(auc_of(folder / name, tested, config, folder / f"{name}_on_{kind}"))
+            for kind, tested in tiles.items()
+        ]
+        rows.append(f"| {name} | {' | '.join(found)} |")
     return rows
 
 
@@ -184,10 +188,9 @@ def main() -> None:
             print(two_samples(name, files, generated[name], judged, folder / f"two_samples_{name}"), flush=True)
     if options.only in (None, "classifiers"):
         every = [path for files in simulated.values() for path in files]
-        tested = manifest(every, judged, folder / "tested")
-        own = {"generated": list(generated.values()), "simulated": every}
-        print("\n| trained on | AUC on simulated images |\n| --- | --- |")
-        print("\n".join(classifiers(own, tested, judged, folder)), flush=True)
+        own = {"simulated": every, "generated": list(generated.values())}
+        print("\n| trained on | AUC on simulated images | on generated images |\n| --- | --- | --- |")
+        print("\n".join(classifiers(own, judged, folder)), flush=True)
     if options.only in (None, "speed"):
         print("\n| energy [TeV] | simulated [images per CPU s] | generated | ratio |\n| --- | --- | --- | --- |")
         print("\n".join(speeds(options.gamma, options.gamma_config, folder)), flush=True)

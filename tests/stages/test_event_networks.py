@@ -336,7 +336,9 @@ def test_a_network_of_events_cannot_start_from_one_with_other_heads(folder, tmp_
         train(cfg, "other", [folder / "m.json"], tmp_path / "other")
 
 
-@pytest.mark.parametrize(("join", "most"), [("stereo_attention", None), ("hyper_lstm", 4)])
+@pytest.mark.parametrize(
+    ("join", "most"), [("stereo_attention", None), pytest.param("hyper_lstm", 4, marks=pytest.mark.slow)]
+)
 def test_other_joins(join, most, folder, tiles):
     """One that takes any number of telescopes, and one that reads them in order, as many as the array has."""
     cfg = config(stereo=STEREO | {"model": {"name": join}, "freeze": "features"})

@@ -117,6 +117,7 @@ def test_all_products_are_there(product):
     assert sidecar["bundles"].keys() == {"tiny_energy", "tiny_gammaness"}
 
 
+@pytest.mark.slow
 def test_equal_events_give_equal_bytes(product, configured, runs, tmp_path, monkeypatch):
     """Also where the runs are simulated by the command itself, and directions are added to a file that has none."""
     without, complete = runs

@@ -60,7 +60,9 @@ def undisturbed(tiles, tmp_path_factory):
     return digests(train(config(minutes=99), "mono", [tiles], tmp_path_factory.mktemp("one") / "mono"))
 
 
-@pytest.mark.parametrize(("epoch", "step"), [(0, 1), (0, 7), (1, 3)])
+@pytest.mark.parametrize(
+    ("epoch", "step"), [pytest.param(0, 1, marks=pytest.mark.slow), (0, 7), pytest.param(1, 3, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_goes_on_within_the_epoch(epoch, step, undisturbed, tiles, tmp_path, monkeypatch, caplog):
     out = tmp_path / "mono"
     with monkeypatch.context() as patch:
