@@ -355,6 +355,19 @@ def test_cube_names_the_choices(rng, write_fits):
         read_frame(path, SkyIngestConfig(science_hdu="SKY"))
 
 
+def test_a_cube_alone_has_no_choices(rng, write_fits):
+    path = write_fits(pixels=rng.normal(0, 1, (4, 20, 20)).astype(np.float32))
+    with pytest.raises(InputFileError, match=r"not 2; write the plane that you mean to a file of its own$"):
+        read_frame(path)
+
+
+@pytest.mark.parametrize("shape", [(1, 300), (300, 3), (5, 7), (7, 7)])
+def test_a_frame_without_room_for_a_star_is_refused(shape, rng, write_fits):
+    path = write_fits(pixels=rng.normal(0, 1, shape).astype(np.float32))
+    with pytest.raises(InputFileError, match=rf"HDU 0 is {shape[1]} x {shape[0]} px; frames have at least 8 each way$"):
+        read_frame(path)
+
+
 def test_a_collection_of_images_is_refused(rng, write_fits):
     extra = [fits.ImageHDU(rng.normal(0, 1, (8, 8)).astype(np.float32)) for _ in range(30)]
     with pytest.raises(InputFileError, match=r"holds 31 images and none is called SCI; .*\(31 in all\)"):

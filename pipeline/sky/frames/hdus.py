@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 AS_STORED: Mapping[str, Any] = {"do_not_scale_image_data": True, "memmap": False}
 #: More image HDUs than this, none of them called SCI, is a collection, not a frame.
 _MAX_IMAGE_HDUS = 16
+# In a narrower frame no star has a surrounding: neither its width nor the sky's noise can be measured.
+_SMALLEST_PX = 8
 # A primary image of fewer pixels than this share of the largest other one is a thumbnail.
 _THUMBNAIL = 0.25
 # Cards that detectors of several chips or amplifiers write into each image.
@@ -206,10 +208,19 @@ def science_hdus(hdus: "fits.HDUList", cfg: SkyIngestConfig, path: Path) -> list
             or _unmarked(hdus, images, path)
         )
     for number in chosen:
-        if len(image_shape(hdus[number])) != 2:
+        shape = image_shape(hdus[number])
+        if len(shape) != 2:
+            flat = [n for n in images if len(image_shape(hdus[n])) == 2]
+            advice = (
+                f"choose an image with ingest.sky.science_hdu: {_names(hdus, flat)}" if flat
+                else "write the plane that you mean to a file of its own"
+            )  # fmt: skip
             raise InputFileError(
-                f"{path}: HDU {number} has {len(hdus[number].shape)} axes {tuple(hdus[number].shape)}, not 2; "
-                f"choose an image with ingest.sky.science_hdu: {_names(hdus, images)}"
+                f"{path}: HDU {number} has {len(hdus[number].shape)} axes {tuple(hdus[number].shape)}, not 2; {advice}"
+            )
+        if min(shape) < _SMALLEST_PX:
+            raise InputFileError(
+                f"{path}: HDU {number} is {shape[1]} x {shape[0]} px; frames have at least {_SMALLEST_PX} each way"
             )
     return chosen
 
