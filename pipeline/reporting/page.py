@@ -129,12 +129,7 @@ def _experiment(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = []
     showers = config.get("showers") or {}
     if showers.get("classes"):
-        runs = "; ".join(
-            f"{c['runs']} runs of {c['showers_per_run']} {c['particle']} showers, {c['energy_min_tev']:g} to "
-            f"{c['energy_max_tev']:g} TeV, spectral index {c['spectral_index']:g}".replace("-", "−")
-            for c in showers["classes"]
-        )
-        facts.append(("simulated showers", runs))
+        facts.append(("simulated showers", "; ".join(_runs(c, showers.get("scale", 1)) for c in showers["classes"])))
         facts.append(
             (
                 "telescopes",
@@ -154,6 +149,15 @@ def _experiment(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         if key in config:
             facts.append((key, str(config[key])))
     return facts
+
+
+def _runs(kind: Mapping[str, Any], scale: int) -> str:
+    """How many runs of one class of showers, of which energies, and where they come from."""
+    source = f"up to {kind['viewcone_deg']:g}° off" if kind["viewcone_deg"] else f"{kind['offset_deg']:g}° off"
+    return (
+        f"{scale * kind['runs']} runs of {kind['showers_per_run']} {kind['particle']} showers, {source} the pointing, "
+        f"{kind['energy_min_tev']:g} to {kind['energy_max_tev']:g} TeV, spectral index {kind['spectral_index']:g}"
+    ).replace("-", "−")
 
 
 def _telescopes(showers: Mapping[str, Any]) -> str:

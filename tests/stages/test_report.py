@@ -10,7 +10,7 @@ import pytest
 import yaml
 from astropy.io import fits
 
-from pipeline.config import Config
+from pipeline.config import Config, load_config
 from pipeline.errors import UserError
 from pipeline.reporting import words
 from pipeline.reporting.collect import collect
@@ -264,6 +264,15 @@ def test_events_of_several_telescopes_are_named(run_dir, tmp_path):
     assert "Judged on 6\u202f500 events of 1\u202f600 showers" in text
     assert "By number of telescopes" in text
     assert "5 or more 77" in text
+
+
+def test_all_runs_of_an_experiment_are_counted(run_dir, tmp_path, checkout):
+    config = load_config(checkout / "configs" / "sst_array.yaml")
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    text = text_of(report(run_dir, tmp_path / "report.html").read_text())
+    assert config.showers.scale == 3
+    assert "24 runs of 100 gamma showers, up to 4° off the pointing, 1 to 100 TeV, spectral index −2; 30 runs" in text
+    assert "6 runs of 100 gamma showers, 0.5° off the pointing," in text
 
 
 def test_sections_that_are_linked_exist(page):
