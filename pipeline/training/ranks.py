@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # How long a rank waits for another one: validation and the writing of a checkpoint are the longest times apart.
 _TIMEOUT = timedelta(minutes=30)
 
-# Groups that have been left, kept to the end of the process. Whoever lets go of a Gloo group last waits for its threads.
+# Groups that were left, kept to the end of the process. Whoever lets go of a Gloo group last waits for its threads.
 # Where that is the gradient reducer of a network, it does so holding the interpreter's lock, which such a thread may
 # need to end (torch 2.13: one run of five hung that left a group behind its last backward pass).
 _LEFT_GROUPS: list[Any] = []
