@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -386,3 +387,10 @@ def zoo_evaluations(wildcards):
         runs += [(label, repeat) for label in best for repeat in range(1, CFG.zoo.seeds)]
         folders += [f"{zoo_run(task, label, repeat)}/evaluation" for label, repeat in runs]
     return folders
+
+
+def forget_timers() -> None:
+    """Let the process end: Snakemake leaves a timer behind every job, as long as `max-jobs-per-timespan` says."""
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.cancel()
