@@ -20,12 +20,13 @@ COLORS = {
     "noisy": "#7F7F7F",
     "astroscrappy_median": "#D55E00",
     "nearest": "#D55E00",
+    "again": "#009E73",
     "gamma": "#CC79A7",
     "hadron": "#4D4D4D",
 }
 MARKERS = {
     "network": "o", "forest": "s", "combined": "D", "hillas": "^", "mono": "v", "noisy": "x",
-    "astroscrappy_median": "s", "nearest": "s",
+    "astroscrappy_median": "s", "nearest": "s", "again": "D",
 }  # fmt: skip
 LABELS = {
     "network": "network",
@@ -36,6 +37,7 @@ LABELS = {
     "noisy": "as recorded",
     "astroscrappy_median": "astroscrappy + median",
     "nearest": "nearest training image",
+    "again": "simulated, recorded once more",
 }
 REFERENCE = {"color": "0.35", "linewidth": 0.9, "linestyle": (0, (4, 3)), "zorder": 1}
 PIXELS_PER_INCH = 160

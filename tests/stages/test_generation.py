@@ -186,7 +186,11 @@ def test_evaluation_tells_generated_from_simulated(run, cfg, tmp_path):
     # Trained for a moment, its images are told at once; copies of the training images are far better.
     assert metrics["two_sample_auc"]["value"] > content["baselines"]["nearest"]["two_sample_auc"]["value"]
     assert 0 < metrics["ks_mean"]["value"] < 1
-    assert set(content["ks"]) == {"network", "nearest"}
+    assert set(content["ks"]) == {"network", "nearest", "again"}
+    again = content["baselines"]["again"]
+    assert again["two_sample_auc"]["low"] < 0.55
+    assert again["ks_mean"]["value"] < content["baselines"]["nearest"]["ks_mean"]["value"]
+    assert 0 < again["rejected_fraction"]["value"] < 0.2
     assert set(content["median_distance_to_training_images"]) == {"network", "nearest", "simulation"}
     for figure in content["figures"]:
         assert (tmp_path / "ev" / "generation" / figure["file"]).stat().st_size > 10_000

@@ -12,7 +12,7 @@ from pipeline.camera.shower_image import ShowerImage
 from pipeline.config import Config
 from pipeline.errors import TooFewEventsError
 from pipeline.evaluation.comparison import NETWORK, Comparison, Metric, compare
-from pipeline.evaluation.generation import NEAREST, GeneratedSample, generated_sample
+from pipeline.evaluation.generation import AGAIN, NEAREST, GeneratedSample, generated_sample
 from pipeline.evaluation.result import CaptionedFigure, Predicts, Result, bins_table, compare_in_bins, series_of
 from pipeline.figures import comparison, generation
 from pipeline.figures.cameras import camera_gallery
@@ -177,7 +177,8 @@ def _figures(
             "generation_parameters.png",
             "Image parameters of generated and simulated images",
             "Each generated image has the conditions of a simulated one of the test split, and went through the same "
-            "electronics, cleaning and cuts. The nearest training image, turned and recorded anew, is the baseline.",
+            "electronics, cleaning and cuts. The nearest training image, turned and recorded anew, is the baseline. "
+            "What a perfect generator would give: the photo-electrons of the simulated image, recorded once more.",
             generation.distributions(
                 list(COMPARED.values()),
                 parts(next(iter(predictions.values()))["simulated"]),
@@ -201,8 +202,8 @@ def _figures(
         CaptionedFigure(
             "generation_images.png",
             "Generated beside simulated images",
-            "Columns have the same conditions. Simulated: photo-electrons of the shower; the others: as the camera "
-            "records them, with night sky and electronics. The star is the source.",
+            "Columns have the same conditions. All are shown as the camera records them, with night sky and "
+            "electronics; one that does not trigger is empty. The star is the source.",
             camera_gallery(sample.telescope.camera, _gallery(sample)),
         ),
         CaptionedFigure(
@@ -224,12 +225,12 @@ def _figures(
 
 
 def _gallery(sample: GeneratedSample) -> dict[str, list[ShowerImage]]:
-    rows = {"simulated": [_shown(sample, k, image) for k, image in enumerate(sample.simulated_light)]}
-    for method, name in ((NETWORK, "generated"), (NEAREST, "nearest copy")):
+    rows = {}
+    for method, name in ((AGAIN, "simulated"), (NETWORK, "generated"), (NEAREST, "nearest copy")):
         recorded: Recorded = sample.images[method]
         shown = dict(zip(recorded.kept.tolist(), recorded.image, strict=True))
         empty = np.zeros(sample.telescope.camera.n_pixels)
-        rows[name] = [_shown(sample, k, shown.get(k, empty)) for k in range(len(sample.simulated_light))]
+        rows[name] = [_shown(sample, k, shown.get(k, empty)) for k in range(len(sample.shown))]
     return rows
 
 

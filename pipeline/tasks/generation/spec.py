@@ -28,7 +28,10 @@ SPEC = TaskSpec(
             "rejected images", "share that does not trigger or fails the cuts that simulated ones passed", percent=True
         ),
     },
-    methods={"nearest": "the training image with the nearest conditions"},
+    methods={
+        "nearest": "the training image with the nearest conditions",
+        "again": "the simulated photo-electrons, recorded once more",
+    },
     needs=("true_primary_id", "true_energy_tev"),
     order=90,
 )
