@@ -16,8 +16,8 @@ def test_there_are_benchmarks():
 
 #: Most of the time of this file: they run with `pytest -m slow`.
 SLOW = (
-    "bench_big_frames", "bench_events", "bench_sky_speed", "bench_train_throughput", "damaged_files",
-    "data_against_simulation", "gpu", "interrupted_runs",
+    "bench_big_frames", "bench_events", "bench_showers", "bench_sky_speed", "bench_train_throughput", "damaged_files",
+    "data_against_simulation", "gallery_showers", "gpu", "interrupted_runs",
 )  # fmt: skip
 
 

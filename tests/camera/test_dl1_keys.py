@@ -139,7 +139,7 @@ def rename(rng, rows):
     return rows
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] if n >= 20 else []) for n in range(60)])
 def test_rows_changed_at_random_never_give_another_truth(edited, truth, seed):
     """One to three changes of any tables: a line that names an event, or every image with its own truth."""
     rng = np.random.default_rng(seed)

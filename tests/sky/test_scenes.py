@@ -70,6 +70,7 @@ def drawn(n, **changes):
     return [draw_scene(config, np.random.default_rng(seed)) for seed in range(n)]
 
 
+@pytest.mark.slow
 def test_some_stars_are_flat_in_magnitude():
     """Of a power law F^-1.6, a fifth of the stars are in the brighter half of the magnitudes; of flat ones, half."""
     for fraction, share in ((0.0, 0.2), (0.5, 0.35), (1.0, 0.5)):

@@ -355,6 +355,7 @@ def test_tiles_of_another_camera_are_refused(manifest, tmp_path):
     assert where_served([other], ("hexagon-1855", "square-2048")) == {}
 
 
+@pytest.mark.slow
 def test_tiles_of_the_bundles_own_camera_are_judged(tmp_path, cfg):
     """Of two cameras: network and forest see the same images as where a manifest has this camera alone."""
     batch = made_up_batch(400, 3, np.random.default_rng(5))

@@ -131,6 +131,7 @@ def test_order_of_the_telescopes_does_not_matter(stereo, tiles):
         np.testing.assert_allclose(values, stereo.predict(tiles)[name], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_training_can_be_repeated(folder):
     """Motions and telescopes that are left out depend on the seed alone."""
     again = train(config(), "stereo", [folder / "m.json"], folder / "bundles" / "again")
@@ -337,7 +338,7 @@ def test_a_network_of_events_cannot_start_from_one_with_other_heads(folder, tmp_
 
 
 @pytest.mark.parametrize(
-    ("join", "most"), [("stereo_attention", None), pytest.param("hyper_lstm", 4, marks=pytest.mark.slow)]
+    ("join", "most"), [pytest.param("stereo_attention", None, marks=pytest.mark.slow), ("hyper_lstm", 4)]
 )
 def test_other_joins(join, most, folder, tiles):
     """One that takes any number of telescopes, and one that reads them in order, as many as the array has."""

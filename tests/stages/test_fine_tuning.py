@@ -119,7 +119,7 @@ def test_a_denoiser_can_be_refined(tmp_path):
     assert not torch.equal(new["encoder.1.0.weight"], old["encoder.1.0.weight"])
 
 
-@pytest.mark.parametrize("scalars", [["log10_hillas_intensity"], []])
+@pytest.mark.parametrize("scalars", [pytest.param(["log10_hillas_intensity"], marks=pytest.mark.slow), []])
 def test_auxiliary_outputs_come_and_go(scalars, manifest, tmp_path):
     """They are trained, and a network with them can start from one without, and the other way round."""
 

@@ -20,6 +20,7 @@ from pipeline.stages.simulate_showers import simulate_showers
 from pipeline.stages.tiles import make_tiles
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:Could not read reference metadata"),  # of FITS files, by ctapipe's provenance
     pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning"),  # energies never thrown
 ]

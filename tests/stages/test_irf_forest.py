@@ -183,6 +183,7 @@ def test_the_report_shows_both_methods(product):
     assert "forests on the image parameters" in page
 
 
+@pytest.mark.slow
 def test_the_networks_responses_do_not_depend_on_the_baseline(made, product, tmp_path):
     config, _, dl2, _ = made
     alone = irf(config(baseline=None), tmp_path / "irf", list(dl2.values()))
@@ -281,6 +282,7 @@ def test_values_of_the_forests_are_added_once(made, forests, tmp_path):
         irf(cfg, tmp_path / "irf", [copies[path]], tiles=[manifest])
 
 
+@pytest.mark.slow
 def test_too_few_events_of_the_forests_do_not_cost_the_networks_theirs(made, forests, product, tmp_path, monkeypatch):
     config, _, dl2, manifest = made
 

@@ -133,7 +133,9 @@ def pull_plug(monkeypatch, epoch: int, step: int) -> None:
     monkeypatch.setattr(TrainingModule, "training_step", stop)
 
 
-@pytest.mark.parametrize(("epoch", "step"), [(0, 1), (1, 2), (2, 0)])
+@pytest.mark.parametrize(
+    ("epoch", "step"), [pytest.param(0, 1, marks=pytest.mark.slow), (1, 2), pytest.param(2, 0, marks=pytest.mark.slow)]
+)
 def test_resuming_gives_the_same_weights(epoch, step, energy_bundle, tiles, tmp_path, monkeypatch):
     out = tmp_path / "energy"
     with monkeypatch.context() as patch:
@@ -205,7 +207,10 @@ def unfinished(tiles, out, monkeypatch, cfg=None) -> None:
             train(cfg or config(), "energy", [tiles["energy"]], out)
 
 
-@pytest.mark.parametrize(("resume", "force", "epochs"), [(False, False, 2), (True, True, 2), (False, True, 3)])
+@pytest.mark.parametrize(
+    ("resume", "force", "epochs"),
+    [(False, False, 2), pytest.param(True, True, 2, marks=pytest.mark.slow), (False, True, 3)],
+)
 def test_an_unfinished_run_is_resumed_unless_forced(
     resume, force, epochs, energy_bundle, tiles, tmp_path, monkeypatch, caplog
 ):

@@ -71,7 +71,14 @@ def test_tile_network_without_scalars(tmp_path):
     agree(session, model, x=torch.randn(3, 1, 48, 48))
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if model_entry(name).gives == "map"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name != "unet" else [])  # the one that ships
+        for name in list_models()
+        if model_entry(name).gives == "map"
+    ],
+)
 def test_dense_network_with_any_frame(name, tmp_path):
     torch.manual_seed(0)
     model = create_model(name, 2, 3, width=4, zero_init=False)
