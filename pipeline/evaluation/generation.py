@@ -4,7 +4,8 @@ For each simulated image of the test split, one is generated under the same cond
 way, and goes through the same electronics and cuts. The baseline does so with the training image whose conditions are
 nearest: a generator that is not better than a copy is not worth its training. The photo-electrons of the simulated
 images themselves are recorded once more, too: the simulated images are those that triggered and passed the cuts, which
-not all do again, so that this is what a perfect generator would reach.
+not all do again, so that this is what a perfect generator of these tiles would reach. What a tile cuts off, it does not
+have either.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -178,7 +178,7 @@ def _figures(
             "Image parameters of generated and simulated images",
             "Each generated image has the conditions of a simulated one of the test split, and went through the same "
             "electronics, cleaning and cuts. The nearest training image, turned and recorded anew, is the baseline. "
-            "What a perfect generator would give: the photo-electrons of the simulated image, recorded once more.",
+            "What a perfect generator of these tiles would give: the simulated photo-electrons, recorded once more.",
             generation.distributions(
                 list(COMPARED.values()),
                 parts(next(iter(predictions.values()))["simulated"]),
