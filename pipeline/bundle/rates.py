@@ -35,7 +35,10 @@ def thresholds_of(
     thresholds, warnings = {}, []
     for head in heads:  # what replaces pixels promises no rate: it is as strict as its validation allows
         if head.task in guarded and head not in flagging and head.false_alarms is not None:
-            thresholds[head.task], _ = head.false_alarms.thresholds(guarded[head.task].rates)
+            table, decoder = head.false_alarms, guarded[head.task]
+            thresholds[head.task], _ = table.thresholds(decoder.rates)
+            for name, (like, rate) in decoder.stand_ins.items():
+                thresholds[head.task][name] = table.thresholds({like: rate})[0][like]
     for head in flagging:
         rates = dict(get_decoder(head.task).rates)
         scale = 1.0 if fpr is None else fpr / next(iter(rates.values()))

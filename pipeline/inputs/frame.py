@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.errors import UserError
 from pipeline.inputs.base import Input
 from pipeline.inputs.population import Population
-from pipeline.sky.dq import DQ, has
+from pipeline.sky.dq import DQ, DQ_DTYPE, has
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 
@@ -85,6 +85,9 @@ class FrameInput(Input):
 
 INPUT = FrameInput
 
+#: In the masks of tiles in memory, never in a file: the pixel does not look like a source of its frame.
+NO_SOURCE = DQ_DTYPE(1 << 15)
+
 # Pixels whose planes fit into the cache of a processor.
 _BLOCK_PX = 1 << 17
 
@@ -112,6 +115,8 @@ class SkyPixels:
     level, noise : ndarray of float32, shape (N, 1, 1)
         Background of the frame, and its rms.
     missing, saturated : ndarray of bool, shape (N, H, W)
+    no_source : ndarray of bool, shape (N, H, W)
+        Where it is known that nothing looks like a source: whole frames tell, tiles do not.
     """
 
     def __init__(
@@ -122,9 +127,10 @@ class SkyPixels:
         noise: np.ndarray,
         missing: np.ndarray,
         saturated: np.ndarray,
+        no_source: np.ndarray,
     ) -> None:
         self.sci, self.err, self.level, self.noise = sci, err, level, noise
-        self.missing, self.saturated = missing, saturated
+        self.missing, self.saturated, self.no_source = missing, saturated, no_source
 
     @classmethod
     def of(
@@ -150,15 +156,16 @@ class SkyPixels:
             )
         sci, err = np.asarray(sci, np.float32), np.asarray(err, np.float32)
         missing = ~np.isfinite(sci)
-        saturated = np.zeros_like(missing)
+        saturated, no_source = np.zeros_like(missing), np.zeros_like(missing)
         if masks is not None:
+            no_source = has(masks, NO_SOURCE)
             missing |= has(masks, DQ.MISSING)
             saturated = has(masks, DQ.SATURATED) & ~missing
         usable = np.isfinite(err) & (err > 0) & ~missing
         # A pixel cannot be better known than to a small part of the background noise; the floor keeps the
         # logarithm of a wrong (far too small) uncertainty from dominating the input.
         err = np.where(usable, np.maximum(err, 0.05 * noise), noise)
-        return cls(np.where(missing, level, sci), err, level, noise, missing, saturated)
+        return cls(np.where(missing, level, sci), err, level, noise, missing, saturated, no_source)
 
     @classmethod
     def of_batch(cls, batch: TileBatch) -> Self:

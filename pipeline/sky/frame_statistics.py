@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.sky.frame_windows import BOX_PX, Window, sampled_windows
 from pipeline.sky.frames.frame import Frame
-from pipeline.sky.star_shapes import LIT, SOURCE_SNR, peaks, point_spread
+from pipeline.sky.star_shapes import LIT, SOURCE_SNR, PointSpread, peaks, point_spread
 from pipeline.sky.strips import part_of
 
 # Pixels of the background are within so many sigma of it.
@@ -21,6 +21,8 @@ _BACKGROUND_SIGMA = 4.0
 _FAR_PX = 6
 # Fewer pixels do not give a correlation to 0.06, or a pattern to 0.1.
 _MIN_PIXELS = 1600
+# More do not tell a correlation any better: it is then known to 0.002.
+_ENOUGH_PIXELS = 500_000
 # Share of the brightest pixels that does not count for the dynamic range.
 _BRIGHTEST = 1e-4
 # Pixels this far from their background are counted: noise alone makes one in two million.
@@ -95,12 +97,17 @@ def measure(frame: Frame) -> FrameStatistics:
     >>> statistics.fwhm_px  # doctest: +SKIP
     2.71
     """
+    return described(frame)[0]
+
+
+def described(frame: Frame) -> tuple[FrameStatistics, PointSpread | None]:
+    """What `measure` gives, and the shape of the stars; None where too few are seen."""
     parts = sampled_windows(part_of(frame.sci, frame.exposed).shape)
     windows = [Window.of(frame, part) for part in parts]
     psf = point_spread(windows)
     lit = [peaks(window.snr, SOURCE_SNR)[2] > LIT for window in windows]
     along_x, along_y, diagonal = (_correlation(windows, step) for step in ((0, 1), (1, 0), (1, 1)))
-    return FrameStatistics(
+    statistics = FrameStatistics(
         fwhm_px=psf and _rounded(psf.fwhm_px),
         ellipticity=psf and _rounded(psf.ellipticity),
         noise_correlation_x=along_x,
@@ -119,6 +126,7 @@ def measure(frame: Frame) -> FrameStatistics:
         column_noise=_line_noise(windows, np.transpose),
         lit_lines=max(_lit_lines(windows, turned) for turned in (np.asarray, np.transpose)),
     )
+    return statistics, psf
 
 
 def _per_1000(where: Sequence[np.ndarray], windows: Sequence[Window]) -> float:
@@ -134,6 +142,7 @@ def _background(window: Window) -> np.ndarray:
 # ---- noise -----------------------------------------------------------------------------------------------------------
 def _correlation(windows: Sequence[Window], step: tuple[int, int]) -> float | None:
     """Correlation of the noise of neighbours: from differences of pixels near each other and further apart."""
+    windows = windows[:: max(1, sum(window.valid.size for window in windows) // _ENOUGH_PIXELS)]
     near, far = (_variance_of_difference(windows, (step[0] * k, step[1] * k)) for k in (1, _FAR_PX))
     return _rounded(max(1 - near / far, -1.0)) if far > 0 else None
 

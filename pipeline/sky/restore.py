@@ -13,7 +13,8 @@ from pipeline.sky.frames import Frame, StreamedProduct, Strip
 from pipeline.sky.joined_strips import PackedMasks, Rows
 from pipeline.sky.lines import BinnedLogits, Line, flag_lines
 from pipeline.sky.mosaic import AUTO, NO_MOSAIC, Mosaic, mosaic_of, phases_of
-from pipeline.sky.strips import part_of, strip_rows_of
+from pipeline.sky.source_pixels import source_pixels
+from pipeline.sky.strips import LazyImage, part_of, strip_rows_of
 from pipeline.sky.tile_rows import FramePredictor, check_overlap, restore_rows
 from pipeline.sky.training_range import Choice, Comparison, compare, mosaic_taken_apart
 
@@ -46,6 +47,8 @@ class Restoration:
     tile_px, overlap_px : int
     compared : Comparison
         The frame beside those of training.
+    sources : LazyImage of bool, shape (H, W), optional
+        Pixels that look like sources of the frame, where its PSF is known and pixels are replaced.
     phases : tuple
         Of a mosaic of colours, its kinds of pixels: their place in the frame, and the restoration of each.
     lines : list of (int, list of Line)
@@ -62,6 +65,7 @@ class Restoration:
     tile_px: int
     overlap_px: int
     compared: Comparison
+    sources: LazyImage | None = None
     phases: "tuple[tuple[tuple[slice, slice], Restoration], ...]" = ()
     lines: list[tuple[int, list[Line]]] = field(default_factory=list, compare=False)
 
@@ -109,7 +113,9 @@ class Restoration:
         how = tile_px, overlap_px, outside_range, NO_MOSAIC
         phases = phases_of(frame) if compared.is_mosaic else ()
         parts = tuple((place, cls.of(phase, predictor, *how)._named(mosaic, place)) for place, phase in phases)
-        return cls(frame, predictor, tile_px, overlap_px, compared, parts)
+        paints = any(column.name == _PAINTED for column in predictor.columns)
+        sources = source_pixels(frame, compared.psf) if paints and compared.psf is not None else None
+        return cls(frame, predictor, tile_px, overlap_px, compared, sources, parts)
 
     def _named(self, mosaic: Mosaic | None, place: tuple[slice, slice]) -> "Restoration":
         """The same with the colour of its pixels before its warnings."""
@@ -235,7 +241,7 @@ class Restoration:
         binned = {
             name: BinnedLogits(part_of(self.frame.sci, self.frame.exposed).shape) for name in self.predictor.lines
         }
-        for start, planes in restore_rows(self.frame, self.predictor, self.tile_px, self.overlap_px):
+        for start, planes in restore_rows(self.frame, self.predictor, self.tile_px, self.overlap_px, self.sources):
             n_rows = len(next(iter(planes.values())))
             rows = slice(first + start, first + start + n_rows)
             strip = self._as_it_came(rows, over)

@@ -2,24 +2,23 @@
 
 import numpy as np
 
-from pipeline.sky.frame_windows import WINDOW_PX, Window, sampled_windows
+from pipeline.sky.frame_windows import WINDOW_PX, Window
 from pipeline.sky.frames.frame import Frame
-from pipeline.sky.star_shapes import LIT, REACH, SOURCE_SNR, PointSpread, peaks, point_spread, shapes_of, stamps_at
+from pipeline.sky.star_shapes import LIT, REACH, SOURCE_SNR, PointSpread, above_border, peaks, shapes_of, stamps_at
 from pipeline.sky.strips import Bits, LazyImage, part_of
 
-_STAMPS_AT_ONCE = 20_000
+_STAMPS_AT_ONCE = 2_000
 # A source may be this much narrower than the PSF along its minor axis: noise, and stars between pixels.
 _NARROWER = 0.7
 
 
-def source_pixels(frame: Frame) -> LazyImage:
+def source_pixels(frame: Frame, psf: PointSpread | None) -> LazyImage:
     """Pixels that look like sources, shape (H, W), bool: around peaks that are not sharper than the frame's own PSF.
 
-    The PSF is that of the frame's stars. Where there are too few, every peak that lights its neighbours along both axes
-    is a source. The mask is in memory, as bits; of the frame, some rows at a time are.
+    Where the frame has too few stars to know its PSF, every peak that lights its neighbours along both axes is a
+    source. The mask is in memory, as bits; of the frame, some rows at a time are.
     """
     shape = part_of(frame.sci, frame.exposed).shape
-    psf = point_spread([Window.of(frame, part) for part in sampled_windows(shape)])
     # Half of what the neighbours of the sharpest star have, one in the centre of its pixel.
     least_lit = LIT if psf is None else min(LIT, float(np.exp(-0.5 / psf.minor_px**2)))
     bits = Bits(frame.shape)
@@ -30,11 +29,12 @@ def source_pixels(frame: Frame) -> LazyImage:
         first, last = max(top - 2 * REACH, 0), min(top + WINDOW_PX + 2 * REACH, height)
         window = Window.of(frame, (slice(first, last), slice(None)))
         y, x, lit = peaks(window.snr, SOURCE_SNR)
-        like_source = lit > least_lit
+        y, x = y[lit > least_lit], x[lit > least_lit]
         if psf is not None:
-            like_source &= _not_sharper(window, y, x, psf)
+            like_source = _not_sharper(window, y, x, psf)
+            y, x = y[like_source], x[like_source]
         marked = np.zeros((last - first, frame.shape[1]), bool)
-        _mark(marked[:, columns], y[like_source], x[like_source], window.snr, psf)
+        _mark(marked[:, columns], y, x, window.snr, psf)
         bits.add(first_row + first, marked)
     return bits.image
 
@@ -44,7 +44,7 @@ def _not_sharper(window: Window, y: np.ndarray, x: np.ndarray, psf: PointSpread)
     parts = []
     for first in range(0, len(y), _STAMPS_AT_ONCE):
         part = slice(first, first + _STAMPS_AT_ONCE)
-        minor = shapes_of(stamps_at(window.snr, y[part], x[part])).minor_px
+        minor = shapes_of(above_border(stamps_at(window.snr, y[part], x[part]))).minor_px
         parts.append(~(minor < _NARROWER * psf.minor_px))
     return np.concatenate(parts) if parts else np.zeros(0, bool)
 

@@ -61,12 +61,12 @@ class Shapes(NamedTuple):
     ----------
     variance : tuple of ndarray
         xx, yy and xy [px^2].
-    residual : ndarray
-        rms of what the Gaussian leaves, relative to it, less what noise alone would leave.
+    centre : ndarray, shape (2, N)
+        x and y from the middle of the cut-out [px].
     """
 
     variance: tuple[np.ndarray, np.ndarray, np.ndarray]
-    residual: np.ndarray
+    centre: np.ndarray
 
     @property
     def sigma_px(self) -> np.ndarray:
@@ -89,32 +89,49 @@ class Shapes(NamedTuple):
         return np.sqrt(np.maximum((xx + yy) / 2 * (1 - np.hypot(e1, e2)), 0))
 
 
-def shapes_of(stamps: np.ndarray) -> Shapes:
-    """Shapes of sources in cut-outs, each less the median of its border."""
+def above_border(stamps: np.ndarray) -> np.ndarray:
+    """Cut-outs less the median of their border."""
     border = np.ones(stamps.shape[1:], bool)
     border[2:-2, 2:-2] = False
-    stamps = stamps - np.median(stamps[:, border], axis=1)[:, None, None]
+    return stamps - np.median(stamps[:, border], axis=1)[:, None, None]
+
+
+def shapes_of(stamps: np.ndarray) -> Shapes:
+    """Shapes of sources in cut-outs, from which the background has been taken."""
     grid = np.arange(-REACH, REACH + 1, dtype=np.float32)
     centre = np.zeros((2, len(stamps)))
     weight_px = np.full(len(stamps), 1.5)
     with np.errstate(all="ignore"):  # what diverges becomes NaN
         for _ in range(8):
-            dx = grid[None, None, :] - centre[0][:, None, None]
-            dy = grid[None, :, None] - centre[1][:, None, None]
-            weighted = stamps * np.exp(-(dx**2 + dy**2) / (2 * weight_px**2)[:, None, None])
-            total = weighted.sum(axis=(1, 2))
+            total, x, y, xx, yy, xy = _weighted_moments(stamps, grid, centre, weight_px)
             total = np.where(total > 0, total, np.nan)
-            x, y = (weighted * dx).sum(axis=(1, 2)) / total, (weighted * dy).sum(axis=(1, 2)) / total
-            xx = (weighted * dx**2).sum(axis=(1, 2)) / total - x**2
-            yy = (weighted * dy**2).sum(axis=(1, 2)) / total - y**2
-            xy = (weighted * dx * dy).sum(axis=(1, 2)) / total - x * y
+            x, y = x / total, y / total
+            xx, yy, xy = xx / total - x**2, yy / total - y**2, xy / total - x * y
             variance = _without_weight(xx, yy, xy, weight_px)
-            shapes = Shapes(variance, np.empty(0))
             centre = np.clip(np.nan_to_num(centre + 2 * np.stack([x, y])), -1.5, 1.5)
+            shapes = Shapes(variance, centre)
             sigma = shapes.sigma_px
             # A weight narrower than the pixel grid resolves would alias.
             weight_px = np.clip(np.where(np.isfinite(sigma), sigma, 1.3 * weight_px), 1.2, REACH / 2.2)
-        return Shapes(variance, _residual(stamps, variance, centre, grid))
+    return shapes
+
+
+def _weighted_moments(
+    stamps: np.ndarray, grid: np.ndarray, centre: np.ndarray, weight_px: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Sums of the stamps times a round Gaussian, and times x, y, x^2, y^2 and x y; shape (N,) each.
+
+    The Gaussian is a product of one along each axis: sums along the rows first take a fifth of the time.
+    """
+    along_x, along_y = (_powers_under(grid - place[:, None], weight_px) for place in centre)
+    sums = along_y.swapaxes(1, 2) @ (stamps @ along_x)  # [power of y, power of x]
+    return sums[:, 0, 0], sums[:, 0, 1], sums[:, 1, 0], sums[:, 0, 2], sums[:, 2, 0], sums[:, 1, 1]
+
+
+def _powers_under(distance: np.ndarray, weight_px: np.ndarray) -> np.ndarray:
+    """Powers 0, 1 and 2 of distances (N, S) under a Gaussian, shape (N, S, 3)."""
+    weight = np.exp(-(distance**2) / (2 * weight_px**2)[:, None])
+    return np.stack([weight, weight * distance, weight * distance**2], axis=2)
 
 
 def _without_weight(xx: np.ndarray, yy: np.ndarray, xy: np.ndarray, weight_px: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -126,10 +143,15 @@ def _without_weight(xx: np.ndarray, yy: np.ndarray, xy: np.ndarray, weight_px: n
     return b / inverse, a / inverse, -c / inverse
 
 
-def _residual(stamps: np.ndarray, variance: tuple[np.ndarray, ...], centre: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """What the Gaussian, averaged over 3 x 3 points of each pixel, leaves of the source within 3 sigma."""
-    xx, yy, xy = (component[:, None, None] for component in variance)
-    dx, dy = grid[None, None, :] - centre[0][:, None, None], grid[None, :, None] - centre[1][:, None, None]
+def residuals_of(stamps: np.ndarray, shapes: Shapes) -> np.ndarray:
+    """What the Gaussian leaves of each source, rms relative to it, less what noise alone would leave; shape (N,).
+
+    Within 3 sigma; the Gaussian is averaged over 3 x 3 points of each pixel.
+    """
+    grid = np.arange(-REACH, REACH + 1, dtype=np.float32)
+    xx, yy, xy = (component[:, None, None] for component in shapes.variance)
+    dx, dy = (grid - centre[:, None] for centre in shapes.centre)
+    dx, dy = dx[:, None, :], dy[:, :, None]
     # The moments are those of the source as the pixels see it: less the variance of a pixel, its own.
     own_xx, own_yy = np.maximum(xx - 1 / 12, 0.01), np.maximum(yy - 1 / 12, 0.01)
     determinant = np.maximum(own_xx * own_yy - xy**2, 1e-3)
@@ -176,10 +198,12 @@ def _common_shape(windows: Sequence[Window], threshold: float) -> PointSpread | 
         stamps = stamps[np.argsort(-stamps[:, REACH, REACH], kind="stable")[:_MAX_SHAPES]]
     if len(stamps) < _MIN_STARS:
         return None
+    stamps = above_border(stamps)
     shapes = shapes_of(stamps)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(all="ignore"):  # what has no shape is NaN
+        residuals = residuals_of(stamps, shapes)
         places = np.stack([np.log(shapes.sigma_px), *shapes.elongation], axis=1)
-    places = places[np.isfinite(places).all(axis=1) & (shapes.residual < _MAX_RESIDUAL)]
+    places = places[np.isfinite(places).all(axis=1) & (residuals < _MAX_RESIDUAL)]
     if len(places) < _MIN_STARS:
         return None
     scaled = places / [_SAME_SIZE, _SAME_SHAPE, _SAME_SHAPE]

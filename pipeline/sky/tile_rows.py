@@ -5,10 +5,11 @@ from typing import Protocol
 
 import numpy as np
 
+from pipeline.inputs.frame import NO_SOURCE
 from pipeline.inputs.population import Population
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, has
 from pipeline.sky.frames import Frame
-from pipeline.sky.strips import part_of, strip_rows_of
+from pipeline.sky.strips import LazyImage, part_of, strip_rows_of
 from pipeline.tasks.spec import Column
 from pipeline.tiles.shards import TileBatch
 
@@ -63,9 +64,17 @@ def check_overlap(overlap_px: int, tile_px: int) -> None:
 
 
 def restore_rows(
-    frame: Frame, predictor: FramePredictor, tile_px: int, overlap_px: int
+    frame: Frame, predictor: FramePredictor, tile_px: int, overlap_px: int, sources: LazyImage | None = None
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Strips of the exposed part, from its first row on; memory besides the frame is one row of tiles.
+
+    Parameters
+    ----------
+    frame : Frame
+    predictor : FramePredictor
+    tile_px, overlap_px : int
+    sources : LazyImage of bool, shape (H, W), optional
+        Pixels that look like sources of the frame; the predictor is told of all others that they do not.
 
     Yields
     ------
@@ -81,7 +90,7 @@ def restore_rows(
     down = _Axis(height, tile_px, overlap_px, multiple)
     names = [column.name for column in predictor.columns]
     step = strip_rows_of((height, width))
-    row_of_tiles = _RowOfTiles(frame, predictor, names, down.tile, across)
+    row_of_tiles = _RowOfTiles(frame, predictor, names, down.tile, across, sources)
     begun = np.zeros((len(names), 0, width), np.float32)  # rows that the tiles above have a part in
     for number, top in enumerate(down.starts):
         rows = row_of_tiles.computed(top)
@@ -150,9 +159,16 @@ class _RowOfTiles:
     """One row of tiles after the other, in the same memory: fresh memory costs more time than what is written there."""
 
     def __init__(
-        self, frame: Frame, predictor: FramePredictor, names: Sequence[str], n_rows: int, across: _Axis
+        self,
+        frame: Frame,
+        predictor: FramePredictor,
+        names: Sequence[str],
+        n_rows: int,
+        across: _Axis,
+        sources: LazyImage | None,
     ) -> None:
         self._frame, self._predictor, self._names, self._across = frame, predictor, names, across
+        self._sources = None if sources is None else part_of(sources, frame.exposed)
         self._pixels = np.empty((2, n_rows, across.length), np.float32)
         self._total = np.empty((len(names), n_rows, across.length), np.float32)
 
@@ -193,6 +209,8 @@ class _RowOfTiles:
         if (known_bad := has(bits, UNTRUSTED)).any():
             pixels[0][known_bad] = np.nan
             masks[known_bad] = DQ.MISSING
+        if self._sources is not None:
+            masks[~self._sources[rows]] |= NO_SOURCE
         return pixels, masks
 
 

@@ -12,9 +12,10 @@ import numpy as np
 from pipeline.errors import InputFileError
 from pipeline.inputs.population import Population
 from pipeline.sky.dq import UNTRUSTED, has
-from pipeline.sky.frame_statistics import FrameStatistics, measure
+from pipeline.sky.frame_statistics import FrameStatistics, described
 from pipeline.sky.frames import Frame
 from pipeline.sky.source_pixels import source_pixels
+from pipeline.sky.star_shapes import PointSpread
 from pipeline.sky.strips import LazyImage, computed, count
 
 #: Ellipticity of the stars, 1 - minor / major, from which on nothing that looks like a source is painted over.
@@ -49,6 +50,8 @@ class Comparison:
         One at most: it names every quantity that is unlike training, or says why sources are not painted over.
     is_mosaic : bool
         Whether neighbouring pixels are of different colours: each colour is then a frame of its own.
+    psf : PointSpread, optional
+        Of a frame that is like those of training: the shape of its stars, where enough are seen.
     """
 
     statistics: FrameStatistics | None = None
@@ -59,6 +62,7 @@ class Comparison:
     n_kept: int = 0
     warnings: tuple[str, ...] = ()
     is_mosaic: bool = False
+    psf: PointSpread | None = None
 
 
 def compare(frame: Frame, population: Population | None, choice: Choice, *, may_be_mosaic: bool = True) -> Comparison:
@@ -77,7 +81,7 @@ def compare(frame: Frame, population: Population | None, choice: Choice, *, may_
     """
     if population is None:
         return Comparison()
-    statistics = measure(frame)
+    statistics, psf = described(frame)
     if choice != "apply" and (why := _spectral(frame, statistics)):
         text = f"this is a spectrum ({why}), and the model restores images of the sky"
         if choice == "refuse":
@@ -88,7 +92,7 @@ def compare(frame: Frame, population: Population | None, choice: Choice, *, may_
         return Comparison(statistics, score, "a spectrum", every, n_kept=count(every), warnings=(text,))
     found = population.compare(asdict(statistics))
     if not found.text:
-        known = Comparison(statistics, found.score, is_like=True)
+        known = Comparison(statistics, found.score, is_like=True, psf=psf)
         if choice != "keep_sources" or (statistics.ellipticity or 0.0) <= ELONGATED:
             return known
         text = (
@@ -96,7 +100,7 @@ def compare(frame: Frame, population: Population | None, choice: Choice, *, may_
             "painted over, and flagged only beyond doubt: cosmic rays that look like one may stay (DQ bit 128); see "
             "predict.outside_range"
         )
-        return replace(known, kept=_sources(frame), warnings=(text,))
+        return replace(known, kept=_sources(frame, psf), warnings=(text,))
     text = f"unlike the frames that the model was trained on: {found.text}"
     if choice == "refuse":
         raise InputFileError(f"{frame.path}: {text}; see predict.outside_range")
@@ -107,7 +111,7 @@ def compare(frame: Frame, population: Population | None, choice: Choice, *, may_
     if "colour_pattern" in found.outside and may_be_mosaic:
         text = f"{text}; each of its four kinds of pixels is taken for a frame of its own"
         return replace(known, warnings=(text,), is_mosaic=True)
-    kept = _sources(frame)
+    kept = _sources(frame, psf)
     n_kept = count(kept)
     text = f"{text}; {n_kept} pixels that look like sources keep their values"
     return replace(known, kept=kept, n_kept=n_kept, warnings=(text,))
@@ -127,9 +131,9 @@ def _spectral(frame: Frame, statistics: FrameStatistics) -> str:
     return ""
 
 
-def _sources(frame: Frame) -> LazyImage:
+def _sources(frame: Frame, psf: PointSpread | None) -> LazyImage:
     """Pixels that look like sources and are no known defects, shape (H, W), bool."""
-    return computed(_trusted, source_pixels(frame), frame.sci, frame.dq, dtype=bool)
+    return computed(_trusted, source_pixels(frame, psf), frame.sci, frame.dq, dtype=bool)
 
 
 def _everywhere(sci: np.ndarray) -> np.ndarray:

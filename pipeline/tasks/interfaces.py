@@ -102,6 +102,9 @@ class Decoder:
     decodes_by_rate : bool
         Of a task with `rates`: whether `decode` is given the thresholds, too. They then guard what it replaces, and
         no rate is promised to users.
+    stand_ins : mapping
+        Of such a task: kind of place that only a whole frame tells -> the one among `rates` whose thresholds it has,
+        and the rate of it.
     strata : mapping
         Of a task that states uncertainties of pixels: kind of pixel -> how many of its traits tell the size of its
         error. Empty for the others.
@@ -112,6 +115,7 @@ class Decoder:
     rates: ClassVar[Mapping[str, float]] = {}
     lines: ClassVar[Mapping[str, int]] = {}
     decodes_by_rate: ClassVar[bool] = False
+    stand_ins: ClassVar[Mapping[str, tuple[str, float]]] = {}
     strata: ClassVar[Mapping[str, int]] = {}
 
     def columns_of(self, n_outputs: int) -> tuple[str, ...]:

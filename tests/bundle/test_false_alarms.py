@@ -68,6 +68,15 @@ def test_the_default_falls_back_with_a_warning_and_a_wish_is_refused(table):
             thresholds_of("net", [head_with(table)], rate)
 
 
+def test_what_no_source_can_be_is_judged_as_sky_at_a_lower_rate(table):
+    head = head_section("denoise").model_copy(update={"false_alarms": table})
+    found, warnings = thresholds_of("net", [head])
+    assert warnings == ()
+    assert found["denoise"]["sky"] == table.strata["sky"].threshold(1e-4)
+    assert found["denoise"]["no_source"] == pytest.approx(table.strata["sky"].threshold(1e-5))
+    assert found["denoise"]["sky"] < found["denoise"]["no_source"] < found["denoise"]["core"]
+
+
 def test_a_card_without_a_table_says_so():
     found, (warning,) = thresholds_of("net", [head_section("defects")])
     assert found == {}

@@ -13,10 +13,11 @@ from populations import population
 
 from pipeline.config import parse_config
 from pipeline.errors import InputFileError
+from pipeline.inputs.frame import NO_SOURCE
 from pipeline.inputs.population import QUANTITIES
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DQ, DQ_DTYPE, has
-from pipeline.sky.frame_statistics import measure
+from pipeline.sky.frame_statistics import described, measure
 from pipeline.sky.frames import Frame, read_frame
 from pipeline.sky.headers import Section
 from pipeline.sky.ingest import ingest_frame
@@ -106,7 +107,8 @@ def test_frames_too_small_to_measure(rng, shape):
     assert found.fwhm_px is None
     assert found.colour_pattern is None or np.prod(shape) >= 1600  # four times 400 pixels
     assert all(value is None or np.isfinite(value) for value in asdict(found).values())
-    marked = source_pixels(frame_of(np.full(shape, LEVEL, np.float32) + rng.normal(0, 1, shape).astype("f4")))
+    noise = frame_of(np.full(shape, LEVEL, np.float32) + rng.normal(0, 1, shape).astype("f4"))
+    marked = source_pixels(noise, described(noise)[1])
     assert not np.asarray(marked).all()
 
 
@@ -206,7 +208,7 @@ def test_stars_look_like_sources_and_hits_do_not(rng, fwhm_px):
     sci, places = star_field(rng, fwhm_px)
     hit = with_single_hits(sci, rng)
     frame = frame_of(hit)
-    marked = np.asarray(source_pixels(frame))
+    marked = np.asarray(source_pixels(frame, described(frame)[1]))
     x, y = np.rint(places).astype(int).T
     assert marked[y, x].mean() > 0.95
     y, x = np.indices(sci.shape)
@@ -221,8 +223,8 @@ def test_sources_in_the_overscan_are_none(rng):
 
     sci, _ = star_field(rng, 3.0)
     frame = replace(frame_of(sci), section=Section((0, 300), (100, 320)))
-    assert not source_pixels(frame)[:, :100].any()
-    assert source_pixels(frame)[:, 100:].any()
+    assert not source_pixels(frame, described(frame)[1])[:, :100].any()
+    assert source_pixels(frame, described(frame)[1])[:, 100:].any()
 
 
 # ---- against the range of training -----------------------------------------------------------------------------------
@@ -272,6 +274,32 @@ def test_sharp_stars_are_left_alone_and_named(rng):
     [warning] = result.warnings
     assert "unlike the frames that the model was trained on: FWHM of the stars 1.7" in warning
     assert f"{result.n_kept} pixels that look like sources keep their values" in warning
+
+
+class Told(Suspicious):
+    """Keeps what it is told of the pixels of one tile."""
+
+    def predict(self, batch):
+        self.told = has(batch.masks[0], NO_SOURCE)
+        return super().predict(batch)
+
+
+def test_a_network_that_replaces_is_told_where_no_source_is(rng):
+    """In frames like those of training with a PSF alone: elsewhere, shapes tell nothing that is known to hold."""
+    frame = frame_of(with_single_hits(star_field(rng, 3.0)[0], rng))
+    model = Told()
+    restore_frame(frame, model)
+    told = model.told[: frame.shape[0], : frame.shape[1]]
+    np.testing.assert_array_equal(told, ~np.asarray(source_pixels(frame, described(frame)[1])))
+    assert 0.5 < told.mean() < 0.99
+    unlike = frame_of(star_field(rng, 1.6)[0])
+    empty = frame_of(rng.normal(LEVEL, NOISE, (300, 300)).astype(np.float32))
+    flagging = Told()
+    flagging.columns = tuple(column for column in model.columns if column.name != "painted")
+    flagging.flags = lambda planes, dq, *_, **__: np.zeros(dq.shape, DQ_DTYPE)
+    for image, network in ((unlike, model), (empty, model), (frame, flagging)):
+        restore_frame(image, network)
+        assert not network.told.any()
 
 
 def test_the_header_says_how_far_a_frame_is_from_training(rng):
@@ -505,6 +533,6 @@ def test_stars_of_simulated_frames_are_told_from_cosmic_rays(simulated_frames):
         inside = (x >= 5) & (y >= 5) & (x < 379) & (y < 379)
         x, y = x[inside], y[inside]
         seen = (truth.clean_e[y, x] - frame.level > 10 * frame.noise) & (truth.dq[y, x] == 0)
-        assert np.asarray(source_pixels(frame))[y, x][seen].mean() > 0.9
+        assert np.asarray(source_pixels(frame, described(frame)[1]))[y, x][seen].mean() > 0.9
         bare = has(truth.dq, DQ.COSMIC_RAY) & (truth.clean_e - frame.level < 3 * frame.noise)
-        assert np.asarray(source_pixels(frame))[bare].mean() < 0.4
+        assert np.asarray(source_pixels(frame, described(frame)[1]))[bare].mean() < 0.4

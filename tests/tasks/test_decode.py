@@ -1,12 +1,14 @@
 """Network outputs to physical values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from synthetic_tiles import camera_batch, sky_batch
 
 from pipeline.camera.dl1.coordinates import impact_distance_m
 from pipeline.directions import altaz_of_fov
-from pipeline.inputs.frame import SkyPixels
+from pipeline.inputs.frame import NO_SOURCE, FrameInput, SkyPixels
 from pipeline.sky.dq import DQ
 from pipeline.tasks import get_decoder, get_spec, task_names
 from pipeline.tasks.core.targets import core_vector_m
@@ -113,7 +115,7 @@ def test_star_cores_are_painted_over_under_a_strict_condition_only():
     hit[0, 0, 16, 17] += 4000.0  # 50 sigma
     hit[0, 1, 16, 17] = np.sqrt(hit[0, 0, 16, 17] + 25)
     decoder = get_decoder("denoise")
-    thresholds = {"sky": 2.0, "source": 4.0, "core": 8.0}
+    thresholds = {"sky": 2.0, "source": 4.0, "core": 8.0, "no_source": 3.0}
     truth = np.arcsinh((batch.images[0, 0] - 200) / 15)
 
     def painted(logit, image, wrong=0.0):
@@ -134,6 +136,24 @@ def test_star_cores_are_painted_over_under_a_strict_condition_only():
     # The threshold of the sky is its own.
     assert painted(3.0, clean)[0]["painted"][0, 0] == 1
     assert painted(1.0, clean)[0]["painted"][0, 0] == 0
+    # Where the frame's PSF rules out a source, its own threshold is enough, on the sky that of the sky stays.
+    batch.masks |= NO_SOURCE
+    assert painted(3.1, hit)[0]["painted"][16, 17] == 1
+    assert painted(2.9, hit)[0]["painted"][16, 17] == 0
+    assert painted(2.1, hit)[0]["painted"][0, 0] == 1
+
+
+def test_what_whole_frames_tell_is_no_defect_and_no_input():
+    """The mark of tiles is seen by nothing else: not by the network, and by no other task."""
+    batch = star_on_sky()
+    marked = replace(batch, masks=batch.masks | NO_SOURCE)
+    known, told = SkyPixels.of_batch(batch), SkyPixels.of_batch(marked)
+    assert told.no_source.all()
+    assert not known.no_source.any()
+    np.testing.assert_array_equal(known.missing | known.saturated, told.missing | told.saturated)
+    arrays = (FrameInput().arrays(one)["images"] for one in (batch, marked))
+    np.testing.assert_array_equal(*arrays)
+    assert not int(NO_SOURCE) & sum(DQ)
 
 
 def test_torch_restores_as_numpy_does(rng, monkeypatch):

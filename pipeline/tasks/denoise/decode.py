@@ -16,6 +16,9 @@ and the core of a star one in 100,000. All are lower than those of a mask alone:
 sources, a pixel must also stand out of its replacement by `SURE_SIGMA` times the uncertainty of both together. Where
 that is in doubt, the pixel stays as measured, with low confidence.
 
+A track is bright, and would be taken for a source by its brightness alone. Where a whole frame is restored, the shape
+of its stars is known: what is too sharp for a source of that frame has the rate of `stand_ins`, and need not stand out.
+
 `pipeline.tasks.denoise.objective` computes the same with torch; a test holds the two together.
 
 References
@@ -47,6 +50,7 @@ LOG_VARIANCE_RANGE = (-8.0, 12.0)
 #: Defect probability from which a pixel counts as restored, where no rates are known.
 DEFECT_THRESHOLD = 0.5
 _LARGEST_LOGIT = 30.0
+_NO_SOURCE = "no_source"
 
 
 def sigmoid(logit: np.ndarray) -> np.ndarray:
@@ -79,6 +83,7 @@ class DenoiseDecoder(Decoder):
     strata: ClassVar[Mapping[str, int]] = KINDS
     rates: ClassVar[dict[str, float]] = {"sky": 1e-4, "source": 3e-5, "core": 1e-5}
     decodes_by_rate: ClassVar[bool] = True
+    stand_ins: ClassVar[dict[str, tuple[str, float]]] = {_NO_SOURCE: ("sky", 1e-5)}
 
     def decode(
         self, outputs: np.ndarray, batch: TileBatch, thresholds: Mapping[str, float] | None = None
@@ -93,13 +98,15 @@ class DenoiseDecoder(Decoder):
         logit = defect + np.float32(DEFECT_PRIOR)
         snr = (pixels.sci - pixels.level) / pixels.err
         place = _place_of(snr)
-        limits = [0.0 if thresholds is None else thresholds[name] for name in STRATA]
+        limits = [0.0 if thresholds is None else thresholds[name] for name in (*STRATA, _NO_SOURCE)]
+        no_source = pixels.no_source & (place > 0)
+        limit = np.asarray(limits, np.float32)[np.where(no_source, len(STRATA), place)]
         replaced = _replaced(pixels, replacement)
         restored_err = pixels.err * np.exp(0.5 * np.clip(log_variance, *LOG_VARIANCE_RANGE))
         sure = np.abs(pixels.sci - replaced) > SURE_SIGMA * np.hypot(pixels.err, restored_err)
-        above = logit - np.asarray(limits, np.float32)[place]
+        above = logit - limit
         gate = sigmoid(GATE_SHARPNESS * above)
-        gate[(place > 0) & ~(sure & (above >= 0))] = 0.0  # no mean of both on a source
+        gate[(place > 0) & ~((sure | no_source) & (above >= 0))] = 0.0  # no mean of both on a source
         gate[pixels.missing] = 1.0
         taken = pixels.err * sigmoid(-log_tau2) * NOISE_REACH * np.tanh(correction / NOISE_REACH) * (1 - gate)
         taken[pixels.saturated] = 0.0
