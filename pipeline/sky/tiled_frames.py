@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.sky.frame_statistics import described
 from pipeline.sky.frames import Frame
+from pipeline.sky.source_pixels import source_pixels
 from pipeline.sky.tile_rows import FramePredictor, restore_rows
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
@@ -45,7 +47,7 @@ def predicted_planes(
     tile_px: int = 512,
     overlap_px: int = 96,
 ) -> dict[str, np.ndarray]:
-    """All columns of a network for a frame, shape (H, W), in the tiles of `predict`; `known` are its DQ bits."""
+    """All columns of a network for a frame like those of training, shape (H, W); `known` are its DQ bits."""
     frame = Frame(
         path=Path("frame"),
         science_hdu=0,
@@ -58,7 +60,9 @@ def predicted_planes(
         noise=noise,
     )
     whole = {column.name: np.empty(sci.shape, np.float32) for column in predictor.columns}
-    for top, planes in restore_rows(frame, predictor, tile_px, overlap_px):
+    psf = described(frame)[1]
+    sources = None if psf is None else source_pixels(frame, psf)
+    for top, planes in restore_rows(frame, predictor, tile_px, overlap_px, sources):
         for name, plane in planes.items():
             whole[name][top : top + len(plane)] = plane
     return whole
