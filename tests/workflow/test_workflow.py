@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 import yaml
 from astropy.io import fits
+from snakemake_forks import SnakemakeForks
 from tiny_bundles import camera_bundle
 
 BIN = Path(sys.executable).parent
 
 
-def _snakemake(checkout, folder, *arguments, **settings):
-    """Run Snakemake of `checkout` in `folder`; returns the finished process with both streams as one text."""
-    command = [
-        sys.executable, "-m", "snakemake",
+ENVIRONMENT = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+
+
+def _arguments(checkout, folder, *arguments, **settings):
+    return [
         "--snakefile", checkout / "workflow" / "Snakefile",
         "--profile", checkout / "workflow" / "profiles" / "local",
         "--cores", "2",
@@ -29,11 +31,26 @@ def _snakemake(checkout, folder, *arguments, **settings):
         *arguments,
         "--config", *(f"{key}={value}" for key, value in settings.items()),
     ]  # fmt: skip
-    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    environment |= {"XDG_CACHE_HOME": str(folder / "cache")}  # Snakemake's own, which two workers must not share
+
+
+def _snakemake(checkout, folder, *arguments, **settings):
+    """Run Snakemake of `checkout` in `folder`; returns the finished process with both streams as one text."""
     return subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200
-    )
+        [sys.executable, "-m", "snakemake", *_arguments(checkout, folder, *arguments, **settings)],
+        # Snakemake's own cache, which two workers must not share.
+        env=os.environ | ENVIRONMENT | {"XDG_CACHE_HOME": str(folder / "cache")},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def forks(checkout, tmp_path_factory, tiny_config_path):
+    """Snakemake of this checkout, started once for all plans."""
+    folder = tmp_path_factory.mktemp("plans")
+    first = _arguments(checkout, folder, "--dry-run", experiment=tiny_config_path)
+    process = SnakemakeForks(folder, ENVIRONMENT, first)
+    yield process
+    process.end()
 
 
 def _planned_jobs(text):
@@ -46,11 +63,11 @@ def _planned_jobs(text):
 
 
 @pytest.fixture
-def planned(checkout, tmp_path):
+def planned(forks, checkout, tmp_path):
     """Plan an experiment without running it; returns the jobs of each rule."""
 
     def plan(experiment, **settings):
-        done = _snakemake(checkout, tmp_path, "--dry-run", experiment=experiment, **settings)
+        done = forks.run(_arguments(checkout, tmp_path, "--dry-run", experiment=experiment, **settings))
         assert done.returncode == 0, done.stdout
         return _planned_jobs(done.stdout)
 
@@ -58,13 +75,13 @@ def planned(checkout, tmp_path):
 
 
 @pytest.fixture
-def refused(checkout, tmp_path):
+def refused(forks, checkout, tmp_path):
     """Try an experiment that must be refused; returns what Snakemake says."""
 
     def refuse(content, **settings):
         experiment = tmp_path / "experiment.yaml"
         experiment.write_text(content)
-        done = _snakemake(checkout, tmp_path, "--dry-run", experiment=experiment, **settings)
+        done = forks.run(_arguments(checkout, tmp_path, "--dry-run", experiment=experiment, **settings))
         assert done.returncode != 0, done.stdout
         return done.stdout
 
