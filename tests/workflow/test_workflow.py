@@ -400,7 +400,7 @@ def test_a_product_that_somebody_removed_is_made_again(finished):
 def test_runs_that_are_added_are_the_only_ones_made(finished):
     experiment = finished / "tests" / "conf" / "tiny.yaml"
     before = experiment.read_text()
-    experiment.write_text(before.replace("positions_per_shower: 4", "positions_per_shower: 4\n  scale: 2"))
+    experiment.write_text(before.replace("positions_per_shower:", "scale: 2\n  positions_per_shower:"))
     try:
         jobs = _again(finished)
     finally:
