@@ -85,7 +85,7 @@ class FrameInput(Input):
 
 INPUT = FrameInput
 
-#: In the masks of tiles in memory, never in a file: the pixel does not look like a source of its frame.
+#: In the masks of tiles in memory, never in a file: the pixel belongs to no source of its frame.
 NO_SOURCE = DQ_DTYPE(1 << 15)
 
 # Pixels whose planes fit into the cache of a processor.
@@ -116,7 +116,7 @@ class SkyPixels:
         Background of the frame, and its rms.
     missing, saturated : ndarray of bool, shape (N, H, W)
     no_source : ndarray of bool, shape (N, H, W)
-        Where it is known that nothing looks like a source: whole frames tell, tiles do not.
+        Where it is known that there is no source: whole frames tell, tiles do not.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from pipeline.sky.frames import Frame, StreamedProduct, Strip
 from pipeline.sky.joined_strips import PackedMasks, Rows
 from pipeline.sky.lines import BinnedLogits, Line, flag_lines
 from pipeline.sky.mosaic import AUTO, NO_MOSAIC, Mosaic, mosaic_of, phases_of
-from pipeline.sky.source_pixels import source_pixels
+from pipeline.sky.source_pixels import possible_sources
 from pipeline.sky.strips import LazyImage, part_of, strip_rows_of
 from pipeline.sky.tile_rows import FramePredictor, check_overlap, restore_rows
 from pipeline.sky.training_range import Choice, Comparison, compare, mosaic_taken_apart
@@ -48,7 +48,7 @@ class Restoration:
     compared : Comparison
         The frame beside those of training.
     sources : LazyImage of bool, shape (H, W), optional
-        Pixels that look like sources of the frame, where its PSF is known and pixels are replaced.
+        Pixels that may belong to sources of the frame, where its PSF is known and pixels are replaced.
     phases : tuple
         Of a mosaic of colours, its kinds of pixels: their place in the frame, and the restoration of each.
     lines : list of (int, list of Line)
@@ -114,7 +114,7 @@ class Restoration:
         phases = phases_of(frame) if compared.is_mosaic else ()
         parts = tuple((place, cls.of(phase, predictor, *how)._named(mosaic, place)) for place, phase in phases)
         paints = any(column.name == _PAINTED for column in predictor.columns)
-        sources = source_pixels(frame, compared.psf) if paints and compared.psf is not None else None
+        sources = possible_sources(frame, compared.psf) if paints and compared.psf is not None else None
         return cls(frame, predictor, tile_px, overlap_px, compared, sources, parts)
 
     def _named(self, mosaic: Mosaic | None, place: tuple[slice, slice]) -> "Restoration":

@@ -74,7 +74,7 @@ def restore_rows(
     predictor : FramePredictor
     tile_px, overlap_px : int
     sources : LazyImage of bool, shape (H, W), optional
-        Pixels that look like sources of the frame; the predictor is told of all others that they do not.
+        Pixels that may belong to sources of the frame; the predictor is told of all others that they do not.
 
     Yields
     ------

@@ -22,7 +22,7 @@ from pipeline.sky.frames import Frame, read_frame
 from pipeline.sky.headers import Section
 from pipeline.sky.ingest import ingest_frame
 from pipeline.sky.restore import restore_frame
-from pipeline.sky.source_pixels import source_pixels
+from pipeline.sky.source_pixels import possible_sources, source_pixels
 from pipeline.sky.training_range import compare
 from pipeline.sky.truth import read_truth, truth_path
 from pipeline.stages.simulate_sky import simulate_sky
@@ -227,6 +227,49 @@ def test_sources_in_the_overscan_are_none(rng):
     assert source_pixels(frame, described(frame)[1])[:, 100:].any()
 
 
+def test_hits_on_the_sky_are_no_part_of_a_source(rng):
+    sci, places = star_field(rng, 3.0)
+    hit = with_single_hits(sci, rng)
+    frame = frame_of(hit)
+    psf = described(frame)[1]
+    possible = np.asarray(possible_sources(frame, psf))
+    assert not (np.asarray(source_pixels(frame, psf)) & ~possible).any()
+    y, x = np.indices(sci.shape)
+    away = np.all([np.hypot(x - cx, y - cy) > 13 for cx, cy in places], axis=0)
+    hits = (hit != sci) & away
+    assert hits.sum() > 100
+    assert possible[hits].mean() < 0.1
+
+
+@pytest.mark.parametrize("cy", [380, 680])
+def test_what_a_saturated_star_bleeds_is_part_of_it(rng, cy):
+    """Across the windows in which a frame is looked at, too; a track that begins elsewhere and is as long is not."""
+    sci, _ = star_field(rng, 3.0, shape=(900, 320))
+    cx, bled = 150, slice(380, 680)
+    y, x = np.indices(sci.shape)
+    away = np.hypot(x - cx, y - cy) < 8
+    sci[away] += (60_000 * np.exp(-(np.hypot(x - cx, y - cy) ** 2) / 3.2))[away]
+    sci[bled, cx] = 60_000
+    sci[400:700, 20] += 5_000
+    frame = frame_of(sci)
+    possible = np.asarray(possible_sources(frame, described(frame)[1]))
+    assert possible[bled, cx].all()
+    assert possible[400:700, 20].mean() < 0.2
+
+
+@pytest.mark.parametrize("hole", ["edge", "missing", "dark"])
+def test_a_star_that_is_cut_may_be_one(rng, hole):
+    sci, _ = star_field(rng, 3.0)
+    y, x = np.indices(sci.shape)
+    cy, cx = (150, 0) if hole == "edge" else (151, 160)
+    sci += (3000 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 3.2)).astype(np.float32)
+    if hole != "edge":
+        sci[:, 150:160] = np.nan if hole == "missing" else LEVEL - 20 * NOISE
+    frame = frame_of(sci)
+    possible = np.asarray(possible_sources(frame, described(frame)[1]))
+    assert possible[cy, cx : cx + 2].all()
+
+
 # ---- against the range of training -----------------------------------------------------------------------------------
 def test_every_quantity_is_measured(rng):
     measured = asdict(measure(frame_of(star_field(rng, 3.0)[0])))
@@ -285,19 +328,20 @@ class Told(Suspicious):
 
 
 def test_a_network_that_replaces_is_told_where_no_source_is(rng):
-    """In frames like those of training with a PSF alone: elsewhere, shapes tell nothing that is known to hold."""
+    """In frames like those of training with round stars alone: elsewhere, shapes tell nothing that is known to hold."""
     frame = frame_of(with_single_hits(star_field(rng, 3.0)[0], rng))
     model = Told()
     restore_frame(frame, model)
     told = model.told[: frame.shape[0], : frame.shape[1]]
-    np.testing.assert_array_equal(told, ~np.asarray(source_pixels(frame, described(frame)[1])))
+    np.testing.assert_array_equal(told, ~np.asarray(possible_sources(frame, described(frame)[1])))
     assert 0.5 < told.mean() < 0.99
     unlike = frame_of(star_field(rng, 1.6)[0])
+    elongated = frame_of(star_field(rng, 3.0, axis_ratio=0.6)[0])
     empty = frame_of(rng.normal(LEVEL, NOISE, (300, 300)).astype(np.float32))
     flagging = Told()
     flagging.columns = tuple(column for column in model.columns if column.name != "painted")
     flagging.flags = lambda planes, dq, *_, **__: np.zeros(dq.shape, DQ_DTYPE)
-    for image, network in ((unlike, model), (empty, model), (frame, flagging)):
+    for image, network in ((unlike, model), (elongated, model), (empty, model), (frame, flagging)):
         restore_frame(image, network)
         assert not network.told.any()
 
