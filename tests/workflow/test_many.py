@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,6 +35,8 @@ def batch(many, tmp_path, monkeypatch):
         return 0
 
     monkeypatch.setattr(many, "run_command", command)
+    # Between two files, garbage is let go of: here there is none, and the modules of all tests to look through.
+    monkeypatch.setattr(many, "gc", SimpleNamespace(collect=int))
 
     def run(names="abc", settings="1"):
         calls.clear()
