@@ -16,6 +16,8 @@ from pipeline.sky.frames import Frame
 
 #: Seams are measured where a frame fits into one tile of this side.
 _ONE_TILE_PX = 1024
+# Side of the tiles that a frame of one tile is cut into, to find their seams.
+_SMALL_TILE_PX = 384
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def judge(
     if network is not None:
         facts |= _of_network(network, frame, scene)
         if seams and max(frame.shape) <= _ONE_TILE_PX:
-            facts["seam"] = pixels.seam(network, bundle.restore(frame, _ONE_TILE_PX), frame.noise)
+            facts["seam"] = pixels.seam(bundle.restore(frame, _SMALL_TILE_PX), network, frame.noise)
     return Judged(facts, measure_stars(images, scene), network, frame)
 
 

@@ -90,6 +90,7 @@ class _WithScores:
     def __init__(self, predictor: Predictor) -> None:
         self.card, self.backend = predictor.card, facts_of(predictor.backend)
         self.size_multiple, self.population = predictor.size_multiple, predictor.population
+        self.receptive_field_px = predictor.receptive_field_px
         self.predict, self.flags = predictor.predict, predictor.flags
         self.lines, self.warnings = predictor.lines, predictor.warnings
         self.correlations = predictor.correlations

@@ -37,7 +37,13 @@ class CardSection(BaseModel):
 
 
 class ModelSection(CardSection):
-    """The network."""
+    """The network.
+
+    Attributes
+    ----------
+    receptive_field_px : int, optional
+        Of a network of frames: side of the square that one output pixel depends on.
+    """
 
     name: str
     kwargs: dict[str, Any]
@@ -45,6 +51,7 @@ class ModelSection(CardSection):
     num_outputs: int
     n_scalars: int
     n_parameters: int
+    receptive_field_px: int | None = None
 
 
 class CameraSection(CardSection):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.describe import count_params
+from models.describe import count_params, describe
 from models.registry import model_entry
 from pipeline import __version__
 from pipeline.bundle.calibration import Calibration
@@ -54,6 +54,7 @@ def card_of(
 ) -> Card:
     """The card of a trained network, without the digest of its files; `calibrations` and `false_alarms` by task."""
     reader, model = run.train_tiles, run.config.model
+    gives_map = model_entry(model.name).gives == "map"
     validation = {name: value for name, value in progress.best_row.items() if name not in _NOT_METRICS}
     return Card(
         name=f"{run.cfg.name}_{run.network}".replace("-", "_").replace(".", "_"),
@@ -66,6 +67,7 @@ def card_of(
             num_outputs=run.heads.num_outputs,
             n_scalars=len(run.input.scalar_names),
             n_parameters=count_params(network),
+            receptive_field_px=_receptive_field_px(run) if gives_map else None,
         ),
         cameras=_cameras(reader),
         input=InputSection(
@@ -75,7 +77,7 @@ def card_of(
             recipe=reader.attributes.get("recipe"),
             unit=reader.attributes.get("unit"),
             preparation=run.input,
-            size_multiple=network.size_multiple if model_entry(model.name).gives == "map" else None,
+            size_multiple=network.size_multiple if gives_map else None,
         ),
         heads=tuple(_head(head, calibrations.get(head.task), false_alarms.get(head.task)) for head in run.heads.heads),
         mono=_origins(run) if run.mono_bundles else (),
@@ -85,6 +87,12 @@ def card_of(
         limits=_limits(run),
         citation=f"lightpool {__version__}; {model.name}: {model_entry(model.name).paper}.",
     )
+
+
+def _receptive_field_px(run: "TrainingRun") -> int | None:
+    side = max(run.train_tiles.tile_shape)
+    layers = describe(run.config.model.name, side, run.input.n_channels, run.heads.num_outputs, **run.model_kwargs)
+    return layers.receptive_field_px
 
 
 def _origins(run: "TrainingRun") -> tuple[OriginSection, ...]:

@@ -190,6 +190,11 @@ class Predictor:
         return {size: k for head in self.heads if head.variance for size, k in head.variance.correlations.items()}
 
     @property
+    def receptive_field_px(self) -> int | None:
+        """Of a network of frames: side of the square that one pixel depends on; None where the card does not say."""
+        return self.card.model.receptive_field_px
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """Columns of all heads."""
         return tuple(column for spec in self.specs for column in spec.columns)

@@ -42,7 +42,10 @@ class PredictConfig(Section):
         1024, ge=64, description="Side of the tiles in which a sky frame passes through the network, about [px]."
     )
     overlap_px: int = Field(
-        96, ge=0, description="Overlap of these tiles, blended [px]. 1.4 receptive fields leave no visible seam."
+        176,
+        ge=0,
+        description="Overlap of these tiles, blended [px]. 1.4 receptive fields of the model leave no seam; where it "
+        "is less, there is a warning.",
     )
     outside_range: Literal["keep_sources", "apply", "refuse"] = Field(
         "keep_sources",

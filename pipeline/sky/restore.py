@@ -15,7 +15,7 @@ from pipeline.sky.lines import BinnedLogits, Line, flag_lines
 from pipeline.sky.mosaic import AUTO, NO_MOSAIC, Mosaic, mosaic_of, phases_of
 from pipeline.sky.source_pixels import possible_sources
 from pipeline.sky.strips import LazyImage, part_of, strip_rows_of
-from pipeline.sky.tile_rows import FramePredictor, check_overlap, restore_rows
+from pipeline.sky.tile_rows import FramePredictor, check_overlap, restore_rows, seam_warnings
 from pipeline.sky.training_range import Choice, Comparison, compare, mosaic_taken_apart
 
 #: In a frame further than this from those of training, whatever the network has changed is of low confidence.
@@ -28,7 +28,7 @@ def restore_frame(
     frame: Frame,
     predictor: FramePredictor,
     tile_px: int = 1024,
-    overlap_px: int = 96,
+    overlap_px: int = 176,
     outside_range: Choice = "keep_sources",
     bayer: str = AUTO,
 ) -> FrameResult:
@@ -75,7 +75,7 @@ class Restoration:
         frame: Frame,
         predictor: FramePredictor,
         tile_px: int = 1024,
-        overlap_px: int = 96,
+        overlap_px: int = 176,
         outside_range: Choice = "keep_sources",
         bayer: str = AUTO,
     ) -> "Restoration":
@@ -156,9 +156,10 @@ class Restoration:
     def warnings(self) -> tuple[str, ...]:
         """The frame's, how it differs from those of training, and the predictor's."""
         of_phases = [text for _, phase in self.phases for text in phase.warnings]
-        return tuple(
-            dict.fromkeys((*self.frame.warnings, *self.compared.warnings, *self.predictor.warnings, *of_phases))
-        )
+        shape = part_of(self.frame.sci, self.frame.exposed).shape
+        seams = () if self.phases else seam_warnings(shape, self.predictor, self.tile_px, self.overlap_px)
+        every = (*self.frame.warnings, *self.compared.warnings, *self.predictor.warnings, *seams, *of_phases)
+        return tuple(dict.fromkeys(every))
 
     @property
     def only_flags(self) -> bool:

@@ -23,6 +23,8 @@ class FramePredictor(Protocol):
         Planes that it predicts.
     size_multiple : int
         Height and width of its tiles are multiples of it.
+    receptive_field_px : int or None
+        Side of the square that one output pixel depends on; None where that is not known.
     population : Population or None
         What its training frames were like; None where that is not known.
     lines : mapping
@@ -35,6 +37,7 @@ class FramePredictor(Protocol):
 
     columns: Sequence[Column]
     size_multiple: int
+    receptive_field_px: int | None
     population: Population | None
     lines: Mapping[str, int]
     warnings: Sequence[str]
@@ -58,9 +61,25 @@ class FramePredictor(Protocol):
         """
 
 
+# Overlap in receptive fields: three eighths of it on either side are discarded, more than half of the field.
+_FIELDS = 1.4
+
+
 def check_overlap(overlap_px: int, tile_px: int) -> None:
     if not 0 <= overlap_px < tile_px:
         raise ValueError(f"overlap_px {overlap_px} must be at least 0 and below tile_px {tile_px}")
+
+
+def seam_warnings(shape: tuple[int, int], predictor: FramePredictor, tile_px: int, overlap_px: int) -> tuple[str, ...]:
+    """One, if pixels of a frame of that shape may depend on where its tiles end."""
+    field = predictor.receptive_field_px
+    needed = 0 if field is None else round(_FIELDS * field)
+    if overlap_px >= needed or all(_Axis(n, tile_px, overlap_px, predictor.size_multiple).is_single for n in shape):
+        return ()
+    return (
+        f"tiles overlap by {overlap_px} px, and the model sees {field} px: where they meet, the result may differ from "
+        f"that in one piece; set predict.overlap_px to {needed}",
+    )
 
 
 def restore_rows(
@@ -127,6 +146,7 @@ class _Axis:
         total = np.zeros(last + self.tile, np.float32)
         for start, shape in zip(self.starts, shapes, strict=True):
             total[start : start + self.tile] += shape
+        self.is_single = len(self.starts) == 1
         self._weights = [
             shape / total[start : start + self.tile] for start, shape in zip(self.starts, shapes, strict=True)
         ]

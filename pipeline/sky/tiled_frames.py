@@ -45,7 +45,7 @@ def predicted_planes(
     noise: float,
     predictor: FramePredictor,
     tile_px: int = 512,
-    overlap_px: int = 96,
+    overlap_px: int = 176,
 ) -> dict[str, np.ndarray]:
     """All columns of a network for a frame like those of training, shape (H, W); `known` are its DQ bits."""
     frame = Frame(

@@ -281,6 +281,7 @@ class Careful:
 
     columns = (*get_spec("denoise").columns, Column("toy_flux", "sci", "light above the background", hdu="TOYFLUX"))
     size_multiple = 4
+    receptive_field_px = None
     population = population(fwhm_px=(6.0, 7.0))
     lines: ClassVar = {}
     correlations: ClassVar = {}

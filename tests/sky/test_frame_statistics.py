@@ -282,6 +282,7 @@ class Suspicious:
 
     columns = get_spec("denoise").columns
     size_multiple = 1
+    receptive_field_px = None
     population = population(fwhm_px=(2.4, 4.9), colour_pattern=(0.0, 0.03))
     lines: ClassVar = {}
     correlations: ClassVar = {}

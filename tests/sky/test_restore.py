@@ -24,6 +24,7 @@ class Smoother:
 
     columns = get_spec("denoise").columns
     size_multiple = STRIDE
+    receptive_field_px = None
     population = None
     lines: ClassVar = {}
     correlations: ClassVar = {}
@@ -96,6 +97,32 @@ def test_tiled_equals_whole(shape, rng, write_fits):
     assert np.abs(tiled - whole).max() < 1e-3 * frame.noise
 
 
+def test_the_models_that_ship_leave_no_seams(rng, write_fits):
+    """With the default overlap; a shorter one does, and is warned of where there is more than one tile."""
+    from pipeline.bundle.runtime import Predictor
+
+    sci = rng.normal(500, 10, (420, 400)).astype(np.float32)
+    y, x = np.indices(sci.shape)
+    for cy, cx in rng.uniform(20, 380, (60, 2)):
+        sci += (4000 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 3)).astype(np.float32)
+    sci[np.arange(20, 380), np.arange(20, 380) // 3 + 100] += 800
+    frame = read_frame(write_fits(pixels=sci, GAIN=1.0, RDNOISE=5.0))
+    model = Predictor.load("sky-denoise", threads=1)
+    whole = restore_frame(frame, model)
+    assert not any("overlap" in text for text in whole.warnings)
+    tiled = restore_frame(frame, model, tile_px=256)
+    assert not any("overlap" in text for text in tiled.warnings)
+    assert np.abs(tiled.sci - whole.sci).max() < 1e-3 * frame.noise
+    short = restore_frame(frame, model, tile_px=256, overlap_px=64)
+    assert np.abs(short.sci - whole.sci).max() > 1e-3 * frame.noise
+    [warning] = [text for text in short.warnings if "overlap" in text]
+    assert warning == (
+        "tiles overlap by 64 px, and the model sees 126 px: where they meet, the result may differ from that in one "
+        "piece; set predict.overlap_px to 176"
+    )
+    assert not any("overlap" in text for text in restore_frame(frame, model, overlap_px=64).warnings)
+
+
 def test_one_tile_is_predicted_at_a_time(rng, write_fits):
     frame = read_frame(write_fits(pixels=rng.normal(0, 1, (64, 2000)).astype(np.float32)))
     predictor = Smoother()
@@ -159,6 +186,7 @@ class Toy:
         Column("toy_inner", "", "predicted, but not written"),
     )
     size_multiple = STRIDE
+    receptive_field_px = None
     population = None
     lines: ClassVar = {}
     correlations: ClassVar = {}
@@ -285,6 +313,7 @@ class Trailing:
 
     columns = get_spec("defects").columns
     size_multiple = STRIDE
+    receptive_field_px = None
     population = None
     lines: ClassVar = {"trail_logit": DQ.TRAIL}
     correlations: ClassVar = {}

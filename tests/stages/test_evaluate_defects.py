@@ -80,6 +80,7 @@ class Bright:
 
     cameras = ()
     size_multiple = 1
+    receptive_field_px = None
     columns = get_spec("defects").columns
 
     def predict(self, batch):

@@ -123,6 +123,7 @@ class Smooth:
     cameras = ()
     columns = get_spec("denoise").columns
     size_multiple = 1
+    receptive_field_px = None
 
     def __init__(self, light_kept=1.0):
         self.light_kept = light_kept

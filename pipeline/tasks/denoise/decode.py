@@ -88,7 +88,9 @@ class DenoiseDecoder(Decoder):
     def decode(
         self, outputs: np.ndarray, batch: TileBatch, thresholds: Mapping[str, float] | None = None
     ) -> dict[str, np.ndarray]:
-        """Planes of shape (N, H, W), float32, in the unit of the tile's `sci`.
+        """Planes of shape (N, H, W), float32, in the unit of the tile's `sci`; besides the columns, `place`.
+
+        The place, a number among `STRATA`, is for `alarms`: planes of whole frames need none.
 
         Missing pixels are always replaced. Saturated ones come back as they are, with their uncertainty (what a full
         well has lost is not in the frame), unless they are defects: a hot pixel or a cosmic ray.

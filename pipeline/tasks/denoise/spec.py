@@ -18,7 +18,6 @@ SPEC = TaskSpec(
         Column("restored_err", "sci", "its uncertainty (1 sigma)", hdu="ERR"),
         Column("defect_probability", "", "probability that the pixel was a defect"),
         Column("painted", "", "1 where the pixel was replaced", internal=True),
-        Column("place", "", "0 on empty sky, 1 on a source, 2 in the core of a star", internal=True),
     ),
     monitor=Monitor("loss", "lower"),
     headline=(
