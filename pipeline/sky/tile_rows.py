@@ -222,15 +222,22 @@ class _RowOfTiles:
         sci, err, dq = (
             part_of(image, self._frame.exposed) for image in (self._frame.sci, self._frame.err, self._frame.dq)
         )
-        bits = dq[rows]
-        pixels = self._pixels[:, : len(bits)]
-        pixels[0], pixels[1] = sci[rows], err[rows]
-        masks = bits & DQ_DTYPE(DQ.SATURATED)
-        if (known_bad := has(bits, UNTRUSTED)).any():
-            pixels[0][known_bad] = np.nan
-            masks[known_bad] = DQ.MISSING
-        if self._sources is not None:
-            masks[~self._sources[rows]] |= NO_SOURCE
+        first, last, _ = rows.indices(sci.shape[0])
+        pixels = self._pixels[:, : last - first]
+        masks = np.empty(pixels.shape[1:], DQ_DTYPE)
+        # Some rows at a time: what is computed on the way takes more memory than what stays.
+        step = strip_rows_of(sci.shape)
+        for top in range(first, last, step):
+            part = slice(top, min(top + step, last))
+            here = slice(part.start - first, part.stop - first)
+            bits = dq[part]
+            pixels[0, here], pixels[1, here] = sci[part], err[part]
+            masks[here] = bits & DQ_DTYPE(DQ.SATURATED)
+            if (known_bad := has(bits, UNTRUSTED)).any():
+                pixels[0, here][known_bad] = np.nan
+                masks[here][known_bad] = DQ.MISSING
+            if self._sources is not None:
+                masks[here][~self._sources[part]] |= NO_SOURCE
         return pixels, masks
 
 
