@@ -10,6 +10,7 @@ from pipeline.sky.frame_statistics import described
 from pipeline.sky.frames import Frame
 from pipeline.sky.source_pixels import possible_sources
 from pipeline.sky.tile_rows import FramePredictor, restore_rows
+from pipeline.sky.training_range import ELONGATED
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 
@@ -61,7 +62,9 @@ def predicted_planes(
     )
     whole = {column.name: np.empty(sci.shape, np.float32) for column in predictor.columns}
     psf = described(frame)[1]
-    sources = None if psf is None else possible_sources(frame, psf)
+    sources = None
+    if psf is not None and psf.ellipticity <= ELONGATED:
+        sources = possible_sources(frame, psf)
     for top, planes in restore_rows(frame, predictor, tile_px, overlap_px, sources):
         for name, plane in planes.items():
             whole[name][top : top + len(plane)] = plane
