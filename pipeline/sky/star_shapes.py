@@ -23,6 +23,8 @@ SOURCE_SNR, _SHAPE_SNR, _FAINT_SHAPE_SNR = 5.0, 20.0, 8.0
 # Least light of the neighbours on the left and right, above and below, relative to the peak: a hot pixel has none, a
 # star of FWHM 1.2 px has 0.35.
 LIT = 0.15
+#: Ellipticity of stars, 1 - minor / major, above which they look like tracks: nothing like a source is painted over.
+ELONGATED = 0.3
 # Largest residual from an elliptical Gaussian relative to the source, rms: stars have 0.03 to 0.15, tracks 0.2 to 1.
 _MAX_RESIDUAL = 0.25
 _MAX_SHAPES = 600

@@ -9,8 +9,8 @@ import numpy as np
 from pipeline.sky.frame_statistics import described
 from pipeline.sky.frames import Frame
 from pipeline.sky.source_pixels import possible_sources
+from pipeline.sky.star_shapes import ELONGATED
 from pipeline.sky.tile_rows import FramePredictor, restore_rows
-from pipeline.sky.training_range import ELONGATED
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 

@@ -15,11 +15,9 @@ from pipeline.sky.dq import UNTRUSTED, has
 from pipeline.sky.frame_statistics import FrameStatistics, described
 from pipeline.sky.frames import Frame
 from pipeline.sky.source_pixels import source_pixels
-from pipeline.sky.star_shapes import PointSpread
+from pipeline.sky.star_shapes import ELONGATED, PointSpread
 from pipeline.sky.strips import LazyImage, computed, count
 
-#: Ellipticity of the stars, 1 - minor / major, from which on nothing that looks like a source is painted over.
-ELONGATED = 0.3
 #: Ellipticity of what looks like stars, and share of bright rows or columns, from which on together a frame is taken
 #: for a spectrum: two of the Kast spectrograph have 0.82 and 0.87, and 0.07 and 0.06; a frame of M13 0.05 and 0.08.
 _SPECTRUM_ELLIPTICITY, _SPECTRUM_LINES = 0.5, 0.01
