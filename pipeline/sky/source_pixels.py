@@ -1,5 +1,7 @@
 """Which pixels of a frame look like sources, and which may belong to one."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from pipeline.sky.frame_windows import WINDOW_PX, Window
@@ -14,8 +16,10 @@ _NARROWER = 0.7
 _MARGIN_PX = 2 * REACH
 # Light over the noise that joins a pixel to a source beside it: with less, a track that crosses a source would be one.
 _JOINED_SNR = 300.0
-# The same at the edge of the frame and of holes.
+# The same at the edge of the frame and of holes, and where light is smooth.
 _CUT_SNR = 3.0
+# Light is smooth where the middle one of 5 x 5 pixels is that far above the noise: tracks are narrower.
+_SMOOTH_SNR = 2.0
 # Pixels so far below the background hide what is beside them.
 _HOLE_SNR = -10.0
 
@@ -32,9 +36,10 @@ def source_pixels(frame: Frame, psf: PointSpread | None) -> LazyImage:
 def possible_sources(frame: Frame, psf: PointSpread) -> LazyImage:
     """Pixels that may belong to a source, shape (H, W), bool: a larger mask than that of `source_pixels`.
 
-    Also the pixels beside a source; what is joined to one by bright light, as the charge that a saturated star bleeds;
-    and what is joined by any light to the edge of the frame or of a hole, where nobody sees how it goes on: a star that
-    is cut. What is left is sky, and what is too sharp for a source.
+    Also the pixels beside a source; what is joined to one by smooth light, as the ends of a galaxy seen edge-on, or by
+    bright light, as the charge that a saturated star bleeds; and what is joined by any light to the edge of the frame
+    or of a hole, where nobody sees how it goes on: a star that is cut. What is left is sky, and what is too sharp for
+    a source.
     """
     return _marked(frame, psf, joined=True)
 
@@ -94,13 +99,19 @@ def _join(mask: np.ndarray, window: Window, *, is_first: bool, is_last: bool) ->
     edge[: 1 if is_first else 0] = True
     edge[-1 if is_last else len(edge) :] = True
     _grow(mask, edge, window.snr > _CUT_SNR)
+    _grow(mask, _beside(mask), window.snr > _CUT_SNR, lambda y, x: _middle_of_25(window.snr, y, x) > _SMOOTH_SNR)
     begun = _beside(mask)
     begun[[0, -1]] = True  # the frame goes on there, and the source may lie in the next window
     _grow(mask, begun, window.snr > _JOINED_SNR)
 
 
-def _grow(mask: np.ndarray, begun: np.ndarray, joining: np.ndarray) -> None:
-    """Add to the mask (changed in place) the regions of `joining` that touch `begun`.
+def _grow(
+    mask: np.ndarray,
+    begun: np.ndarray,
+    joining: np.ndarray,
+    joins: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> None:
+    """Add to the mask (changed in place) the regions of `joining` that touch `begun`, as far as `joins` says so.
 
     It grows from its new pixels alone, so that its steps cost nothing where there is nothing to add.
     """
@@ -108,14 +119,25 @@ def _grow(mask: np.ndarray, begun: np.ndarray, joining: np.ndarray) -> None:
     y, x = np.nonzero(begun & joining)
     height, width = mask.shape
     while y.size:
-        mask[y, x] = True
         joining[y, x] = False
+        if joins is not None:
+            chosen = joins(y, x)
+            y, x = y[chosen], x[chosen]
+        mask[y, x] = True
         near = [
             (np.clip(y + dy, 0, height - 1), np.clip(x + dx, 0, width - 1)) for dy in (-1, 0, 1) for dx in (-1, 0, 1)
         ]
         y, x = (np.concatenate(parts) for parts in zip(*near, strict=True))
         new = joining[y, x]
         y, x = np.divmod(np.unique(y[new] * width + x[new]), width)
+
+
+def _middle_of_25(plane: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Median of 5 x 5 pixels around places; the edge is repeated beyond it."""
+    reach = np.arange(-2, 3)
+    rows = np.clip(y[:, None, None] + reach[:, None], 0, plane.shape[0] - 1)
+    columns = np.clip(x[:, None, None] + reach, 0, plane.shape[1] - 1)
+    return np.median(plane[rows, columns].reshape(len(y), 25), axis=1)
 
 
 def _beside(mask: np.ndarray) -> np.ndarray:

@@ -257,6 +257,26 @@ def test_what_a_saturated_star_bleeds_is_part_of_it(rng, cy):
     assert possible[400:700, 20].mean() < 0.2
 
 
+def test_the_ends_of_a_galaxy_are_part_of_it_and_a_track_across_a_star_is_not(rng):
+    sci, places = star_field(rng, 3.0, n_stars=12)
+    y, x = np.indices(sci.shape)
+    along, across = (x - 160) * 0.8 + (y - 150) * 0.6, (y - 150) * 0.8 - (x - 160) * 0.6
+    galaxy = 2500 * np.exp(-np.abs(along) / 9 - across**2 / (2 * 1.4**2))
+    away = np.hypot(*(places - [160, 150]).T) > 70
+    cx, cy = np.rint(places[away][0]).astype(int)
+    track = np.zeros(sci.shape, bool)
+    track[cy, max(cx - 40, 2) : cx + 40] = True
+    frame = frame_of((sci + galaxy + 900 * track).astype(np.float32))
+    possible = np.asarray(possible_sources(frame, described(frame)[1]))
+    bright = galaxy > 5 * NOISE
+    assert np.abs(along[bright]).max() > 20
+    assert possible[bright].mean() > 0.98
+    assert possible[bright & (np.abs(along) > 15)].mean() > 0.9
+    others = np.all([np.hypot(x - px, y - py) > 12 for px, py in places], axis=0) & (galaxy < 1)
+    assert (track & others).sum() > 20
+    assert possible[track & others].mean() < 0.2
+
+
 @pytest.mark.parametrize("hole", ["edge", "missing", "dark"])
 def test_a_star_that_is_cut_may_be_one(rng, hole):
     sci, _ = star_field(rng, 3.0)
