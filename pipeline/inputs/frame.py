@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.errors import UserError
 from pipeline.inputs.base import Input
 from pipeline.inputs.population import Population
-from pipeline.sky.dq import DQ, DQ_DTYPE, has
+from pipeline.sky.dq import DQ, NO_SOURCE, has
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 
@@ -84,9 +84,6 @@ class FrameInput(Input):
 
 
 INPUT = FrameInput
-
-#: In the masks of tiles in memory, never in a file: the pixel belongs to no source of its frame.
-NO_SOURCE = DQ_DTYPE(1 << 15)
 
 # Pixels whose planes fit into the cache of a processor.
 _BLOCK_PX = 1 << 17

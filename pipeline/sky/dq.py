@@ -27,6 +27,9 @@ class DQ(IntFlag):
     GHOST = 512
 
 
+#: In the masks of tiles in memory, never in a file: the pixel belongs to no source of its frame.
+NO_SOURCE = DQ_DTYPE(1 << 15)
+
 #: Readable texts, as they are written into FITS headers and tables.
 DESCRIPTIONS = {
     DQ.BAD: "bad or dead pixel",

@@ -21,7 +21,7 @@ _BACKGROUND_SIGMA = 4.0
 _FAR_PX = 6
 # Fewer pixels do not give a correlation to 0.06, or a pattern to 0.1.
 _MIN_PIXELS = 1600
-# More do not tell a correlation any better: it is then known to 0.002.
+# As many are enough: on a frame with 4,500 tracks, four million give correlations that differ by less than 0.01.
 _ENOUGH_PIXELS = 500_000
 # Share of the brightest pixels that does not count for the dynamic range.
 _BRIGHTEST = 1e-4

@@ -13,15 +13,12 @@ from pipeline.sky.frames import Frame, StreamedProduct, Strip
 from pipeline.sky.joined_strips import PackedMasks, Rows
 from pipeline.sky.lines import BinnedLogits, Line, flag_lines
 from pipeline.sky.mosaic import AUTO, NO_MOSAIC, Mosaic, mosaic_of, phases_of
-from pipeline.sky.source_pixels import possible_sources
 from pipeline.sky.strips import LazyImage, part_of, strip_rows_of
-from pipeline.sky.tile_rows import FramePredictor, check_overlap, restore_rows, seam_warnings
+from pipeline.sky.tile_rows import PAINTED, FramePredictor, check_overlap, restore_rows, seam_warnings, told_sources
 from pipeline.sky.training_range import Choice, Comparison, compare, mosaic_taken_apart
 
 #: In a frame further than this from those of training, whatever the network has changed is of low confidence.
 DOUBTFUL_SCORE = 3.0
-#: Plane of a model that replaces pixels: 1 where it does.
-_PAINTED = "painted"
 
 
 def restore_frame(
@@ -48,7 +45,7 @@ class Restoration:
     compared : Comparison
         The frame beside those of training.
     sources : LazyImage of bool, shape (H, W), optional
-        Pixels that may belong to sources of the frame, where its PSF is known and pixels are replaced.
+        Pixels that may belong to sources of the frame, see `pipeline.sky.tile_rows.told_sources`.
     phases : tuple
         Of a mosaic of colours, its kinds of pixels: their place in the frame, and the restoration of each.
     lines : list of (int, list of Line)
@@ -113,8 +110,7 @@ class Restoration:
         how = tile_px, overlap_px, outside_range, NO_MOSAIC
         phases = phases_of(frame) if compared.is_mosaic else ()
         parts = tuple((place, cls.of(phase, predictor, *how)._named(mosaic, place)) for place, phase in phases)
-        paints = any(column.name == _PAINTED for column in predictor.columns)
-        sources = possible_sources(frame, compared.psf) if paints and compared.psf is not None else None
+        sources = told_sources(frame, predictor, compared.psf)
         return cls(frame, predictor, tile_px, overlap_px, compared, sources, parts)
 
     def _named(self, mosaic: Mosaic | None, place: tuple[slice, slice]) -> "Restoration":
@@ -249,8 +245,8 @@ class Restoration:
             whole = {"SCI": strip.sci, "ERR": strip.err, **strip.planes}
             keep = None if kept is None else kept[rows, columns]
             spared = keep
-            if keep is not None and self.compared.is_like and _PAINTED in planes:
-                spared = keep & (planes[_PAINTED] >= 0.5)
+            if keep is not None and self.compared.is_like and PAINTED in planes:
+                spared = keep & (planes[PAINTED] >= 0.5)
             for name, hdu in written.items():
                 exposed = whole[hdu][:, columns]
                 of_pixels = spared is not None and hdu in ("SCI", "ERR")

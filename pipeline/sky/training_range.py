@@ -49,7 +49,7 @@ class Comparison:
     is_mosaic : bool
         Whether neighbouring pixels are of different colours: each colour is then a frame of its own.
     psf : PointSpread, optional
-        Of a frame that is like those of training: the shape of its stars, where enough are seen and they are round.
+        Of a frame that is like those of training: the shape of its stars, where enough are seen.
     """
 
     statistics: FrameStatistics | None = None
@@ -98,7 +98,7 @@ def compare(frame: Frame, population: Population | None, choice: Choice, *, may_
             "painted over, and flagged only beyond doubt: cosmic rays that look like one may stay (DQ bit 128); see "
             "predict.outside_range"
         )
-        return replace(known, psf=None, kept=_sources(frame, psf), warnings=(text,))
+        return replace(known, kept=_sources(frame, psf), warnings=(text,))
     text = f"unlike the frames that the model was trained on: {found.text}"
     if choice == "refuse":
         raise InputFileError(f"{frame.path}: {text}; see predict.outside_range")

@@ -13,10 +13,9 @@ from populations import population
 
 from pipeline.config import parse_config
 from pipeline.errors import InputFileError
-from pipeline.inputs.frame import NO_SOURCE
 from pipeline.inputs.population import QUANTITIES
 from pipeline.sky.background import robust_background
-from pipeline.sky.dq import DQ, DQ_DTYPE, has
+from pipeline.sky.dq import DQ, DQ_DTYPE, NO_SOURCE, has
 from pipeline.sky.frame_statistics import described, measure
 from pipeline.sky.frames import Frame, read_frame
 from pipeline.sky.headers import Section

@@ -7,9 +7,8 @@ from scipy.ndimage import binary_dilation, gaussian_filter, median_filter
 
 from pipeline.config import parse_config
 from pipeline.errors import TooFewEventsError, UserError
-from pipeline.inputs.frame import NO_SOURCE
 from pipeline.sky.baselines import Settings
-from pipeline.sky.dq import DQ, DQ_DTYPE, flag, has
+from pipeline.sky.dq import DQ, DQ_DTYPE, NO_SOURCE, flag, has
 from pipeline.stages.evaluate import evaluate_predictor
 from pipeline.tasks import get_decoder, get_spec
 from pipeline.tasks.denoise.judge import frames_of, restore

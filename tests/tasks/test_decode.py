@@ -8,8 +8,8 @@ from synthetic_tiles import camera_batch, sky_batch
 
 from pipeline.camera.dl1.coordinates import impact_distance_m
 from pipeline.directions import altaz_of_fov
-from pipeline.inputs.frame import NO_SOURCE, FrameInput, SkyPixels
-from pipeline.sky.dq import DQ
+from pipeline.inputs.frame import FrameInput, SkyPixels
+from pipeline.sky.dq import DQ, NO_SOURCE
 from pipeline.tasks import get_decoder, get_spec, task_names
 from pipeline.tasks.core.targets import core_vector_m
 from pipeline.tasks.denoise import decode as denoise
