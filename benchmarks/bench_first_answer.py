@@ -71,6 +71,7 @@ def run(row: Row, folder: Path) -> Cost:
     out = folder / "out"
     command = [part.format(out=out) for part in row.command]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
     started = time.perf_counter()
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=environment, cwd=folder)

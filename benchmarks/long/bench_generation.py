@@ -1,15 +1,16 @@
 """Generated beside simulated camera images: can a network tell them apart, can it learn from them, what do they cost?
 
     python benchmarks/long/bench_generation.py --gamma BUNDLE --proton BUNDLE --simulated-gamma DL1 ...
-        --simulated-proton DL1 ... [--gamma-config FILE] [--proton-config FILE] [--out DIR] [--images N]
+        --simulated-proton DL1 ... [--gamma-config FILE] [--proton-config FILE] [--out DIR] [--images N] [--seeds N]
 
 BUNDLE are those of configs/lst_generator.yaml and lst_generator_proton.yaml; the simulated files are runs that they
 were not trained on. Every step is a command of `lightpool`:
 
 - two samples: a ResNet is trained to tell generated from simulated images of one class. The generated ones are passed
   off as protons for that, and the AUC of gammaness is that of the two samples (0.5: it cannot).
-- a classifier is trained on generated gammas and protons, another one on as many simulated ones; both are tested on
-  simulated and on generated images that neither has seen.
+- a classifier is trained on generated gammas and protons, another one on as many simulated ones, two more on one class
+  of each; every one of them is trained with --seeds seeds and tested on simulated and on generated images that none
+  of them has seen. Differences of their mean AUC are of pairs: all on the same resamples of the showers.
 - speed: images per CPU second of the simulation, in bins of energy, and of the generator, in the same run.
 
 Prints Markdown tables, and keeps what it made in --out.
@@ -22,15 +23,19 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401  reads and writes what PyTables compressed
+import numpy as np
 import yaml
+from astropy.table import Table
 
 from pipeline.camera.dl1 import DL1File
+from pipeline.statistics import auc, bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
 _COMMAND = "import sys; from pipeline.cli import main; sys.exit(main())"
@@ -95,9 +100,14 @@ def auc_of(bundle: Path, tested: Path, config: Path, out: Path) -> dict[str, flo
     return json.loads((out / "gammaness" / "metrics.json").read_text())["metrics"]["auc"]
 
 
-def text_of(value: dict[str, float]) -> str:
+def text_of(value: dict[str, float], sign: str = "") -> str:
     """A figure with its limits."""
-    return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+    return f"{value['value']:{sign}.3f} ({value['low']:{sign}.3f} to {value['high']:{sign}.3f})"
+
+
+def source_of(path: Path) -> str:
+    """What predictions call a DL1 file."""
+    return path.name.removesuffix(".dl1.h5")
 
 
 def two_samples(name: str, simulated: Sequence[Path], generated: Path, config: Path, folder: Path) -> str:
@@ -110,18 +120,86 @@ def two_samples(name: str, simulated: Sequence[Path], generated: Path, config: P
     return f"| {name} | {text_of(auc_of(folder / 'told', together, config, folder / 'evaluation'))} |"
 
 
-def classifiers(files: dict[str, Sequence[Path]], config: Path, folder: Path) -> list[str]:
+@dataclass(frozen=True)
+class Judged:
+    """Gammaness of the same test images from several trainings, shape (n,) each."""
+
+    is_gamma: np.ndarray
+    is_simulated: np.ndarray
+    showers: np.ndarray
+    weights: np.ndarray
+    gammaness: dict[str, list[np.ndarray]]
+    """By what was trained on; one array per seed."""
+
+    def row(self, name: str, reference: str) -> str:
+        """Mean AUC, its difference to the reference, and the spread of the seeds, on images of each kind."""
+        cells = []
+        for chosen in (self.is_simulated, ~self.is_simulated):
+            own, others = ([scores[chosen] for scores in self.gammaness[key]] for key in (name, reference))
+
+            def statistic(
+                weights: np.ndarray, chosen: np.ndarray = chosen, own: Any = own, others: Any = others
+            ) -> np.ndarray:
+                mean, mean_of_reference = (
+                    np.mean([auc(scores, self.is_gamma[chosen], weights) for scores in group], axis=0)
+                    for group in (own, others)
+                )
+                return np.stack([mean, mean - mean_of_reference], axis=-1)
+
+            value, difference = bootstrap(statistic, self.showers[chosen], self.weights[chosen])
+            ones = np.broadcast_to(self.weights[chosen], (1, chosen.sum()))
+            of_seeds = [auc(scores, self.is_gamma[chosen], ones)[0] for scores in own]
+            cells += [f"{value.value:.3f} ({', '.join(f'{one:.3f}' for one in of_seeds)})"]
+            cells += ["" if name == reference else text_of(vars(difference), sign="+")]
+        return f"| {name} | {' | '.join(cells)} |"
+
+
+def gammaness_of(bundle: Path, tested: Path, config: Path, out: Path) -> Table:
+    """Predictions for the test split."""
+    lightpool("evaluate", tested, "--bundle", bundle, "--config", config, "--out", out)
+    return Table.read(out / "gammaness" / "predictions.ecsv")
+
+
+def classifiers(
+    simulated: dict[str, Sequence[Path]], generated: dict[str, Path], config: Path, seeds: int, folder: Path
+) -> list[str]:
     """Rows of the table: AUC on images of each kind, by what the classifier was trained on."""
-    tiles = {name: manifest(own, config, folder / f"{name}_tiles") for name, own in files.items()}
-    rows = []
-    for name, trained in tiles.items():
-        lightpool("train", trained, "--config", config, "--network", "told", "--out", folder / name)
-        found = [
-            text_of(auc_of(folder / name, tested, config, folder / f"{name}_on_{kind}"))
-            for kind, tested in tiles.items()
-        ]
-        rows.append(f"| {name} | {' | '.join(found)} |")
-    return rows
+    tiles: dict[tuple[str, str], list[Path]] = {}
+    for kind, files in (("simulated", simulated), ("generated", {name: [path] for name, path in generated.items()})):
+        for name, own in files.items():
+            lightpool("tiles", *own, "--config", config, "--out", folder / f"{kind}_{name}_tiles")
+            tiles[kind, name] = sorted((folder / f"{kind}_{name}_tiles").glob("*.tiles.h5"))
+
+    def together(name: str, shards: Sequence[Path]) -> Path:
+        # Beside the folders of its shards: a manifest reaches only what lies below its own.
+        lightpool("manifest", *shards, "--config", config, "--out", folder / f"{name}.json")
+        return folder / f"{name}.json"
+
+    tested = together("tested", [shard for shards in tiles.values() for shard in shards])
+    found: dict[str, list[Table]] = {}
+    for gammas, protons in product(("simulated", "generated"), repeat=2):
+        name = f"{gammas} gammas, {protons} protons"
+        trained = together(f"{gammas}_{protons}", tiles[gammas, "gamma"] + tiles[protons, "proton"])
+        found[name] = []
+        for seed in range(1, seeds + 1):
+            own = write_config(folder / f"judged_{seed}.yaml", config, seed=seed)
+            bundle = folder / f"{gammas}_{protons}_{seed}"
+            lightpool("train", trained, "--config", own, "--network", "told", "--out", bundle)
+            found[name].append(gammaness_of(bundle, tested, own, folder / f"{bundle.name}_evaluation"))
+    one = next(iter(found.values()))[0]
+    images = ["source", "obs_id", "event_id", "tel_id"]
+    if any((table[images] != one[images]).any() for tables in found.values() for table in tables):
+        raise SystemExit("the classifiers were not tested on the same images")
+    judged = Judged(
+        is_gamma=np.asarray(one["true_primary_id"]) == 0,
+        is_simulated=~np.isin(one["source"], [source_of(path) for path in generated.values()]),
+        showers=np.char.add(one["source"].astype(str), one["shower_id"].astype(str)),
+        weights=np.asarray(one["weight"], float),
+        gammaness={
+            name: [np.asarray(table["gammaness_network"]) for table in tables] for name, tables in found.items()
+        },
+    )
+    return [judged.row(name, next(iter(found))) for name in found]
 
 
 def speeds(bundle: Path, config: Path, folder: Path, n_generated: int = 3000) -> list[str]:
@@ -163,6 +241,7 @@ def main() -> None:
         parser.add_argument(f"--{name}-config", type=Path, default=ROOT / "configs" / f"lst_generator{suffix}.yaml")
     parser.add_argument("--out", type=Path, default=None, metavar="DIR")
     parser.add_argument("--images", type=int, default=None, help="generated images of each class; as many as simulated")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each classifier")
     parser.add_argument("--only", choices=("two-samples", "classifiers", "speed"), default=None)
     options = parser.parse_args()
     folder = options.out or Path(tempfile.mkdtemp(prefix="generation_"))
@@ -187,10 +266,9 @@ def main() -> None:
         for name, files in simulated.items():
             print(two_samples(name, files, generated[name], judged, folder / f"two_samples_{name}"), flush=True)
     if options.only in (None, "classifiers"):
-        every = [path for files in simulated.values() for path in files]
-        own = {"simulated": every, "generated": list(generated.values())}
-        print("\n| trained on | AUC on simulated images | on generated images |\n| --- | --- | --- |")
-        print("\n".join(classifiers(own, judged, folder)), flush=True)
+        print("\n| trained on | AUC on simulated images (by seed) | difference | on generated images | difference |")
+        print("| --- | --- | --- | --- | --- |")
+        print("\n".join(classifiers(simulated, generated, judged, options.seeds, folder)), flush=True)
     if options.only in (None, "speed"):
         print("\n| energy [TeV] | simulated [images per CPU s] | generated | ratio |\n| --- | --- | --- | --- |")
         print("\n".join(speeds(options.gamma, options.gamma_config, folder)), flush=True)
