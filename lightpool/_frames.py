@@ -232,7 +232,8 @@ class FramePredictions:
         Raises
         ------
         UserError
-            If the name does not end in .fits or .fit (.gz), or `path` exists and `overwrite` is false.
+            If the name does not end in .fits or .fit (.gz), `path` is the file that was restored, or it exists and
+            `overwrite` is false.
         """
         from pipeline.stages.products import write_frames
 

@@ -29,14 +29,17 @@ def check_output(out: Path | None, wing: str, source: Path | str, overwrite: boo
     Raises
     ------
     UserError
-        If the name does not end as such a product does, or is taken.
+        If the name does not end as such a product does, is that of the source, or is taken.
     """
     from pipeline.files import check_free
+    from pipeline.stages.inputs import check_no_input
     from pipeline.stages.prediction_plan import check_ending
 
     if out is None:
         return
     check_ending(out, wing, Path(source).name)
+    if isinstance(source, Path):
+        check_no_input([out], [source])
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists; choose another name or set overwrite=True to replace it")
     check_free(out, force=overwrite)

@@ -128,10 +128,10 @@ class Model:
             For a model of camera images:
 
             - path of a simtel, ctapipe DL1 or lstchain DL1 file;
-            - ``(image, peak_time, camera)``: charge [p.e.] and peak time [ns], each of shape (n, n_pixels) or
-              (n_pixels,), NaN without a measurement, and the camera of these pixels: a ctapipe
-              SubarrayDescription (with `tel_id` where it has several kinds of telescope), TelescopeDescription, or
-              CameraGeometry whose frame has the equivalent focal length;
+            - ``(image, peak_time, camera)``: charge [p.e.] and peak time [ns, or a Quantity], each of shape
+              (n, n_pixels) or (n_pixels,), NaN or masked without a measurement, and the camera of these pixels: a
+              ctapipe SubarrayDescription (with `tel_id` where it has several kinds of telescope),
+              TelescopeDescription, or CameraGeometry whose frame has the equivalent focal length;
             - a ctapipe ArrayEventContainer with DL1 images, and its `subarray`.
 
             For a model of events of several telescopes, a file or an ArrayEventContainer.
@@ -158,7 +158,7 @@ class Model:
         saturation : float, optional
             Level from which a pixel of the frame is saturated, in its own unit; by default the value in its header.
         overwrite : bool
-            Replace `out` where it exists.
+            Replace `out` where it exists; the file `data` is never replaced.
 
         Returns
         -------

@@ -76,14 +76,15 @@ def image_chunk(camera: Camera, tel_id: int, image: Any, peak_time: Any) -> Imag
     camera : Camera
     tel_id : int
     image, peak_time : array-like, shape (n, n_pixels) or (n_pixels,)
-        [p.e.] and [ns]; NaN without a measurement.
+        [p.e.] and [ns], or with units that can be converted; NaN or masked without a measurement.
 
     Raises
     ------
     UserError
-        If they are not numbers, or do not have the pixels of the camera.
+        If they are not numbers, have another unit, or do not have the pixels of the camera.
     """
-    image, peak_time = (np.atleast_2d(_floats(name, v)) for name, v in (("image", image), ("peak_time", peak_time)))
+    image = np.atleast_2d(_floats("image", image, "p.e."))
+    peak_time = np.atleast_2d(_floats("peak_time", peak_time, "ns"))
     if image.shape != peak_time.shape or image.ndim != 2 or image.shape[1] != camera.n_pixels:
         raise UserError(
             f"image {image.shape} and peak_time {peak_time.shape} must both be (n, {camera.n_pixels}), "
@@ -103,11 +104,22 @@ def image_chunk(camera: Camera, tel_id: int, image: Any, peak_time: Any) -> Imag
     )
 
 
-def _floats(name: str, values: Any) -> np.ndarray:
+def _floats(name: str, values: Any, unit: str) -> np.ndarray:
+    """Numbers in `unit`, in which those without a unit are; NaN where they are masked."""
+    own = getattr(values, "unit", None)
     try:
-        return np.asarray(values, np.float32)
+        # astropy has no unit of photo-electrons: their number is without one.
+        factor = 1.0 if own is None or str(own) == unit else own.to("" if unit == "p.e." else unit)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} is in {own}, which cannot be converted to {unit}") from error
+    try:
+        masked = np.ma.masked_array(values)  # takes the masks of astropy's arrays, too, which asarray ignores
+        if masked.dtype.kind in "cmM":
+            raise TypeError(f"it has elements of type {masked.dtype}")
+        numbers = np.asarray(masked.data, np.float32) * np.float32(factor)
     except (TypeError, ValueError) as error:
         raise UserError(f"{name} is not an array of numbers: {error}") from error
+    return np.where(np.ma.getmaskarray(masked), np.float32(np.nan), numbers)
 
 
 # Neighbours and the mapping to a tile belong to the camera object: one that is used for many events is kept.

@@ -18,7 +18,7 @@ from pipeline.camera.predictions import (
     chosen_images,
     predict_chunk,
 )
-from pipeline.camera.tiling import camera_tile_chunk
+from pipeline.camera.tiling import POINTING, camera_tile_chunk
 from pipeline.inputs.image import ImageRecipe
 from pipeline.tiles.shards import TileBatch
 
@@ -27,6 +27,7 @@ Reread = Callable[[int, np.ndarray, np.ndarray], Iterator[ImageChunk]]
 
 NO_IMAGE = "no usable image"
 UNKNOWN_PLACE = "pointing or position of a telescope is unknown"
+UNKNOWN_POINTING = "the pointing of its telescope is unknown"
 _NO_MONO = "one usable image, and the bundle has no network for single images"
 _NO_HEAD = "one usable image, and the network for single images has no head {task}"
 _TOO_MANY = "more usable images than the network takes ({n})"
@@ -240,7 +241,8 @@ class EventCollector:
                 values = {name: answer.values[name] for name in head.columns}
                 reason = np.where(answer.reason == "", answer.of_head.get(head.spec.name, ""), answer.reason)
                 value = values[head.deciding]
-                reason = np.where((reason == "") & ~np.isfinite(value), NOT_FINITE, reason)
+                lost = np.where(answer.of_unknown_pointing, UNKNOWN_POINTING, NOT_FINITE)
+                reason = np.where((reason == "") & ~np.isfinite(value), lost, reason)
                 result.values[head.prefix], result.reasons[head.prefix] = values, reason
                 result.used[head.prefix] = answer.used & (reason == "")[:, None]
         return result
@@ -309,6 +311,8 @@ class EventCollector:
         if not predictor.mono:
             answer.reason[place[rows]] = _NO_MONO
             return
+        unknown = ~np.all([np.isfinite(columns[name][rows]) for name in POINTING], axis=0)
+        answer.of_unknown_pointing[place[rows[unknown]]] = True
         for tel_id in np.unique(columns["tel_id"][rows]):
             own = rows[columns["tel_id"][rows] == tel_id]
             wanted = events.subset(place[own])
@@ -361,17 +365,21 @@ class _Events:
 
 @dataclass
 class _Answer:
-    """Values of one model; `of_head` has reasons of single heads by task."""
+    """Values of one model; `of_head` has reasons of single heads by task.
+
+    `of_unknown_pointing` are events of one usable image that cannot be placed in the sky.
+    """
 
     values: dict[str, np.ndarray]
     reason: np.ndarray
     used: np.ndarray
+    of_unknown_pointing: np.ndarray
     of_head: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, n: int, n_telescopes: int, columns: Sequence[str]) -> "_Answer":
         values = {name: np.full(n, np.nan) for name in columns}
-        return cls(values, np.full(n, "", object), np.zeros((n, n_telescopes), bool))
+        return cls(values, np.full(n, "", object), np.zeros((n, n_telescopes), bool), np.zeros(n, bool))
 
     def put(self, place: np.ndarray, predicted: Mapping[str, np.ndarray]) -> None:
         for name, values in predicted.items():

@@ -18,9 +18,9 @@ def records_of(
     """One record per image, or per event for models of whole events.
 
     Each has ids, event type, whether it is valid, the values of these models, and why one has none; of an image the
-    camera, of an event the telescopes used, and `answered_by` mono where that was one. `unlikeness` above 1 marks
-    images unlike those of training, and `warnings` say what is. A column that several models predict is named
-    PREFIX_COLUMN.
+    camera, of an event (`tel_id` is None) the telescopes used, and `answered_by` mono where that was one.
+    `unlikeness` above 1 marks images unlike those of training, and `warnings` say what is. A column that several models
+    predict is named PREFIX_COLUMN.
     """
     of_events = isinstance(predictions, EventPredictions)
     own = [model for model in models if model.of_events == of_events]
@@ -36,8 +36,9 @@ def records_of(
         kind = {"event_type": type_name(int(predictions.event_type[place]))}
         if of_events:
             used = np.any([mask[place] for mask in predictions.used.values()], axis=0)
-            record["tel_ids"] = [tel_id for tel_id, is_used in zip(predictions.tel_ids, used, strict=True) if is_used]
-            record |= kind | {"answered_by": ("mono" if by_mono[place] else "stereo") if used.any() else None}
+            tel_ids = [tel_id for tel_id, is_used in zip(predictions.tel_ids, used, strict=True) if is_used]
+            record |= {"tel_id": None, "tel_ids": tel_ids} | kind
+            record["answered_by"] = ("mono" if by_mono[place] else "stereo") if used.any() else None
         else:
             record |= {"tel_id": predictions.tel_id} | kind | {"camera": predictions.camera}
         record["valid"] = not reason

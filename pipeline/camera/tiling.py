@@ -179,7 +179,7 @@ def shard_columns(*, truth: bool) -> dict[str, str]:
 
 def column_types(*, truth: bool) -> dict[str, str]:
     """Event columns of tiles of one camera and their types."""
-    types = {"obs_id": "i8", "event_id": "i8", "tel_id": "i2", "shower_id": "i8"}
+    types = {"obs_id": "i8", "event_id": "i8", "tel_id": "i8", "shower_id": "i8"}
     types |= dict.fromkeys((*POINTING, *POSITION), "f8")
     types |= dict.fromkeys(PARAMETER_COLUMNS.values(), PARAMETER_TYPE)
     return types | (dict.fromkeys(_TRUTH, "f8") | {"true_primary_id": "i8"} if truth else {})

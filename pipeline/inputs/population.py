@@ -5,7 +5,7 @@ to 99th percentile), and beyond it in thirds of a margin, which holds the errors
 no harm. A range has sharp ends, because frames of training are drawn between limits: of stars just sharper than all of
 training, a network makes cosmic rays. The distance of a frame is the Mahalanobis distance of its deviations, so that it
 also counts combinations that training never had; its score is that distance over the one of which 0.5 % of the
-validation frames or images are further away.
+frames, or validation images, are further away.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,9 @@ _PERCENTILES = (1, 99)
 _PER_MARGIN = 3.0
 # Share of the validation that is further away than the limit.
 _BEYOND_LIMIT = 0.005
+# The farthest of a few validation frames can be any odd one: a limit of 94 was that of a frame whose stated uncertainty
+# was a tenth of its noise, and nothing was unlike training any more.
+_SPARED = 1.5
 # Deviation of a value that is a margin beyond a range in which training is evenly spread.
 _LEAST_LIMIT = _PER_MARGIN + 3**0.5
 
@@ -84,7 +87,16 @@ _BY_NAME = {quantity.name: quantity for quantity in (*QUANTITIES, *IMAGE_QUANTIT
 
 
 class TrainedRange(BaseModel):
-    """A quantity among the frames or images of training: its mean, its 1st and its 99th percentile."""
+    """A quantity among the frames or images of training.
+
+    Attributes
+    ----------
+    mean, low, high : float
+        `low` and `high` are its 1st and its 99th percentile.
+    least, most : float, optional
+        Second value from either end, where few frames are known: what lies out there is not unlike training, and one
+        frame that was measured wrongly does not count.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -92,6 +104,8 @@ class TrainedRange(BaseModel):
     mean: float
     low: float
     high: float
+    least: float | None = None
+    most: float | None = None
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
@@ -112,6 +126,13 @@ class TrainedRange(BaseModel):
         """
         unseen = (self.high - self.low) / (n_frames - 1)
         return max(unseen + self.quantity.absolute + self.quantity.relative * abs(edge), 1e-6)
+
+    def reaches(self, n_frames: int) -> tuple[float, float]:
+        """Values that count as three standard deviations, below and above the range."""
+        below, above = self.margin(self.low, n_frames), self.margin(self.high, n_frames)
+        if self.least is not None and self.most is not None:
+            below, above = max(below, self.low - self.least), max(above, self.most - self.high)
+        return below, above
 
     def __str__(self) -> str:
         """For readers."""
@@ -194,15 +215,18 @@ class Population(BaseModel):
         training : sequence of mapping
             Name -> value, None or absent where it could not be measured.
         validation : sequence of mapping
-            Likewise, of other frames. Few of them do not show 0.5 %: the limit is at least the distance of a frame
-            with one quantity a margin beyond the range of training.
+            Likewise, of other frames. Few frames do not show 0.5 %: the limit is at least the distance of one with one
+            quantity a margin beyond the range of training.
         """
         known = [q.name for q in QUANTITIES if sum(f.get(q.name) is not None for f in training) >= _MIN_FRAMES]
         if not known:
             return None
         table = np.array([[np.nan if f.get(name) is None else f[name] for name in known] for f in training], float)
-        fitted = cls._of_table(known, table)
-        return fitted._with_limit(np.array([fitted._distance(fitted._deviations(frame)) for frame in validation]))
+        fitted = cls._of_table(known, table)._with_tails(table)
+        # Frames are few, and those of training, far more than quantities, are hardly nearer than others.
+        return fitted._with_limit(
+            np.array([fitted._distance(fitted._deviations(frame)) for frame in (*training, *validation)])
+        )
 
     @classmethod
     def fit_images(cls, training: Mapping[str, np.ndarray], validation: Mapping[str, np.ndarray]) -> Self | None:
@@ -239,9 +263,19 @@ class Population(BaseModel):
             limit=1.0,
         )
 
+    def _with_tails(self, table: np.ndarray) -> Self:
+        """With the second values from either end: some quantities have long tails, in which training has been."""
+        ends = [np.sort(values[np.isfinite(values)])[[1, -2]] for values in table.T]
+        tails = [
+            trained.model_copy(update={"least": _rounded(least), "most": _rounded(most)})
+            for trained, (least, most) in zip(self.ranges, ends, strict=True)
+        ]
+        return self.model_copy(update={"ranges": tuple(tails)})
+
     def _with_limit(self, distances: np.ndarray) -> Self:
-        """With the limit that these distances of the validation leave below it."""
-        farthest = float(np.quantile(distances, 1 - _BEYOND_LIMIT)) if len(distances) else 0.0
+        """With the limit that these distances of the validation leave below it: all but one of a few hundred."""
+        beyond = max(_BEYOND_LIMIT, _SPARED / max(len(distances), 1))
+        farthest = float(np.quantile(distances, max(1 - beyond, 0.0))) if len(distances) else 0.0
         return self.model_copy(update={"limit": _rounded(max(_LEAST_LIMIT, farthest))})
 
     def compare(self, values: Mapping[str, float | None]) -> Unlikeness:
@@ -281,8 +315,7 @@ class Population(BaseModel):
         for trained, unit in zip(self.ranges, self._units, strict=True):
             own = np.asarray(values[trained.name], float)
             inside = np.clip(own, trained.low, trained.high)
-            beyond_low, beyond_high = (trained.margin(edge, self.n_frames) for edge in (trained.low, trained.high))
-            margin = np.where(own < trained.low, beyond_low, beyond_high)
+            margin = np.where(own < trained.low, *trained.reaches(self.n_frames))
             deviation = (inside - trained.mean) / unit + _PER_MARGIN * (own - inside) / margin
             matters = np.isfinite(own) & (trained.quantity.below | (own >= trained.mean))
             found.append(np.where(matters, deviation, 0.0))
@@ -301,7 +334,7 @@ class Population(BaseModel):
             if value is None or (value < trained.mean and not trained.quantity.below):
                 continue
             inside = float(np.clip(value, trained.low, trained.high))
-            margin = trained.margin(inside, self.n_frames)
+            margin = trained.reaches(self.n_frames)[int(value > trained.low)]
             found[trained.name] = (inside - trained.mean) / unit + _PER_MARGIN * (value - inside) / margin
         return found
 

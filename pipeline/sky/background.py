@@ -18,6 +18,8 @@ from pipeline.sky.strips import Image, computed, count, distinct
 
 _CLIP_SIGMA = 3.0
 _CLIP_ITERATIONS = 10
+# Of running sums in float64, as good as nothing is left of what is smaller by this than what was clipped.
+_LOST_DIGITS = 1e-9
 # A box is used if at least a tenth of it is valid, so that frames with wide gaps or many bad columns work too.
 _MIN_VALID = 0.1
 # Used boxes that a box without enough pixels is filled from.
@@ -114,8 +116,7 @@ def _clipped(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _clipped_run(kept: np.ndarray) -> np.ndarray:
     """What iterated clipping keeps of values in order; the deviations come from running sums."""
-    offsets = kept - _median_of_sorted(kept)
-    sums, squares = (np.concatenate([[0.0], np.cumsum(values)]) for values in (offsets, offsets * offsets))
+    sums, squares = _running_sums(kept)
     low, high = 0, kept.size
     for _ in range(_CLIP_ITERATIONS):
         n = high - low
@@ -127,7 +128,17 @@ def _clipped_run(kept: np.ndarray) -> np.ndarray:
         if last - first == n:
             break
         low, high = low + first, low + last
+        if squares[high] - squares[low] < _LOST_DIGITS * squares[-1]:  # beside a row of -1e9, those of the sky are lost
+            kept, low, high = kept[low:high], 0, high - low
+            sums, squares = _running_sums(kept)
     return kept[low:high]
+
+
+def _running_sums(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the offsets from the median of values in order, and of their squares."""
+    offsets = values - _median_of_sorted(values)
+    sums, squares = (np.concatenate([[0.0], np.cumsum(values)]) for values in (offsets, offsets * offsets))
+    return sums, squares
 
 
 def _median_of_sorted(values: np.ndarray) -> float:

@@ -6,20 +6,25 @@ read is ignored and reported.
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.sky.remarks import Remarks
 
 if TYPE_CHECKING:
     from astropy.io import fits
+    from astropy.units import UnitBase
 
 # In order of trust: EGAIN and CONAD are electrons per ADU by definition; GAIN is the commonest, and on CMOS cameras
 # a dimensionless setting.
 _GAIN_CARDS = ("EGAIN", "ESO DET OUT1 CONAD", "ATODGAIN", "GAIN", "CCDGAIN", "GAINEFF", "DETGAIN")
 _GAIN_AMPLIFIERS = r"(?:GAIN|ATODGN)(?:[A-D]|\d{1,2})"
 _GAIN_LIMITS = (0.01, 50.0)
+# The amplifiers of DECam and ACS differ by up to 6 %, about as much as gains in headers are wrong; with more, the mean
+# is wrong by 5 % and more for some pixels.
+_SAME_GAIN = 1.1
 
 # Where GAIN is a setting: cameras of these makers, and cards that stand beside such a GAIN.
 _CAMERA_CARDS = ("INSTRUME", "CAMERA", "DETECTOR", "CAMMODEL", "CAMNAME")
@@ -56,6 +61,21 @@ _DONE = re.compile(
 
 _ELECTRONS = {"electron", "electrons", "e-", "e", "elec", "photoelectron", "photoelectrons"}
 _ADU = {"", "adu", "adus", "count", "counts", "ct", "dn", "data number", "unitless"}
+
+# Units in comments, in small letters and with "/" for "per". What is part of a longer unit, as in "1/(adu/e-)" and
+# "(adu/e-)**-1", says something else, and "e" is a word too.
+_BEFORE, _AFTER = r"(?<![\w/^*-])(?<!/[(\[])", r"(?![\w-]|[)\]]?(?:[/^*]|-\d))"
+_E_WORD = r"(?:photo-?)?(?:electrons?|elec|e-?)"
+_ADU_WORD = r"(?:adus?|dn|counts?|cts?)"
+_ALONE = r"(?:^|[(\[]|\bin)\s*{}\s*(?:$|[)\]])"
+_RATIOS = {
+    "electron/adu": re.compile(f"{_BEFORE}{_E_WORD}/{_ADU_WORD}{_AFTER}"),
+    "adu/electron": re.compile(f"{_BEFORE}{_ADU_WORD}/{_E_WORD}{_AFTER}"),
+}
+_PLAIN_UNITS = {
+    "electron": re.compile(rf"{_BEFORE}(?:(?:photo-?)?electrons?|e-){_AFTER}|{_ALONE.format(_E_WORD)}"),
+    "adu": re.compile(rf"{_BEFORE}(?:adus?|dn){_AFTER}|{_ALONE.format(_ADU_WORD)}"),
+}
 
 
 # ---- look-ups --------------------------------------------------------------------------------------------------------
@@ -184,13 +204,19 @@ class Found:
 
 
 def find_gain(cards: Cards, remarks: Remarks) -> Found | None:
-    """Gain [electron/adu]: the first credible one, or the mean over the amplifiers."""
+    """Gain [electron/adu]: the first credible one, or the mean over the amplifiers.
+
+    With a warning where there is no credible one, or amplifiers differ.
+    """
     rejected: list[str] = []
     found = None
     for own in cards.each():
         entries = (entry for entry in own.of_camera(*_GAIN_CARDS) if not _is_setting(entry, cards, rejected))
-        found = _first(entries, _GAIN_LIMITS, "gain", rejected.append)
-        found = found or _mean_of_amplifiers(own, _GAIN_AMPLIFIERS, _GAIN_LIMITS, "gain", remarks)
+        found = _first((_per_adu(entry, remarks) for entry in entries), _GAIN_LIMITS, "gain", rejected.append)
+        if found is None:
+            amplifiers = _values((_per_adu(entry, remarks) for entry in own.matching(_GAIN_AMPLIFIERS)), _GAIN_LIMITS)
+            found = _mean_of_amplifiers(amplifiers, "gain", remarks)
+            _warn_of_unlike_gains(amplifiers, remarks)
         if found is not None:
             break
     for text in rejected:
@@ -198,11 +224,14 @@ def find_gain(cards: Cards, remarks: Remarks) -> Found | None:
     return found
 
 
-def find_read_noise(cards: Cards, remarks: Remarks) -> Found | None:
-    """Read noise [electron]."""
+def find_read_noise(cards: Cards, remarks: Remarks, gain: float | None = None) -> Found | None:
+    """Read noise [electron]; where it is in ADU, with `gain`, or that of the header without one."""
     for own in cards.each():
-        found = _first(own.of_camera(*_READ_NOISE_CARDS), _READ_NOISE_LIMITS, "read noise", remarks.note)
-        found = found or _mean_of_amplifiers(own, _READ_NOISE_AMPLIFIERS, _READ_NOISE_LIMITS, "read noise", remarks)
+        entries = _noises_in_electrons(own.of_camera(*_READ_NOISE_CARDS), cards, gain, remarks)
+        found = _first(entries, _READ_NOISE_LIMITS, "read noise", remarks.note)
+        if found is None:
+            amplifiers = _noises_in_electrons(own.matching(_READ_NOISE_AMPLIFIERS), cards, gain, remarks)
+            found = _mean_of_amplifiers(_values(amplifiers, _READ_NOISE_LIMITS), "read noise", remarks)
         if found is not None:
             return found
     return None
@@ -246,6 +275,34 @@ def _is_setting(entry: Entry, cards: Cards, rejected: list[str]) -> bool:
     return True
 
 
+def _per_adu(entry: Entry, remarks: Remarks) -> Entry:
+    """A gain in electrons per ADU: the inverse, where the comment of its card says ADU per electron."""
+    value = entry.number
+    if not value or unit_in(entry.comment) != "adu/electron":
+        return entry
+    remarks.note(f"{entry} is in adu/electron: {1 / value:.4g} electron/adu")
+    return replace(entry, name=f"{entry.name} (inverse)", value=1 / value)
+
+
+def _noises_in_electrons(
+    entries: Iterable[Entry], cards: Cards, gain: float | None, remarks: Remarks
+) -> Iterator[Entry]:
+    """Read noises in electrons: those whose comment says ADU times the gain, or left out if there is none."""
+    for entry in entries:
+        value = entry.number
+        if value is None or unit_in(entry.comment) != "adu":
+            yield entry
+            continue
+        if gain is None:
+            found = find_gain(cards, Remarks())
+            gain = None if found is None else found.value
+        if gain is None:
+            remarks.note(f"{entry} is in adu, and is not used without a gain")
+            continue
+        remarks.note(f"{entry} is in adu: {gain * value:.4g} electron")
+        yield replace(entry, name=f"{entry.name} (times the gain)", value=gain * value)
+
+
 def _first(
     entries: Iterator[Entry], limits: tuple[float, float], what: str, report: Callable[[str], None]
 ) -> Found | None:
@@ -262,16 +319,30 @@ def _first(
     return None
 
 
-def _mean_of_amplifiers(
-    cards: Cards, pattern: str, limits: tuple[float, float], what: str, remarks: Remarks
-) -> Found | None:
+def _values(entries: Iterable[Entry], limits: tuple[float, float]) -> dict[str, float]:
+    """Those within `limits`, by the names of their cards."""
+    numbers = {entry.name: entry.number for entry in entries}
+    return {name: n for name, n in numbers.items() if n is not None and limits[0] <= n <= limits[1]}
+
+
+def _mean_of_amplifiers(values: Mapping[str, float], what: str, remarks: Remarks) -> Found | None:
     """Frames read through several amplifiers have one card for each: the frame takes their mean."""
-    entries = cards.matching(pattern)
-    values = [value for entry in entries if (value := entry.number) is not None and limits[0] <= value <= limits[1]]
     if not values:
         return None
-    remarks.note(f"{what} is the mean of {len(values)} amplifiers, {min(values):.4g} to {max(values):.4g}")
-    return Found(sum(values) / len(values), "/".join(entry.name for entry in entries))
+    low, high = min(values.values()), max(values.values())
+    remarks.note(f"{what} is the mean of {len(values)} amplifiers, {low:.4g} to {high:.4g}")
+    return Found(sum(values.values()) / len(values), "/".join(values))
+
+
+def _warn_of_unlike_gains(values: Mapping[str, float], remarks: Remarks) -> None:
+    if not values or max(values.values()) <= _SAME_GAIN * min(values.values()):
+        return
+    each = ", ".join(f"{name} = {value:.4g}" for name, value in values.items())
+    remarks.warn(
+        f"the amplifiers have different gains ({each}), and every pixel takes the mean, which is wrong for each of "
+        "them: split the file into one frame per amplifier, each with its own gain (GAIN, or "
+        "ingest.sky.gain_e_per_adu)"
+    )
 
 
 # ---- texts -----------------------------------------------------------------------------------------------------------
@@ -302,6 +373,27 @@ def unit_named(unit: str) -> str:
     return "adu" if unit.lower() in _ADU else unit
 
 
+def parsed_unit(unit: str) -> "UnitBase | None":
+    """What astropy makes of a text, with electrons and counts under all the names that `unit_named` knows.
+
+    Other than astropy, it reads a bracket with a power, and one that 1 is divided by. None where it cannot be read.
+    """
+    from astropy import units
+
+    match = re.fullmatch(r"(1 ?/)? ?\(([^()]+)\) ?(?:(?:\*\*|\^)? ?\(?([+-]?\d+)\)?)?", unit.strip())
+    reciprocal, inner, power = match.groups() if match else (None, unit.strip(), None)
+    named = re.sub(r"(?<![\w.])(?:e-(?![\d(])|[A-Za-z]+)", lambda word: unit_named(word[0]), inner)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # spellings that the FITS standard deprecates
+        try:
+            parsed = units.Unit(named)
+        except (ValueError, TypeError):
+            return None
+    if not named or not isinstance(parsed, units.UnitBase):  # magnitudes have no powers
+        return None
+    return parsed ** (int(power or 1) * (-1 if reciprocal else 1))
+
+
 @dataclass(frozen=True)
 class Section:
     """A rectangle of pixels, as `array[section.slices]`."""
@@ -326,18 +418,38 @@ class Section:
 def find_section(cards: Cards, names: Sequence[str], shape: tuple[int, int], remarks: Remarks) -> Section | None:
     """The first of `names` (``[x1:x2,y1:y2]``, 1-based, inclusive) that lies inside a frame of `shape`.
 
-    A section beyond the frame belongs to the untrimmed frame that this one was cut from: it does not apply here.
+    A section beyond the frame belongs to the untrimmed frame that this one was cut from: it does not apply here. IRAF
+    writes ``[x2:x1,...]`` for an axis that is to be flipped: the pixels are the same.
     """
     for entry in cards.of_image(*names):
         match = re.fullmatch(r"\[(\d+):(\d+),(\d+):(\d+)\]", re.sub(r"\s", "", entry.text))
         if match is not None:
-            x1, x2, y1, y2 = (int(text) for text in match.groups())
+            a, b, c, d = (int(text) for text in match.groups())
+            (x1, x2), (y1, y2) = sorted((a, b)), sorted((c, d))
             if 1 <= x1 < x2 <= shape[1] and 1 <= y1 < y2 <= shape[0]:
                 return Section((y1 - 1, y2), (x1 - 1, x2))
         remarks.note(f"{entry} is no section of this frame of {shape[1]} x {shape[0]} px, and is not used")
     return None
 
 
+def unit_in(comment: str) -> str:
+    """The unit that the comment of a card gives: ``electron``, ``adu``, ``electron/adu`` or ``adu/electron``.
+
+    Empty where it gives none of these, or several. FITS has the unit in brackets at the start, which then comes before
+    the rest.
+    """
+    text = re.sub(r"\s*(?:/|\bper\b)\s*", "/", comment.lower())
+    text = re.sub(r"/(?:pixels?|pix|px)\b", "", text)
+    text = re.sub(rf"[ .*]+({_E_WORD}|{_ADU_WORD})(?:\^|\*\*)?\(?-1\b\)?", r"/\1", text)
+    at_the_start = re.match(r"\s*\[[^\]]*\](?![\^*]|-\d)", text)
+    for part in (at_the_start[0], text) if at_the_start else (text,):
+        for patterns in (_RATIOS, _PLAIN_UNITS):
+            units = [unit for unit, pattern in patterns.items() if pattern.search(part)]
+            if units:
+                return units[0] if len(units) == 1 else ""
+    return ""
+
+
 def in_electrons(comment: str) -> bool:
     """Whether the comment of a card gives electrons as its unit."""
-    return re.search(r"\belectrons?\b|\be-|\[e\]", comment.lower()) is not None and "adu" not in comment.lower()
+    return unit_in(comment) == "electron"

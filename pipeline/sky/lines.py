@@ -21,6 +21,11 @@ BIN_PX = 8
 _SUPPORT = 0.1  # mean probability from which a bin belongs to a line
 _LEAST_BINS = 12  # about 100 px: the longest straight tracks of particles are shorter
 _LEAST_SHARE = 0.3  # of the line within the frame; a trail that blinks shows for a half
+_LEAST_EXTENT = 0.6  # from the first to the last: arcs and jets leave the line, trails rarely end in the frame
+_LEAST_STRAIGHT = 0.95  # of what is seen within `_ASIDE` bins: waves and arcs come and go, other trails only cross
+_ASIDE = 4
+_EDGE_BINS = (3, 6)  # beside an edge, between amplifiers or of a mosaic, the sky is flat on either side
+_EDGE_RATIO, _EDGE_EXCESS = 3.0, 0.25
 _CONTRAST = 4.0  # of the line against what is beside it: nebulae and galaxies have no edge
 _REACH = 1.5  # bins: what belongs to a line
 _BESIDE = (4.0, 8.0)  # bins
@@ -59,17 +64,19 @@ class BinnedLogits:
     def __init__(self, shape: tuple[int, int]) -> None:
         self.shape = shape
         self._bins = tuple(-(-side // BIN_PX) for side in shape)
-        self._sums, self.largest = np.zeros(self._bins, np.float32), np.zeros(self._bins, np.float32)
+        self._sums, self.largest, self._light = np.zeros((3, *self._bins), np.float32)
 
-    def add(self, start: int, logits: np.ndarray) -> None:
-        """Rows from `start` on, shape (n, W)."""
+    def add(self, start: int, logits: np.ndarray, light: np.ndarray) -> None:
+        """Rows from `start` on, shape (n, W), and their light above the background."""
         width = self._bins[1] * BIN_PX
-        probability = np.zeros((len(logits), width), np.float32)
+        probability, filled = np.zeros((2, len(logits), width), np.float32)
         probability[:, : logits.shape[1]] = 0.5 + 0.5 * np.tanh(0.5 * logits)
+        filled[:, : logits.shape[1]] = np.where(np.isfinite(light), light, np.float32(0))
         blocks = probability.reshape(len(logits), -1, BIN_PX)
         rows = (start + np.arange(len(logits))) // BIN_PX
         first = np.flatnonzero(np.diff(rows, prepend=-1))
         self._sums[rows[first]] += np.add.reduceat(blocks.sum(axis=2), first)
+        self._light[rows[first]] += np.add.reduceat(filled.reshape(blocks.shape).sum(axis=2), first)
         self.largest[rows[first]] = np.maximum(
             self.largest[rows[first]], np.maximum.reduceat(blocks.max(axis=2), first)
         )
@@ -77,14 +84,18 @@ class BinnedLogits:
     @property
     def mean(self) -> np.ndarray:
         """Mean probability of the bins, also of those that the frame's edge cuts."""
+        return self._sums / self._n_pixels
+
+    @property
+    def _n_pixels(self) -> np.ndarray:
         rows, columns = (
             np.minimum(BIN_PX, side - BIN_PX * np.arange(n)) for side, n in zip(self.shape, self._bins, strict=True)
         )
-        return self._sums / (rows[:, None] * columns)
+        return rows[:, None] * columns
 
     def lines(self) -> list[Line]:
         """The lines found, the surest first."""
-        mean = self.mean
+        mean, light = self.mean, self._light / self._n_pixels
         left = mean >= _SUPPORT
         found = []
         for _ in range(_MOST_LINES):
@@ -94,7 +105,7 @@ class BinnedLogits:
             line = _fitted(candidate, mean, left)
             y, x = _centres(left)
             left &= ~(line.distance(y, x) <= _REACH * BIN_PX)
-            if _is_trail(line, mean):
+            if _is_trail(line, mean) and not _is_edge(line, light):
                 found.append(_with_width(line, mean, self.largest))
         return found
 
@@ -164,6 +175,17 @@ def _along(line: Line, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     return rows[inside], columns[inside]
 
 
+def _across(line: Line, plane: np.ndarray, rows: np.ndarray, columns: np.ndarray, step: int) -> np.ndarray:
+    """Bins of a plane `step` bins beside those of a line."""
+    row, column = (
+        np.clip(np.rint(place + step * part).astype(int), 0, side - 1)
+        for place, part, side in zip(
+            (rows, columns), (np.sin(line.angle_rad), np.cos(line.angle_rad)), plane.shape, strict=True
+        )
+    )
+    return plane[row, column]
+
+
 def _is_trail(line: Line, mean: np.ndarray) -> bool:
     """Whether a line is long enough, and stands out of what is beside it."""
     rows, columns = _along(line, mean.shape)
@@ -171,12 +193,30 @@ def _is_trail(line: Line, mean: np.ndarray) -> bool:
         return False
     bound = [np.clip(rows + dy, 0, mean.shape[0] - 1) for dy in (-1, 0, 1)]
     best = np.max([mean[r, np.clip(columns + dx, 0, mean.shape[1] - 1)] for r in bound for dx in (-1, 0, 1)], axis=0)
-    supported = np.count_nonzero(best >= _SUPPORT)
-    if supported < max(_LEAST_BINS, _LEAST_SHARE * len(rows)):
+    supported = np.flatnonzero(best >= _SUPPORT)
+    if len(supported) < max(_LEAST_BINS, _LEAST_SHARE * len(rows)):
+        return False
+    if supported[-1] - supported[0] < _LEAST_EXTENT * len(rows):
+        return False
+    across = np.array([_across(line, mean, rows, columns, step) for step in range(-_ASIDE, _ASIDE + 1)]) >= _SUPPORT
+    on_line = across[_ASIDE - 1 : _ASIDE + 2].any(axis=0)
+    if np.count_nonzero(on_line) < _LEAST_STRAIGHT * np.count_nonzero(across.any(axis=0)):
         return False
     distance = line.distance(*_centres(mean)) / BIN_PX
     on, beside = mean[distance <= 1], mean[(distance >= _BESIDE[0]) & (distance <= _BESIDE[1])]
     return on.mean() > _CONTRAST * beside.mean() if beside.size else True
+
+
+def _is_edge(line: Line, light: np.ndarray) -> bool:
+    """Whether the light changes from one side of a line to the other, and is nowhere more than on the brighter side."""
+    rows, columns = _along(line, light.shape)
+    near, far = _EDGE_BINS
+    left, right, left_far, right_far = (
+        float(np.median(_across(line, light, rows, columns, step))) for step in (-near, near, -far, far)
+    )
+    middle = max(float(np.median(_across(line, light, rows, columns, step))) for step in (-1, 0, 1))
+    step, slope = abs(right - left), max(abs(left - left_far), abs(right - right_far))
+    return step > _EDGE_RATIO * slope and middle - max(left, right) < _EDGE_EXCESS * step
 
 
 def _with_width(line: Line, mean: np.ndarray, largest: np.ndarray) -> Line:

@@ -5,14 +5,14 @@ first pixel is (a window of the detector was read).
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pipeline.errors import InputFileError
 from pipeline.sky.background import robust_background
 from pipeline.sky.dq import DQ, has
 from pipeline.sky.frames import Frame
+from pipeline.sky.headers import Cards
 from pipeline.sky.strips import computed, part_of
 
 # Cards that name a pattern, or say that there is one; and the values with which they say that there is none.
@@ -63,9 +63,9 @@ def mosaic_of(frame: Frame, bayer: str = AUTO) -> Mosaic | None:
         return None
     if bayer != AUTO:
         return Mosaic(bayer, f"given as {bayer}")
-    header = frame.header if frame.header is not None else {}
-    for keyword in _CARDS:
-        value = str(header.get(keyword, "")).strip().strip("'\"[]").upper()
+    searched = frame.searched or Cards({} if frame.header is None else frame.header)
+    for keyword, text in ((entry.name, entry.text) for entry in searched.of_camera(*_CARDS)):
+        value = text.strip("'\"[]").upper()
         if value in _NO_MOSAIC:
             continue
         if value in _UNNAMED:
@@ -75,24 +75,22 @@ def mosaic_of(frame: Frame, bayer: str = AUTO) -> Mosaic | None:
                 f"{frame.path}: {keyword} is {value[:40]!r}, and only patterns of 2 x 2 pixels are known, such as "
                 "RGGB; say the pattern with --bayer, or --bayer none if the pixels are of one colour"
             )
-        dx, dy = (_offset(frame, header, name) for name in ("XBAYROFF", "YBAYROFF"))
+        dx, dy = (_offset(frame, searched, name) for name in ("XBAYROFF", "YBAYROFF"))
         shifted = "".join(value[2 * ((row + dy) % 2) + (column + dx) % 2] for row in (0, 1) for column in (0, 1))
         offset = f", offset {dx}, {dy}" if dx or dy else ""
         return Mosaic(shifted, f"{keyword} = {value}{offset}")
     return None
 
 
-def _offset(frame: Frame, header: Mapping[str, Any], keyword: str) -> int:
-    value = header.get(keyword, 0)
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = 0.5
-    if number != int(number):
+def _offset(frame: Frame, searched: Cards, keyword: str) -> int:
+    entry = next(searched.of_camera(keyword), None)
+    if entry is None:
+        return 0
+    if entry.number is None or entry.number != int(entry.number):
         raise InputFileError(
-            f"{frame.path}: {keyword} is {value!r}, not a whole number of pixels; say the pattern with --bayer"
+            f"{frame.path}: {keyword} is {entry.value!r}, not a whole number of pixels; say the pattern with --bayer"
         )
-    return int(number)
+    return int(entry.number)
 
 
 def phases_of(frame: Frame) -> Iterator[tuple[tuple[slice, slice], Frame]]:
@@ -121,5 +119,5 @@ def phases_of(frame: Frame) -> Iterator[tuple[tuple[slice, slice], Frame]]:
             level, noise = robust_background(sci, computed(lambda bits: has(bits, ~DQ(0)), dq, dtype=bool))
             if not noise > 0:  # nothing of this colour was measured
                 level, noise = frame.level, frame.noise
-            phase = replace(frame, sci=sci, err=err, dq=dq, level=level, noise=noise, section=None, header=None)
-            yield place, replace(phase, warnings=())
+            phase = replace(frame, sci=sci, err=err, dq=dq, level=level, noise=noise, section=None, warnings=())
+            yield place, replace(phase, header=None, searched=None)

@@ -259,7 +259,8 @@ class Restoration:
                 flag(added, changed, DQ.LOW_CONFIDENCE)
             dq |= added
             for name, plane in binned.items():
-                plane.add(start, planes[name])
+                light = np.asarray(self.frame.sci[rows])[:, columns] - np.float32(self.frame.level)
+                plane.add(start, planes[name], light)
             yield strip
         self.lines[:] = [(self.predictor.lines[name], plane.lines()) for name, plane in binned.items()]
 

@@ -14,6 +14,8 @@ import numpy as np
 from pipeline.errors import InputFileError
 from pipeline.sky.dq import DQ, DQ_DTYPE, UNUSABLE, flag, has
 from pipeline.sky.frames import Frame, StreamedProduct, Strip
+from pipeline.sky.frames.fingerprint import fingerprint
+from pipeline.sky.mosaic import AUTO, mosaic_of
 from pipeline.sky.registration import Placement
 from pipeline.sky.strips import Bits
 
@@ -45,6 +47,60 @@ class Exposure:
     frame: Frame
     placement: Placement
     rejected: Bits
+
+
+def check_exposures(frames: Sequence[Frame], bayer: str = AUTO) -> list[str]:
+    """Look whether frames are different exposures with one detector.
+
+    Parameters
+    ----------
+    frames : sequence of Frame
+    bayer : str
+        As in `pipeline.sky.mosaic.mosaic_of`.
+
+    Returns
+    -------
+    list of str
+        Warnings.
+
+    Raises
+    ------
+    InputFileError
+        If shapes differ, two have the same pixels, or one is a mosaic of colours.
+    """
+    seen: dict[str, Frame] = {}
+    filters: dict[str, list[str]] = {}
+    for frame in frames:
+        if frame.shape != frames[0].shape:
+            raise InputFileError(
+                f"{frame.path} has the shape {frame.shape}, but {frames[0].path.name} {frames[0].shape}; give "
+                "exposures of one detector"
+            )
+        mosaic = mosaic_of(frame, bayer)
+        if mosaic is not None:
+            raise InputFileError(
+                f"{frame.path} is a mosaic of colours ({mosaic.source}): shifted exposures would mix them; give one "
+                "colour per frame, or set predict.bayer: none if the pixels are of one"
+            )
+        first = seen.setdefault(fingerprint(frame.sci), frame)
+        if first is not frame:
+            raise InputFileError(
+                f"{frame.path} and {first.path} are the same exposure, whose noise does not fall with itself; give "
+                "each once"
+            )
+        if name := _filter_of(frame):
+            filters.setdefault(name, []).append(frame.path.name)
+    if len(filters) < 2:
+        return []
+    counts = ", ".join(f"{name} ({len(names)})" for name, names in sorted(filters.items()))
+    return [f"the exposures are of several filters, whose light is not the same: {counts}"]
+
+
+def _filter_of(frame: Frame) -> str:
+    """What the header calls the filter; empty where it does not say."""
+    searched = frame.searched
+    entries = () if searched is None else searched.of_camera("FILTER", "FILTER1", "FILTER2", "FILTNAM1", "FILTNAM2")
+    return " ".join(dict.fromkeys(entry.text for entry in entries))
 
 
 def stack_product(exposures: Sequence[Exposure], reference: int, warnings: Sequence[str] = ()) -> StreamedProduct:
@@ -137,7 +193,7 @@ def moved(exposure: Exposure, reference: Frame, rows: slice) -> Moved:
         sci = np.asarray(frame.sci[window])
         variance = np.square(np.asarray(frame.err[window]))
         dq, rejected = np.asarray(frame.dq[window]), np.asarray(exposure.rejected.image[window])
-        known = np.isfinite(sci) & np.isfinite(variance) & ~has(dq, DQ.MISSING)
+        known = np.isfinite(sci) & np.isfinite(variance) & ~has(dq, DQ.MISSING) & frame.is_exposed(window)
         for dy in (0, 1):
             for dx in (0, 1):
                 part = np.abs(1 - dy - (y - low)) * np.abs(1 - dx - (x - left))
@@ -150,7 +206,7 @@ def moved(exposure: Exposure, reference: Frame, rows: slice) -> Moved:
                 sums["weight"][used] += share
                 bits[used] |= dq[place]
                 good[used] &= ~rejected[place]
-    whole = sums["weight"] > 0.999
+    whole = (sums["weight"] > 0.999) & reference.is_exposed(rows).ravel()
     scale = np.float32(exposure.placement.flux_scale)
     with np.errstate(invalid="ignore", divide="ignore"):
         value = (sums["sci"] / sums["weight"] - np.float32(frame.level)) * scale + np.float32(reference.level)

@@ -10,17 +10,21 @@ from typing import Literal
 import numpy as np
 
 from pipeline.errors import InputFileError
-from pipeline.inputs.population import Population
+from pipeline.inputs.population import Population, Unlikeness
 from pipeline.sky.dq import UNTRUSTED, has
 from pipeline.sky.frame_statistics import FrameStatistics, described
 from pipeline.sky.frames import Frame
 from pipeline.sky.source_pixels import source_pixels
 from pipeline.sky.star_shapes import ELONGATED, PointSpread
-from pipeline.sky.strips import LazyImage, computed, count
+from pipeline.sky.strips import LazyImage, computed, count, part_of, sample_of
 
 #: Ellipticity of what looks like stars, and share of bright rows or columns, from which on together a frame is taken
 #: for a spectrum: two of the Kast spectrograph have 0.82 and 0.87, and 0.07 and 0.06; a frame of M13 0.05 and 0.08.
 _SPECTRUM_ELLIPTICITY, _SPECTRUM_LINES = 0.5, 0.01
+# Where photons come one by one, the noise has no lower tail, and what stands out of it is no defect. Below this noise
+# [electron] the skewness of the pixels is looked at (`_skewness`; of Poisson numbers with a mean of 5, it is .08): from
+# the first on, a frame is unlike those of training; from the second on (a mean of 1), nothing in it is changed.
+_FEW_ELECTRONS, _SKEWED, _COUNTED = 4.0, 0.05, 0.12
 #: Types of spectral axes: Greisen et al. (2006), A&A 446, 747, table 1.
 _SPECTRAL_AXES = ("FREQ", "ENER", "WAVN", "VRAD", "WAVE", "VOPT", "ZOPT", "AWAV", "VELO", "BETA")
 Choice = Literal["keep_sources", "apply", "refuse"]
@@ -69,8 +73,8 @@ def compare(frame: Frame, population: Population | None, choice: Choice, *, may_
     Where these are not known, nothing is measured. In a frame unlike them, pixels that look like sources are to be kept
     (`keep_sources`), or not (`apply`). Where stars are elongated, they are kept from being painted over, and from being
     flagged but beyond doubt: such a star looks like a track. A mosaic of colours that only its background tells is to
-    be taken apart, unless it is forced (`apply`). A spectrum is left as it is: lines of the night sky look like
-    defects.
+    be taken apart, unless it is forced (`apply`). A spectrum is left as it is, whose lines of the night sky look like
+    defects, and so are counts of single photons.
 
     Raises
     ------
@@ -80,15 +84,16 @@ def compare(frame: Frame, population: Population | None, choice: Choice, *, may_
     if population is None:
         return Comparison()
     statistics, psf = described(frame)
-    if choice != "apply" and (why := _spectral(frame, statistics)):
-        text = f"this is a spectrum ({why}), and the model restores images of the sky"
+    skewness = _skewness(frame)
+    if choice != "apply" and (text := _not_restored(frame, statistics, skewness)):
         if choice == "refuse":
             raise InputFileError(f"{frame.path}: {text}; see predict.outside_range")
         every = computed(_everywhere, frame.sci, dtype=bool)
         text = f"{text}: no pixel is changed; see predict.outside_range"
-        score = population.compare(asdict(statistics)).score
-        return Comparison(statistics, score, "a spectrum", every, n_kept=count(every), warnings=(text,))
-    found = population.compare(asdict(statistics))
+        score = max(population.compare(asdict(statistics)).score, skewness / _SKEWED)
+        short = "a spectrum" if skewness <= _COUNTED else "counts of single photons"
+        return Comparison(statistics, score, short, every, n_kept=count(every), warnings=(text,))
+    found = _with_few_photons(population.compare(asdict(statistics)), frame, skewness)
     if not found.text:
         known = Comparison(statistics, found.score, is_like=True, psf=psf)
         if choice != "keep_sources" or (statistics.ellipticity or 0.0) <= ELONGATED:
@@ -113,6 +118,44 @@ def compare(frame: Frame, population: Population | None, choice: Choice, *, may_
     n_kept = count(kept)
     text = f"{text}; {n_kept} pixels that look like sources keep their values"
     return replace(known, kept=kept, n_kept=n_kept, warnings=(text,))
+
+
+def _not_restored(frame: Frame, statistics: FrameStatistics, skewness: float) -> str:
+    """Why nothing is changed in a frame; empty where it can be."""
+    if why := _spectral(frame, statistics):
+        return f"this is a spectrum ({why}), and the model restores images of the sky"
+    if skewness > _COUNTED:
+        return f"these are counts of single photons ({_few(frame)}), and the model knows the noise of many"
+    return ""
+
+
+def _few(frame: Frame) -> str:
+    return f"noise of {frame.noise:.2g} electron with a tail upwards"
+
+
+def _with_few_photons(found: Unlikeness, frame: Frame, skewness: float) -> Unlikeness:
+    if skewness <= _SKEWED:
+        return found
+    text = f"few photons per pixel ({_few(frame)})"
+    return found._replace(
+        score=max(found.score, skewness / _SKEWED),
+        text=f"{found.text}, {text}" if found.text else text,
+        short=found.short or "few photons per pixel",
+    )
+
+
+def _skewness(frame: Frame) -> float:
+    """Of the pixels of a frame with little noise: how much further the upper tenth is from the median than the lower,
+    over their distance; 0 for other frames, and where electrons are not known.
+    """
+    if frame.unit != "electron" or not frame.noise < _FEW_ELECTRONS:
+        return 0.0
+    usable = computed(
+        lambda sci, dq: np.where(has(dq, UNTRUSTED), np.float32(np.nan), sci), frame.sci, frame.dq, dtype=np.float32
+    )
+    pixels = sample_of(part_of(usable, frame.exposed))
+    low, middle, high = np.nanquantile(pixels, [0.1, 0.5, 0.9])
+    return float((high + low - 2 * middle) / (high - low)) if high > low else 0.0
 
 
 def _spectral(frame: Frame, statistics: FrameStatistics) -> str:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,20 @@ def names_file(out: Path) -> bool:
     return any(suffix.lower() in _DATA_SUFFIXES for suffix in out.suffixes[-2:])
 
 
+def check_no_input(targets: Iterable[Path], paths: Sequence[Path]) -> None:
+    """Fail before any work when a product would take the place of an input, whatever may be replaced.
+
+    Raises
+    ------
+    UserError
+        Naming it.
+    """
+    inputs = {os.path.realpath(path) for path in paths}
+    for target in targets:
+        if os.path.realpath(target) in inputs:
+            raise UserError(f"{target} is an input, which stays as it is; write to another place")
+
+
 def check_names(paths: Sequence[Path]) -> None:
     """Fail before any work when the products of two inputs would have the same name.
 
@@ -104,12 +118,14 @@ def planned_outputs(
     Raises
     ------
     UserError
-        Before any work, if `out` is or names a file, two products would have the same name, or one exists.
+        Before any work, if `out` is or names a file, two products would have the same name, or one is an input or
+        exists.
     """
     if names_file(out):
         raise UserError(f"--out {out} names a file, and the products go into a directory; give another path")
     check_names(paths)
     targets = {path: out / (source_name(path) + suffix) for path in paths}
+    check_no_input(targets.values(), paths)
     return {path: check_free(target, force=force or target in leftovers) for path, target in targets.items()}
 
 

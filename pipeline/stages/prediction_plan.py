@@ -1,6 +1,5 @@
 """What `predict` is to do: which models each input is for, and where its product goes."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from pipeline.errors import InputFileError, UserError
 from pipeline.files import check_free, source_name
 from pipeline.filetypes import Kind, file_kind
 from pipeline.stages import products
-from pipeline.stages.inputs import is_of_a_stopped_run, names_file
+from pipeline.stages.inputs import check_no_input, is_of_a_stopped_run, names_file
 from pipeline.stages.shelf import Models
 
 #: Which models a file of each kind is for.
@@ -69,12 +68,10 @@ def plan(files: Sequence[Path], out: Path | None, settings: Settings, models: Mo
         except InputFileError as error:
             jobs.append(Job(path, None, None, error))
     taken = Counter(job.out for job in jobs if job.out is not None)
-    sources = {os.path.realpath(path) for path in files}
     for target, times in taken.items():
         if times > 1:
             raise UserError(f"{times} inputs would be written to {target}; rename them, or predict them one by one")
-        if os.path.realpath(target) in sources:
-            raise UserError(f"{target} is an input; predictions are written to a file of their own: give another --out")
+    check_no_input(taken, files)
     has_status = out is not None and not names_file(out)
     for place, job in enumerate(jobs):
         stopped = has_status and _is_of_a_stopped_run(job, settings, models)

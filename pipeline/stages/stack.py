@@ -13,6 +13,7 @@ from pipeline.config import Config, sections_of
 from pipeline.errors import InputFileError, TooFewEventsError, UserError
 from pipeline.files import atomic_output, reserved
 from pipeline.logs import get_logger
+from pipeline.stages.inputs import check_no_input
 from pipeline.stages.prediction_plan import check_ending, predictable_kind
 from pipeline.stages.products import READS_SKY
 
@@ -56,23 +57,25 @@ def stack(
     Raises
     ------
     UserError
-        If fewer than three exposures can be used, or a file is of another kind.
+        If fewer than three exposures can be used, a file is of another kind, or they are not different exposures with
+        one detector.
     """
     from pipeline.sky.frames import open_frames
-    from pipeline.sky.stacking import Exposure, for_registration, stack_product
+    from pipeline.sky.stacking import Exposure, check_exposures, for_registration, stack_product
 
     started = time.monotonic()
     paths = [Path(path) for path in files]
     check_ending(Path(out), "sky", "exposures")
     if len(paths) < FEWEST_EXPOSURES:
         raise TooFewEventsError(f"a stack needs at least three exposures of one field, got {len(paths)}")
+    check_no_input([Path(out)], paths)
     for path in paths:
         if predictable_kind(path) != "fits":
             raise InputFileError(f"{path} is no FITS frame; a stack is made of exposures of the sky")
     predictor = _predictor(bundle, cfg)
     with reserved(out, force=force), ExitStack() as opened:
         frames = [_only(opened.enter_context(open_frames(path, cfg.ingest.sky)), path) for path in paths]
-        _check_shapes(frames)
+        of_all = check_exposures(frames, cfg.predict.bayer)
         masks, warnings = zip(*(_rejected(frame, predictor, cfg) for frame in frames), strict=True)
         hot = _static_hot_pixels(frames)
         for bits in masks if hot is not None else ():
@@ -87,7 +90,7 @@ def stack(
                 f"{len(used)} of {len(paths)} exposures can be registered to {paths[middle].name} (too few stars in "
                 "common); at least three are needed: give exposures of one field"
             )
-        texts = [f"{name} is left out: {reason}" for name, reason in left_out.items()]
+        texts = [*of_all, *(f"{name} is left out: {reason}" for name, reason in left_out.items())]
         texts += [f"{paths[number].name}: {text}" for number in used for text in warnings[number]]
         exposures = [Exposure(frames[n], placements[n], masks[n]) for n in used]
         product = stack_product(exposures, used.index(middle), texts)
@@ -118,15 +121,6 @@ def _only(frames: "list[Frame]", path: Path) -> "Frame":
             "ingest.sky.science_hdu"
         )
     return frames[0]
-
-
-def _check_shapes(frames: "Sequence[Frame]") -> None:
-    for frame in frames:
-        if frame.shape != frames[0].shape:
-            raise InputFileError(
-                f"{frame.path} has the shape {frame.shape}, but {frames[0].path.name} {frames[0].shape}; give "
-                "exposures of one detector"
-            )
 
 
 def _rejected(frame: "Frame", predictor: "Predictor | None", cfg: Config) -> "tuple[Bits, tuple[str, ...]]":

@@ -37,6 +37,8 @@ from pipeline.tiles.shards import Shard
 from pipeline.tiles.splits import SPLITS
 from pipeline.tiles.weighting import Weighting
 
+# Images that are compared with all others, at most: 64 MB. Of more, as many are drawn, the copies of each with it.
+_MAX_COMPARED = 4_000_000
 _MAX_NAMES = 5  # of files in a message
 
 
@@ -215,6 +217,7 @@ def _content(
     if not index.n_tiles.any():
         raise UserError(f"none of the {len(entries)} shards has a tile; loosen the cuts (tiles.*.cuts) or add runs")
     _check_distinct(entries, index)
+    _check_no_copies(entries, index, tuple(equalised))
     chosen = _with_truth(index, class_column)
     left_out = collected.left_out + [
         LeftOut(path=entry["path"], n_tiles=entry["n_tiles"])
@@ -276,6 +279,42 @@ def _check_distinct(entries: Sequence[Mapping[str, Any]], index: TileIndex) -> N
                 f"{first} and {second} are both of a source named {source}, and both hold run {run}, event "
                 f"{event}, telescope {telescope}; leave one out, or rename the file that it was made from"
             )
+
+
+def _check_no_copies(entries: Sequence[Mapping[str, Any]], index: TileIndex, measured: Sequence[str]) -> None:
+    """Refuse shards that hold the same image under two names: a merged file, and one that it was merged from.
+
+    The image would be in training and in test. It is known by its keys and by what was measured of it; files of
+    different showers often have the same keys.
+    """
+    names = (*IMAGE_KEYS, *measured)
+    chosen = np.all([index.has(name) for name in names], axis=0)
+    if not measured or np.count_nonzero(chosen) < 2:
+        return
+    part = np.uint64(1 + index.n_tiles[chosen].sum() // _MAX_COMPARED)
+    marks = []
+    for rows in index.shards(names, chosen):
+        own = _marks([rows.columns[name] for name in names])
+        marks.append(np.unique(own[own % part == 0]))
+    shard = np.repeat(np.flatnonzero(chosen), [len(own) for own in marks])
+    every = np.concatenate(marks)
+    order = np.argsort(every, kind="stable")
+    same = np.flatnonzero(every[order][1:] == every[order][:-1])
+    if len(same):
+        first, second = (entries[shard[order[same[0] + step]]]["path"] for step in (0, 1))
+        raise UserError(
+            f"{first} and {second} hold the same images under two names, as a merged file and one of its parts do; "
+            "they would be in training and in test: leave one out"
+        )
+
+
+def _marks(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """A number of 64 bits for each row, shape (N,): equal for equal rows, and else hardly ever."""
+    found = np.zeros(len(columns[0]), np.uint64)
+    for column in columns:
+        found = (found ^ column.astype(np.float64).view(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        found ^= found >> np.uint64(29)
+    return found
 
 
 def _with_truth(index: TileIndex, class_column: str | None) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Models from Python: every kind of data gives what the command line gives, and wrong data is refused in one line."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,11 +11,13 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, UnknownUncertainty, VarianceUncertainty
 from astropy.table import QTable
+from astropy.utils.masked import Masked
 from public_files import write_public_files
 from toy_events import FIRST_EVENT, toy_camera
 
 import lightpool
 import pipeline
+from pipeline.camera.array_events import image_chunk
 from pipeline.camera.dl1 import DL1File
 from pipeline.config import Config
 from pipeline.stages.predict import predict
@@ -144,6 +147,49 @@ def test_arrays_give_what_their_file_gives(folder, energy, images):
     assert result["event_id"].tolist() == list(range(12))
 
 
+def test_masked_pixels_are_unknown(energy, images):
+    """Every third one: values of these are lost."""
+    mask = np.zeros(images.image.shape, bool)
+    mask[:, ::3] = True
+    unknown = np.where(mask, np.nan, images.image)
+    expected = energy.predict((unknown, images.peak_time, images.camera)).table
+    plain = energy.predict((images.image, images.peak_time, images.camera)).table
+    assert expected["reco_energy_tev"].value.tolist() != plain["reco_energy_tev"].value.tolist()
+    for masked in (np.ma.MaskedArray(images.image, mask), Masked(images.image, mask)):
+        for image in (masked, list(masked)):
+            table = energy.predict((image, images.peak_time, images.camera)).table
+            np.testing.assert_array_equal(table["reco_energy_tev"], expected["reco_energy_tev"])
+            assert table["reason"].tolist() == expected["reason"].tolist()
+
+
+@pytest.mark.parametrize("unit", ["", "percent", "p.e."])
+def test_units_of_images_are_converted(images, unit):
+    expected = image_chunk(images.camera, 1, images.image, images.peak_time)
+    unit = u.def_unit("p.e.") if unit == "p.e." else u.Unit(unit)
+    image = images.image * (100 if unit == u.percent else 1) * unit
+    mask = np.arange(256) == 3
+    chunk = image_chunk(images.camera, 1, image, Masked((images.peak_time * u.ns).to(u.us), mask))
+    np.testing.assert_allclose(chunk.image, expected.image, rtol=1e-6)
+    np.testing.assert_allclose(chunk.peak_time[:, ~mask], expected.peak_time[:, ~mask], rtol=1e-6)
+    assert np.isnan(chunk.peak_time[:, mask]).all()
+    assert (chunk.image.dtype, chunk.peak_time.dtype) == (np.float32, np.float32)
+
+
+@pytest.mark.parametrize(("model", "name"), [("energy", "run.dl1.h5"), ("denoise", "frame.fits")])
+def test_the_input_is_never_replaced(folder, tmp_path, model, name):
+    source, link = tmp_path / name, tmp_path / f"link_{name}"
+    shutil.copy(folder / name, source)
+    link.symlink_to(source)
+    before, model = source.read_bytes(), lightpool.load(folder / "bundles" / model, threads=1)
+    for data, out in ((source, source), (source, link), (link, source)):
+        with pytest.raises(lightpool.UserError, match=f"{out.name} is an input, which stays as it is"):
+            model.predict(data, out, overwrite=True)
+    if name == "frame.fits":
+        with pytest.raises(lightpool.UserError, match=r"frame.fits is an input, which stays as it is"):
+            model.predict(source).write(source, overwrite=True)
+    assert source.read_bytes() == before
+
+
 def test_one_image_needs_no_batch_axis(energy):
     result = energy.predict((np.zeros(256), np.zeros(256), toy_camera()))
     assert result.table["reason"].tolist() == ["nothing left by the cleaning"]
@@ -235,6 +281,19 @@ def test_an_event_of_ctapipe(folder, energy):
         ((np.zeros(4), np.zeros(4), "LSTCam"), {}, TypeError, "must be a ctapipe SubarrayDescription, .* got str"),
         ((np.zeros((2, 9)), np.zeros((2, 9)), toy_camera()), {}, lightpool.UserError, r"must both be \(n, 256\)"),
         ((["x"], [1.0], toy_camera()), {}, lightpool.UserError, "image is not an array of numbers"),
+        ((np.zeros(256) * 1j, np.zeros(256), toy_camera()), {}, lightpool.UserError, "elements of type complex128"),
+        (
+            (np.zeros(256) * u.mV, np.zeros(256), toy_camera()),
+            {},
+            lightpool.UserError,
+            "image is in mV, which cannot be converted to p.e.",
+        ),
+        (
+            (np.zeros(256), np.zeros(256) * u.m, toy_camera()),
+            {},
+            lightpool.UserError,
+            "peak_time is in m, which cannot be converted to ns",
+        ),
         (
             (np.zeros(256), np.zeros(256), toy_camera("Wide", 0.06)),
             {},
@@ -256,7 +315,7 @@ def test_an_event_of_ctapipe(folder, energy):
         ("run.dl1.h5", {"subarray": 1}, lightpool.UserError, "subarray is for an event in memory"),
         ("run.dl1.h5", {"read_noise_e": 3.0}, lightpool.UserError, "read_noise_e is for frames, and tiny_energy is"),
         ("run.dl1.h5", {"out": "x.fits"}, lightpool.UserError, "cannot be written as x.fits; end the name in .h5"),
-        ("run.dl1.h5", {"out": "run.dl1.h5"}, lightpool.UserError, "run.dl1.h5 exists; .* set overwrite=True"),
+        ("run.dl1.h5", {"out": "array.dl1.h5"}, lightpool.UserError, "array.dl1.h5 exists; .* set overwrite=True"),
         ("nowhere.h5", {}, lightpool.UserError, "nowhere.h5 does not exist"),
     ],
 )
@@ -420,11 +479,12 @@ def test_a_file_of_several_images(denoise, frame, tmp_path):
         ("frame.fits", {"event_id": 3}, lightpool.UserError, "event_id is for camera images, and tiny_denoise is"),
         ("frame.fits", {"gain_e_per_adu": -1}, lightpool.UserError, "ingest.sky.gain_e_per_adu"),
         ("frame.fits", {"out": "x.h5"}, lightpool.UserError, "cannot be written as x.h5; end the name in .fits"),
-        ("frame.fits", {"out": "frame.fits"}, lightpool.UserError, "frame.fits exists; .* set overwrite=True"),
+        ("frame.fits", {"out": "old.fits"}, lightpool.UserError, "old.fits exists; .* set overwrite=True"),
     ],
 )
 def test_what_a_model_of_frames_refuses(folder, denoise, monkeypatch, data, kwargs, error, message):
     monkeypatch.chdir(folder)
+    (folder / "old.fits").touch()
     with pytest.raises(error, match=message) as caught:
         denoise.predict(data, **kwargs)
     assert "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ import pytest
 from pipeline.camera.dl1 import DL1Writer, EventChunk, SimulationRun, Subarray
 from pipeline.camera.dl2 import DL2Writer, Output, outputs_of
 from pipeline.camera.dl2.combine import TelescopeMean
+from pipeline.camera.dl2.contents import TRIGGER
 from pipeline.camera.dl2.tables import take_whole
 from pipeline.camera.geometry import Camera
 from pipeline.errors import InputFileError
@@ -318,6 +319,66 @@ def test_a_head_writes_one_output_per_group():
     assert [q.name for q in geometry.quantities] == ["alt", "az", "alt_uncert", "az_uncert", "ang_distance_uncert"]
     assert (geometry.is_averaged, disp.is_averaged) == (True, False)
     assert outputs_of("net", (Column("colour", "", "without a place"),)) == ()
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A DL1 file to be changed, and its events by telescope."""
+    return tmp_path / "run.dl1.h5", write_dl1(tmp_path / "run.dl1.h5")
+
+
+def test_tables_behind_links_are_taken_over(dl2, run):
+    path, events = run
+    with h5py.File(path, "a") as file:
+        for name in ("simulation/event/subarray/shower", "simulation/event/telescope/impact"):
+            file.move(name, f"g/{name}")
+            file[name] = h5py.SoftLink(f"/g/{name}")
+        file["a/again"] = file["configuration/simulation/run"]  # the name that h5py's visititems gives
+        file.move("dl1/event/telescope/images", "g/pixels")
+        file["dl1/event/telescope/images"] = h5py.SoftLink("/g/pixels")
+        file["g/circle"] = file["g"]
+        file["g/all"], file["g/nothing"] = h5py.SoftLink("/"), h5py.SoftLink("/none")
+    write_dl2(path.with_name("linked.h5"), path, events)
+    expected, found = _rows(dl2[0]), _rows(path.with_name("linked.h5"))
+    assert {name: found[name] for name in expected} == expected
+    assert "configuration/simulation/run" in expected
+    assert "g/simulation/event/subarray/shower" in found
+    assert not [name for name in found if "pixels" in name]
+
+
+def test_links_that_multiply_the_names_are_refused(run, monkeypatch):
+    path, events = run
+    monkeypatch.setattr("pipeline.camera.dl2.contents._MAX_NAMES", 1000)
+    with h5py.File(path, "a") as file:
+        file.create_group("n/0")
+        for level in range(1, 60):
+            for side in "ab":
+                file[f"n/{level}/{side}"] = h5py.SoftLink(f"/n/{level - 1}")
+    with pytest.raises(InputFileError, match=r"has more than 1,000 names of tables; remove its links"):
+        write_dl2(path.with_name("out.h5"), path, events)
+
+
+def test_a_link_to_itself_is_refused(run):
+    path, events = run
+    with h5py.File(path, "a") as file:
+        file["itself"] = h5py.SoftLink("/itself")
+    with pytest.raises(InputFileError, match=r"run.dl1.h5 is damaged: .*too many links"):
+        write_dl2(path.with_name("out.h5"), path, events)
+
+
+def test_tables_of_a_user_in_the_root_group_are_taken_over(dl2, run):
+    path, events = run
+    rows = np.zeros(3, [("obs_id", "i4"), ("event_id", "i8"), ("note", "f4")])
+    rows["obs_id"], rows["event_id"], rows["note"] = 3, events[1][:3], [1, 2, 3]
+    with h5py.File(path, "a") as file:
+        file["notes"], file["tel_001"], file["version"] = rows, rows, 5
+    written = write_dl2(path.with_name("out.h5"), path, events)
+    of_event = dict(rows[["event_id", "note"]].tolist())
+    with h5py.File(path.with_name("out.h5")) as file:
+        assert file["version"][()] == 5
+        for name, event_id in (("notes", file[TRIGGER]["event_id"]), ("tel_001", written[1]["event_id"])):
+            np.testing.assert_array_equal(file[name]["event_id"], np.sort(event_id))
+            np.testing.assert_array_equal(file[name]["note"], [of_event.get(n, np.nan) for n in np.sort(event_id)])
 
 
 def test_writing_needs_no_ctapipe(dl2):

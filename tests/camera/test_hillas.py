@@ -6,7 +6,7 @@ from ctapipe_cameras import to_ctapipe
 
 from pipeline.camera.cleaning import dilate, tailcuts
 from pipeline.camera.geometry import Camera
-from pipeline.camera.hillas import PARAMETERS, image_parameters
+from pipeline.camera.hillas import PARAMETERS, _timing, image_parameters
 
 
 def hexagonal_camera(rings=12, angle_deg=0.0):
@@ -154,6 +154,19 @@ def test_length_and_width_do_not_turn():
         )
     for shape in shapes[1:]:
         np.testing.assert_allclose(shape, shapes[0], rtol=1e-4)
+
+
+def test_timing_does_not_depend_on_how_pixels_are_counted(rng):
+    """Times with outliers, of which the plain fit is not the best start."""
+    for _ in range(200):
+        n = int(rng.integers(8, 30))
+        position = rng.normal(0, 0.2, n)
+        time = 5 * position + rng.normal(0, 1, n) + 8 * rng.normal(size=n) * (np.arange(n) < n // 4)
+        found = _timing(position, time)
+        order = rng.permutation(n)
+        np.testing.assert_allclose(_timing(position[order], time[order]), found, rtol=1e-9)
+        reversed_ = _timing(-position, time)
+        np.testing.assert_allclose(reversed_ * [-1, 1, 1], found, rtol=1e-9)
 
 
 def test_scaling_charge_scales_size_only():

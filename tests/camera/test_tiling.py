@@ -83,6 +83,12 @@ def test_channels_columns_and_targets():
     assert batch.group.tolist() == [0, 0, 1, 1, 2, 2]
 
 
+def test_ids_of_telescopes_beyond_ctapipes_stay():
+    chunk = image_chunk(*ellipses(LST, 2))
+    chunk.tel_id = 40_001
+    assert camera_tile_chunk(chunk, RECIPE).batch.events["tel_id"].tolist() == [40_001] * 2
+
+
 def test_every_reason_to_reject():
     image, time = ellipses(LST, 9)
     image[1, : LST.n_pixels // 2 + 1] = np.nan

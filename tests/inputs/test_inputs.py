@@ -35,8 +35,8 @@ def scalars_of(image_input: ImageInput, events: dict[str, np.ndarray]) -> np.nda
 
 
 def test_the_population_is_that_of_the_frames_that_are_trained_on(tmp_path):
-    """Their ranges, and the limit from the validation split; a frame without a value does not count for it."""
-    widths = [2.0, 2.5, 3.0, 3.5, 4.0, 9.0, None]
+    """Their ranges, and the limit also from the validation split; a frame without a value does not count for it."""
+    widths = [2.0, 2.5, 3.0, 3.5, 4.0, 9.0, 9.0, 9.0, None]
     manifests = []
     for number, fwhm_px in enumerate(widths):
         train = 0.0 if fwhm_px == 9.0 else 1.0
@@ -52,10 +52,10 @@ def test_the_population_is_that_of_the_frames_that_are_trained_on(tmp_path):
     fwhm, density = population.ranges
     assert (fwhm.mean, fwhm.low, fwhm.high) == (3.0, pytest.approx(2.02), pytest.approx(3.98))
     assert str(fwhm) == "FWHM of the stars: 2.02 to 3.98 px"
-    assert (density.mean, population.n_frames) == (pytest.approx(16 / 6, rel=1e-4), 6)
+    assert (density.mean, population.n_frames) == (pytest.approx(18 / 6, rel=1e-4), 6)
     assert restore_input(json.loads(fitted.model_dump_json())) == fitted
-    # The validation frame is far away, and scores 1.
-    assert population.compare({"fwhm_px": 9.0, "source_density": 5.0}).score == pytest.approx(1, abs=1e-3)
+    # The validation frames are far away, and score 1.
+    assert population.compare({"fwhm_px": 9.0, "source_density": 6.0}).score == pytest.approx(1, abs=0.02)
     assert FrameInput.fit(train).population.limit == pytest.approx(3 + np.sqrt(3), rel=1e-3)
     assert FrameInput.fit(TileReader(manifests[:4], "train")).population is None  # too few to tell
 

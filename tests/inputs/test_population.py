@@ -82,6 +82,18 @@ def test_scores_of_validation_frames(rng):
     assert beyond < 0.012
 
 
+def test_a_few_odd_frames_do_not_hide_what_is_unlike(rng):
+    """The limit was theirs: frames whose noise is ten times the stated one; stars far too sharp were then alike."""
+    draw = rng.uniform((2, 0.9), (5, 1.1), (400, 2))
+    frames = [dict(zip(("fwhm_px", "noise_over_err"), row, strict=True)) for row in draw.tolist()]
+    for frame, ratio in zip(frames[::80], (5.0, 6.0, 8.0, 9.0, 12.0), strict=True):
+        frame["noise_over_err"] = ratio
+    fitted = Population.fit(frames[:300], frames[300:])
+    assert fitted.limit < 10
+    assert fitted.compare({"fwhm_px": 1.2, "noise_over_err": 1.0}).outside == ("fwhm_px",)
+    assert fitted.compare({"fwhm_px": 3.0, "noise_over_err": 8.0}).score < 1
+
+
 def test_fewer_frames_than_numbers_have_no_correlations(rng):
     names = [quantity.name for quantity in QUANTITIES]
     fitted = Population.fit([dict(zip(names, row, strict=True)) for row in rng.normal(8, 1, (12, len(names)))])

@@ -70,6 +70,59 @@ def test_uncertainties_follow_the_unit_of_ingest(pixels, tmp_path):
         assert np.median(after["VAR"].data) == pytest.approx(np.median(after["ERR"].data) ** 2, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("unit", "name", "value", "before", "after"),
+    [
+        ("Jy", "ERR", 20e3, "mJy", "Jy"),
+        ("Jy", "VAR", 400e6, "mJy2", "Jy2"),
+        ("Jy", "IVAR", 1 / 400e6, "1 / mJy2", "1 / Jy2"),
+        ("MJy/sr", "VAR", 400e12, "Jy2 / sr2", "MJy2 / sr2"),
+        ("MJy/sr", "IVAR", 1 / 400e12, "sr2 / Jy2", "sr2 / MJy2"),
+        ("adu", "ERR", 40, "electron", "adu"),
+        ("ADU", "ERR", 40, "electron", "ADU"),
+        ("ADU", "VAR", 1600, "electron2", "adu2"),
+        (None, "ERR", 40, "electron", "adu"),
+        (None, "IVAR", 1 / 1600, "1 / electron2", "1 / adu2"),
+        ("flux", "VAR", 400, "s2", "(flux)**2"),
+        # The image's own unit
+        ("Jy", "ERR", 20, "Jy", "Jy"),
+        ("Jy", "ERR", 20, "1000 mJy", "1000 mJy"),
+        ("Jy", "VAR", 400, "Jy^2", "Jy^2"),
+        ("Jy", "VAR", 400, "Jy", "Jy"),
+        ("electron/s", "VAR", 400, "(e-/s)**2", "(e-/s)**2"),
+        ("ADU", "ERR", 20, "COUNTS", "COUNTS"),
+        (None, "VAR", 400, "DN**2", "DN**2"),
+        ("flux", "VAR", 400, "flux2", "flux2"),
+        ("Jy", "ERR", 20, "", ""),
+        ("Jy", "ERR", 20, None, None),
+    ],
+)
+def test_the_unit_of_an_uncertainty_is_that_of_its_new_values(unit, name, value, before, after, pixels, tmp_path):
+    hdus = [fits.PrimaryHDU(pixels), fits.ImageHDU(np.full(SHAPE, value, np.float32), name=name)]
+    hdus[0].header.update({"GAIN": 2.0} | ({} if unit is None else {"BUNIT": unit}))
+    if before is not None:
+        hdus[1].header["BUNIT"] = (before, "as it was")
+    fits.HDUList(hdus).writeto(tmp_path / "in.fits")
+    frame = read_frame(tmp_path / "in.fits", SkyIngestConfig(bias_level_adu=100))
+    result = FrameResult(frame.sci, frame.err / 2, frame.dq, {})
+    write_products(tmp_path / "in.fits", tmp_path / "out.fits", [product_of(frame, result)])
+    with fits.open(tmp_path / "out.fits") as product, fits.open(tmp_path / "in.fits") as source:
+        assert product[name].header.get("BUNIT") == after
+        assert np.median(product["ERR"].data) == pytest.approx(10, rel=0.05)
+        if before == after and before is not None:
+            assert product[name].header.cards["BUNIT"].image == source[name].header.cards["BUNIT"].image
+    again = read_frame(tmp_path / "out.fits", SkyIngestConfig(bias_level_adu=100))
+    assert not any("it is not used" in text for text in again.warnings)
+
+
+def test_the_unit_of_the_image_may_stand_in_the_primary_header(pixels, tmp_path):
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(pixels, name="SCI"), fits.ImageHDU(pixels / 45e-3, name="ERR")]
+    hdus[0].header["BUNIT"] = "Jy"
+    hdus[2].header["BUNIT"] = "mJy"
+    fits.HDUList(hdus).writeto(tmp_path / "in.fits")
+    assert fits.getheader(restored(tmp_path / "in.fits", tmp_path / "out.fits"), "ERR")["BUNIT"] == "Jy"
+
+
 @pytest.mark.parametrize("version", [0, 1, 3, None])
 def test_versions_are_kept(version, pixels, tmp_path):
     sci = fits.ImageHDU(pixels, name="SCI")

@@ -20,6 +20,7 @@ from pipeline.sky.frame_statistics import described, measure
 from pipeline.sky.frames import Frame, read_frame
 from pipeline.sky.headers import Section
 from pipeline.sky.ingest import ingest_frame
+from pipeline.sky.mosaic import mosaic_of, phases_of
 from pipeline.sky.restore import restore_frame
 from pipeline.sky.source_pixels import possible_sources, source_pixels
 from pipeline.sky.training_range import compare
@@ -36,6 +37,7 @@ def frame_of(sci, dq=None, header=None) -> Frame:
     level, noise = robust_background(sci)
     dq = np.zeros(sci.shape, DQ_DTYPE) if dq is None else dq
     err = np.full(sci.shape, noise, np.float32)
+    header = header if header is None else fits.Header(header)
     return Frame(Path("frame.fits"), 0, sci, err, dq, "electron", "electron", level, noise, header=header)
 
 
@@ -506,6 +508,31 @@ def test_a_spectrum_is_left_as_it_is(rng, header, why):
     assert has(restore_frame(frame, Suspicious(), outside_range="apply").dq, DQ.RESTORED).any()
 
 
+@pytest.mark.parametrize(("sky_e", "read_noise_e"), [(0.5, 0.05), (0.5, 0.3), (1.0, 0.5)])
+def test_counts_of_single_photons_are_left_as_they_are(rng, sky_e, read_noise_e):
+    """Their noise has no lower tail: a network painted a fifth of the sky over."""
+    sci = rng.poisson(sky_e, (200, 220)) + rng.normal(0, read_noise_e, (200, 220))
+    frame = replace(frame_of(sci.astype(np.float32)), unit="electron")
+    result = restore_frame(frame, Suspicious())
+    (warning,) = result.warnings
+    assert warning.startswith("these are counts of single photons (noise of ")
+    assert warning.endswith("no pixel is changed; see predict.outside_range")
+    np.testing.assert_array_equal(result.sci, frame.sci)
+    assert compare(frame, Suspicious.population, "keep_sources").score > 1
+    with pytest.raises(InputFileError, match="counts of single photons"):
+        restore_frame(frame, Suspicious(), outside_range="refuse")
+
+
+def test_few_photons_are_warned_of(rng):
+    sci = (rng.poisson(5, (200, 220)) + rng.normal(0, 1, (200, 220))).astype(np.float32)
+    found = compare(frame_of(sci), Suspicious.population, "keep_sources")
+    assert found.score > 1
+    assert "few photons per pixel (noise of 2." in found.warnings[0]
+    average = (100 + rng.normal(0, 2.4, (200, 220))).astype(np.float32)  # of many frames: as little noise, not skewed
+    for other in (frame_of(average), replace(frame_of(sci), unit="adu")):
+        assert not any("photon" in text for text in compare(other, Suspicious.population, "keep_sources").warnings)
+
+
 def test_frames_of_stars_are_no_spectra(rng):
     for sci in (star_field(rng, 3.0, n_stars=400)[0], star_field(rng, 4.0, axis_ratio=0.3)[0]):
         assert not any("spectrum" in text for text in restore_frame(frame_of(sci), Suspicious()).warnings)
@@ -525,6 +552,15 @@ def test_a_colour_mosaic_is_restored_colour_by_colour(rng):
             assert result.err[row::2, column::2].tobytes() == expected.err.tobytes()
             assert result.dq[row::2, column::2].tobytes() == expected.dq.tobytes()
     assert "its result is applied everywhere" in compare(frame, Suspicious.population, "apply").warnings[0]
+
+
+def test_the_primary_header_says_that_an_extension_is_a_mosaic(tmp_path, rng):
+    image = fits.ImageHDU(rng.normal(900, 20, (40, 50)).astype(np.float32))
+    primary = fits.PrimaryHDU(header=fits.Header({"BAYERPAT": "RGGB", "YBAYROFF": 1}))
+    fits.HDUList([primary, image]).writeto(tmp_path / "frame.fits")
+    frame = read_frame(tmp_path / "frame.fits")
+    assert mosaic_of(frame).pattern == "GBRG"
+    assert all(mosaic_of(phase) is None for _, phase in phases_of(frame))
 
 
 def test_the_phases_of_a_mosaic_stay_within_the_exposed_section(rng):

@@ -102,6 +102,66 @@ def test_overscan_gives_the_bias_and_is_left_alone(rng, write_fits):
     assert frame.exposed == (slice(0, 100), slice(20, 120))
 
 
+def overscanned(rng, **cards):
+    """Sky of 200 electron over a bias of 500, beside 20 columns of overscan on the right."""
+    pixels = rng.normal(500, 5, (100, 120))
+    pixels[:, :100] += rng.poisson(200, (100, 100))
+    return {"pixels": np.rint(pixels).astype(np.uint16), "GAIN": 1.0, "RDNOISE": 5.0} | cards
+
+
+@pytest.mark.parametrize(
+    ("cards", "columns"),
+    [
+        ({"BIASSEC": "[101:120,1:100]"}, 100),
+        ({"BIASSEC": "[120:101,1:100]"}, 100),
+        ({"BIASSEC": "[101:120,1:100]", "DATASEC": "[100:1,1:100]"}, 100),
+        ({"BIASSEC": "[101:120,1:100]", "DATASEC": "[1:90,1:100]"}, 90),
+        ({"BIASSEC": "[103:118,1:100]"}, 120),  # within the frame
+        ({"BIASSEC": "[101:120,3:98]"}, 120),  # not all of its edge
+        ({"BIASSEC": "[101:120,1:100]", "DATASEC": "[1:100,1:200]"}, 120),  # of another frame
+    ],
+)
+def test_what_an_overscan_leaves_is_exposed(cards, columns, rng, write_fits):
+    frame = read_frame(write_fits(**overscanned(rng, **cards)))
+    assert frame.sci[frame.exposed].shape == (100, columns)
+    assert frame.bias_level == pytest.approx(500, abs=1)
+
+
+def test_an_overscan_may_be_of_rows_and_at_the_start(rng, write_fits):
+    cards = overscanned(rng, BIASSEC="[1:100,1:20]")
+    cards["pixels"] = cards["pixels"].T[::-1]
+    assert read_frame(write_fits(**cards)).exposed == (slice(20, 120), slice(0, 100))
+
+
+def test_an_overscan_of_everything_leaves_the_frame(rng, write_fits):
+    assert read_frame(write_fits(**overscanned(rng, BIASSEC="[1:120,1:100]"))).section is None
+
+
+def test_gain_and_read_noise_in_units_of_their_comments(write_fits, rng):
+    adu = np.rint((rng.poisson(400, (128, 128)) + rng.normal(0, 6, (128, 128))) / 2 + 300).astype(np.uint16)
+    frame = read_frame(write_fits(pixels=adu, GAIN=(0.5, "[adu/electron]"), RDNOISE=(3.0, "[adu]"), BIASLVL=300.0))
+    assert (frame.unit, frame.gain_e_per_adu) == ("electron", pytest.approx(2))
+    assert frame.read_noise_e == pytest.approx(6)
+    assert frame.level == pytest.approx(400, abs=2)
+    configured = SkyIngestConfig(gain_e_per_adu=2.1)
+    assert read_frame(frame.path, configured).read_noise_e == pytest.approx(6.3)
+
+
+@pytest.mark.parametrize("in_primary", [True, False])
+def test_amplifiers_of_different_gains_are_a_warning(in_primary, tmp_path, rng):
+    pixels = np.rint(rng.poisson(400, (96, 96)) / 1.5 + 300).astype(np.uint16)
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(pixels)]
+    hdus[0 if in_primary else 1].header.update(GAIN1=1.0, GAIN2=2.0)
+    hdus[1].header["BIASLVL"] = 300.0
+    fits.HDUList(hdus).writeto(tmp_path / "frame.fits")
+    frame = read_frame(tmp_path / "frame.fits")
+    assert frame.gain_e_per_adu == pytest.approx(1.5)
+    (warning,) = frame.warnings
+    assert "different gains (GAIN1 = 1, GAIN2 = 2)" in warning
+    assert "stays in ADU" not in warning
+    assert read_frame(frame.path, SkyIngestConfig(gain_e_per_adu=1.5)).warnings == ()
+
+
 def test_a_full_converter_is_saturation(rng, write_fits):
     pixels = rng.integers(300, 400, (60, 60)).astype(np.int16)
     pixels[5, 5:9] = 4095

@@ -20,10 +20,11 @@ def plane(*lines, depth=3.0, sky=-8.0, seed=1):
     return logits.astype(np.float32)
 
 
-def found_in(logits, step=37):
+def found_in(logits, step=37, light=None):
     binned = BinnedLogits(logits.shape)
     for start in range(0, len(logits), step):
-        binned.add(start, logits[start : start + step])
+        rows = slice(start, start + step)
+        binned.add(start, logits[rows], np.zeros_like(logits[rows]) if light is None else light[rows])
     return binned.lines()
 
 
@@ -69,12 +70,40 @@ def test_tracks_noise_and_clouds_are_no_lines():
     assert found_in(logits) == []
 
 
+def _near(distance):
+    return plane() + np.where(np.abs(distance) < 2.5, 11.0, 0.0).astype(np.float32)
+
+
+def test_waves_rings_and_jets_are_no_lines():
+    """Nebulae have filaments that are straight for a while: a band from edge to edge would be flagged."""
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    for amplitude in (12, 20, 30):
+        assert found_in(_near(x - 300 - amplitude * np.sin(y / 20))) == []
+    for radius in (50, 100, 200):
+        assert found_in(_near(np.hypot(x - 300, y - 250) - radius)) == []
+    angle = np.arctan2(y - 250, x - 300)
+    assert found_in(_near((np.hypot(x - 300, y - 250) - 20 - 12 * angle) % 75 - 37)) == []
+    assert found_in(_near(np.where(np.abs(y - 250) < 100, x - 300, 99))) == []
+
+
+def test_an_edge_of_the_sky_is_no_line():
+    """The step between two amplifiers; a trail across a gradient, with a hole in the frame, is one."""
+    rng = np.random.default_rng(2)
+    x = np.arange(SHAPE[1], dtype=float) * np.ones((SHAPE[0], 1))
+    logits = _near(x - 300)
+    step = np.where(x < 300, 40.0, 0.0) + rng.normal(0, 10, SHAPE)
+    assert found_in(logits, light=step) == []
+    gradient = 0.1 * x + np.where(np.abs(x - 300) < 2.5, 20.0, 0.0) + rng.normal(0, 10, SHAPE)
+    gradient[:, 100:120] = np.nan
+    assert len(found_in(logits, light=gradient)) == 1
+
+
 def test_bins_of_strips_are_those_of_the_plane():
     logits = plane(Line(0.5, 400.0, 6.0))
     binned, strips = BinnedLogits(SHAPE), BinnedLogits(SHAPE)
-    binned.add(0, logits)
+    binned.add(0, logits, np.zeros_like(logits))
     for start in range(0, SHAPE[0], 51):
-        strips.add(start, logits[start : start + 51])
+        strips.add(start, logits[start : start + 51], np.zeros_like(logits[start : start + 51]))
     np.testing.assert_allclose(strips.mean, binned.mean, rtol=1e-5)
     np.testing.assert_array_equal(strips.largest, binned.largest)
     probability = 1 / (1 + np.exp(-logits.astype(float)))

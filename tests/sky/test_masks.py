@@ -292,6 +292,27 @@ def test_no_weight_is_missing_but_not_on_stars(tmp_path, field):
     assert not has(frame.dq[field[1] > 3000], UNTRUSTED).any()
 
 
+@pytest.mark.parametrize(
+    ("name", "usual", "useless"),
+    [
+        ("ERR", 20, 0), ("ERR", 20, np.inf), ("ERR", 20, np.nan), ("ERR", 20, 1e4), ("ERR", 20, 1e10),
+        ("VAR", 400, np.inf), ("IVAR", 1 / 400, 0), ("IVAR", 1 / 400, 1e-9), ("WHT", 1 / 400, 1e-9),
+    ],
+)  # fmt: skip
+def test_what_an_uncertainty_says_nothing_of_is_missing(tmp_path, field, name, usual, useless):
+    """However a program writes that a pixel was not observed; a star's large uncertainty is small beside its light."""
+    plane = np.full(SHAPE, usual, np.float32)
+    plane[:8] = useless
+    bright = field[1] > 3000
+    plane[bright] = 400 if name == "ERR" else usual
+    fits.HDUList([fits.PrimaryHDU(field[0]), fits.ImageHDU(plane, name=name)]).writeto(tmp_path / "frame.fits")
+    frame = read_frame(tmp_path / "frame.fits")
+    assert has(frame.dq[:8], DQ.MISSING).all()
+    assert not has(frame.dq[8:], UNTRUSTED).any()
+    assert np.unique(frame.err[:8]) == pytest.approx(20, rel=1e-4)
+    assert frame.err[bright] == pytest.approx(400 if name == "ERR" else 20, rel=1e-4)
+
+
 # ---- uncertainties ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "value", "cards"),
@@ -323,6 +344,47 @@ def test_uncertainty_in_another_unit(tmp_path, rng, unit, value):
     frame = read_frame(tmp_path / "frame.fits", SkyIngestConfig(bias_level_adu=6000))
     assert frame.unit == "electron"
     assert np.median(frame.err) == pytest.approx(80, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("unit", "name", "of_plane"),
+    [
+        ("electron/s", "VAR", "electron2 / s2"), ("MJy/sr", "VAR", "MJy2 / sr2"), ("adu/s", "VAR", "adu2 / s2"),
+        ("ADU/s", "VAR", "DN2 / s2"), ("electron/s", "VAR", "(electron / s)2"), ("electron", "VAR", "e-2"),
+        ("electron/s", "VAR", "electron**2 s**-2"), ("e-/s", "VAR", "(ELECTRONS/s)^2"),
+        ("MJy/sr", "IVAR", "1 / (MJy2 / sr2)"), ("MJy/sr", "IVAR", "(MJy/sr)**-2"), ("MJy/sr", "IVAR", "sr2 / MJy2"),
+        ("MJy/sr", "VAR", "MJy/sr"),  # copied from the image
+        ("10**(-20)*erg/s/cm**2", "VAR", "(10**(-20)*erg/s/cm**2)**2"), ("flux", "VAR", "flux2"),
+    ],
+)  # fmt: skip
+def test_units_of_variances(tmp_path, rng, unit, name, of_plane):
+    value = 400 if name == "VAR" else 1 / 400
+    hdus = [fits.PrimaryHDU(rng.normal(900, 20, SHAPE).astype(np.float32)), fits.ImageHDU(np.full(SHAPE, value, "f4"))]
+    hdus[0].header["BUNIT"] = unit
+    hdus[1].header.update(EXTNAME=name, BUNIT=of_plane)
+    fits.HDUList(hdus).writeto(tmp_path / "frame.fits")
+    frame = read_frame(tmp_path / "frame.fits")
+    assert not frame.err_modelled
+    assert np.median(frame.err) == pytest.approx(20, rel=1e-3)
+
+
+@pytest.mark.parametrize(("unit", "name", "value"), [("kJy2 / sr2", "VAR", 4e-4), ("1 / (kJy2 / sr2)", "IVAR", 2500)])
+def test_variances_in_another_unit(tmp_path, rng, unit, name, value):
+    hdus = [fits.PrimaryHDU(rng.normal(900, 20, SHAPE).astype(np.float32)), fits.ImageHDU(np.full(SHAPE, value, "f4"))]
+    hdus[0].header["BUNIT"] = "Jy/sr"
+    hdus[1].header.update(EXTNAME=name, BUNIT=unit)
+    fits.HDUList(hdus).writeto(tmp_path / "frame.fits")
+    assert np.median(read_frame(tmp_path / "frame.fits").err) == pytest.approx(20, rel=1e-3)
+
+
+@pytest.mark.parametrize("unit", ["s", "flux", "1 / (MJy2 / sr2)"])
+def test_variances_in_units_of_other_things_are_not_used(tmp_path, rng, unit):
+    hdus = [fits.PrimaryHDU(rng.normal(900, 20, SHAPE).astype(np.float32)), fits.ImageHDU(np.full(SHAPE, 400, "f4"))]
+    hdus[0].header["BUNIT"] = "MJy/sr"
+    hdus[1].header.update(EXTNAME="VAR", BUNIT=unit)
+    fits.HDUList(hdus).writeto(tmp_path / "frame.fits")
+    (warning,) = read_frame(tmp_path / "frame.fits").warnings
+    assert warning == f"the VAR extension is in {unit}, the image in MJy/sr: it is not used"
 
 
 def test_relative_weights_are_scaled_to_the_noise(tmp_path, rng):

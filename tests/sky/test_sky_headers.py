@@ -71,6 +71,88 @@ def test_a_value_that_cannot_be_a_gain_is_named(cards, text):
     assert (value, remarks.warnings, remarks.notes) == (2.0, [], [text])
 
 
+@pytest.mark.parametrize(
+    ("value", "comment", "gain"),
+    [
+        (0.5, "[ADU/electron] amplifier gain", 2.0),
+        (0.5, "[ADU/e-]", 2.0),
+        (4, "adu per e-", 0.25),
+        (0.5, "gain in DN / photoelectron", 2.0),
+        (0.5, "counts electron**-1", 2.0),
+        (0.5, "[ADU/e-] the inverse of e-/ADU", 2.0),
+        (0.5, "[electron/ADU]", 0.5),
+        (0.5, "gain (e-/ADU)", 0.5),
+        (0.5, "electrons per ADU", 0.5),
+        (0.5, "e- ADU-1", 0.5),
+        (0.5, "1 / (ADU/e-)", 0.5),
+        (0.5, "(ADU/e-)**-1", 0.5),
+        (0.5, "[ADU/e-]^-1", 0.5),
+        (0.5, "ADU/e- or e-/ADU", 0.5),
+        (0.5, "ADU/exposure", 0.5),
+        (0.5, "ADU/e-/s", 0.5),
+        (0.5, "Conversion from electrons to ADU", 0.5),
+        (0.5, "Conversion gain (e-", 0.5),
+        (0.5, "inverse gain", 0.5),
+        (0.5, "camera gain setting", 0.5),
+    ],
+)
+def test_unit_of_a_gain(value, comment, gain):
+    for cards in ({"GAIN": (value, comment)}, {"GAINA": (value, comment), "GAINB": (value, comment)}):
+        found_gain, remarks = found(headers.find_gain, header(**cards))
+        assert found_gain == pytest.approx(gain)
+        assert any("is in adu/electron" in text for text in remarks.notes) == (gain != value)
+        assert remarks.warnings == []
+
+
+def test_a_gain_that_is_rejected_is_named_with_its_inverse():
+    value, remarks = found(headers.find_gain, header(GAIN=(1000, "[ADU/e-]")))
+    assert value is None
+    assert remarks.warnings == ["GAIN (inverse) = 0.001 is not taken as the gain (accepted: 0.01 to 50)"]
+    assert found(headers.find_gain, header(GAIN=(0, "[ADU/e-]")))[0] is None
+
+
+@pytest.mark.parametrize(
+    ("cards", "gain", "warned"),
+    [
+        ({"GAINA": 1.0, "GAINB": 2.0}, 1.5, True),
+        ({"GAIN1": 1.0, "GAIN2": (0.5, "[adu/electron]")}, 1.5, True),
+        ({"GAINA": 3.91, "GAINB": 4.13}, 4.02, False),  # DECam
+        ({"ATODGNA": 1.0, "ATODGNB": 0.97, "ATODGNC": 1.01, "ATODGND": 1.02}, 1.0, False),  # ACS
+        ({"GAINA": 2.0, "GAINB": 300.0}, 2.0, False),
+        ({"GAIN": 1.9, "GAINA": 1.0, "GAINB": 2.0}, 1.9, False),
+    ],
+)
+def test_amplifiers_of_different_gains(cards, gain, warned):
+    for made in ((header(**cards),), (header(), header(**cards))):
+        value, remarks = found(headers.find_gain, *made)
+        assert value == pytest.approx(gain)
+        assert len(remarks.warnings) == warned
+    if "GAINA" in cards and warned:
+        assert "(GAINA = 1, GAINB = 2)" in remarks.warnings[0]
+        assert "ingest.sky.gain_e_per_adu" in remarks.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("cards", "gain", "read_noise"),
+    [
+        ({"RDNOISE": (3.0, "[ADU] read noise"), "GAIN": 2.0}, None, 6.0),
+        ({"RDNOISE": (3.0, "read noise in DN"), "GAIN": (0.5, "[adu/electron]")}, None, 6.0),
+        ({"RDNOISE": (3.0, "[ADU]"), "GAIN": 2.0}, 4.0, 12.0),
+        ({"RDNOISEA": (2.0, "(counts)"), "RDNOISEB": (4.0, "(counts)"), "GAIN": 2.0}, None, 6.0),
+        ({"RDNOISE": (3.0, "[ADU]")}, None, None),
+        ({"RDNOISE": (3.0, "[ADU]"), "RON": (5.0, "[e-]")}, None, 5.0),
+        ({"RDNOISE": (3.0, "[electron]"), "GAIN": 2.0}, None, 3.0),
+        ({"RDNOISE": (3.0, "read noise [e-], gain in e-/ADU"), "GAIN": 2.0}, None, 3.0),
+        ({"RDNOISE": (3.0, "number of counts"), "GAIN": 2.0}, None, 3.0),
+    ],
+)
+def test_unit_of_a_read_noise(cards, gain, read_noise):
+    remarks = Remarks()
+    value = headers.find_read_noise(Cards(header(**cards)), remarks, gain)
+    assert (None if value is None else value.value) == (pytest.approx(read_noise) if read_noise else None)
+    assert any("is in adu" in text for text in remarks.notes) == (read_noise != 3)
+
+
 @pytest.mark.parametrize("card", ["RDNOISE", "READNOIS", "RON", "READNSEA", "RDNOIS1", "RDNOISEB"])
 def test_read_noise_under_its_names(card):
     assert found(headers.find_read_noise, header(**{card: "6.5"}))[0] == pytest.approx(6.5)
@@ -236,7 +318,13 @@ def test_section_must_lie_in_the_frame():
         "TRIMSEC = [  17: 528,   1: 520] is no section of this frame of 512 x 520 px, and is not used"
     ]
     assert headers.find_section(Cards(header(TRIMSEC="[1:4096, :]")), ("TRIMSEC",), (100, 100), remarks) is None
-    assert headers.find_section(Cards(header(TRIMSEC="[9:1,1:5]")), ("TRIMSEC",), (100, 100), remarks) is None
+    assert headers.find_section(Cards(header(TRIMSEC="[9:1,0:5]")), ("TRIMSEC",), (100, 100), remarks) is None
+
+
+@pytest.mark.parametrize("written", ["[9:2,1:5]", "[2:9,5:1]", "[9:2,5:1]"])
+def test_a_section_of_a_flipped_axis_has_the_same_pixels(written):
+    section = headers.find_section(Cards(header(DATASEC=written)), ("DATASEC",), (100, 100), Remarks())
+    assert str(section) == "[2:9,1:5]"
 
 
 @pytest.mark.parametrize(
@@ -255,7 +343,30 @@ def test_units(unit, expected):
         ("ADU", False),
         ("", False),
         ("in electron/adu", False),
+        ("full well (electrons per pixel)", True),
+        ("[e-] 60000 ADU", True),
+        ("e- or ADU", False),
     ],
 )
 def test_unit_in_the_comment(comment, electrons):
     assert headers.in_electrons(comment) == electrons
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("ELECTRONS", "electron"),
+        ("DN/s", "adu / s"),
+        ("e-/s", "electron / s"),
+        ("(e- / s)2", "electron2 / s2"),
+        ("1 / (MJy2 / sr2)", "sr2 / MJy2"),
+        ("(counts)**(-2)", "1 / adu2"),
+    ],
+)
+def test_units_that_astropy_reads(text, unit):
+    assert headers.parsed_unit(text).to_string() == unit
+
+
+@pytest.mark.parametrize("text", ["", "flux", "mag(AB)", "2 ("])
+def test_units_that_are_none(text):
+    assert headers.parsed_unit(text) is None

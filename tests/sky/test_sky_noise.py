@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline.config import SkyIngestConfig
 from pipeline.sky import cards
-from pipeline.sky.background import box_noise, quantised_noise
+from pipeline.sky.background import box_noise, quantised_noise, robust_background
 from pipeline.sky.dq import DQ
 from pipeline.sky.frames import checked_uncertainty, fingerprint, read_frame, read_frames
 from pipeline.sky.ingest import ingest_frame
@@ -28,6 +28,16 @@ def electrons():
     y, x = np.mgrid[:N, :N]
     star = PEAK_E * np.exp(-((x - 64) ** 2 + (y - 64) ** 2) / 4)
     return rng.poisson(star + SKY_E) + rng.normal(0, READ_NOISE_E, (N, N))
+
+
+@pytest.mark.parametrize("value", [-1e9, -1e20, 1e12])
+def test_a_row_of_any_number_leaves_the_background(rng, value):
+    """Beside its square, in float64, the noise of the sky has no digit left."""
+    pixels = rng.normal(900, 30, (N, N)).astype(np.float32)
+    pixels[60] = value
+    level, noise = robust_background(pixels)
+    assert level == pytest.approx(900, abs=3)
+    assert noise == pytest.approx(30, rel=0.05)
 
 
 def peak_snr(frame):

@@ -169,6 +169,21 @@ def test_events_of_other_runs(folder, unchanged, tmp_path, made, message):
         raise UserError(status["reason"])
 
 
+def test_a_shower_without_an_energy(folder, tmp_path):
+    run, dl2 = tmp_path / "run.dl1.h5", tmp_path / "run.dl2.h5"
+    shutil.copy(folder / "run.dl1.h5", run)
+    with h5py.File(run, "a") as file:
+        showers = file["simulation/event/subarray/shower"]
+        rows = showers[:]
+        rows["true_energy"][1] = np.nan
+        showers[:] = rows
+    predict(CFG, [run], [folder / "energy"], dl2)
+    (status,) = append(tmp_path, dl2, folder / "gammaness")
+    assert status["status"] == "ok"
+    (status,) = append(folder, dl2, "direction")  # from a file that has the energy
+    assert "run 7, event 101 is of nan TeV, and in the file with images of" in status["reason"]
+
+
 def test_images_that_are_not_in_the_file(folder, unchanged):
     (status,) = append(folder, unchanged, "other")
     assert "has none of the images that the models are for; nothing is added" in status["reason"]

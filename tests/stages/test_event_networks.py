@@ -4,6 +4,7 @@ import json
 import shutil
 from io import StringIO
 
+import h5py
 import numpy as np
 import onnx
 import pytest
@@ -206,6 +207,20 @@ def test_a_file_gives_what_tiles_give(folder, records):
                 assert record["reco_alt_deg"] == pytest.approx(values["reco_alt_deg"][place], abs=2e-3)
                 checked += 1
     assert checked == sum(record["answered_by"] == "stereo" for record in records)
+
+
+def test_directions_without_a_pointing(folder, tmp_path):
+    shutil.copy(folder / "run1.dl1.h5", tmp_path / "run.h5")
+    with h5py.File(tmp_path / "run.h5", "a") as file:
+        for table in file["configuration/telescope/pointing"].values():
+            rows = table[:]
+            rows["telescope_pointing_altitude"] = np.nan
+            table[:] = rows
+    stream = StringIO()
+    predict(Config(), [tmp_path / "run.h5"], [folder / "bundles" / "stereo"], as_json=True, stream=stream)
+    reasons = [r["reason"] for r in map(json.loads, stream.getvalue().splitlines()) if r["answered_by"] == "mono"]
+    assert len(reasons) > 3
+    assert set(reasons) == {"the pointing of its telescope is unknown"}
 
 
 def test_without_a_network_of_single_images(folder, tmp_path):

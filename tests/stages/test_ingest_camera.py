@@ -90,6 +90,16 @@ def test_the_name_of_a_file_is_no_directory(tmp_path, name):
     assert not (tmp_path / name).exists()
 
 
+def test_an_input_is_not_replaced(tmp_path):
+    path = write_dl1(tmp_path / "run.dl1.h5")
+    (tmp_path / "link").symlink_to(tmp_path)
+    before = path.read_bytes()
+    for out in (tmp_path, tmp_path / "link"):
+        with pytest.raises(UserError, match=r"run.dl1.h5 is an input, which stays as it is; write to another place"):
+            ingest([path], Config(), out, force=True)
+    assert path.read_bytes() == before
+
+
 def test_outputs_in_the_way(tmp_path):
     path = write_dl1(tmp_path / "run.dl1.h5")
     ingest([path], Config(), tmp_path / "out")

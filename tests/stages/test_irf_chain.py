@@ -188,7 +188,7 @@ def test_predictions_are_added_to_files_of_ctapipe(chain, tmp_path):
 
 def test_the_input_is_never_replaced(chain):
     before = (chain / "directions.h5").read_bytes()
-    with pytest.raises(UserError, match="is an input; predictions are written to a file of their own"):
+    with pytest.raises(UserError, match="is an input, which stays as it is"):
         predict(CFG, [chain / "directions.h5"], [chain / "energy"], chain / "directions.h5", force=True)
     assert (chain / "directions.h5").read_bytes() == before
 

@@ -82,6 +82,7 @@ def test_each_quantity_is_of_the_model_made_for_it(folder, shelf, said):
 def test_events_of_several_telescopes(folder, shelf, said, options, telescopes, taken):
     found = {r["event_id"]: r for r in records(folder / "two.dl1.h5", **options)}
     assert found[FIRST_EVENT + 1].get("tel_ids") == telescopes
+    assert found[FIRST_EVENT + 1]["tel_id"] == (None if telescopes else options["telescope"])
     assert said() == [f"two.dl1.h5: taking {taken}, which ship with lightpool"]
 
 

@@ -147,3 +147,59 @@ def test_stacks_that_cannot_be_made(night, tmp_path, stacked):
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(small)
     with pytest.raises(InputFileError, match=r"has the shape \(80, 90\), but exposure_0.fits \(120, 140\)"):
         stack(CONFIG, [*night[0][:2], small], tmp_path / "a.fits")
+    with pytest.raises(UserError, match=r"exposure_2.fits is an input, which stays as it is"):
+        stack(CONFIG, night[0], night[0][2], force=True)
+
+
+def raw_exposures(folder, drifts=(-16, -8, 0, 8, 16), overscan=24, **cards):
+    """Frames with an overscan on the right, whose stars move along x; the sky has 700 adu with the bias."""
+    light = sky_of(np.random.default_rng(8))
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    width, paths = SHAPE[1] + overscan, []
+    for number, drift in enumerate(drifts):
+        rng = np.random.default_rng(number)
+        raw = rng.normal(500, 4, (SHAPE[0], width))
+        raw[:, : SHAPE[1]] += map_coordinates(light, [y + 40, x + 40 + drift], order=3) + LEVEL
+        raw[:, : SHAPE[1]] += rng.normal(0, np.sqrt(LEVEL), SHAPE)
+        hdu = fits.PrimaryHDU(np.rint(raw).astype(np.uint16))
+        hdu.header.update(GAIN=1.0, RDNOISE=4.0, **cards)
+        if overscan:
+            hdu.header.update(DATASEC=f"[1:{SHAPE[1]},1:{SHAPE[0]}]", BIASSEC=f"[{SHAPE[1] + 1}:{width},1:{SHAPE[0]}]")
+        paths.append(folder / f"raw_{number}.fits")
+        hdu.writeto(paths[-1])
+    return paths
+
+
+def test_overscans_are_no_sky(tmp_path):
+    stack(Config(), raw_exposures(tmp_path), tmp_path / "stack.fits")
+    with fits.open(tmp_path / "stack.fits") as hdus:
+        sky, n_exposures, dq = hdus[0].data, hdus["NEXP"].data, hdus["DQ"].data
+    edge = slice(SHAPE[1] - 8, SHAPE[1])  # two of the five have their overscan here
+    assert np.median(sky[:, edge]) == pytest.approx(700, abs=10)
+    assert (n_exposures[5:-5, edge] == 3).all()
+    assert np.isnan(sky[:, SHAPE[1] :]).all()
+    assert has(dq[:, SHAPE[1] :], DQ.MISSING).all()
+
+
+def test_a_mosaic_of_colours_is_not_shifted(tmp_path):
+    paths = raw_exposures(tmp_path, overscan=0, BAYERPAT="RGGB", BIASLVL=500.0)
+    with pytest.raises(InputFileError, match=r"raw_0.fits is a mosaic of colours \(BAYERPAT = RGGB\)"):
+        stack(Config(), paths, tmp_path / "stack.fits")
+    stack(parse_config({"predict": {"bayer": "none"}}), paths, tmp_path / "stack.fits")
+
+
+def test_an_exposure_counts_once(night, tmp_path):
+    copy, link = tmp_path / "copy.fits", tmp_path / "link.fits"
+    copy.write_bytes(night[0][0].read_bytes())
+    link.symlink_to(night[0][0])
+    for again in (night[0][0], copy, link):
+        with pytest.raises(InputFileError, match=r"and .*exposure_0.fits are the same exposure"):
+            stack(CONFIG, [*night[0][:3], again], tmp_path / "stack.fits")
+    assert not (tmp_path / "stack.fits").exists()
+
+
+def test_exposures_of_several_filters_are_warned_of(tmp_path):
+    paths = raw_exposures(tmp_path, FILTER="V")
+    fits.setval(paths[1], "FILTER", value="B")
+    facts = stack(Config(), paths, tmp_path / "stack.fits")
+    assert "the exposures are of several filters, whose light is not the same: B (1), V (4)" in facts["warnings"]

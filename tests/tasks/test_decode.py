@@ -61,6 +61,15 @@ def test_denoise_of_zero_outputs_is_the_identity():
     np.testing.assert_allclose(found["restored_err"][known], batch.images[:, 1][known], rtol=1e-6)
 
 
+def test_denoise_paints_over_any_number():
+    """In float32, -1e12 and what is added to it leave nothing of the replacement."""
+    batch = sky_batch(2)
+    batch.images[:, 0, 4:9, 3] = -1e12
+    found = get_decoder("denoise").decode(outputs_of(batch, replacement=1.0, defect=30), batch)
+    level, noise = batch.events["level"][0], batch.events["noise"][0]
+    np.testing.assert_allclose(found["restored"][:, 4:9, 3], level + noise * np.sinh(1.0), rtol=1e-5)
+
+
 def test_denoise_replaces_missing_pixels_and_keeps_saturated_ones():
     batch = sky_batch(2)
     found = get_decoder("denoise").decode(outputs_of(batch, correction=3, replacement=1.0), batch)

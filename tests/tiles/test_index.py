@@ -8,7 +8,7 @@ from synthetic_tiles import CAMERA_CHANNELS, CAMERA_IDENTITY, camera_batch
 
 from pipeline.config import SplitsConfig
 from pipeline.errors import UserError
-from pipeline.tiles import Manifest, Shard, ShardWriter, TileReader, split_of, write_manifest
+from pipeline.tiles import Manifest, Shard, ShardWriter, TileReader, describe, split_of, write_manifest
 from pipeline.tiles.events import EventReader
 from pipeline.tiles.index import TileIndex, index_of
 from pipeline.tiles.layout import TileCamera
@@ -20,13 +20,13 @@ SETTINGS = {
 }
 
 
-def _shard(folder, number, drop=()):
+def _shard(folder, number, drop=(), source=""):
     batch = camera_batch(150, size=8, seed=number)
     batch.events["event_id"] //= 2  # events of two images
     batch.events["tel_id"] = (np.arange(150) % 2).astype(np.int16)
     for name in drop:
         del batch.events[name]
-    source = f"run_{number}"
+    source = source or f"run_{number}"
     batch.split = split_of(source, batch.group, SplitsConfig())
     camera = TileCamera(identity=CAMERA_IDENTITY, name="cam", type="LST", focal_length_m=28, tile_pixel_deg=0.1)
     path = folder / f"{source}.tiles.h5"
@@ -115,6 +115,20 @@ def test_a_part_that_was_made_with_other_settings_is_read_again(shards, tmp_path
     write_manifest(shards[:3], tmp_path / "part.json")
     joined = write_manifest([tmp_path / "part.json", *shards[3:]], tmp_path / "joined.json", **SETTINGS)
     assert (joined.weightings, joined.index_sha256) == (whole.weightings, whole.index_sha256)
+
+
+def test_images_are_not_taken_twice_under_two_names(tmp_path, shards, monkeypatch):
+    """A merged file holds the images of its parts; files of other showers may have the same keys."""
+    (tmp_path / "merged").mkdir()
+    merged = _shard(tmp_path / "merged", 1, source="merged")
+    message = r"run_1\.tiles\.h5 and merged/merged\.tiles\.h5 hold the same images under two names"
+    with pytest.raises(UserError, match=message):
+        write_manifest([*shards, merged], tmp_path / "m.json", **SETTINGS)
+    write_manifest([shards[0], *shards[2:]], tmp_path / "part.json", **SETTINGS)
+    monkeypatch.setattr(describe, "_MAX_COMPARED", 100)  # a ninth of the images is looked at
+    with pytest.raises(UserError, match=message):
+        write_manifest([shards[1], tmp_path / "part.json", merged], tmp_path / "m.json", **SETTINGS)
+    assert not (tmp_path / "m.json").exists()
 
 
 def test_a_shard_in_a_part_and_beside_it_is_given_twice(shards, tmp_path):

@@ -184,7 +184,8 @@ def _check_energies(dl2: Path, held: Any, given: Any) -> None:
     if held is None or given is None:
         return
     row, is_known = KeyIndex(*given[0]).find(*held[0])
-    differs = is_known & ~np.isclose(held[1], given[1][row] if len(given[1]) else 0.0, rtol=_SAME, atol=0.0)
+    energies = given[1][row] if len(given[1]) else 0.0
+    differs = is_known & ~np.isclose(held[1], energies, rtol=_SAME, atol=0.0, equal_nan=True)
     if n := np.count_nonzero(differs):
         first = np.flatnonzero(differs)[0]
         run, event = (int(column[first]) for column in held[0])

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.camera.keys import KeyIndex, unique_index
-from pipeline.hdf5 import read_columns
+from pipeline.errors import InputFileError
+from pipeline.hdf5 import hdf5_errors, read_columns
 from pipeline.logs import get_logger
 
 log = get_logger(__name__)
@@ -29,6 +30,7 @@ DL2_OF_EVENTS, DL2_OF_TELESCOPES = "dl2/event/subarray", "dl2/event/telescope"
 #: Values per pixel and sample.
 PIXELS = ("r0", "r1", "dl0/event", "dl1/event/telescope/images", f"{SIMULATED_TELESCOPES}/images")
 
+_MAX_NAMES = 100_000  # of tables and groups: an array of a hundred telescopes has some two thousand
 _EVENT = ("obs_id", "event_id")
 _TELESCOPE_EVENT = (*_EVENT, "tel_id")
 
@@ -53,7 +55,13 @@ class Contents:
 
 
 def contents_of(file: Any) -> Contents:
-    """Sort the tables of an open h5py file; links out of it are not followed."""
+    """Sort the tables of an open h5py file, under all of their names.
+
+    Raises
+    ------
+    InputFileError
+        If it has more names than any run needs.
+    """
     found = Contents()
     for path, dataset in _datasets(file):
         names = dataset.dtype.names or ()
@@ -78,15 +86,36 @@ def contents_of(file: Any) -> Contents:
 
 
 def _datasets(file: Any) -> Iterator[tuple[str, Any]]:
-    import h5py
-
-    paths: list[str] = []
-    file.visititems(lambda path, item: paths.append(path) if isinstance(item, h5py.Dataset) else None)
-    for path in sorted(paths):
+    addresses = _addresses(file)
+    pixels = tuple(f"{group}/" for group in PIXELS)
+    of_pixels = {address for path, address in addresses.items() if f"{path}/".startswith(pixels)}
+    for path in sorted(addresses):
         # PyTables keeps the index of a table beside it; it would not fit other rows.
         is_index = any(part.startswith("_i_") for part in path.split("/"))
-        if not is_index and not any(path == group or path.startswith(f"{group}/") for group in PIXELS):
+        if not is_index and addresses[path] not in of_pixels:
             yield path, file[path]
+
+
+def _addresses(file: Any) -> dict[str, int]:
+    """Every name of every dataset -> its place in the file: readers follow links, which h5py's visititems does not."""
+    import h5py
+
+    found: dict[str, int] = {}
+    n_names = 0
+    waiting = [("", file, (file,))]
+    with hdf5_errors(file.filename):
+        while waiting:
+            path, group, entered = waiting.pop()
+            for name in group:
+                n_names += 1
+                item = group.get(name)  # None for a link to nothing
+                if isinstance(item, h5py.Dataset):
+                    found[path + name] = h5py.h5o.get_info(item.id).addr
+                elif isinstance(item, h5py.Group) and item not in entered:  # else links make a circle
+                    waiting.append((f"{path}{name}/", item, (*entered, item)))
+            if n_names > _MAX_NAMES:  # links to groups of links: each of these has a name more
+                raise InputFileError(f"{file.filename} has more than {_MAX_NAMES:,} names of tables; remove its links")
+    return found
 
 
 def data_levels(file: Any) -> list[str]:

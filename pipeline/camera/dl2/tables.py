@@ -75,7 +75,7 @@ def take_rows(
     space = h5py.h5s.create_simple(shape, (h5py.h5s.UNLIMITED,) if chunked else shape)
     parent, _, name = path.rpartition("/")
     make_groups(table.file, out, parent)
-    copy = h5py.h5d.create(out[parent].id, name.encode(), stored, space, dcpl=creation)
+    copy = h5py.h5d.create(out[parent or "/"].id, name.encode(), stored, space, dcpl=creation)
     copy_attributes(table, h5py.Dataset(copy))
     size = max(_BLOCK_BYTES // stored.get_size(), 1)
     for start in range(0, len(rows), size):

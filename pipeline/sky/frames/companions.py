@@ -1,5 +1,6 @@
 """Masks and uncertainties that come with a frame: in extensions of its file, or in files beside it."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ UNCERTAINTIES: tuple[Kind, ...] = ("sigma", "variance", "inverse variance")
 _WEIGHTS: tuple[Kind, ...] = ("weight", "exposure")
 # Weights whose noise is within this factor of the measured one are inverse variances; others only say ratios.
 _MAX_RATIO = 2.0
+# An uncertainty of so many typical ones tells nothing: a coadd of a thousand exposures has less spread at its edge.
+_SAYS_NOTHING = 30.0
 
 
 # ---- which plane belongs to which image ------------------------------------------------------------------------------
@@ -159,19 +162,38 @@ def _with_uncovered(mask: LazyImage, pixels: LazyImage, remarks: Remarks) -> Laz
 
 
 def _with_useless(mask: LazyImage, plane: "_Plane", sky: Sky, remarks: Remarks) -> LazyImage:
-    """Missing data: weights of zero that no flag explains.
+    """Missing data: pixels of which a weight or an uncertainty says that nothing is known, where no flag says more.
 
     Pipelines give saturated stars a weight of zero, too: inner pixels of sources are left alone.
     """
-    if plane.kind in ("sigma", "variance"):
+    if not count(computed(_useful, plane.values, dtype=bool)):
         return mask
-    useless = computed(lambda values, mask: ~(values > 0) & (mask == 0), plane.values, mask, dtype=bool)
+    sigma = _where_it_says_something(_sigma_of(plane, 1.0), sky.pixels, *sky.level_and_noise)
+    useless = computed(lambda values, mask: np.isnan(values) & (mask == 0), sigma, mask, dtype=bool)
     n_useless = count(useless)
-    if n_useless in (0, useless.size):
+    if n_useless == 0:
         return mask
     share = 100 * n_useless / useless.size
-    remarks.note(f"{share:.2g} % of the pixels have no weight in {plane.label} and count as missing")
+    said = "no weight" if plane.kind not in ("sigma", "variance") else "no usable uncertainty"
+    remarks.note(f"{share:.2g} % of the pixels have {said} in {plane.label} and count as missing")
     return _flagged_missing(mask, computed(lambda u, source: u & ~source, useless, sky.sources, dtype=bool))
+
+
+def _where_it_says_something(sigma: LazyImage, pixels: LazyImage, level: float, noise: float) -> LazyImage:
+    """Uncertainties; NaN where they are none, and where they are so large that the pixel could have any value.
+
+    Other programs write numbers such as 1e10 for what was not observed, and weights that only just are not zero. Bright
+    sources have large uncertainties, too, which are small beside their light.
+    """
+    typical = float(median(sigma))
+
+    def told(sigma: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", over="ignore"):
+            ratio = sigma / np.float32(typical)
+            nothing = (ratio > _SAYS_NOTHING) & ~(np.abs(pixels - np.float32(level)) > ratio * np.float32(noise))
+        return np.where(nothing, np.float32(np.nan), sigma)
+
+    return computed(told, sigma, pixels, dtype=np.float32)
 
 
 def _flagged_missing(mask: LazyImage, where: LazyImage) -> LazyImage:
@@ -191,18 +213,15 @@ def file_uncertainty(
         In the unit of `frame`, everywhere positive; None where there is nothing that can be used.
     """
     for plane in _planes(hdus, frame.science_hdu, cfg, frame.path, frame.shape, beside):
-        n_useful = count(computed(_useful, plane.values, dtype=bool))
-        if n_useful == 0:  # HST's raw files carry empty ERR arrays
+        if not count(computed(_useful, plane.values, dtype=bool)):  # HST's raw files carry empty ERR arrays
             continue
         factor = _unit_factor(plane, frame, remarks)
         if factor is None:
             continue
-        sigma = _sigma_of(plane, factor)
+        sigma = _where_it_says_something(_sigma_of(plane, factor), frame.sci, frame.level, frame.noise)
         if plane.kind in _WEIGHTS:
             sigma = _of_the_measured_size(sigma, plane, frame, remarks)
         remarks.note(f"uncertainty from {plane.label}")
-        if n_useful == plane.values.size:
-            return sigma
         return _filled_up(sigma, median(sigma))
     return None
 
@@ -264,35 +283,38 @@ def _planes(
 
 def _unit_factor(plane: _Plane, frame: Frame, remarks: Remarks) -> float | None:
     """What turns a plane's sigma into the unit of the frame; None, and a warning, where that is unknown."""
-    theirs = "" if plane.kind in _WEIGHTS else _unit_of_sigma(plane.unit, plane.kind)
+    theirs = "" if plane.kind in _WEIGHTS else unit_of_sigma(plane.unit, plane.kind)
     if theirs in ("", frame.stored_unit):
         return frame.factor
     if theirs == frame.unit:
         return 1.0
     if theirs == "adu" and frame.unit == "electron" and frame.gain_e_per_adu is not None:
         return frame.gain_e_per_adu
-    from astropy import units
-
     try:
-        return units.Unit(theirs).to(units.Unit(frame.stored_unit)) * frame.factor
-    except (ValueError, TypeError, units.UnitConversionError):
+        return headers.parsed_unit(theirs).to(headers.parsed_unit(frame.stored_unit)) * frame.factor
+    except (ValueError, TypeError, AttributeError):  # units of other things, or none
         remarks.warn(f"{plane.label} is in {plane.unit}, the image in {frame.stored_unit}: it is not used")
         return None
 
 
-def _unit_of_sigma(unit: str, kind: Kind) -> str:
-    """The unit of the square root of a variance: electron2, electron**2, (electron)^2 are electron."""
-    if kind != "sigma":
-        unit = unit.replace(" ", "")
+def unit_of_sigma(unit: str, kind: Kind) -> str:
+    """The unit of one sigma: ``electron / s`` of a variance in ``electron2 / s2``; an empty one of none.
+
+    Some programs copy the unit of the image into the header of its variance: what is no square stays as it is.
+    """
+    root = unit if kind == "sigma" else unit.replace(" ", "")
     if kind == "inverse variance":
-        unit = unit.removeprefix("1/")
-        for power in ("^-2", "**-2", "**(-2)", "^(-2)", "-2"):
-            unit = unit.removesuffix(power)
+        root = root.removeprefix("1/")
     if kind != "sigma":
-        for power in ("**2", "^2", "2", "**(2)"):
-            unit = unit.removesuffix(power)
-    unit = unit.strip(" ()'\"")
-    return headers.unit_named(unit) if unit else ""
+        sign = "-?" if kind == "inverse variance" else ""
+        root = re.sub(rf"(?:\*\*|\^)?(?:{sign}2|\({sign}2\))$", "", root)
+    root = root.strip(" ()'\"")
+    parsed = None if kind == "sigma" or re.fullmatch(r"[A-Za-z]+|e-", root) else headers.parsed_unit(unit)
+    if parsed is not None:
+        parsed **= -0.5 if kind == "inverse variance" else 0.5
+        if all(power == int(power) for power in parsed.powers):
+            return parsed.to_string()
+    return headers.unit_named(root) if root else ""
 
 
 def _of_the_measured_size(sigma: LazyImage, plane: _Plane, frame: Frame, remarks: Remarks) -> LazyImage:

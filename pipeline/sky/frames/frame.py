@@ -89,6 +89,12 @@ class Frame:
         """Index of the exposed part: the whole frame, unless it has its overscan still."""
         return self.section.slices if self.section else (slice(None), slice(None))
 
+    def is_exposed(self, rows: slice) -> np.ndarray:
+        """Which pixels of some rows are in the exposed part, shape (n_rows, W), bool."""
+        inside = np.zeros(self.shape, bool) if self.section else np.ones(self.shape, bool)
+        inside[self.exposed] = True
+        return inside[rows]
+
     @property
     def factor(self) -> float:
         """`unit` per `stored_unit`."""

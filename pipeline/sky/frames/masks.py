@@ -45,14 +45,14 @@ class Sky:
     pixels: LazyImage
 
     @cached_property
-    def _source_limit(self) -> np.floating | None:
-        """Value above which a pixel may be one of a source; None without any valid pixel."""
+    def level_and_noise(self) -> tuple[float, float]:
+        """Median, and noise by the median deviation; NaN without any valid pixel."""
         sample = sample_of(self.pixels)
         sample = sample[np.isfinite(sample)]
         if sample.size == 0:
-            return None
+            return float("nan"), float("nan")
         level = np.median(sample)
-        return level + _SOURCE_SIGMA * 1.4826 * np.median(np.abs(sample - level))
+        return float(level), float(1.4826 * np.median(np.abs(sample - level)))
 
     @cached_property
     def sources(self) -> LazyImage:
@@ -60,9 +60,10 @@ class Sky:
 
         def inner_pixels(pixels: np.ndarray) -> np.ndarray:
             inner = np.zeros(pixels.shape, bool)
-            if self._source_limit is None or min(pixels.shape) < 3:
+            level, noise = self.level_and_noise
+            if min(pixels.shape) < 3:
                 return inner
-            bright = pixels > self._source_limit
+            bright = pixels > level + _SOURCE_SIGMA * noise
             rows = bright[:-2] & bright[1:-1] & bright[2:]
             inner[1:-1, 1:-1] = rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]
             return inner

@@ -41,11 +41,35 @@ def exposed_section(cards: Cards, shape: tuple[int, int], integer: bool, remarks
     """The part of a raw frame that was exposed to light, if it has another."""
     if not integer:  # a calibrated frame: its sections refer to the raw frame
         return None
-    section = headers.find_section(cards, ("TRIMSEC", "DATASEC"), shape, remarks)
+    names = ("TRIMSEC", "DATASEC")
+    section = headers.find_section(cards, names, shape, remarks)
+    if next(cards.of_image(*names), None) is None:
+        section = _beside_the_overscan(cards, shape)
     if section is None or section == Section((0, shape[0]), (0, shape[1])):
         return None
     remarks.note(f"only the section {section} is exposed; the rest of the frame is left as it is")
     return section
+
+
+def _beside_the_overscan(cards: Cards, shape: tuple[int, int]) -> Section | None:
+    """What an overscan along one whole edge of the frame leaves of it; of another, nothing is known."""
+    overscan = headers.find_section(cards, ("BIASSEC",), shape, Remarks())
+    if overscan is None:
+        return None
+    everything = Section((0, shape[0]), (0, shape[1]))
+    if overscan.rows == everything.rows and (columns := _rest(overscan.columns, shape[1])):
+        return Section(everything.rows, columns)
+    if overscan.columns == everything.columns and (rows := _rest(overscan.rows, shape[0])):
+        return Section(rows, everything.columns)
+    return None
+
+
+def _rest(part: tuple[int, int], length: int) -> tuple[int, int] | None:
+    """What is left of an axis without a part at one of its ends."""
+    start, stop = part
+    if (start == 0) == (stop == length):  # all of it, or the part lies within
+        return None
+    return (stop, length) if start == 0 else (0, start)
 
 
 def bias_level(
@@ -114,9 +138,9 @@ def gain_e_per_adu(
     gain = headers.find_gain(cards, found)
     for text in found.notes:
         remarks.note(text)
-    for text in found.warnings:
-        remarks.warn(f"{text}; the frame stays in ADU: configure ingest.sky.gain_e_per_adu for electrons")
     if gain is None:
+        for text in found.warnings:
+            remarks.warn(f"{text}; the frame stays in ADU: configure ingest.sky.gain_e_per_adu for electrons")
         remarks.note("gain unknown: the frame stays in ADU; configure ingest.sky.gain_e_per_adu for electrons")
         return None, bool(found.warnings)
     contradiction = _contradicts_gain(gain.value, cards, cfg, bias_adu, zero_known, measured)
@@ -126,6 +150,8 @@ def gain_e_per_adu(
             "its unit: configure ingest.sky.gain_e_per_adu if the gain is that of these pixels"
         )
         return None, True
+    for text in found.warnings:  # of amplifiers that differ
+        remarks.warn(text)
     remarks.note(f"gain {gain.value:.4g} electron/adu from {gain.card}")
     return gain.value, False
 
@@ -186,7 +212,7 @@ def read_noise_e(cards: Cards, cfg: SkyIngestConfig, remarks: Remarks) -> float 
     if cfg.read_noise_e is not None:
         remarks.note(f"read noise {cfg.read_noise_e:g} electron from the configuration")
         return cfg.read_noise_e
-    read_noise = headers.find_read_noise(cards, remarks)
+    read_noise = headers.find_read_noise(cards, remarks, cfg.gain_e_per_adu)
     if read_noise is None:
         return None
     remarks.note(f"read noise {read_noise.value:.4g} electron from {read_noise.card}")

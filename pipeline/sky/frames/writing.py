@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from pipeline.files import atomic_output
-from pipeline.sky import cards
+from pipeline.sky import cards, headers
 from pipeline.sky.dq import DEFECTS, DESCRIPTIONS, DQ, DQ_DTYPE, LOST, has
 from pipeline.sky.frames.checksums import add_sums, sum_of
-from pipeline.sky.frames.companions import UNCERTAINTIES, belonging, is_ours
+from pipeline.sky.frames.companions import UNCERTAINTIES, belonging, is_ours, unit_of_sigma
 from pipeline.sky.frames.formats import copy_bytes, product_stream
 from pipeline.sky.frames.hdus import AS_STORED, bits_of, is_rewritten, open_views, place_in_file
 from pipeline.sky.frames.layout import BLOCK
 from pipeline.sky.frames.planes import Kind, image_shape, kind_of, name_of
 from pipeline.sky.frames.product import Product, Strip
+from pipeline.sky.headers import Cards
 from pipeline.sky.strips import largest
 
 if TYPE_CHECKING:
@@ -335,7 +336,7 @@ def _replaced_companions(
             if kind in UNCERTAINTIES and product.only_flags:
                 continue
             if kind in UNCERTAINTIES:
-                replaced[other] = _uncertainty_hdu(product, kind, header, hdu)
+                replaced[other] = _uncertainty_hdu(product, kind, header, hdu, Cards.of(hdus, number).text("BUNIT"))
             elif name in _DQ_NAMES and (not hdu.shape or is_ours(hdu)):
                 replaced[other] = _dq_hdu(product, hdu, header, history, name=name, ver=hdu.ver)
             elif name == "MASK" and _is_boolean(hdu):
@@ -353,10 +354,17 @@ def _shape_as(old: "fits.ImageHDU", product: Product) -> tuple[int, ...]:
     return old.shape if old.shape and image_shape(old) == product.shape else product.shape
 
 
-def _uncertainty_hdu(product: Product, kind: Kind, header: "fits.Header", old: "fits.ImageHDU") -> _Written:
-    unit = next((str(value) for keyword, value, _ in product.cards if keyword == "BUNIT"), None)
-    if unit is not None and "BUNIT" in header:
-        header["BUNIT"] = {"sigma": unit, "variance": f"{unit}2"}.get(kind, f"1 / {unit}2")
+def _uncertainty_hdu(
+    product: Product, kind: Kind, header: "fits.Header", old: "fits.ImageHDU", stored_unit: str
+) -> _Written:
+    """New values for an uncertainty of the file, whose image is in `stored_unit` unless the product says otherwise.
+
+    Whatever unit it had, they are in the image's; the card is changed only where it does not say so already.
+    """
+    unit = next((str(value) for keyword, value, _ in product.cards if keyword == "BUNIT"), stored_unit)
+    theirs = unit_of_sigma(Cards(header).text("BUNIT"), kind)
+    if theirs and not _same_unit(theirs, unit):
+        header["BUNIT"] = _unit_of_kind(unit, kind)
 
     def stored(strip: Strip) -> np.ndarray:
         values = np.asarray(strip.err, np.float32)
@@ -367,6 +375,22 @@ def _uncertainty_hdu(product: Product, kind: Kind, header: "fits.Header", old: "
         return values
 
     return _Written.of(header, _shape_as(old, product), product.science_hdu, np.float32, stored)
+
+
+def _same_unit(a: str, b: str) -> bool:
+    if headers.unit_named(a) == headers.unit_named(b):
+        return True
+    parsed = headers.parsed_unit(a)
+    return parsed is not None and parsed == headers.parsed_unit(b)
+
+
+def _unit_of_kind(unit: str, kind: Kind) -> str:
+    """Of an uncertainty of an image in `unit`, as `unit_of_sigma` and astropy read it."""
+    if kind == "sigma":
+        return unit or headers.unit_named(unit)
+    power = 2 if kind == "variance" else -2
+    parsed = headers.parsed_unit(headers.unit_named(unit))
+    return f"({unit})**{power}" if parsed is None else (parsed**power).to_string()
 
 
 def _is_boolean(hdu: "fits.ImageHDU") -> bool:

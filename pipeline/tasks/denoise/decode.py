@@ -115,7 +115,7 @@ class DenoiseDecoder(Decoder):
         back = given(taken, share_of_sources(snr))
         back[pixels.saturated] = 0.0
         kept = pixels.sci + taken - back
-        restored = kept + gate * (replaced - kept)
+        restored = (1 - gate) * kept + gate * replaced  # not of a difference, which -1e12 leaves nothing of
         painted = gate >= 0.5
         return {
             "restored": restored.astype(np.float32),
