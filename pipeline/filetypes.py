@@ -4,7 +4,9 @@ import bz2
 import gzip
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Literal
 
 from pipeline.documents import read_json
@@ -26,18 +28,42 @@ _MARKER_WITHIN = 64
 # Types of eventio objects written by CORSIKA's IACT package [hessioxxx, io_basic.h]; simtel files start with others.
 _CORSIKA_TYPES = range(1200, 1213)
 _HEAD_BYTES = 512
+#: First bytes of zstd files: of a frame, and of what pzstd puts before each of its frames.
+ZSTD = b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18"
 
 
-def _open_zst(path: Path) -> IO[bytes]:
+def open_zst(path: Path) -> IO[bytes]:
+    """Decompressed content of a zstd file, of all its frames."""
     import zstandard
 
-    return zstandard.open(path, "rb")
+    # The reader closes the file.
+    return zstandard.ZstdDecompressor().stream_reader(open(path, "rb"), read_across_frames=True)
+
+
+def let_eventio_read_frames() -> None:
+    """Make eventio read zstd files of several frames, as pzstd writes them.
+
+    By itself it takes an object that continues in the next frame for cut, and does not know pzstd's first bytes.
+    """
+    import zstandard
+    from eventio import base, file_types
+
+    def decompressor() -> SimpleNamespace:  # no subclass: Python's garbage collection crashes on one
+        reader = zstandard.ZstdDecompressor().stream_reader
+        return SimpleNamespace(stream_reader=partial(reader, read_across_frames=True))
+
+    def is_zstd(path: str | Path) -> bool:
+        with open(path, "rb") as stream:
+            return stream.read(4) in ZSTD
+
+    base.zstd = file_types.zstd = SimpleNamespace(ZstdDecompressor=decompressor)
+    base.is_zstd = file_types.is_zstd = is_zstd
 
 
 _OPENERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
-    b"\x28\xb5\x2f\xfd": _open_zst,
+    **dict.fromkeys(ZSTD, open_zst),
 }
 
 

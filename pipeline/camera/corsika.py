@@ -20,6 +20,7 @@ import numpy as np
 
 from pipeline.errors import InputFileError
 from pipeline.files import check_regular
+from pipeline.filetypes import let_eventio_read_frames
 
 if TYPE_CHECKING:
     from eventio import IACTFile
@@ -181,6 +182,7 @@ def read_showers(path: str | Path) -> Iterator[tuple[Run, Shower]]:
 def _showers(path: Path) -> Iterator[tuple[Run, Shower]]:
     from eventio import IACTFile
 
+    let_eventio_read_frames()
     with IACTFile(str(path)) as file:
         run, waiting = None, []
         for event in file:

@@ -23,6 +23,7 @@ from pipeline.camera.geometry import Camera
 from pipeline.config import CameraIngestConfig
 from pipeline.errors import InputFileError
 from pipeline.files import atomic_output, check_free, check_regular
+from pipeline.filetypes import ZSTD, let_eventio_read_frames, open_zst
 from pipeline.logs import get_logger
 from pipeline.output.whole import check_whole
 
@@ -36,7 +37,8 @@ log = get_logger(__name__)
 # ctapipe's Hillas parameters make a square matrix of the cleaned pixels, its borders one of all pixels: gigabytes for
 # more than this. Tiles are cleaned and parametrised without such matrices.
 _MAX_PIXELS = 12_000
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # first bytes of compressed files
+_GZIP = b"\x1f\x8b"  # first bytes of such files
+_RUN_HEADER = 2000  # type of eventio object [hessioxxx, io_hess.h]
 _KEPT = "only what comes before was read"
 # What ctapipe's writer stamps with the time of the run, a random number or the user's name: the sidecar has these.
 _VARYING = (
@@ -74,7 +76,7 @@ def ingest_simtel(path: str | Path, out: str | Path, cfg: CameraIngestConfig, fo
     Raises
     ------
     InputFileError
-        If the file cannot be opened, describes a camera that cannot be one, or has no triggered event.
+        If the file cannot be opened, describes a camera that cannot be one, has no triggered event, or several runs.
     """
     path, out = Path(path), check_free(out, force=force)
     check_regular(path)
@@ -203,11 +205,13 @@ def _process(path: Path, raw: Path, cfg: CameraIngestConfig, findings: Findings)
     try:
         with _open(path, cfg, findings) as source:
             counts = _write_events(source, path, raw, findings)
+            unclosed = [] if findings.warnings else _unclosed(source, counts["n_events"])
         if not findings.warnings and cfg.max_events is None and (fault := _compression_fault(path)):
             findings.warnings.append(
                 f"its compressed data are damaged ({fault}): numbers in any of its {counts['n_events']} events may be "
                 "wrong; copy it again"
             )
+        findings.warnings.extend(unclosed)
         return counts
     except _EventNotWrittenError as error:
         n_events, cause = error.args
@@ -236,8 +240,8 @@ def _write_events(source: "SimTelEventSource", path: Path, raw: Path, findings: 
     events = whole_events(source, path, findings.warnings)
     event = next(events, None)
     if event is None:
-        reason = f" ({findings.warnings[-1]})" if findings.warnings else ""
-        raise InputFileError(f"{path} holds no triggered event{reason}")
+        reasons = findings.warnings or _unclosed(source, 0)
+        raise InputFileError(f"{path} holds no triggered event{''.join(f' ({reason})' for reason in reasons[-1:])}")
     calibrate = CameraCalibrator(subarray=source.subarray)
     n_pixels = max(telescope.camera.geometry.n_pixels for telescope in source.subarray.tel.values())
     parametrise = ImageProcessor(subarray=source.subarray) if n_pixels <= _MAX_PIXELS else None
@@ -284,24 +288,27 @@ def _write_thrown(source: "SimTelEventSource", write: Any, findings: Findings) -
     write.write_simulated_shower_distributions(distributions)
 
 
+def _unclosed(source: "SimTelEventSource", n_events: int) -> list[str]:
+    """What to say of a run without its end; a killed job leaves such a file, and so do programs that shorten runs."""
+    if source.file_.histograms is not None or n_events == source.max_events:
+        return []
+    return [f"ends without the histograms that close a run; events after event {n_events} may be missing"]
+
+
 def _compression_fault(path: Path) -> str:
     """What is wrong with a compressed file, by its checksum, which eventio does not look at; empty if nothing is."""
     import zstandard
 
     with open(path, "rb") as raw:
         head = raw.read(4)
-        raw.seek(0)
-        try:
-            if head.startswith(_GZIP):
-                stream = gzip.GzipFile(fileobj=raw)
-            elif head == _ZSTD:
-                stream = zstandard.ZstdDecompressor().stream_reader(raw)
-            else:
-                return ""
+    if not head.startswith((_GZIP, *ZSTD)):
+        return ""
+    try:
+        with gzip.open(path) if head.startswith(_GZIP) else open_zst(path) as stream:
             while stream.read(1 << 20):
                 pass
-        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
-            return _described(error)
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        return _described(error)
     return ""
 
 
@@ -309,6 +316,7 @@ def _compression_fault(path: Path) -> str:
 def _open(path: Path, cfg: CameraIngestConfig, findings: Findings) -> Iterator["SimTelEventSource"]:
     from ctapipe.io import SimTelEventSource
 
+    let_eventio_read_frames()
     options: dict[str, Any] = {"focal_length_choice": "EQUIVALENT", "max_events": cfg.max_events}
     if cfg.allowed_telescopes:
         options["allowed_tels"] = set(cfg.allowed_telescopes)
@@ -337,8 +345,14 @@ def _unreadable(path: Path, error: Exception) -> InputFileError:
 
 
 def whole_events(source: "SimTelEventSource", path: Path, found: list[str]) -> Iterator["ArrayEventContainer"]:
-    """The events up to the first that cannot be read; what happened then goes into `found`."""
-    events = iter(source)
+    """The events up to the first that cannot be read; what happened then goes into `found`.
+
+    Raises
+    ------
+    InputFileError
+        If another run follows: of files joined into one, ctapipe reads the first, or mixes them.
+    """
+    events, header = iter(source), source.file_.header
     n_events = 0
     while True:
         with warnings.catch_warnings(record=True) as caught:
@@ -349,6 +363,8 @@ def whole_events(source: "SimTelEventSource", path: Path, found: list[str]) -> I
                 found.append(f"ends or is damaged after event {n_events} ({_described(error)}); {_KEPT}")
                 log.debug("%s", path.name, exc_info=True)
                 return
+        if source.file_.header is not header or (event is None and _another_run_follows(source)):
+            raise InputFileError(f"{path} holds several runs; give each run as a file of its own")
         if event is None:
             # ctapipe ends quietly, with a warning, where the file does in the middle of an object.
             if any("truncated" in str(warning.message) for warning in caught):
@@ -356,6 +372,16 @@ def whole_events(source: "SimTelEventSource", path: Path, found: list[str]) -> I
             return
         n_events += 1
         yield event
+
+
+def _another_run_follows(source: "SimTelEventSource") -> bool:
+    """Whether there is one behind the histograms, where eventio stops."""
+    if source.file_.histograms is None:
+        return False
+    try:
+        return any(item.header.type == _RUN_HEADER for item in source.file_._file)
+    except Exception:  # no eventio object: whatever follows, the run is whole
+        return False
 
 
 def _described(error: BaseException) -> str:

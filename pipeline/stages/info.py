@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputFileError
-from pipeline.filetypes import Kind, file_kind
+from pipeline.filetypes import Kind, file_kind, let_eventio_read_frames
 from pipeline.text_tables import format_table
 
 if TYPE_CHECKING:
@@ -43,16 +43,18 @@ Description = tuple[str, list[Row]]
 # ---- camera ----------------------------------------------------------------------------------------------------------
 # Types of top-level eventio objects [hessioxxx, io_hess.h].
 _RUN_HEADER, _MC_RUN_HEADER, _CAMERA_SETTINGS = 2000, 2001, 2002
-_MC_SHOWER, _MC_EVENT, _ARRAY_EVENT, _CALIBRATION_EVENT = 2020, 2021, 2010, 2028
+_MC_SHOWER, _MC_EVENT, _ARRAY_EVENT, _CALIBRATION_EVENT, _HISTOGRAMS = 2020, 2021, 2010, 2028, 100
 
 
 def _simtel(path: Path) -> Description:
     """Headers and counts by eventio alone: ctapipe needs 4 s to import, and refuses some of these files."""
     from eventio import EventIOFile
 
+    let_eventio_read_frames()
     counts: Counter[int] = Counter()
     headers: dict[int, dict[str, Any]] = {}
     cameras: Counter[str] = Counter()
+    runs: list[str] = []
     end = ""
     started = time.monotonic()
     try:
@@ -61,8 +63,11 @@ def _simtel(path: Path) -> Description:
             for item in file:
                 kind = item.header.type
                 counts[kind] += 1
-                if kind in (_RUN_HEADER, _MC_RUN_HEADER) and kind not in headers:
-                    headers[kind] = item.parse()
+                if kind in (_RUN_HEADER, _MC_RUN_HEADER):
+                    header = item.parse()
+                    headers.setdefault(kind, header)
+                    if kind == _RUN_HEADER:
+                        runs.append(str(header["run"]))
                 elif kind == _CAMERA_SETTINGS:
                     settings = item.parse()
                     cameras[f"{settings['n_pixels']} pixels, f = {settings['focal_length']:.4g} m"] += 1
@@ -71,11 +76,14 @@ def _simtel(path: Path) -> Description:
                     break
             if not end and (item is None or not _is_whole(path, file, item)):
                 end = " up to where it is damaged (the file is cut)"
+            elif not end and not counts[_HISTOGRAMS]:
+                end = "; no histograms close the run, so events may be missing"
     except Exception as error:  # eventio, zlib and zstandard each have their own for a damaged file
         end = f" up to where it is damaged ({type(error).__name__}{f': {error}' if str(error) else ''})"
     rows = [("telescopes", f"{count} x {text}") for text, count in cameras.most_common(_MAX_ROWS)]
     if _RUN_HEADER in headers:
-        rows.insert(0, ("run", str(headers[_RUN_HEADER]["run"])))
+        several = " (several runs in one file: ingest and predict refuse it)" if len(runs) > 1 else ""
+        rows.insert(0, ("run", ", ".join(runs) + several))
         n_telescopes, n_described = int(headers[_RUN_HEADER]["n_telescopes"]), counts[_CAMERA_SETTINGS]
         if n_described < n_telescopes and " at least" not in end:
             end = f" up to where it is damaged (only {n_described} of {n_telescopes} telescopes are described)"

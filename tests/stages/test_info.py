@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import struct
 
 import h5py
 import numpy as np
@@ -160,6 +161,30 @@ def test_a_cut_simtel_file_is_named_so(data_dir, tmp_path):
         for share in (0.3, 0.9, 0.999):
             path.write_bytes(content[: int(share * len(content))])
             assert "0 calibration up to where it is damaged (the file is cut)" in _text(path)
+
+
+def test_a_run_without_end_and_several_runs_are_named_so(data_dir, tmp_path):
+    whole = (data_dir / "camera" / "simtel" / "st_v036b_gamma_run7_za40_South_lsts_700.simtel.zst").read_bytes()
+    path = tmp_path / "run.simtel.zst"
+    path.write_bytes(whole + whole)
+    assert "7, 7 (several runs in one file: ingest and predict refuse it)" in _text(path)
+    assert "no histograms" not in _text(path)
+    muons = data_dir / "camera" / "simtel" / "cx_lst_muons.simtel.zst"
+    assert "0 calibration; no histograms close the run, so events may be missing" in _text(muons)
+
+
+def test_a_simtel_file_of_several_frames(data_dir, tmp_path):
+    whole = (data_dir / "camera" / "simtel" / "st_v036b_gamma_run7_za40_South_lsts_700.simtel.zst").read_bytes()
+    plain = zstandard.ZstdDecompressor().stream_reader(whole).read()
+    path = tmp_path / "run.simtel.zst"
+    path.write_bytes(b"".join(pzstd_frame(part) for part in (plain[:3], plain[3:100], plain[100:])))
+    assert "4 triggered of 20 from 20 showers, 0 calibration\n" in _text(path) + "\n"
+
+
+def pzstd_frame(content):
+    """A frame as pzstd writes it, after one that says its length."""
+    packed = zstandard.ZstdCompressor(level=1).compress(content)
+    return b"\x50\x2a\x4d\x18" + struct.pack("<II", 4, len(packed)) + packed
 
 
 def test_damaged_weights_of_a_bundle_are_named(folder, tmp_path):

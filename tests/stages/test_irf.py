@@ -219,12 +219,21 @@ def test_uses_of_a_shower_are_counted(runs, complete, tmp_path):
     found = inputs.read_event_file(merged, {})
     assert found.n_thrown == 2 * 12 * USES
     assert found.obs_ids == PROTON_RUNS
-    poor = tmp_path / "poor.h5"
-    shutil.copyfile(complete[DIFFUSE_RUN], poor)
+
+
+def test_a_run_without_its_number_of_thrown_showers_is_refused(complete, tmp_path):
+    """The end of a simulation has it: if it is missing, the run was cut, though its header counts all showers."""
+    table = "simulation/service/shower_distribution"
+    poor = changed(complete[DIFFUSE_RUN], tmp_path / "poor.h5", RUN, "shower_reuse", 1)
     with h5py.File(poor, "r+") as file:
-        del file["simulation/service/shower_distribution"]
-    with pytest.raises(InputFileError, match="each shower once, though it was used 6 times"):
+        del file[table]
+    with pytest.raises(InputFileError, match=rf"showers thrown .* for run {DIFFUSE_RUN}: the simulation was cut"):
         inputs.read_event_file(poor, {})
+    merged = tools.merge([complete[run] for run in PROTON_RUNS], tmp_path / "merged.h5", tmp_path)
+    with tables.open_file(merged, "r+") as file:
+        file.get_node(f"/{table}").remove_rows(0, 1)
+    with pytest.raises(InputFileError, match=rf"showers thrown .* for run {PROTON_RUNS[0]}: the simulation was cut"):
+        inputs.read_event_file(merged, {})
 
 
 def test_a_point_source_has_one_offset_bin_around_it(product):

@@ -114,7 +114,7 @@ def read_event_file(path: Path, particles: Mapping[int, str]) -> EventFile:
     ------
     InputFileError
         If it is not simulated DL2, holds several particles or one that is not for responses, if its runs differ, its
-        view cone is not around the pointing, or it does not say how many showers were thrown.
+        view cone is not around the pointing, or it does not say how many showers were thrown for its events.
     """
     with open_hdf5(path) as file:
         if _RUN not in file or _SHOWER not in file:
@@ -125,7 +125,7 @@ def read_event_file(path: Path, particles: Mapping[int, str]) -> EventFile:
         obs_ids = tuple(runs.pop("obs_id").tolist())
         primary = read_columns(file, _SHOWER, {"true_shower_primary_id": "integer"})["true_shower_primary_id"]
         particle = _particle(path, np.unique(primary).tolist(), obs_ids, particles)
-        n_thrown = _n_thrown(file, runs.pop("n_showers"), runs.pop("shower_reuse"))
+        n_thrown = _n_thrown(file, obs_ids)
         offset = _offset(file, path, runs)
         for name, values in runs.items():
             if len(np.unique(values)) > 1:
@@ -154,7 +154,7 @@ def _run_settings(file: Any) -> dict[str, np.ndarray]:
         "energy_range_min", "energy_range_max", "spectral_index", "max_scatter_range", "max_viewcone_radius",
         "min_viewcone_radius", "max_alt", "max_az",
     )  # fmt: skip
-    columns = dict.fromkeys(("obs_id", "n_showers", "shower_reuse"), "integer") | dict.fromkeys(floats, "number")
+    columns = {"obs_id": "integer"} | dict.fromkeys(floats, "number")
     return read_columns(file, _RUN, columns)
 
 
@@ -174,17 +174,22 @@ def _particle(path: Path, primaries: list[int], obs_ids: Sequence[int], particle
     return known.pop()
 
 
-def _n_thrown(file: Any, n_showers: np.ndarray, reuse: np.ndarray) -> int:
-    """Thrown showers as ctapipe counts them; without the table it forgets that showers were used several times."""
+def _n_thrown(file: Any, obs_ids: Sequence[int]) -> int:
+    """Thrown showers as ctapipe counts them, each use of a shower.
+
+    The number is at the end of a simtel file. That in the header also counts showers whose events were cut off, and
+    each shower once.
+    """
+    counted = {"obs_id": np.empty(0, int), "n_entries": np.empty(0, int)}
     if _DISTRIBUTION in file:
-        return int(read_columns(file, _DISTRIBUTION, {"n_entries": "integer"})["n_entries"].sum())
-    if np.any(reuse > 1):
+        counted = read_columns(file, _DISTRIBUTION, dict.fromkeys(counted, "integer"))
+    if missing := sorted(set(obs_ids) - set(counted["obs_id"].tolist())):
         raise InputFileError(
-            f"{file.filename} lacks /{_DISTRIBUTION}: ctapipe would count each shower once, though it was used "
-            f"{int(reuse.max())} times, and all areas would be too large by that; make the file again with it "
-            "(ctapipe-process --write-showers)"
+            f"{file.filename} lacks the number of showers thrown (/{_DISTRIBUTION}) for run "
+            f"{', '.join(map(str, missing))}: the simulation was cut or read in part, or ctapipe did not write the "
+            "number; make the file again from the whole run (ctapipe-process --write-showers)"
         )
-    return int(n_showers.sum())
+    return int(counted["n_entries"].sum())
 
 
 def _offset(file: Any, path: Path, runs: dict[str, np.ndarray]) -> float:
