@@ -15,7 +15,7 @@ from pipeline.sky.dq import UNTRUSTED, has
 from pipeline.sky.frame_statistics import FrameStatistics, described
 from pipeline.sky.frames import Frame
 from pipeline.sky.source_pixels import source_pixels
-from pipeline.sky.star_shapes import ELONGATED, PointSpread
+from pipeline.sky.star_shapes import ELONGATED, SOURCE_SNR, PointSpread
 from pipeline.sky.strips import LazyImage, computed, count, part_of, sample_of
 
 #: Ellipticity of what looks like stars, and share of bright rows or columns, from which on together a frame is taken
@@ -25,6 +25,8 @@ _SPECTRUM_ELLIPTICITY, _SPECTRUM_LINES = 0.5, 0.01
 # [electron] the skewness of the pixels is looked at (`_skewness`; of Poisson numbers with a mean of 5, it is .08): from
 # the first on, a frame is unlike those of training; from the second on (a mean of 1), nothing in it is changed.
 _FEW_ELECTRONS, _SKEWED, _COUNTED = 4.0, 0.05, 0.12
+# Stars below this FWHM, the pixel included, are one pixel when they stand in its middle, as hot pixels are.
+_ONE_PIXEL_FWHM = 1.3
 #: Types of spectral axes: Greisen et al. (2006), A&A 446, 747, table 1.
 _SPECTRAL_AXES = ("FREQ", "ENER", "WAVN", "VRAD", "WAVE", "VOPT", "ZOPT", "AWAV", "VELO", "BETA")
 Choice = Literal["keep_sources", "apply", "refuse"]
@@ -173,8 +175,12 @@ def _spectral(frame: Frame, statistics: FrameStatistics) -> str:
 
 
 def _sources(frame: Frame, psf: PointSpread | None) -> LazyImage:
-    """Pixels that look like sources and are no known defects, shape (H, W), bool."""
-    return computed(_trusted, source_pixels(frame, psf), frame.sci, frame.dq, dtype=bool)
+    """Pixels that look like sources and are no known defects, shape (H, W), bool: every bright one, where stars do."""
+    sources = source_pixels(frame, psf)
+    if psf is not None and psf.fwhm_px < _ONE_PIXEL_FWHM:
+        limit = np.float32(frame.level + SOURCE_SNR * frame.noise)
+        sources = computed(lambda sources, sci: sources | (sci > limit), sources, frame.sci, dtype=bool)
+    return computed(_trusted, sources, frame.sci, frame.dq, dtype=bool)
 
 
 def _everywhere(sci: np.ndarray) -> np.ndarray:

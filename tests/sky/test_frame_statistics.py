@@ -479,6 +479,18 @@ def test_a_mask_alone_does_not_flag_elongated_stars(rng, monkeypatch):
     assert has(restore_frame(frame, Mask()).dq, DQ.COSMIC_RAY)[y, x][flagged].all()
 
 
+def test_where_stars_are_single_pixels_nothing_bright_is_painted_over(rng):
+    sci, places = star_field(rng, 0.8, peak=30_000)
+    result = restore_frame(frame_of(sci), Suspicious())
+    assert "FWHM of the stars" in result.warnings[0]
+    x, y = np.rint(places).astype(int).T
+    assert has(restore_frame(frame_of(sci), Suspicious(), outside_range="apply").dq, DQ.RESTORED)[y, x].any()
+    for row, column in zip(y, x, strict=True):
+        star = (slice(row - 1, row + 2), slice(column - 1, column + 2))
+        bright = sci[star] > 2 * LEVEL
+        np.testing.assert_array_equal(result.sci[star][bright], sci[star][bright])
+
+
 def spectrum(rng, shape=(300, 400)):
     """The trace of a star along the rows, and lines of the night sky along the columns."""
     sci = rng.poisson(LEVEL, shape).astype(np.float32)
