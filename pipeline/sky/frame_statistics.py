@@ -50,13 +50,13 @@ class FrameStatistics:
         Of the background in neighbouring pixels.
     colour_pattern : float, optional
         Largest difference of the background between the four pixels of a 2 x 2 mosaic, in units of its noise.
-    source_density, hit_density : float
+    source_density, hit_density : float, optional
         Peaks above five times the noise per 1,000 pixels: those that light their neighbours, and those that do not.
     dynamic_range : float
         log10 of the brightest pixels over the noise.
     noise_over_err : float, optional
         Noise of the background over its stated uncertainty.
-    share_above, share_below : float
+    share_above, share_below : float, optional
         Pixels more than five times the noise above and below their background, per 1,000.
     adu_step : float, optional
         Difference between neighbouring values that occur in the background, in units of its noise.
@@ -74,12 +74,12 @@ class FrameStatistics:
     noise_correlation_y: float | None
     noise_correlation_diagonal: float | None
     colour_pattern: float | None
-    source_density: float
-    hit_density: float
+    source_density: float | None
+    hit_density: float | None
     dynamic_range: float
     noise_over_err: float | None
-    share_above: float
-    share_below: float
+    share_above: float | None
+    share_below: float | None
     adu_step: float | None
     gradient: float | None
     row_noise: float | None
@@ -129,9 +129,11 @@ def described(frame: Frame) -> tuple[FrameStatistics, PointSpread | None]:
     return statistics, psf
 
 
-def _per_1000(where: Sequence[np.ndarray], windows: Sequence[Window]) -> float:
+def _per_1000(where: Sequence[np.ndarray], windows: Sequence[Window]) -> float | None:
     n_pixels = sum(np.count_nonzero(window.valid) for window in windows)
-    return _rounded(1000 * sum(np.count_nonzero(part) for part in where) / max(n_pixels, 1))
+    if n_pixels < _MIN_PIXELS:  # one hit in a cut-out of 10 x 10 pixels is no density
+        return None
+    return _rounded(1000 * sum(np.count_nonzero(part) for part in where) / n_pixels)
 
 
 def _background(window: Window) -> np.ndarray:

@@ -25,6 +25,7 @@ _SPECTRUM_ELLIPTICITY, _SPECTRUM_LINES = 0.5, 0.01
 # [electron] the skewness of the pixels is looked at (`_skewness`; of Poisson numbers with a mean of 5, it is .08): from
 # the first on, a frame is unlike those of training; from the second on (a mean of 1), nothing in it is changed.
 _FEW_ELECTRONS, _SKEWED, _COUNTED = 4.0, 0.05, 0.12
+_ENOUGH_PIXELS = 2000  # the skewness is then known to .02
 # Stars below this FWHM, the pixel included, are one pixel when they stand in its middle, as hot pixels are.
 _ONE_PIXEL_FWHM = 1.3
 #: Types of spectral axes: Greisen et al. (2006), A&A 446, 747, table 1.
@@ -148,7 +149,7 @@ def _with_few_photons(found: Unlikeness, frame: Frame, skewness: float) -> Unlik
 
 def _skewness(frame: Frame) -> float:
     """Of the pixels of a frame with little noise: how much further the upper tenth is from the median than the lower,
-    over their distance; 0 for other frames, and where electrons are not known.
+    over their distance; 0 for other and small frames, and where electrons are not known.
     """
     if frame.unit != "electron" or not frame.noise < _FEW_ELECTRONS:
         return 0.0
@@ -156,7 +157,10 @@ def _skewness(frame: Frame) -> float:
         lambda sci, dq: np.where(has(dq, UNTRUSTED), np.float32(np.nan), sci), frame.sci, frame.dq, dtype=np.float32
     )
     pixels = sample_of(part_of(usable, frame.exposed))
-    low, middle, high = np.nanquantile(pixels, [0.1, 0.5, 0.9])
+    pixels = pixels[np.isfinite(pixels)]
+    if pixels.size < _ENOUGH_PIXELS:
+        return 0.0
+    low, middle, high = np.quantile(pixels, [0.1, 0.5, 0.9])
     return float((high + low - 2 * middle) / (high - low)) if high > low else 0.0
 
 

@@ -535,6 +535,15 @@ def test_counts_of_single_photons_are_left_as_they_are(rng, sky_e, read_noise_e)
         restore_frame(frame, Suspicious(), outside_range="refuse")
 
 
+def test_a_hit_in_a_cut_out_of_a_few_pixels_is_no_density(rng):
+    for side, is_known in ((10, False), (60, True)):
+        sci = rng.normal(LEVEL, 20, (side, side)).astype(np.float32)
+        sci[5, 3:8] += 4000
+        found = measure(frame_of(sci))
+        densities = found.source_density, found.hit_density, found.share_above, found.share_below
+        assert all((density is not None) == is_known for density in densities)
+
+
 def test_few_photons_are_warned_of(rng):
     sci = (rng.poisson(5, (200, 220)) + rng.normal(0, 1, (200, 220))).astype(np.float32)
     found = compare(frame_of(sci), Suspicious.population, "keep_sources")

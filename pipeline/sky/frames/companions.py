@@ -30,7 +30,7 @@ UNCERTAINTIES: tuple[Kind, ...] = ("sigma", "variance", "inverse variance")
 _WEIGHTS: tuple[Kind, ...] = ("weight", "exposure")
 # Weights whose noise is within this factor of the measured one are inverse variances; others only say ratios.
 _MAX_RATIO = 2.0
-# An uncertainty of so many typical ones tells nothing: a coadd of a thousand exposures has less spread at its edge.
+# An uncertainty of so many typical ones tells nothing: at the edge of a coadd of some hundred exposures, it is less.
 _SAYS_NOTHING = 30.0
 
 
