@@ -306,12 +306,88 @@ def test_unknown_key_lists_the_accepted_ones():
             {"networks": {"denoise": {"camera": "LST"}}},
             r"networks\.denoise: camera 'LST' chooses among camera tiles, and the heads are of the sky",
         ),
+        (
+            {"networks": {"energy": {"heads": {"energy": 3}}}},
+            r"networks\.energy\.heads: energy: Input should be a mapping of options$",
+        ),
         ({"zoo": {"tasks": ["denoise"]}}, r"zoo\.tasks: only camera tasks can be compared, and denoise is a sky task"),
+        ({"tiles": {"camera": {"size": 100_000}}}, r"tiles\.camera\.size: .*less than or equal to 8192, got 100000"),
+        ({"showers": {"camera": {"night_sky_factor": 1e12}}}, r"night_sky_factor: .*less than or equal to 1000, got"),
+        ({"sky": {"sky_gradient": 50}}, r"sky\.sky_gradient: Input should be less than 2, got 50"),
+        ({"sky": {"cosmic_rays_per_mpix": 1e9}}, r"cosmic_rays_per_mpix: .*less than or equal to 100000, got"),
+        ({"sky": {"shape": [0, 96]}}, r"sky\.shape\.0: .*greater than or equal to 16, got 0"),
+        ({"sky": {"shape": [96, 30_000]}}, r"sky\.shape\.1: .*less than or equal to 20000, got 30000"),
     ],
 )
 def test_wrong_values_say_where_what_and_what_is_accepted(content, message):
     with pytest.raises(UserError, match=message):
         parse_config(content)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("energy_edges_tev", [3, 1, 0.2], r": .*increase from each number to the next, got \[3, 1, 0\.2\]"),
+        ("energy_edges_tev", [1, 1], r": .*increase from each number to the next, got \[1, 1\]"),
+        ("energy_edges_tev", [], r": .*at least 2 items .*, got \[\]"),
+        ("energy_edges_tev", [0.5], r": .*at least 2 items .*, got \[0\.5\]"),
+        ("energy_edges_tev", [0, 1], r"\.0: .*greater than 0, got 0"),
+        ("energy_edges_tev", [1, math.inf], r"\.1: .*finite number, got inf"),
+        ("offset_edges_deg", [2, 0], r": .*increase from each number to the next, got \[2, 0\]"),
+        ("offset_edges_deg", [-1, 1, 5], r"\.0: .*greater than or equal to 0, got -1"),
+        ("size_cuts_pe", [], r": .*at least 1 item .*, got \[\]"),
+        ("size_cuts_pe", [100, 50], r": .*increase from each number to the next, got \[100, 50\]"),
+        ("size_cuts_pe", [-50, 50], r"\.0: .*greater than or equal to 0, got -50"),
+    ],
+)
+def test_edges_increase_and_are_in_range(key, value, message):
+    with pytest.raises(UserError, match=rf"evaluate\.{key}{message}"):
+        parse_config({"evaluate": {key: value}})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("fwhm_px", [4, 2], r": .*\[low, high\], with low not above high, got \[4, 2\]"),
+        ("fwhm_px", [0.01, 2], r"\.0: .*greater than or equal to 0\.3, got 0\.01"),
+        ("sky_e_per_s", [1, 0.1], r": .*\[low, high\], with low not above high, got \[1, 0\.1\]"),
+        ("sky_e_per_s", [-1, 1], r"\.0: .*greater than 0, got -1"),
+        ("gain_e_per_adu", [0, 0], r"\.0: .*greater than or equal to 0\.001, got 0"),
+        ("read_noise_e", [-5, -3], r"\.0: .*greater than or equal to 0, got -5"),
+        ("star_flux_e", [0, 10], r"\.0: .*greater than 0, got 0"),
+        ("star_flux_e", [1000, 10], r": .*\[low, high\], with low not above high, got \[1000, 10\]"),
+        ("silicon_um", [0, 0], r"\.0: .*greater than or equal to 0\.1, got 0"),
+        ("diffusion_um", [0, 5], r"\.0: .*greater than 0, got 0"),
+        ("track_charge", [0, 1], r"\.0: .*greater than 0, got 0"),
+    ],
+)
+def test_ranges_are_ordered_and_can_be_drawn_from(key, value, message):
+    with pytest.raises(UserError, match=rf"sky\.{key}{message}"):
+        parse_config({"sky": {key: value}})
+    assert parse_config({"sky": {key: [2, 2]}})
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("seed: yes", "seed"),
+        ("threads: on", "threads"),
+        ("networks: {energy: {epochs: true}}", "networks.energy.epochs"),
+        ("networks: {energy: {heads: {energy: {weight: true}}}}", "networks.energy.heads: energy: weight"),
+        ("ingest: {sky: {gain_e_per_adu: true}}", "ingest.sky.gain_e_per_adu"),
+        ("ingest: {sky: {dq_bits: {1: true}}}", "ingest.sky.dq_bits"),
+        ("sky: {gain_e_per_adu: [true, 2]}", "sky.gain_e_per_adu"),
+    ],
+)
+def test_a_switch_is_not_taken_for_a_number(text, where):
+    with pytest.raises(UserError, match=f"^{re.escape(where)}: Input should be a number; YAML reads yes, no, on and"):
+        parse_config(yaml.safe_load(text))
+
+
+def test_numbers_may_be_written_in_several_ways():
+    # YAML 1.1 reads 1e-3, without a point, as text.
+    config = parse_config(yaml.safe_load("{sky: {exposure_s: 100, sky_gradient: 1e-3}, showers: {waveforms: yes}}"))
+    assert (config.sky.exposure_s, config.sky.sky_gradient, config.showers.waveforms) == (100, 1e-3, True)
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,23 @@ def check_bundle(directory: Path, card: Card) -> None:
     if not card.weights_sha256:
         bundle_file(directory, WEIGHTS_FILE)
     graphs = [bundle_file(directory, name) for name in graph_files(card)]
+    check_digest(directory, card)
+    for graph in graphs:
+        _check_graph_file(graph)
+
+
+def check_digest(directory: Path, card: Card) -> None:
+    """Refuse a bundle with other weights than those that its card was written for.
+
+    Raises
+    ------
+    InputFileError
+        If the digest is another one than the card's.
+    """
     if bundle_sha256(directory, card.weights_sha256) != card.bundle_sha256:
         raise InputFileError(
             f"the weights of the bundle {directory} are not those that its card was written for; copy it again"
         )
-    for graph in graphs:
-        _check_graph_file(graph)
 
 
 def graph_files(card: Card) -> list[str]:

@@ -52,14 +52,14 @@ def _accepted_keys(schema: type[BaseModel], location: tuple[Any, ...]) -> Iterat
         if part not in getattr(model, "model_fields", {}):
             continue
         annotation = model.model_fields[part].annotation
-        model = next((kind for kind in _kinds(annotation) if hasattr(kind, "model_fields")), None)
+        model = next((kind for kind in kinds_of(annotation) if hasattr(kind, "model_fields")), None)
         if model is None:
             return
     yield from model.model_fields
 
 
-def _kinds(annotation: Any) -> Iterator[Any]:
+def kinds_of(annotation: Any) -> Iterator[Any]:
     """The annotation and its parts: ``dict[str, X]`` also gives ``X``."""
     yield annotation
     for part in get_args(annotation):
-        yield from _kinds(part)
+        yield from kinds_of(part)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
 
-from pipeline.config.base import Section
+from pipeline.config.base import Section, refuse_switch
 from pipeline.config.merge import first_problem
 from pipeline.tasks import get_spec
 from pipeline.tasks.spec import HeadOptions, TaskSpec
@@ -162,6 +162,11 @@ class NetworkConfig(Section):
             if isinstance(options, schema):
                 heads[task] = options
                 continue
+            if not isinstance(options, dict | None):
+                raise ValueError(f"{task}: Input should be a mapping of options")
+            for name, option in (options or {}).items():
+                if name in schema.model_fields:
+                    refuse_switch(schema.model_fields[name].annotation, option, f"{task}: {name}: ")
             try:
                 heads[task] = schema.model_validate(schema.defaults(info.data.get("input", "")) | (options or {}))
             except ValidationError as error:

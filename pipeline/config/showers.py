@@ -66,7 +66,10 @@ class CameraConditions(Section):
     """Imperfections of the cameras and brightness of the sky, the same for all telescopes."""
 
     night_sky_factor: float = Field(
-        1.0, ge=0, description="Rate of night-sky photons, in units of the dark-sky rate of the telescope type."
+        1.0,
+        ge=0,
+        le=1000,
+        description="Rate of night-sky photons, in units of the dark-sky rate of the telescope type.",
     )
     dead_pixel_fraction: float = Field(0.0, ge=0, lt=1, description="Fraction of the pixels that are dead.")
     flat_field_rms: float = Field(

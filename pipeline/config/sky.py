@@ -1,10 +1,17 @@
 """Section `sky`: simulated long-exposure frames."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from pipeline.config.base import Section
+from pipeline.config.base import Range, Section
+
+# Transforms of sharper stars take minutes and gigabytes.
+_FwhmPx = Annotated[float, Field(ge=0.3)]
+_SidePx = Annotated[int, Field(ge=16, le=20_000)]
+# Least values that the simulation does not round to zero.
+_GainEPerAdu = Annotated[float, Field(ge=0.001)]
+_ThicknessUm = Annotated[float, Field(ge=0.1)]
 
 
 class SkyDefect(Section):
@@ -21,10 +28,10 @@ class SkySimulationConfig(Section):
     """`lightpool simulate sky`: one long-exposure frame per run, with its truth."""
 
     runs: int = Field(0, ge=0, description="Number of frames to make.")
-    shape: tuple[int, int] = Field((384, 384), description="Size of a frame: rows, columns [px].")
+    shape: tuple[_SidePx, _SidePx] = Field((384, 384), description="Size of a frame: rows, columns [px].")
     exposure_s: float = Field(600.0, gt=0, description="Exposure time [s].")
     pixel_scale_arcsec: float = Field(0.4, gt=0, description="Angular size of a pixel [arcsec].")
-    fwhm_px: tuple[float, float] = Field(
+    fwhm_px: Range[_FwhmPx] = Field(
         (2.0, 4.5), description="Range of the full width at half maximum of a star's image [px]."
     )
     fwhm_distribution: Literal["uniform", "log-uniform"] = Field(
@@ -48,12 +55,13 @@ class SkySimulationConfig(Section):
     spiked_fraction: float = Field(
         0.0, ge=0, le=1, description="Fraction of the frames whose stars have four diffraction spikes."
     )
-    sky_e_per_s: tuple[float, float] = Field(
+    sky_e_per_s: Range[PositiveFloat] = Field(
         (0.1, 2.0), description="Range of the sky brightness per pixel [electrons per s]; log-uniform."
     )
-    sky_gradient: float = Field(0.1, ge=0, description="Relative change of the sky brightness across the frame.")
-    gain_e_per_adu: tuple[float, float] = Field((1.0, 3.0), description="Range of the gain [electrons per ADU].")
-    read_noise_e: tuple[float, float] = Field((3.0, 10.0), description="Range of the read noise [electrons].")
+    # From 2 on, the sky would be negative in a corner.
+    sky_gradient: float = Field(0.1, ge=0, lt=2, description="Relative change of the sky brightness across the frame.")
+    gain_e_per_adu: Range[_GainEPerAdu] = Field((1.0, 3.0), description="Range of the gain [electrons per ADU].")
+    read_noise_e: Range[NonNegativeFloat] = Field((3.0, 10.0), description="Range of the read noise [electrons].")
     dark_e_per_s: float = Field(0.01, ge=0, description="Mean dark current per pixel [electrons per s].")
     bias_adu: float = Field(1000.0, description="Bias level of the readout [ADU].")
     full_well_e: float = Field(120_000.0, gt=0, description="Full-well capacity of a pixel [electrons].")
@@ -66,7 +74,7 @@ class SkySimulationConfig(Section):
     adc_max_adu: int = Field(65_535, description="Largest number of the analogue-to-digital converter [ADU].")
     stars_per_frame: int = Field(150, ge=0, description="Mean number of stars.")
     galaxies_per_frame: int = Field(40, ge=0, description="Mean number of galaxies.")
-    star_flux_e: tuple[float, float] = Field(
+    star_flux_e: Range[PositiveFloat] = Field(
         (300.0, 1.5e6), description="Flux of the faintest and the brightest star in the whole exposure [electrons]."
     )
     star_flux_slope: float = Field(-1.6, description="Slope of the star counts, dN/dF ~ F^slope.")
@@ -95,16 +103,16 @@ class SkySimulationConfig(Section):
         15.0, gt=0, description="Physical size of a pixel [um]; it sets the length of particle tracks in pixels."
     )
     # Long tracks need thick detectors.
-    silicon_um: tuple[float, float] = Field(
+    silicon_um: Range[_ThicknessUm] = Field(
         (15.0, 250.0), description="Range of the thickness of the sensitive silicon [um]; log-uniform."
     )
-    diffusion_um: tuple[float, float] = Field(
+    diffusion_um: Range[PositiveFloat] = Field(
         (5.0, 5.0), description="Range of the diffusion of charge from the far side of the silicon [um]; log-uniform."
     )
     cosmic_rays_per_mpix: float = Field(
-        1500.0, ge=0, description="Mean number of particle tracks per million pixels in the whole exposure."
+        1500.0, ge=0, le=100_000, description="Mean number of particle tracks per million pixels in the whole exposure."
     )
-    track_charge: tuple[float, float] = Field(
+    track_charge: Range[PositiveFloat] = Field(
         (1.0, 1.0),
         description="Range of a factor on the charge of tracks, one per frame; log-uniform. Below 1 for frames that "
         "are means of several exposures, and for small pixels.",

@@ -85,7 +85,7 @@ class CameraTilesConfig(Section):
         "about the source so that the shower's core is to the right, in cells of half a pixel; for the task "
         "generation, from simulated files alone.",
     )
-    size: int = Field(56, ge=16, description="Side of a tile [px].")
+    size: int = Field(56, ge=16, le=8192, description="Side of a tile [px].")
     cleaning: CleaningConfig = Field(CleaningConfig(), description="Two-level tail-cut cleaning.")
     cuts: CutsConfig = Field(
         CutsConfig(), description="Quality cuts on the cleaned image; images that fail are rejected and counted."

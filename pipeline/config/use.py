@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from pipeline.config.base import Section
+from pipeline.config.base import Edges, Section, Thresholds
 
 
 class EvaluateConfig(Section):
@@ -13,14 +13,14 @@ class EvaluateConfig(Section):
     bootstrap: int = Field(
         500, ge=50, description="Number of bootstrap samples of showers or fields, for the 95 % limits."
     )
-    energy_edges_tev: tuple[float, ...] = Field(
+    energy_edges_tev: Edges[PositiveFloat] = Field(
         (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 10.0), description="Edges of the bins in true energy [TeV]."
     )
-    offset_edges_deg: tuple[float, ...] = Field(
+    offset_edges_deg: Edges[NonNegativeFloat] = Field(
         (0.0, 0.5, 1.0, 1.5, 2.0, 2.5),
         description="Edges of the bins in true offset from the pointing [deg].",
     )
-    size_cuts_pe: tuple[float, ...] = Field(
+    size_cuts_pe: Thresholds[NonNegativeFloat] = Field(
         (50.0, 100.0, 200.0, 500.0), description="Gammaness is tested for images above each of these charges [p.e.]."
     )
     forest_trees: int = Field(200, ge=10, description="Number of trees of the random forest, the camera baseline.")

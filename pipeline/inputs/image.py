@@ -35,6 +35,8 @@ ORIENTED_COLUMNS = (
 
 #: Scalars made of several event columns. `hillas_miss`: distance of the image axis from the camera's centre, small for
 #: a shower that comes from there; `hillas_density`: charge per area of the ellipse.
+# Event columns that say which image it is; those of the truth begin with true_.
+_NOT_MEASURED = {CAMERA_COLUMN, "obs_id", "event_id", "tel_id", "shower_id"}
 DERIVED_SCALARS: dict[str, tuple[tuple[str, ...], Callable[..., np.ndarray]]] = {
     "hillas_miss": (
         ("hillas_r", "hillas_psi", "hillas_phi"),
@@ -206,11 +208,13 @@ class ImageInput(Input):
     def _event_columns(reader: TileReader, scalars: Sequence[str], *more: str) -> dict[str, np.ndarray]:
         """Event columns that the scalars are computed from, and `more`."""
         for name in scalars:
-            lacking = [column for column in scalar_columns(name) if column not in reader.columns]
+            measured = [column for column in reader.columns if column not in _NOT_MEASURED and column[:5] != "true_"]
+            lacking = [column for column in scalar_columns(name) if column not in measured]
             if lacking:
+                why = "were not measured" if set(lacking) <= set(reader.columns) else "are no event column of the tiles"
                 raise UserError(
-                    f"unknown scalar {name!r}: the tiles have no event column {', '.join(lacking)}; accepted, also as "
-                    f"log10_NAME, NAME_abs or NAME_outward: {', '.join([*DERIVED_SCALARS, *reader.columns])}"
+                    f"unknown scalar {name!r}: {', '.join(lacking)} {why}; accepted, also as log10_NAME, NAME_abs or "
+                    f"NAME_outward: {', '.join([*DERIVED_SCALARS, *measured])}"
                 )
         wanted = {*more, *(column for name in scalars for column in scalar_columns(name))}
         return reader.events(wanted) if wanted else {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import provenance
 from pipeline.config import Config, sections_of
+from pipeline.errors import UserError
 from pipeline.files import atomic_output, check_free
 from pipeline.logs import get_logger
 from pipeline.tasks import get_judge, get_spec
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 METRICS_FILE = "metrics.json"
 
+_CUTS = {"size_min_pe", "n_pixels_min", "leakage_max"}  # of the recipe of camera tiles
 #: Sections of the configuration that decide an evaluation; frames are predicted in the tiles of `predict`.
 READS = ("evaluate", "predict.tile_px", "predict.overlap_px", "backend", "seed")
 #: The same where images are generated: they go through the electronics of the configured telescope.
@@ -72,6 +74,8 @@ def evaluate(
         predictor = Predictor.load(directory, threads=cfg.threads, backend=cfg.backend)
     where_served(loaded, predictor.cameras)  # tiles of other cameras are refused before the long work
     card = predictor.card
+    if card.wing == "camera":
+        _check_recipe(card.input.recipe or {}, loaded[0])
     facts = {
         "network": card.network,
         "model": card.model.name,
@@ -79,6 +83,25 @@ def evaluate(
         "backend": facts_of(predictor.backend),
     }
     return evaluate_predictor(cfg, predictor, card.tasks, facts, loaded, out, force=force)
+
+
+def _check_recipe(recipe: Mapping[str, Any], manifest: Manifest) -> None:
+    """Refuse images that were cleaned or cut out in another way than those that the network knows.
+
+    Other cuts choose among the same images, and are warned of.
+
+    Raises
+    ------
+    UserError
+        Naming what differs.
+    """
+    theirs = manifest.attributes.get("recipe") or {}
+    differs = {name: (value, theirs.get(name)) for name, value in recipe.items() if theirs.get(name) != value}
+    text = ", ".join(f"{name} {got} (the bundle: {own})" for name, (own, got) in differs.items())
+    if differs.keys() - _CUTS:
+        raise UserError(f"{manifest.path} holds tiles of other images than the bundle reads: {text}; make them alike")
+    if differs:
+        log.warning("the images passed other cuts than those of training: %s", text)
 
 
 def evaluate_predictor(

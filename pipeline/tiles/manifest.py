@@ -5,6 +5,7 @@ the classes, and the digest of the index beside it (`pipeline.tiles.index`).
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,13 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.config.merge import first_problem
 from pipeline.documents import read_json
 from pipeline.errors import InputFileError, UserError
 from pipeline.provenance import sha256_file
-from pipeline.tiles.index import TileIndex, index_of
+from pipeline.tiles.index import IMAGE_KEYS, TileIndex, index_of
 from pipeline.tiles.layout import Channel
 from pipeline.tiles.shards import Shard
 from pipeline.tiles.splits import SPLITS
@@ -253,6 +255,41 @@ def check_alike(manifests: Sequence[Manifest]) -> None:
                 raise UserError(
                     f"{manifest.path} has {name} {got}, but {first.path} has {expected}; train on manifests of one kind"
                 )
+
+
+def check_no_copies(manifests: Sequence[Manifest]) -> None:
+    """Refuse manifests that share images: these would count twice, and may be in the training split of one and in the
+    test split of the other.
+
+    Raises
+    ------
+    UserError
+        If two hold the same shard, or shards of one source with the same images.
+    """
+    if len(manifests) < 2:
+        return
+    seen: dict[str, Manifest] = {}
+    for manifest in manifests:
+        for shard in manifest.shards:
+            first = seen.setdefault(shard.sha256, manifest)
+            if first is not manifest:
+                raise UserError(f"{manifest.path} and {first.path} both hold the shard {shard.path}; give each once")
+    times = Counter(source for manifest in manifests for source in {shard.source for shard in manifest.shards})
+    held: dict[str, tuple[Manifest, set[tuple[int, ...]]]] = {}
+    for manifest in manifests:
+        with manifest.index() as index:
+            shared = np.array([times[shard.source] > 1 for shard in manifest.shards], bool)
+            shared &= np.all([index.has(name) for name in IMAGE_KEYS], axis=0)
+            for number, rows in zip(np.flatnonzero(shared), index.shards(IMAGE_KEYS, shared), strict=True):
+                source = manifest.shards[number].source
+                images = set(zip(*(rows.columns[name].tolist() for name in IMAGE_KEYS), strict=True))
+                first, others = held.setdefault(source, (manifest, set()))
+                if first is not manifest and not images.isdisjoint(others):
+                    raise UserError(
+                        f"{manifest.path} and {first.path} hold the same images of the source {source}; a split of one "
+                        "may be another in the other: make one manifest of all shards"
+                    )
+                others |= images
 
 
 def _read(path: Path) -> _Content:

@@ -14,7 +14,7 @@ from pipeline.tiles.blocks import Block, Blocks, Selection, blocks_of
 from pipeline.tiles.cameras import KnownCamera, known_cameras
 from pipeline.tiles.index import ShardRows
 from pipeline.tiles.layout import CAMERA_COLUMN, TileCamera
-from pipeline.tiles.manifest import Manifest, check_alike, load_manifests
+from pipeline.tiles.manifest import Manifest, check_alike, check_no_copies, load_manifests
 from pipeline.tiles.shards import CHUNK_TILES, Channel, Shard, TileBatch
 from pipeline.tiles.splits import SPLITS
 from pipeline.tiles.weighting import needs_of, weights_of
@@ -104,6 +104,7 @@ class TileReader:
         self._open: OrderedDict[int, Shard] = OrderedDict()
         self._shards: list[tuple[Manifest, int]] = []
         check_alike(self.manifests)
+        check_no_copies(self.manifests)
         for manifest in self.manifests:
             self._shards += [(manifest, number) for number in range(len(manifest.shards))]
         self._index()

@@ -9,11 +9,12 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 
 from pipeline.config import NetworkConfig
-from pipeline.errors import Terminated
+from pipeline.errors import InputFileError, Terminated
 from pipeline.logs import get_logger
 from pipeline.tasks.spec import Monitor
 from pipeline.training import CHECKPOINT_FILE
@@ -71,6 +72,7 @@ def fit(
         progress = Progress(monitor, config)
         last = checkpoints / CHECKPOINT_FILE
         if last.exists():
+            _check_whole(last)
             state = torch.load(last, map_location="cpu", weights_only=True)
             progress.load_state_dict(state["callbacks"][progress.state_key])
             steps = state["global_step"] - len(progress.rows) * module.n_steps
@@ -99,6 +101,23 @@ def fit(
             with torch.random.fork_rng(devices=[]), _interruptible():
                 trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
     return progress
+
+
+def _check_whole(checkpoint: Path) -> None:
+    """Refuse a checkpoint that is cut or damaged: torch does not look at the checksums in it.
+
+    Raises
+    ------
+    InputFileError
+        Naming the option that starts again.
+    """
+    try:
+        with ZipFile(checkpoint) as file:
+            damaged = file.testzip()
+    except (BadZipFile, OSError, EOFError) as error:
+        damaged = str(error)
+    if damaged:
+        raise InputFileError(f"the checkpoint {checkpoint} is damaged ({damaged}); start again with --force")
 
 
 def _processors(device: str, module: "TrainingModule") -> dict[str, Any]:

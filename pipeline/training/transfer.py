@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from models.sequence import ShowerModel
 from pipeline.bundle.card import Card, bundle_weights, load_bundle_card, resolve_bundle
 from pipeline.bundle.export import load_weights
+from pipeline.bundle.files import check_digest
 from pipeline.errors import UserError
 
 _HEAD = "head."
@@ -27,7 +28,7 @@ class Origin:
     UserError
         If the bundle does not exist.
     InputFileError
-        If it cannot be read, or has no weights.
+        If it cannot be read, has no weights, or has those of another one.
     """
 
     def __init__(self, bundle: str | Path) -> None:
@@ -35,6 +36,7 @@ class Origin:
         self.card: Card = load_bundle_card(bundle)
         self.directory = resolve_bundle(bundle)
         self.weights = bundle_weights(bundle)
+        check_digest(self.directory, self.card)
 
     def has_scalars(self, scalars: Sequence[str]) -> bool:
         """Whether the bundle reads these scalars in this order, so that its head has weights for them."""

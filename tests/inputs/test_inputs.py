@@ -205,6 +205,16 @@ def test_maps_are_made_with_the_pixels_of_the_training_tiles(tmp_path):
         fitted.arrays(batch)
 
 
+@pytest.mark.parametrize("name", ["true_energy_tev", "log10_true_energy_tev", "true_primary_id", "event_id"])
+def test_truth_and_numbers_of_images_are_no_scalars(tmp_path, name):
+    reader = TileReader([write_tiles(tmp_path, camera_batch(20))], "train")
+    with pytest.raises(
+        UserError, match=rf"unknown scalar '{name}': \w+ were not measured; accepted, .*hillas_width"
+    ) as refused:
+        ImageInput.fit(reader, [name])
+    assert "true_" not in str(refused.value).partition("accepted")[2]
+
+
 def test_tiles_that_do_not_tell_where_images_lie(tmp_path):
     batch = camera_batch(20)
     del batch.events["hillas_phi"]

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from pipeline.camera.baselines import FOREST_COLUMNS
 from pipeline.config import parse_config
 from pipeline.directions import RADIUS_68
 from pipeline.errors import TooFewEventsError, UserError
-from pipeline.stages.evaluate import evaluate, evaluate_predictor
+from pipeline.stages.evaluate import _check_recipe, evaluate, evaluate_predictor
 from pipeline.tasks.core.targets import core_vector_m
 from pipeline.tiles.cameras import where_served
 from pipeline.tiles.describe import write_manifest
@@ -343,6 +344,22 @@ def test_too_small_a_test_split_is_refused(n_test, message, tmp_path, cfg):
 def test_an_unknown_bundle_is_refused(manifest, cfg, tmp_path):
     with pytest.raises(UserError, match="there is no bundle 'nowhere'"):
         evaluate(cfg, "nowhere", [manifest], tmp_path / "out")
+
+
+def test_images_that_were_cleaned_in_another_way_are_refused(caplog):
+    recipe = {"picture_pe": 6.0, "boundary_pe": 3.0, "size_min_pe": 50.0, "size_px": 56}
+    manifest = SimpleNamespace(
+        path="m.json", attributes={"recipe": recipe | {"picture_pe": 15.0, "size_min_pe": 200.0}}
+    )
+    message = r"other images than the bundle reads: picture_pe 15.0 \(the bundle: 6.0\), size_min_pe 200.0"
+    with pytest.raises(UserError, match=message):
+        _check_recipe(recipe, manifest)
+    manifest.attributes["recipe"] = recipe | {"size_min_pe": 200.0}
+    _check_recipe(recipe, manifest)
+    assert "other cuts than those of training: size_min_pe 200.0 (the bundle: 50.0)" in caplog.text
+    caplog.clear()
+    _check_recipe(recipe, SimpleNamespace(path="m.json", attributes={"recipe": recipe}))
+    assert not caplog.text
 
 
 def test_tiles_of_another_camera_are_refused(manifest, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from synthetic_tiles import camera_batch, sky_batch, write_tiles
 
 from pipeline.bundle.card import load_bundle_card
@@ -72,6 +72,15 @@ def test_weights_are_those_of_the_bundle(manifest, origin, tmp_path):
     words = (bundle / "MODEL_CARD.md").read_text()
     assert "Started from the weights of default_gammaness" in words
     assert "Each pixel's place along the image's long axis" in words
+
+
+def test_weights_of_another_bundle_are_not_started_from(manifest, origin, tmp_path):
+    exchanged = shutil.copytree(origin, tmp_path / "exchanged")
+    weights = weights_of(origin)
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, exchanged / "weights.safetensors")
+    cfg = config("gammaness", start_from=str(exchanged))
+    with pytest.raises(InputFileError, match="are not those that its card was written for; copy it again"):
+        train(cfg, "gammaness", [manifest], tmp_path / "again")
 
 
 def test_only_the_last_layer_is_new_for_another_target(manifest, origin, tmp_path):

@@ -20,14 +20,14 @@ SETTINGS = {
 }
 
 
-def _shard(folder, number, drop=(), source=""):
+def _shard(folder, number, drop=(), source="", seed=0):
     batch = camera_batch(150, size=8, seed=number)
     batch.events["event_id"] //= 2  # events of two images
     batch.events["tel_id"] = (np.arange(150) % 2).astype(np.int16)
     for name in drop:
         del batch.events[name]
     source = source or f"run_{number}"
-    batch.split = split_of(source, batch.group, SplitsConfig())
+    batch.split = split_of(source, batch.group, SplitsConfig(), seed)
     camera = TileCamera(identity=CAMERA_IDENTITY, name="cam", type="LST", focal_length_m=28, tile_pixel_deg=0.1)
     path = folder / f"{source}.tiles.h5"
     with ShardWriter(
@@ -129,6 +129,22 @@ def test_images_are_not_taken_twice_under_two_names(tmp_path, shards, monkeypatc
     with pytest.raises(UserError, match=message):
         write_manifest([shards[1], tmp_path / "part.json", merged], tmp_path / "m.json", **SETTINGS)
     assert not (tmp_path / "m.json").exists()
+
+
+def test_manifests_that_share_images_are_not_read_together(tmp_path, shards):
+    """A shower could be in the training split of one and in the test split of the other."""
+    first = write_manifest(shards[:3], tmp_path / "first.json", **SETTINGS)
+    write_manifest(shards[3:], tmp_path / "second.json", **SETTINGS)
+    assert len(TileReader([first, tmp_path / "second.json"], "all")) == 5 * 150
+    (tmp_path / "copy.json").write_bytes((tmp_path / "first.json").read_bytes())
+    write_manifest(shards[2:], tmp_path / "third.json", **SETTINGS)
+    for again in ("first.json", "copy.json", "third.json"):
+        with pytest.raises(UserError, match=rf"{again} and .*first.json both hold the shard .*; give each once"):
+            TileReader([first, tmp_path / again], "train")
+    (tmp_path / "other").mkdir()
+    write_manifest([_shard(tmp_path / "other", 1, seed=3)], tmp_path / "other" / "m.json", **SETTINGS)
+    with pytest.raises(UserError, match=r"hold the same images of the source run_1; .* one manifest of all shards"):
+        TileReader([first, tmp_path / "other" / "m.json"], "test")
 
 
 def test_a_shard_in_a_part_and_beside_it_is_given_twice(shards, tmp_path):

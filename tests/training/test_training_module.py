@@ -9,11 +9,12 @@ from synthetic_tiles import camera_batch, write_tiles
 from torch import nn
 
 from pipeline.config import NetworkConfig
-from pipeline.errors import UserError
+from pipeline.errors import InputFileError, UserError
 from pipeline.inputs.image import ImageInput
 from pipeline.tiles import TileReader
 from pipeline.training.data import Feed
 from pipeline.training.heads import Heads
+from pipeline.training.loop import _check_whole
 from pipeline.training.module import TrainingModule
 from pipeline.training.relus import ReluWatch
 from pipeline.training.running_mean import RunningMean
@@ -42,6 +43,20 @@ def batch_of(images: torch.Tensor) -> dict[str, dict]:
     """These images, all of gammas."""
     ones = torch.ones(len(images))
     return {"inputs": {"images": images}, "heads": {"gammaness": {"gamma": ones, "weights": ones}}}
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "changed"])
+def test_a_damaged_checkpoint_is_not_resumed(tmp_path, damage):
+    """torch reads zeros in place of weights without a word."""
+    path = tmp_path / "last.ckpt"
+    torch.save({"weights": torch.arange(4096.0)}, path)
+    _check_whole(path)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    path.write_bytes({"cut": content[:middle], "empty": b"", "changed": content}[damage])
+    with pytest.raises(InputFileError, match=r"last\.ckpt is damaged \(.+\); start again with --force"):
+        _check_whole(path)
 
 
 def test_auxiliary_outputs_count_by_their_weight_in_training_only(monkeypatch):
