@@ -35,6 +35,7 @@ import yaml
 from astropy.table import Table
 
 from pipeline.camera.dl1 import DL1File
+from pipeline.files import source_name
 from pipeline.statistics import auc, bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,11 +104,6 @@ def auc_of(bundle: Path, tested: Path, config: Path, out: Path) -> dict[str, flo
 def text_of(value: dict[str, float], sign: str = "") -> str:
     """A figure with its limits."""
     return f"{value['value']:{sign}.3f} ({value['low']:{sign}.3f} to {value['high']:{sign}.3f})"
-
-
-def source_of(path: Path) -> str:
-    """What predictions call a DL1 file."""
-    return path.name.removesuffix(".dl1.h5")
 
 
 def two_samples(name: str, simulated: Sequence[Path], generated: Path, config: Path, folder: Path) -> str:
@@ -192,7 +188,7 @@ def classifiers(
         raise SystemExit("the classifiers were not tested on the same images")
     judged = Judged(
         is_gamma=np.asarray(one["true_primary_id"]) == 0,
-        is_simulated=~np.isin(one["source"], [source_of(path) for path in generated.values()]),
+        is_simulated=~np.isin(one["source"], [source_name(path) for path in generated.values()]),
         showers=np.char.add(one["source"].astype(str), one["shower_id"].astype(str)),
         weights=np.asarray(one["weight"], float),
         gammaness={

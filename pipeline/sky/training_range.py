@@ -25,7 +25,7 @@ _SPECTRUM_ELLIPTICITY, _SPECTRUM_LINES = 0.5, 0.01
 # [electron] the skewness of the pixels is looked at (`_skewness`; of Poisson numbers with a mean of 5, it is .08): from
 # the first on, a frame is unlike those of training; from the second on (a mean of 1), nothing in it is changed.
 _FEW_ELECTRONS, _SKEWED, _COUNTED = 4.0, 0.05, 0.12
-_ENOUGH_PIXELS = 2000  # the skewness is then known to .02
+_ENOUGH_PIXELS = 8000  # the skewness of Gaussian noise is then within .012 (one sigma)
 # Stars below this FWHM, the pixel included, are one pixel when they stand in its middle, as hot pixels are.
 _ONE_PIXEL_FWHM = 1.3
 #: Types of spectral axes: Greisen et al. (2006), A&A 446, 747, table 1.

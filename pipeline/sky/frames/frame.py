@@ -91,9 +91,10 @@ class Frame:
 
     def is_exposed(self, rows: slice) -> np.ndarray:
         """Which pixels of some rows are in the exposed part, shape (n_rows, W), bool."""
-        inside = np.zeros(self.shape, bool) if self.section else np.ones(self.shape, bool)
-        inside[self.exposed] = True
-        return inside[rows]
+        height, width = self.shape
+        exposed_rows, exposed_columns = (np.zeros(side, bool) for side in (height, width))
+        exposed_rows[self.exposed[0]] = exposed_columns[self.exposed[1]] = True
+        return exposed_rows[rows, None] & exposed_columns
 
     @property
     def factor(self) -> float:
