@@ -185,11 +185,12 @@ def _where_it_says_something(sigma: LazyImage, pixels: LazyImage, level: float, 
     Other programs write numbers such as 1e10 for what was not observed, and weights that only just are not zero. Bright
     sources have large uncertainties, too, which are small beside their light.
     """
-    typical = float(median(sigma))
+    sample = sample_of(sigma)
+    typical = np.median(sample[np.isfinite(sample)]) if np.isfinite(sample).any() else np.float32(np.nan)
 
     def told(sigma: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", over="ignore"):
-            ratio = sigma / np.float32(typical)
+            ratio = sigma / typical
             nothing = (ratio > _SAYS_NOTHING) & ~(np.abs(pixels - np.float32(level)) > ratio * np.float32(noise))
         return np.where(nothing, np.float32(np.nan), sigma)
 
