@@ -5,12 +5,15 @@ conditions c (energy, impact ...), the share of the photo-electrons in each cell
 What is compared is what a camera measures: shares are added up over the cells of a pixel, p, because a decoder that
 were asked for the cells themselves would learn an image that the pixels have blurred once more.
 
-The number N of photo-electrons is one of the conditions. No decoder has all the fine structure of an image: its shares
-are the mean of a Dirichlet distribution with the concentration a, which the decoder states, too, and the n of the
-pixels follow the Dirichlet-multinomial law [5]_ (a multinomial one for an infinite concentration). The loss is a bound
-of the likelihood [1]_ in nats:
+The number N of photo-electrons is one of the conditions. No decoder has all the fine structure of an image: the light
+of a pixel follows a gamma distribution with the mean N p and the shape a p, where the decoder states the concentration
+a, too. Its photo-electrons n then follow a negative binomial law [6]_, those of all pixels given that they are N. Where
+a is the same everywhere, this is the Dirichlet-multinomial law [5]_; but the core of a shower scatters otherwise than
+its outskirts. Nor has a decoder all that moves arrival times: a pixel's measured time is normal about the stated one,
+with the variance s^2 + u^2 / n + v^2 / n^2, where the decoder states s and u, and v, one number for all images, is what
+the noise of the electronics does to a pulse. The loss is a bound of the likelihood [1]_ in nats:
 
-    -log P(n | N, a p)  +  sum of time terms  +  log q(z | x, c) - log p(z | c)
+    -log P(n | N, p, a)  +  sum of time terms  +  log q(z | x, c) - log p(z | c)
 
 `conv_vae` takes independent normal numbers for p(z | c). What the encoder leaves of the images is never quite that,
 and vectors that no image had are decoded to images that no shower has: `conv_flow` therefore learns p(z | c), as normal
@@ -24,9 +27,9 @@ References
 .. [3] Chen et al. (2017), "Variational lossy autoencoder", arXiv:1611.02731, section 3.2: a learnt prior.
 .. [4] Perez et al. (2018), "FiLM", arXiv:1709.07871: conditions as scale and shift of every feature map.
 .. [5] Mosimann (1962), Biometrika 49, 65.
+.. [6] Greenwood & Yule (1920), J. R. Stat. Soc. 83, 255: Poisson numbers whose means follow a gamma distribution.
 """
 
-import math
 from itertools import pairwise
 from typing import Any
 
@@ -49,9 +52,10 @@ _TIME_SCALE_NS = 10.0
 _NOWHERE = -1e4  # logit of a cell outside the camera
 _LOG_STD = (-6.0, 3.0)  # of latent numbers
 _FIRST_LOG_STD = -2.0
-_LOG_CONCENTRATION = (0.0, 14.0)
+_LOG_CONCENTRATION = (0.0, 12.0)
 _FIRST_LOG_CONCENTRATION = 5.0
 _LOG_TIME_STD = (-3.0, 4.0)  # of arrival times, of log(ns)
+_FIRST_LOG_TIME_STD = 1.0
 _SMALLEST_SHARE = 1e-12
 _LEVELS = 4  # halvings from the cells to the coarsest maps
 
@@ -109,6 +113,7 @@ class ConvVAE(nn.Module):
         self.encoder = Encoder(chans, size, latent, n_scalars)
         self.prior = nn.ModuleList(Coupling(latent, n_scalars, flip=bool(n % 2)) for n in range(couplings))
         self.decoder = Decoder(chans, size, latent, n_scalars)
+        self.log_time_noise = nn.Parameter(torch.tensor(0.0))  # log(ns), of one photo-electron
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d) and layer.weight.any():  # not those that start at zero
                 nn.init.kaiming_normal_(layer.weight)
@@ -133,7 +138,7 @@ class ConvVAE(nn.Module):
         return torch.stack([*self._terms(x, *self.decoder(z, scalars)), divergence], dim=1)
 
     def _terms(
-        self, x: Tensor, logits: Tensor, time: Tensor, log_time_std: Tensor, log_concentration: Tensor
+        self, x: Tensor, logits: Tensor, time: Tensor, log_concentration: Tensor, log_time_stds: Tensor
     ) -> tuple[Tensor, Tensor]:
         light, measured, timed, multiples, rest = x.float().flatten(2).unbind(1)
         pixel = (PIXEL_BASE * multiples + rest).round().long()
@@ -145,16 +150,18 @@ class ConvVAE(nn.Module):
 
         share = logits.flatten(1).masked_fill(pixel == 0, _NOWHERE).softmax(1)
         n, p = in_pixels(light), in_pixels(share).clamp(min=_SMALLEST_SHARE)
-        size, concentration = n.sum(1), log_concentration.exp()
-        expected = concentration[:, None] * p
-        log_likelihood = (torch.lgamma(n + expected) - torch.lgamma(expected) - torch.lgamma(n + 1)).sum(1)
-        log_likelihood += torch.lgamma(concentration) - torch.lgamma(size + concentration) + torch.lgamma(size + 1)
+        size = n.sum(1)
+        concentration = (in_pixels(share * log_concentration.flatten(1)) / p).exp()
+        log_likelihood = _log_negative_binomial(n, size[:, None] * p, concentration * p).sum(1)
+        log_likelihood -= _log_negative_binomial(size, size, (concentration * p).sum(1))
         cells = in_pixels(timed)
         is_timed = cells > 0
         difference = in_pixels(measured * timed) / cells.clamp(min=1) - in_pixels(share * time.flatten(1)) / p
-        pull = difference / _TIME_SCALE_NS * (-log_time_std).exp()[:, None]
-        times = torch.where(is_timed, 0.5 * pull.square() + log_time_std[:, None], 0).sum(1)
-        return -log_likelihood, times
+        of_all, per_electron = (2 * log_time_stds).exp().unbind(1)
+        of_noise = (2 * self.log_time_noise.float()).exp()
+        variance = of_all[:, None] + (per_electron[:, None] + of_noise / n.clamp(min=1)) / n.clamp(min=1)
+        times = torch.where(is_timed, 0.5 * (difference.square() / variance + (variance / _TIME_SCALE_NS**2).log()), 0)
+        return -log_likelihood, times.sum(1)
 
     def _log_prior(self, z: Tensor, scalars: Tensor) -> Tensor:
         """Log p(z | c), without the constant that it shares with the posterior's."""
@@ -204,17 +211,26 @@ class Generator(nn.Module):
         self.prior, self.decoder, self.latent = network.prior, network.decoder, network.latent
 
     def forward(self, noise: Tensor, scalars: Tensor) -> Tensor:
-        """Normal numbers (N, latent) and conditions (N, n_scalars) to (N, 3, H, W).
+        """Normal numbers (N, latent) and conditions (N, n_scalars) to (N, 5, H, W).
 
-        The maps are the share of the photo-electrons in each cell, their mean arrival time [ns], and, the same
-        everywhere, the concentration about these shares.
+        The maps are the share of the photo-electrons in each cell, their mean arrival time [ns], the concentration of
+        their distribution, and, the same everywhere, the standard deviations s and u of the mean times of pixels [ns].
         """
         z = noise
         for coupling in reversed(self.prior):
             z = coupling.inverse(z, scalars)
-        logits, time, _, log_concentration = self.decoder(z, scalars)
+        logits, time, log_concentration, log_time_stds = self.decoder(z, scalars)
         share = logits.flatten(1).softmax(1).view_as(logits)
-        return torch.stack([share, time, log_concentration.exp()[:, None, None].expand_as(share)], dim=1)
+        everywhere = log_time_stds.exp()[:, :, None, None].expand(-1, -1, *share.shape[1:])
+        return torch.cat([torch.stack([share, time, log_concentration.exp()], dim=1), everywhere], dim=1)
+
+
+def _log_negative_binomial(n: Tensor, mean: Tensor, shape: Tensor) -> Tensor:
+    """Log P(n) of Poisson numbers whose means follow a gamma distribution [6]_."""
+    both = (mean + shape).log()
+    law = torch.lgamma(n + shape) - torch.lgamma(shape) - torch.lgamma(n + 1)
+    # All the light of a few images is beside their tile: of nothing, nothing is expected.
+    return law + shape * (shape.log() - both) + n * (mean.clamp(min=_SMALLEST_SHARE).log() - both)
 
 
 class Encoder(nn.Module):
@@ -249,7 +265,9 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent vector and conditions to logits of the shares, and times, of all cells; two spreads."""
+    """Latent vector and conditions to maps: logits of the shares, times [ns] and logarithm of the concentration; and to
+    the logarithms of two standard deviations of times [ns], (N, 2).
+    """
 
     def __init__(self, chans: list[int], size: int, latent: int, n_scalars: int) -> None:
         super().__init__()
@@ -261,20 +279,20 @@ class Decoder(nn.Module):
         self.start = nn.Linear(hidden, chans[-1] * self.side**2)
         coarse_to_fine = list(reversed(chans))
         self.levels = nn.ModuleList(DecoderLevel(a, b, hidden) for a, b in pairwise(coarse_to_fine))
-        self.out = nn.Sequential(nn.Conv2d(chans[0], 8, 3, padding=1), nn.PixelShuffle(2))
-        self.spreads = nn.Linear(hidden, 2)
+        self.out = nn.Sequential(nn.Conv2d(chans[0], 12, 3, padding=1), nn.PixelShuffle(2))
+        self.spreads = nn.Linear(hidden, 3)
         with torch.no_grad():
-            self.spreads.bias.copy_(torch.tensor([math.log(_TIME_SCALE_NS), _FIRST_LOG_CONCENTRATION]))
+            self.spreads.bias.copy_(torch.tensor([_FIRST_LOG_CONCENTRATION, *2 * [_FIRST_LOG_TIME_STD]]))
 
     def forward(self, z: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         embedded = self.embed(torch.cat([z, scalars], dim=1))
         x = self.start(embedded).unflatten(1, (-1, self.side, self.side))
         for level in self.levels:
             x = level(x, embedded)
-        logits, time = self.out(x).float().unbind(1)
-        log_time_std, log_concentration = self.spreads(embedded).float().unbind(1)
-        log_time_std = log_time_std.clamp(*_LOG_TIME_STD) - math.log(_TIME_SCALE_NS)
-        return logits, _TIME_SCALE_NS * time, log_time_std, log_concentration.clamp(*_LOG_CONCENTRATION)
+        logits, time, about_mean = self.out(x).float().unbind(1)
+        spreads = self.spreads(embedded).float()
+        log_concentration = (spreads[:, :1, None] + about_mean).clamp(*_LOG_CONCENTRATION)
+        return logits, _TIME_SCALE_NS * time, log_concentration, spreads[:, 1:].clamp(*_LOG_TIME_STD)
 
 
 class DecoderLevel(nn.Module):
@@ -339,13 +357,13 @@ class Coupling(nn.Module):
 _REF = {"in_chans": IMAGE_CHANNELS, "num_outputs": LOSS_TERMS, "n_scalars": 4}
 
 
-@register_model(paper="arXiv:1312.6114", ref=_REF, num_params=881_226, takes="image", gives="image")
+@register_model(paper="arXiv:1312.6114", ref=_REF, num_params=882_512, takes="image", gives="image")
 def conv_vae(in_chans: int = IMAGE_CHANNELS, num_outputs: int = LOSS_TERMS, **kwargs: Any) -> ConvVAE:
     """Conditional variational autoencoder that makes camera images, with a normal prior."""
     return ConvVAE(in_chans, num_outputs, **kwargs)
 
 
-@register_model(paper="arXiv:1611.02731", ref=_REF, num_params=922_074, takes="image", gives="image")
+@register_model(paper="arXiv:1611.02731", ref=_REF, num_params=923_360, takes="image", gives="image")
 def conv_flow(in_chans: int = IMAGE_CHANNELS, num_outputs: int = LOSS_TERMS, **kwargs: Any) -> ConvVAE:
     """The same with a prior of affine couplings that is learnt."""
     return ConvVAE(in_chans, num_outputs, **({"couplings": 6} | kwargs))

@@ -9,9 +9,10 @@ from pipeline.bundle.backends import Backend, candidates, open_graph
 from pipeline.bundle.card import ONNX_FILE, Card, load_bundle_card, resolve_bundle
 from pipeline.bundle.files import check_bundle
 from pipeline.errors import InputFileError, UserError
-from pipeline.inputs.shower_frame import ShowerFrameInput
+from pipeline.inputs.shower_frame import Maps, ShowerFrameInput, Spreads
 
 _MAX_IMAGES = 64
+_N_MAPS = 5  # share, time, concentration, and the same everywhere: two spreads of times
 
 
 class ImageGenerator:
@@ -87,12 +88,8 @@ class ImageGenerator:
                 "the files that it was trained on (showers.geometry_files)"
             )
 
-    def maps(
-        self, primary_id: np.ndarray, conditions: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Shares of the photo-electrons per cell, their mean arrival times [ns], and the concentration of the shares.
-
-        The first two have the shape (N, H, W), float32, the last one (N,); see `models.generative`.
+    def maps(self, primary_id: np.ndarray, conditions: np.ndarray, rng: np.random.Generator) -> Maps:
+        """Where the photo-electrons of `N` images shall be, and when.
 
         Parameters
         ----------
@@ -100,11 +97,29 @@ class ImageGenerator:
         conditions : ndarray, shape (N, 5)
             `pipeline.inputs.shower_frame.CONDITIONS`.
         rng : numpy.random.Generator
+
+        Raises
+        ------
+        InputFileError
+            If the graph is that of an older network.
         """
         scalars = self.conditions.scalars(primary_id, conditions)
         noise = rng.standard_normal((len(scalars), self._latent), np.float32)
-        found = np.empty((len(scalars), 3, self.size_px, self.size_px), np.float32)
+        found = Maps(
+            *np.empty((2, len(scalars), self.size_px, self.size_px), np.float32),
+            Spreads(
+                np.empty((len(scalars), self.size_px, self.size_px), np.float32),
+                *np.empty((2, len(scalars)), np.float32),
+            ),
+        )
         for start in range(0, len(scalars), _MAX_IMAGES):
             here = slice(start, start + _MAX_IMAGES)
-            found[here] = self.backend.run({"noise": noise[here], "scalars": scalars[here]})
-        return found[:, 0], found[:, 1], found[:, 2, 0, 0]
+            made = self.backend.run({"noise": noise[here], "scalars": scalars[here]})
+            if made.shape[1] != _N_MAPS:
+                raise InputFileError(
+                    f"the graph of {self.card.name} gives {made.shape[1]} maps of an image, and {_N_MAPS} are needed "
+                    "since the spread of arrival times is learnt; train the generator again"
+                )
+            found.share[here], found.time_ns[here], found.spreads.concentration[here] = made[:, :3].swapaxes(0, 1)
+            found.spreads.pixel_ns[here], found.spreads.electron_ns[here] = made[:, 3:, 0, 0].T
+        return found

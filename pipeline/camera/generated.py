@@ -20,7 +20,7 @@ from pipeline.camera.showers.primaries import Purpose, random_key
 from pipeline.camera.telescopes import Telescope
 from pipeline.config import CameraConditions, CleaningConfig
 from pipeline.directions import altaz_of_fov, pointing_axes
-from pipeline.inputs.shower_frame import CONDITIONS
+from pipeline.inputs.shower_frame import CONDITIONS, Maps
 
 #: Arrival times of the photo-electrons of one pixel about their mean [ns]: median of our simulated LST images,
 #: transit times included (gammas 0.96, protons 1.21 in pixels with 4 photo-electrons or more).
@@ -66,41 +66,41 @@ class Recorded(NamedTuple):
 
 
 def light_of_maps(
-    camera: Camera,
-    share: np.ndarray,
-    time_ns: np.ndarray,
-    orientation: Orientation,
-    size_pe: np.ndarray,
-    rng: np.random.Generator,
-    concentration: np.ndarray | None = None,
+    camera: Camera, maps: Maps, orientation: Orientation, size_pe: np.ndarray, rng: np.random.Generator
 ) -> Light:
     """Draw the photo-electrons of maps in the frame of their shower: `size_pe` of them inside the camera.
 
     Parameters
     ----------
     camera : Camera
-    share, time_ns : ndarray, shape (n, H, W)
-        How the light is spread over the cells, and when it comes.
+    maps : Maps
+        Of n images.
     orientation : Orientation
         How each shower lies in the camera.
     size_pe : ndarray, shape (n,)
     rng : numpy.random.Generator
-    concentration : ndarray, shape (n,), optional
-        Of the Dirichlet distribution that the shares of the pixels are drawn from; by default they are as expected.
     """
+    share, spreads = maps.share, maps.spreads
     frame = shower_frame(camera, share.shape[-1])
     pixels = frame.pixels(orientation)
-    expected = frame.gather(share, pixels)
-    moment = frame.gather(share * time_ns, pixels)
-    total = expected.sum(axis=1, keepdims=True)
+    unscaled = frame.gather(share, pixels)
+    moment = frame.gather(share * maps.time_ns, pixels)
+    total = unscaled.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        time = np.where(expected > 0, moment / expected, 0.0)
-        expected = np.where(total > 0, expected / total, 1.0 / camera.n_pixels)
-    if concentration is not None:
-        drawn = rng.standard_gamma(concentration[:, None] * expected)
+        time = np.where(unscaled > 0, moment / unscaled, 0.0)
+        expected = np.where(total > 0, unscaled / total, 1.0 / camera.n_pixels)
+    if spreads is not None:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            log_concentration = frame.gather(share * np.log(spreads.concentration), pixels) / unscaled
+        concentration = np.where(unscaled > 0, np.exp(log_concentration), 1.0)
+        drawn = rng.standard_gamma(concentration * expected) / concentration
         total = drawn.sum(axis=1, keepdims=True)
         expected = np.where(total > 0, drawn / np.where(total > 0, total, 1.0), expected)
-    return Light(rng.multinomial(np.round(size_pe).astype(np.int64), expected), time)
+    n_pe = rng.multinomial(np.round(size_pe).astype(np.int64), expected)
+    if spreads is None:
+        return Light(n_pe, time)
+    variance = spreads.pixel_ns[:, None] ** 2 + spreads.electron_ns[:, None] ** 2 / np.maximum(n_pe, 1)
+    return Light(n_pe, time + np.sqrt(variance) * rng.standard_normal(time.shape))
 
 
 class CameraReadout:
@@ -147,7 +147,9 @@ class CameraReadout:
         pixel = np.repeat(np.arange(len(n_pe)), n_pe)
         if not len(pixel):
             return 0
-        time = mean_ns[pixel] + TIME_SPREAD_NS * rng.standard_normal(len(pixel))
+        about_mean = rng.standard_normal(len(pixel))
+        about_mean -= (np.bincount(pixel, about_mean, len(n_pe)) / np.maximum(n_pe, 1))[pixel]
+        time = mean_ns[pixel] + TIME_SPREAD_NS * about_mean
         # The readout window follows the light; its phase against the clock is random.
         time += self._electronics.arrival_ns + rng.random() * self._electronics.sample_ns - np.median(time)
         seed = int(rng.integers(1 << 32))

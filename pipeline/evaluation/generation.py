@@ -25,7 +25,7 @@ from pipeline.config import CleaningConfig, Config
 from pipeline.errors import TooFewEventsError, UserError
 from pipeline.evaluation.comparison import NETWORK
 from pipeline.inputs.image import ImageRecipe
-from pipeline.inputs.shower_frame import conditions, restore_recipe
+from pipeline.inputs.shower_frame import Maps, conditions, restore_recipe
 from pipeline.tasks.spec import TaskSpec
 from pipeline.tiles.reader import TileReader
 from pipeline.tiles.shards import TileBatch
@@ -119,8 +119,8 @@ def generated_sample(
     distances = {"simulation": _distances(_coarse(test.images[:, 0]), training.coarse)}
 
     def lights() -> Iterator[tuple[str, Light]]:  # one after the other: each takes as much memory as all tiles
-        for method, (share, time_ns, concentration) in maps.items():
-            light = light_of_maps(telescope.camera, share, time_ns, orientation, size_pe, rng, concentration)
+        for method, own in maps.items():
+            light = light_of_maps(telescope.camera, own, orientation, size_pe, rng)
             distances[method] = _distances(_coarse(frame.spread(light.n_pe, pixels)), training.coarse)
             yield method, light
         yield AGAIN, _light_of_tiles(test.images, frame, pixels)
@@ -197,8 +197,8 @@ class _Training:
     def __len__(self) -> int:
         return len(self._primary)
 
-    def nearest(self, primary: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
-        """Maps of the training images whose conditions are nearest, in standard deviations; see `ImageGenerator`."""
+    def nearest(self, primary: np.ndarray, wanted: np.ndarray) -> Maps:
+        """Maps of the training images whose conditions are nearest, in standard deviations."""
         from scipy.spatial import cKDTree
 
         spread = np.array([entry.std for entry in self._predictor.conditions.statistics])
@@ -210,7 +210,7 @@ class _Training:
         tiles = self._tiles(np.unique(row))
         place = np.searchsorted(np.unique(row), row)
         light, time, timed = (tiles[:, channel].astype(np.float32)[place] for channel in range(3))
-        return light / np.maximum(light.sum((1, 2), keepdims=True), 1e-6), time * timed, None
+        return Maps(light / np.maximum(light.sum((1, 2), keepdims=True), 1e-6), time * timed)
 
     def _tiles(self, rows: np.ndarray) -> np.ndarray:
         parts, start = [], 0

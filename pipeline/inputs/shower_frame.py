@@ -12,7 +12,7 @@ References
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field
@@ -40,6 +40,39 @@ _FEWEST_DRAWN = 100  # from a range of energies
 # Width of the kernel in standard deviations: no two images share their conditions, and thresholds stay where they are.
 _KERNEL = 0.1
 _DIGITS = 4
+
+
+class Spreads(NamedTuple):
+    """How light scatters about maps, float32.
+
+    Attributes
+    ----------
+    concentration : ndarray, shape (N, H, W)
+        The light of a pixel follows a gamma distribution whose shape is this times the expected share.
+    pixel_ns, electron_ns : ndarray, shape (N,)
+        Standard deviations of the mean arrival times of pixels, which add up: of all pixels, and one that falls with
+        the square root of the photo-electrons in the pixel.
+    """
+
+    concentration: np.ndarray
+    pixel_ns: np.ndarray
+    electron_ns: np.ndarray
+
+
+class Maps(NamedTuple):
+    """Where the photo-electrons of images are and when they come, in the frame of their shower.
+
+    Attributes
+    ----------
+    share, time_ns : ndarray, shape (N, H, W)
+        How the light is spread over the cells, and its mean arrival time.
+    spreads : Spreads, optional
+        None: these are maps of images that were measured, in which all has scattered already.
+    """
+
+    share: np.ndarray
+    time_ns: np.ndarray
+    spreads: Spreads | None = None
 
 
 class ShowerFrameRecipe(ImageRecipe):

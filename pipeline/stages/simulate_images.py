@@ -170,10 +170,10 @@ def _write_images(
             )
         rng = np.random.default_rng(random_key(cfg.seed, run, Purpose.IMAGE, block))
         conditions = generator.conditions.draw(_BLOCK_IMAGES, rng, primary_id, energies)
-        share, time_ns, concentration = generator.maps(np.full(_BLOCK_IMAGES, primary_id), conditions, rng)
+        maps = generator.maps(np.full(_BLOCK_IMAGES, primary_id), conditions, rng)
         orientation = drawn_orientation(conditions, rng)
         size_pe = 10 ** conditions[:, CONDITIONS.index("log10_true_size_pe")]
-        light = light_of_maps(camera, share, time_ns, orientation, size_pe, rng, concentration)
+        light = light_of_maps(camera, maps, orientation, size_pe, rng)
         recorded = readout.record(light, rng)
         kept = recorded.kept[: wanted - writer.n_images]
         first = slice(0, len(kept))

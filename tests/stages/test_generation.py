@@ -274,6 +274,17 @@ def test_too_few_images_are_refused(run, cfg):
     assert issubclass(TooFewEventsError, UserError)
 
 
+def test_graphs_of_older_networks_are_refused(run, monkeypatch):
+    generator = ImageGenerator.load(run / "vae")
+    older = generator.backend.run
+    monkeypatch.setattr(generator.backend, "run", lambda feed: older(feed)[:, :3])
+    wanted = generator.conditions.draw(2, np.random.default_rng(0), 0)
+    with pytest.raises(
+        InputFileError, match=r"gives 3 maps of an image, and 5 are needed .* train the generator again"
+    ):
+        generator.maps(np.zeros(2, int), wanted, np.random.default_rng(0))
+
+
 def test_drawn_conditions_are_distributed_as_those_of_the_training(run):
     conditions = ImageGenerator.load(run / "vae").conditions
     drawn = conditions.draw(20_000, np.random.default_rng(0), 0)

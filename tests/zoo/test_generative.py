@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import dirichlet_multinomial
+from scipy.stats import dirichlet_multinomial, nbinom, norm
 
 from models import create_model, describe, model_entry
 from models.generative import ConvVAE, Coupling
@@ -39,32 +39,47 @@ def test_reference_parameter_count(name):
         describe(name)
 
 
-def test_terms_of_the_loss_by_hand(network):
+def in_pixels(cells: np.ndarray) -> np.ndarray:
+    """Sums over the cells of the pixels of `images`."""
+    return cells.reshape(8, 2, 8, 2).sum((1, 3))
+
+
+@pytest.mark.parametrize("varied", [False, True])
+def test_terms_of_the_loss_by_hand(network, varied):
     """Shares and times are compared in pixels, which add up their cells."""
     x, conditions = images(), torch.randn(3, 5, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
+        network.log_time_noise.fill_(0.7)
+        network.decoder.spreads.bias.copy_(torch.tensor([4.0, 0.5, 1.5]))
+        layer = network.decoder.out[0]  # four channels of it make one map
+        layer.weight[8:] *= 100 * varied
         terms = network(x, conditions)
         mean, log_std = network.encoder(x, conditions)
         noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
-        logits, time, log_time_std, log_a = network.decoder(mean + log_std.exp() * noise, conditions)
+        made = network.decoder(mean + log_std.exp() * noise, conditions)
+    logits, time, log_a, log_time_stds = (part.double().numpy() for part in made)
+    assert (np.ptp(log_a, axis=(1, 2)) > 0.5 if varied else np.ptp(log_a, axis=(1, 2)) == 0).all()
     light, measured, timed, multiples, rest = x.double().numpy().transpose(1, 0, 2, 3)
     for k in range(3):
         inside = multiples[k] * 256 + rest[k] > 0
-        share = np.where(inside, np.exp(logits[k].double().numpy()), 0)
+        share = np.where(inside, np.exp(logits[k]), 0)
         share /= share.sum()
-
-        def in_pixels(cells):
-            return cells.reshape(8, 2, 8, 2).sum((1, 3))
-
-        n, p, size = in_pixels(light[k]), in_pixels(share), light[k].sum()
-        law = dirichlet_multinomial(log_a[k].exp().item() * p.ravel()[p.ravel() > 0], round(size))
-        counts = np.rint(n.ravel()[p.ravel() > 0]).astype(int)
-        assert terms[k, 0].item() == pytest.approx(-law.logpmf(counts), rel=1e-4)
+        seen = in_pixels(share) > 0
+        n, p, size = np.rint(in_pixels(light[k]))[seen].astype(int), in_pixels(share)[seen], round(light[k].sum())
+        a = np.exp(in_pixels(share * log_a[k])[seen] / p)
+        if varied:
+            all_of_them = nbinom((a * p).sum(), 1 / (1 + size / (a * p).sum()))
+            law = nbinom(a * p, 1 / (1 + size / a)).logpmf(n).sum() - all_of_them.logpmf(size)
+        else:
+            law = dirichlet_multinomial(a * p, size).logpmf(n)
+        assert terms[k, 0].item() == pytest.approx(-law, rel=1e-4)
         own = timed[k][::2, ::2] > 0
-        expected_ns = in_pixels(share * time[k].double().numpy())[own] / p[own]
-        log_std_ns = log_time_std[k].item()
-        pull = (measured[k][::2, ::2][own] - expected_ns) / np.exp(log_std_ns) / 10
-        assert terms[k, 1].item() == pytest.approx((pull**2 / 2 + log_std_ns).sum(), rel=1e-4)
+        expected_ns = in_pixels(share * time[k])[own] / in_pixels(share)[own]
+        n = np.maximum(in_pixels(light[k])[own], 1)
+        of_all, per_electron = np.exp(log_time_stds[k])
+        std_ns = np.sqrt(of_all**2 + per_electron**2 / n + np.exp(1.4) / n**2)
+        law = norm(expected_ns, std_ns).logpdf(measured[k][::2, ::2][own]) + np.log(10) + np.log(2 * np.pi) / 2
+        assert terms[k, 1].item() == pytest.approx(-law.sum(), rel=1e-4)
 
 
 def test_what_is_outside_the_camera_is_not_asked_for(network):
@@ -76,8 +91,8 @@ def test_what_is_outside_the_camera_is_not_asked_for(network):
         outside = x[:, 3] * 256 + x[:, 4] == 0
 
         def brighter_outside(z, scalars):
-            logits, time, *spreads = decode(z, scalars)
-            return logits + 5.0 * outside, time + 50.0 * outside, *spreads
+            logits, time, log_a, *others = decode(z, scalars)
+            return logits + 5.0 * outside, time + 50.0 * outside, log_a + 3.0 * outside, *others
 
         network.decoder.forward = brighter_outside
         torch.testing.assert_close(network(x, conditions), before)
@@ -115,8 +130,8 @@ def test_generator_spreads_all_of_the_light(network):
     noise, conditions = torch.randn(4, 4), torch.randn(4, 5)
     with torch.no_grad():
         made = network.generator()(noise, conditions)
-    assert made.shape == (4, 3, 16, 16)
-    assert (made[:, 2] == made[:, 2, :1, :1]).all()
+    assert made.shape == (4, 5, 16, 16)
+    assert (made[:, 3:] == made[:, 3:, :1, :1]).all()
     torch.testing.assert_close(made[:, 0].sum((1, 2)), torch.ones(4))
     assert (made[:, 0] >= 0).all()
 
@@ -132,7 +147,9 @@ def test_training_uses_the_latent_vector_from_the_first_step_on():
 
 def test_every_parameter_gets_a_finite_gradient(network):
     network.train()
-    network(images(), torch.zeros(3, 5)).sum().backward()
+    x = images()
+    x[0, 0] = 0  # all the light is beside the tile
+    network(x, torch.zeros(3, 5)).sum().backward()
     gradients = [parameter.grad for name, parameter in network.named_parameters()]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
