@@ -17,8 +17,9 @@ the noise of the electronics does to a pulse. The loss is a bound of the likelih
 
 `conv_vae` takes independent normal numbers for p(z | c). What the encoder leaves of the images is never quite that,
 and vectors that no image had are decoded to images that no shower has: `conv_flow` therefore learns p(z | c), as normal
-numbers that affine couplings [2]_ bend [3]_. A forward pass gives the terms of the loss; `generator` is what remains of
-the network after training.
+numbers that affine couplings [2]_ bend [3]_. One vector does not hold the sub-showers of an image: between its levels,
+the decoder also takes a map of normal numbers (`Details`). A forward pass gives the terms of the loss; `generator` is
+what remains of the network after training.
 
 References
 ----------
@@ -28,6 +29,7 @@ References
 .. [4] Perez et al. (2018), "FiLM", arXiv:1709.07871: conditions as scale and shift of every feature map.
 .. [5] Mosimann (1962), Biometrika 49, 65.
 .. [6] Greenwood & Yule (1920), J. R. Stat. Soc. 83, 255: Poisson numbers whose means follow a gamma distribution.
+.. [7] Sonderby et al. (2016), "Ladder variational autoencoders", arXiv:1602.02282.
 """
 
 from itertools import pairwise
@@ -44,19 +46,22 @@ from models.registry import register_model
 #: (half precision holds no large integers), 0 outside the camera. There nothing is known, so nothing is learnt.
 IMAGE_CHANNELS = 5
 PIXEL_BASE = 256
-#: What a forward pass gives per image [nats]: of the photo-electrons, of their times, of the latent vector.
-LOSS_TERMS = 3
+#: What a forward pass gives per image [nats]: of the photo-electrons, of their times, of the latent vector, and of the
+#: latent map.
+LOSS_TERMS = 4
 
 _SEEN = 4  # channels that the encoder reads: which pixel it is says nothing
 _TIME_SCALE_NS = 10.0
 _NOWHERE = -1e4  # logit of a cell outside the camera
 _LOG_STD = (-6.0, 3.0)  # of latent numbers
 _FIRST_LOG_STD = -2.0
+_FIRST_LOG_STD_OF_DETAILS = -0.1
 _LOG_CONCENTRATION = (0.0, 12.0)
 _FIRST_LOG_CONCENTRATION = 5.0
 _LOG_TIME_STD = (-3.0, 4.0)  # of arrival times, of log(ns)
 _FIRST_LOG_TIME_STD = 1.0
 _SMALLEST_SHARE = 1e-12
+_DETAIL_CELLS = 4  # along each side, for each latent number of the map
 _LEVELS = 4  # halvings from the cells to the coarsest maps
 
 
@@ -79,6 +84,8 @@ class ConvVAE(nn.Module):
         Length of the latent vector.
     couplings : int
         Affine couplings of the prior; 0: normal numbers.
+    details : int
+        Channels of the latent map, a quarter of the image's rows and columns; 0: none.
     max_pixels : int
         No camera has more of them.
     """
@@ -93,6 +100,7 @@ class ConvVAE(nn.Module):
         width: int = 32,
         latent: int = 24,
         couplings: int = 0,
+        details: int = 2,
         max_pixels: int = 4096,
     ) -> None:
         super().__init__()
@@ -101,18 +109,24 @@ class ConvVAE(nn.Module):
                 f"a generative network reads {IMAGE_CHANNELS} channels and gives {LOSS_TERMS} terms of its loss, "
                 f"got in_chans {in_chans} and num_outputs {num_outputs}"
             )
-        for argument, value, least in (("width", width, 8), ("latent", latent, 2), ("couplings", couplings, 0)):
+        for argument, value, least in (
+            ("width", width, 8),
+            ("latent", latent, 2),
+            ("couplings", couplings, 0),
+            ("details", details, 0),
+        ):
             if value < least:
                 raise ValueError(f"{argument} of a generative network must be at least {least}, got {value}")
         if size % 2**_LEVELS or size < 2**_LEVELS:
             raise ValueError(f"size of a generative network must be a multiple of {2**_LEVELS}, got {size}")
-        self.in_chans, self.n_scalars, self.latent = in_chans, n_scalars, latent
+        self.in_chans, self.n_scalars = in_chans, n_scalars
+        self.vector, self.details = latent, details
         self.size = self.min_size = size
         self.max_pixels = max_pixels
         chans = [width, 3 * width // 2, 2 * width, 3 * width]
         self.encoder = Encoder(chans, size, latent, n_scalars)
         self.prior = nn.ModuleList(Coupling(latent, n_scalars, flip=bool(n % 2)) for n in range(couplings))
-        self.decoder = Decoder(chans, size, latent, n_scalars)
+        self.decoder = Decoder(chans, size, latent, n_scalars, details)
         self.log_time_noise = nn.Parameter(torch.tensor(0.0))  # log(ns), of one photo-electron
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d) and layer.weight.any():  # not those that start at zero
@@ -121,21 +135,25 @@ class ConvVAE(nn.Module):
         nn.init.normal_(self.decoder.out[0].weight, std=0.01)
 
     def forward(self, x: Tensor, scalars: Tensor | None = None) -> Tensor:
-        """Images (N, 5, H, W) and conditions (N, n_scalars) to the terms of the loss, (N, 3) [nats].
+        """Images (N, 5, H, W) and conditions (N, n_scalars) to the terms of the loss, (N, 4) [nats].
 
         In evaluation the latent vector is the same draw for the same place in a batch, so that losses compare.
         """
         self.check_tile(x)
         scalars = x.new_zeros(len(x), 0) if scalars is None else scalars
-        mean, log_std = self.encoder(x, scalars)
-        if self.training:
-            noise = torch.randn_like(mean)
-        else:
-            generator = torch.Generator(mean.device).manual_seed(0)
-            noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        z = mean + log_std.exp() * noise
-        divergence = -(log_std + 0.5 * noise.square()).sum(1) - self._log_prior(z, scalars)
-        return torch.stack([*self._terms(x, *self.decoder(z, scalars)), divergence], dim=1)
+        mean, log_std, seen = self.encoder(x, scalars)
+        generator = None if self.training else torch.Generator(x.device).manual_seed(0)
+        noise = torch.randn(len(x), self.latent, generator=generator, device=x.device)
+        of_vector, of_details = noise.split([self.vector, self.latent - self.vector], dim=1)
+        z = mean + log_std.exp() * of_vector
+        divergence = -(log_std + 0.5 * of_vector.square()).sum(1) - self._log_prior(z, scalars)
+        *maps, of_map = self.decoder(z, scalars, of_details, seen)
+        return torch.stack([*self._terms(x, *maps), divergence, of_map.expand_as(divergence)], dim=1)
+
+    @property
+    def latent(self) -> int:
+        """Normal numbers that an image is made of."""
+        return self.vector + self.details * (self.size // _DETAIL_CELLS) ** 2
 
     def _terms(
         self, x: Tensor, logits: Tensor, time: Tensor, log_concentration: Tensor, log_time_stds: Tensor
@@ -208,7 +226,8 @@ class Generator(nn.Module):
 
     def __init__(self, network: ConvVAE) -> None:
         super().__init__()
-        self.prior, self.decoder, self.latent = network.prior, network.decoder, network.latent
+        self.prior, self.decoder = network.prior, network.decoder
+        self.vector = network.vector
 
     def forward(self, noise: Tensor, scalars: Tensor) -> Tensor:
         """Normal numbers (N, latent) and conditions (N, n_scalars) to (N, 5, H, W).
@@ -216,10 +235,10 @@ class Generator(nn.Module):
         The maps are the share of the photo-electrons in each cell, their mean arrival time [ns], the concentration of
         their distribution, and, the same everywhere, the standard deviations s and u of the mean times of pixels [ns].
         """
-        z = noise
+        z = noise[:, : self.vector]
         for coupling in reversed(self.prior):
             z = coupling.inverse(z, scalars)
-        logits, time, log_concentration, log_time_stds = self.decoder(z, scalars)
+        logits, time, log_concentration, log_time_stds, _ = self.decoder(z, scalars, noise[:, self.vector :])
         share = logits.flatten(1).softmax(1).view_as(logits)
         everywhere = log_time_stds.exp()[:, :, None, None].expand(-1, -1, *share.shape[1:])
         return torch.cat([torch.stack([share, time, log_concentration.exp()], dim=1), everywhere], dim=1)
@@ -234,7 +253,7 @@ def _log_negative_binomial(n: Tensor, mean: Tensor, shape: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """Image and conditions to mean and log standard deviation of the latent vector."""
+    """Image and conditions to mean and log standard deviation of the latent vector, and what it saw of the details."""
 
     def __init__(self, chans: list[int], size: int, latent: int, n_scalars: int) -> None:
         super().__init__()
@@ -254,14 +273,15 @@ class Encoder(nn.Module):
             self.out.weight[latent:] *= 0.1
             self.out.bias[latent:] = _FIRST_LOG_STD
 
-    def forward(self, x: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         light, time, timed, multiples, rest = x.split(1, dim=1)
         inside = (multiples + rest > 0).to(x.dtype)
         x = self.stem(torch.cat([torch.asinh(light), timed * time / _TIME_SCALE_NS, timed, inside], dim=1))
-        for level in self.levels:
+        seen = x = F.silu(self.levels[0](x))
+        for level in self.levels[1:]:
             x = F.silu(level(x))
         mean, log_std = self.out(self.mix(torch.cat([x.flatten(1), scalars], dim=1))).float().chunk(2, dim=1)
-        return mean, log_std.clamp(*_LOG_STD)
+        return mean, log_std.clamp(*_LOG_STD), seen
 
 
 class Decoder(nn.Module):
@@ -269,10 +289,11 @@ class Decoder(nn.Module):
     the logarithms of two standard deviations of times [ns], (N, 2).
     """
 
-    def __init__(self, chans: list[int], size: int, latent: int, n_scalars: int) -> None:
+    def __init__(self, chans: list[int], size: int, latent: int, n_scalars: int, details: int) -> None:
         super().__init__()
         self.side = size // 2**_LEVELS
         hidden = 4 * chans[0]
+        self.details = Details(chans[1], details) if details else None
         self.embed = nn.Sequential(
             nn.Linear(latent + n_scalars, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
         )
@@ -284,15 +305,48 @@ class Decoder(nn.Module):
         with torch.no_grad():
             self.spreads.bias.copy_(torch.tensor([_FIRST_LOG_CONCENTRATION, *2 * [_FIRST_LOG_TIME_STD]]))
 
-    def forward(self, z: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, z: Tensor, scalars: Tensor, noise: Tensor, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         embedded = self.embed(torch.cat([z, scalars], dim=1))
         x = self.start(embedded).unflatten(1, (-1, self.side, self.side))
+        divergence = z.new_zeros(())
         for level in self.levels:
             x = level(x, embedded)
+            if self.details is not None and level is self.levels[-2]:
+                x, divergence = self.details(x, noise, seen)
         logits, time, about_mean = self.out(x).float().unbind(1)
         spreads = self.spreads(embedded).float()
         log_concentration = (spreads[:, :1, None] + about_mean).clamp(*_LOG_CONCENTRATION)
-        return logits, _TIME_SCALE_NS * time, log_concentration, spreads[:, 1:].clamp(*_LOG_TIME_STD)
+        return logits, _TIME_SCALE_NS * time, log_concentration, spreads[:, 1:].clamp(*_LOG_TIME_STD), divergence
+
+
+class Details(nn.Module):
+    """A map of latent numbers among the maps of the decoder [7]_: the structure that one vector cannot hold.
+
+    In training, their Gaussians follow from the decoder's maps and what the encoder saw; without it, they are normal
+    numbers.
+    """
+
+    def __init__(self, chans: int, details: int) -> None:
+        super().__init__()
+        self.posterior = nn.Sequential(
+            nn.Conv2d(2 * chans, chans, 3, padding=1), nn.SiLU(), nn.Conv2d(chans, 2 * details, 1)
+        )
+        self.into = nn.Sequential(
+            nn.Conv2d(chans + details, chans, 3, padding=1), nn.SiLU(), nn.Conv2d(chans, chans, 3, padding=1)
+        )
+        self.chans = details
+
+    def forward(self, x: Tensor, noise: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+        z = noise.unflatten(1, (self.chans, *x.shape[2:]))
+        divergence = z.new_zeros(())
+        if seen is not None:
+            mean, log_std = self.posterior(torch.cat([x, seen], dim=1)).float().chunk(2, dim=1)
+            log_std = (log_std + _FIRST_LOG_STD_OF_DETAILS).clamp(*_LOG_STD)
+            z = mean + log_std.exp() * z
+            divergence = (0.5 * ((2 * log_std).exp() + mean.square() - 1) - log_std).sum((1, 2, 3))
+        return x + self.into(torch.cat([x, z.to(x.dtype)], dim=1)), divergence
 
 
 class DecoderLevel(nn.Module):
@@ -357,13 +411,13 @@ class Coupling(nn.Module):
 _REF = {"in_chans": IMAGE_CHANNELS, "num_outputs": LOSS_TERMS, "n_scalars": 4}
 
 
-@register_model(paper="arXiv:1312.6114", ref=_REF, num_params=882_512, takes="image", gives="image")
+@register_model(paper="arXiv:1312.6114", ref=_REF, num_params=966_660, takes="image", gives="image")
 def conv_vae(in_chans: int = IMAGE_CHANNELS, num_outputs: int = LOSS_TERMS, **kwargs: Any) -> ConvVAE:
     """Conditional variational autoencoder that makes camera images, with a normal prior."""
     return ConvVAE(in_chans, num_outputs, **kwargs)
 
 
-@register_model(paper="arXiv:1611.02731", ref=_REF, num_params=923_360, takes="image", gives="image")
+@register_model(paper="arXiv:1611.02731", ref=_REF, num_params=1_007_508, takes="image", gives="image")
 def conv_flow(in_chans: int = IMAGE_CHANNELS, num_outputs: int = LOSS_TERMS, **kwargs: Any) -> ConvVAE:
     """The same with a prior of affine couplings that is learnt."""
     return ConvVAE(in_chans, num_outputs, **({"couplings": 6} | kwargs))

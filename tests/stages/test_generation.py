@@ -132,7 +132,8 @@ def test_images_are_those_of_the_telescope(run, generated):
     assert chunk.image.std(axis=1).min() > 0.5
     light, charge = chunk.true_image.sum(axis=1), chunk.image.sum(axis=1)
     bright = light > 200
-    assert np.median(charge[bright] / light[bright]) == pytest.approx(1, abs=0.3)
+    # Trained for a moment, the network states arrival times that the window of the readout does not all hold.
+    assert 0.5 < np.median(charge[bright] / light[bright]) < 1.1
     assert (chunk.truth["true_primary_id"] == 0).all()
     assert (chunk.truth["true_offset_deg"] < 4).all()
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import dirichlet_multinomial, nbinom, norm
+from torch.distributions import Normal, kl_divergence
 
 from models import create_model, describe, model_entry
-from models.generative import ConvVAE, Coupling
+from models.generative import ConvVAE, Coupling, Details
 
-SMALL = {"in_chans": 5, "num_outputs": 3, "n_scalars": 5, "size": 16, "width": 8, "latent": 4}
+SMALL = {"in_chans": 5, "num_outputs": 4, "n_scalars": 5, "size": 16, "width": 8, "latent": 4}
 
 
 @pytest.fixture(params=["conv_vae", "conv_flow"])
@@ -54,10 +55,11 @@ def test_terms_of_the_loss_by_hand(network, varied):
         layer = network.decoder.out[0]  # four channels of it make one map
         layer.weight[8:] *= 100 * varied
         terms = network(x, conditions)
-        mean, log_std = network.encoder(x, conditions)
-        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
-        made = network.decoder(mean + log_std.exp() * noise, conditions)
-    logits, time, log_a, log_time_stds = (part.double().numpy() for part in made)
+        mean, log_std, seen = network.encoder(x, conditions)
+        noise = torch.randn(3, network.latent, generator=torch.Generator().manual_seed(0))
+        z, of_details = mean + log_std.exp() * noise[:, : network.vector], noise[:, network.vector :]
+        made = network.decoder(z, conditions, of_details, seen)
+    logits, time, log_a, log_time_stds, _ = (part.double().numpy() for part in made)
     assert (np.ptp(log_a, axis=(1, 2)) > 0.5 if varied else np.ptp(log_a, axis=(1, 2)) == 0).all()
     light, measured, timed, multiples, rest = x.double().numpy().transpose(1, 0, 2, 3)
     for k in range(3):
@@ -90,25 +92,52 @@ def test_what_is_outside_the_camera_is_not_asked_for(network):
         before = network(x, conditions)
         outside = x[:, 3] * 256 + x[:, 4] == 0
 
-        def brighter_outside(z, scalars):
-            logits, time, log_a, *others = decode(z, scalars)
+        def brighter_outside(*given):
+            logits, time, log_a, *others = decode(*given)
             return logits + 5.0 * outside, time + 50.0 * outside, log_a + 3.0 * outside, *others
 
         network.decoder.forward = brighter_outside
         torch.testing.assert_close(network(x, conditions), before)
 
 
-def test_latent_term_is_the_divergence_from_the_prior(network):
+def test_latent_term_is_the_divergence_from_the_prior():
     """Its mean over many draws is that of q and p; with a prior of normal numbers there is a formula."""
-    if network.prior:
-        pytest.skip("a learnt prior has no formula")
+    torch.manual_seed(0)
+    network = create_model("conv_vae", **SMALL, details=0)
     x, conditions = images(1), torch.zeros(1, 5)
     network.train()
     with torch.no_grad():
-        mean, log_std = network.encoder(x, conditions)
+        mean, log_std, _ = network.encoder(x, conditions)
         drawn = torch.stack([network(x, conditions)[0, 2] for _ in range(2000)])
     expected = (0.5 * (mean**2 + (2 * log_std).exp() - 1) - log_std).sum()
     assert float(drawn.mean()) == pytest.approx(float(expected), abs=5 * float(drawn.std()) / 2000**0.5)
+
+
+def test_details_are_drawn_from_what_the_encoder_saw():
+    torch.manual_seed(1)
+    details, x, seen = Details(6, 2), torch.randn(3, 6, 4, 4), torch.randn(3, 6, 4, 4)
+    noise = torch.randn(3, 32)
+    with torch.no_grad():
+        mean, log_std = details.posterior(torch.cat([x, seen], dim=1)).chunk(2, dim=1)
+        q = Normal(mean, (log_std - 0.1).exp())
+        made, divergence = details(x, noise, seen)
+        expected = kl_divergence(q, Normal(0.0, 1.0)).sum((1, 2, 3))
+        torch.testing.assert_close(divergence, expected)
+        drawn = q.mean + q.stddev * noise.view(3, 2, 4, 4)
+        torch.testing.assert_close(made, details(x, drawn.flatten(1), None)[0])
+        assert (details(x, noise, None)[1] == 0).all()
+
+
+@pytest.mark.parametrize("details", [0, 2])
+def test_maps_of_details_are_part_of_the_noise(details):
+    network = create_model("conv_vae", **SMALL, details=details).eval()
+    assert network.latent == 4 + details * 16
+    noise, conditions = torch.zeros(1, network.latent), torch.zeros(1, 5)
+    changed = noise.clone()
+    changed[:, -1] = 3
+    with torch.no_grad():
+        network.decoder.out[0].weight.normal_()
+        assert not torch.equal(network.generator()(noise, conditions), network.generator()(changed, conditions))
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -127,7 +156,7 @@ def test_coupling_inverts_itself(flip, latent):
 
 
 def test_generator_spreads_all_of_the_light(network):
-    noise, conditions = torch.randn(4, 4), torch.randn(4, 5)
+    noise, conditions = torch.randn(4, network.latent), torch.randn(4, 5)
     with torch.no_grad():
         made = network.generator()(noise, conditions)
     assert made.shape == (4, 5, 16, 16)
@@ -139,9 +168,9 @@ def test_generator_spreads_all_of_the_light(network):
 def test_training_uses_the_latent_vector_from_the_first_step_on():
     """A decoder that finds noise alone learns to do without: images must differ in their latent vectors at once."""
     torch.manual_seed(0)
-    network = create_model("conv_vae", in_chans=5, num_outputs=3, n_scalars=5)
+    network = create_model("conv_vae", in_chans=5, num_outputs=4, n_scalars=5)
     with torch.no_grad():
-        mean, log_std = network.encoder(images(16, 64), torch.zeros(16, 5))
+        mean, log_std, _ = network.encoder(images(16, 64), torch.zeros(16, 5))
     assert (mean.std(0) > log_std.exp().mean(0)).float().mean() > 0.9
 
 
@@ -165,12 +194,13 @@ def test_loss_is_repeatable_in_evaluation_and_drawn_in_training(network):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"in_chans": 3}, "reads 5 channels and gives 3 terms of its loss, got in_chans 3"),
+        ({"in_chans": 3}, "reads 5 channels and gives 4 terms of its loss, got in_chans 3"),
         ({"num_outputs": 1}, "got in_chans 5 and num_outputs 1"),
         ({"size": 40}, "size of a generative network must be a multiple of 16, got 40"),
         ({"width": 4}, "width of a generative network must be at least 8, got 4"),
         ({"latent": 1}, "latent of a generative network must be at least 2, got 1"),
         ({"couplings": -1}, "couplings of a generative network must be at least 0, got -1"),
+        ({"details": -1}, "details of a generative network must be at least 0, got -1"),
     ],
 )
 def test_arguments_are_checked(changed, message):

@@ -8,7 +8,7 @@ SPEC = TaskSpec(
     title="Generated camera images",
     input="shower_frame",
     gives="image",
-    outputs=("light_nats", "time_nats", "latent_nats"),
+    outputs=("light_nats", "time_nats", "latent_nats", "detail_nats"),
     transform="From conditions and normal numbers, the network gives the share of the image's photo-electrons in each "
     "cell of the shower's frame, and their mean arrival time [ns]. In training it gives the terms of its loss.",
     quantity="loss [nats]",
