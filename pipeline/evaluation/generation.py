@@ -35,6 +35,7 @@ NEAREST, AGAIN = "nearest", "again"
 MOST_IMAGES, MOST_NEIGHBOURS = 10_000, 20_000
 _FEWEST_IMAGES = 100
 _FAINTEST, _BRIGHTEST = 0.3, 0.98  # of the images that are shown, as ranks of their size
+_MOST_ASKED = 1000  # images whose nearest neighbours are looked for
 _COARSE = 4  # cells, along each side, that are added up before images are compared for memory
 
 
@@ -58,7 +59,8 @@ class GeneratedSample:
     images : mapping
         Method -> what its camera recorded of these.
     neighbour_distances : mapping
-        Method, and "simulation" for the test images themselves -> distance to the most alike training image.
+        Method, and "simulation" for the test images themselves -> distances of some of its images to the most alike of
+        the training images, and to the most alike of as many test images of other showers, shape (2, n).
     telescope : Telescope
     n_groups : int
     n_training : int
@@ -116,12 +118,14 @@ def generated_sample(
     pixels = frame.pixels(orientation)
     shown = np.argsort(size_pe)[(np.linspace(_FAINTEST, _BRIGHTEST, n_shown) * (len(size_pe) - 1)).astype(int)]
     generated, images = {}, {}
-    distances = {"simulation": _distances(_coarse(test.images[:, 0]), training.coarse)}
+    coarse = _coarse(test.images[:, 0])
+    neighbours = _Neighbours(training.coarse, coarse, test.group)
+    distances = {"simulation": neighbours.distances(coarse)}
 
     def lights() -> Iterator[tuple[str, Light]]:  # one after the other: each takes as much memory as all tiles
         for method, own in maps.items():
             light = light_of_maps(telescope.camera, own, orientation, size_pe, rng)
-            distances[method] = _distances(_coarse(frame.spread(light.n_pe, pixels)), training.coarse)
+            distances[method] = neighbours.distances(_coarse(frame.spread(light.n_pe, pixels)))
             yield method, light
         yield AGAIN, _light_of_tiles(test.images, frame, pixels)
 
@@ -220,6 +224,29 @@ class _Training:
         return np.concatenate(parts)
 
 
+class _Neighbours:
+    """The training images and as many of the test split, of the half of its showers that is not asked about.
+
+    An image that was made from what was learnt, and not remembered, is as often nearer to the ones as to the others
+    (Meehan, Chaudhuri & Dasgupta 2020, arXiv:2004.05675).
+    """
+
+    def __init__(self, training: np.ndarray, test: np.ndarray, group: np.ndarray) -> None:
+        asked = np.unique(group, return_inverse=True)[1] % 2 == 0
+        n = min(len(training), int((~asked).sum()))
+        self._known = [_thinned(images, n) for images in (training, test[~asked])]
+        self._asked = _thinned(np.flatnonzero(asked), _MOST_ASKED)
+
+    def distances(self, coarse: np.ndarray) -> np.ndarray:
+        """Of some of the images to the nearest training and test image, (2, n)."""
+        return np.stack([_distances(coarse[self._asked], images) for images in self._known])
+
+
+def _thinned(rows: np.ndarray, n: int) -> np.ndarray:
+    """At most n, evenly over all."""
+    return rows[np.linspace(0, len(rows) - 1, min(n, len(rows))).astype(int)]
+
+
 def _features(recorded: Recorded, recipe: ImageRecipe, n: int) -> np.ndarray:
     """What forests see of the images that pass the cuts, in the rows of those that they were made for; else NaN."""
     passed = recorded.parameters["morphology_n_pixels"] > 0
@@ -238,9 +265,8 @@ def _coarse(cells: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(blocks, 0)).reshape(n, -1)
 
 
-def _distances(images: np.ndarray, known: np.ndarray, n: int = 1000) -> np.ndarray:
-    """Euclidean distance of some images to the nearest known one, (n,)."""
-    images = images[np.unique(np.linspace(0, len(images) - 1, min(n, len(images))).astype(int))]
+def _distances(images: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Euclidean distance of images to the nearest known one, (n,)."""
     squares = (known**2).sum(1)
     blocks = np.array_split(images, max(1, len(images) // 100))
     nearest = [(squares - 2 * block @ known.T).min(1) + (block**2).sum(1) for block in blocks]

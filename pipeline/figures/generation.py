@@ -52,17 +52,26 @@ def distributions(
 
 @style.styled
 def neighbours(distances: Mapping[str, np.ndarray]) -> "Figure":
-    """Distances to the most alike training image, of generated and of simulated images."""
+    """Distances to the most alike training image, of generated and of simulated images.
+
+    Parameters
+    ----------
+    distances : mapping
+        Method, or "simulation" -> distances to the most alike training and test image, shape (2, n).
+    """
     figure = style.new_figure(4.8, 3.4)
     axes = figure.subplots()
-    edges = np.linspace(0, np.quantile(np.concatenate(list(distances.values())), 0.99), 41)
+    edges = np.linspace(0, np.quantile(np.concatenate([values[0] for values in distances.values()]), 0.99), 41)
     for method, values in distances.items():
-        if method == "simulation":
-            axes.stairs(_density(values, edges), edges, fill=True, color="0.75", label="simulated, of the test split")
-        else:
-            axes.stairs(_density(values, edges), edges, color=style.color(method), label=style.label(method))
+        simulated = method == "simulation"
+        name = "simulated, of the test split" if simulated else style.label(method)
+        axes.stairs(
+            _density(values[0], edges), edges, fill=simulated, color="0.75" if simulated else style.color(method),
+            label=f"{name} ({np.mean(values[0] < values[1]):.0%} nearer to training)",
+        )  # fmt: skip
     axes.set(xlabel="distance to the most alike training image [√p.e.]", ylabel="share per bin")
-    axes.legend()
+    axes.set_ylim(top=1.35 * axes.get_ylim()[1])  # for the legend
+    axes.legend(loc="upper right")
     return figure
 
 

@@ -14,6 +14,7 @@ from pipeline.camera.dl1 import DL1File
 from pipeline.camera.dl1.schema import GENERATED_BY
 from pipeline.config import parse_config
 from pipeline.errors import InputFileError, TooFewEventsError, UserError
+from pipeline.evaluation.generation import _Neighbours
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.explain import explain
 from pipeline.stages.info import describe_file
@@ -193,8 +194,22 @@ def test_evaluation_tells_generated_from_simulated(run, cfg, tmp_path):
     assert again["ks_mean"]["value"] < content["baselines"]["nearest"]["ks_mean"]["value"]
     assert 0 < again["rejected_fraction"]["value"] < 0.2
     assert set(content["median_distance_to_training_images"]) == {"network", "nearest", "simulation"}
+    assert set(content["nearer_to_training_images"]) == {"network", "nearest", "simulation"}
     for figure in content["figures"]:
         assert (tmp_path / "ev" / "generation" / figure["file"]).stat().st_size > 10_000
+
+
+def test_what_is_remembered_is_nearer_to_the_training_images():
+    rng = np.random.default_rng(5)
+    training, test, made = (rng.normal(size=(n, 12)) for n in (450, 900, 900))
+    neighbours = _Neighbours(training, test, np.repeat(np.arange(300), 3))
+    learnt, remembered = (neighbours.distances(own) for own in (made, training[np.arange(900) % 450] + 0.01))
+    assert learnt.shape == (2, 450)
+    assert np.mean(learnt[0] < learnt[1]) == pytest.approx(0.5, abs=0.08)
+    np.testing.assert_allclose(remembered[0], 0.01 * 12**0.5, rtol=1e-3)
+    assert (remembered[0] < remembered[1]).all()
+    copied = neighbours.distances(test)
+    assert (copied[1] > 0).all()  # images are not compared with themselves
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------

@@ -71,13 +71,14 @@ def judge(predictor: Predicts, manifests: Sequence[Any], cfg: Config) -> Result:
     overall = compared(np.ones(len(energy), bool))
     if overall is None:
         raise _too_few(sample)
-    medians = {name: float(np.median(values)) for name, values in sample.neighbour_distances.items()}
+    distances = sample.neighbour_distances
     return Result(
         content=overall.to_json()
         | {
             "data": {"n": len(energy), "n_groups": sample.n_groups},
             "ks": {method: _ks_by_parameter(own) for method, own in predictions.items()},
-            "median_distance_to_training_images": medians,
+            "median_distance_to_training_images": {name: float(np.median(d[0])) for name, d in distances.items()},
+            "nearer_to_training_images": {name: float(np.mean(d[0] < d[1])) for name, d in distances.items()},
         },
         bins=bins,
         tables={"bins": bins_table(bins)},
@@ -217,8 +218,9 @@ def _figures(
         CaptionedFigure(
             "generation_memory.png",
             "Is it more than a memory of the training images?",
-            "Distance of images to the most alike of the training images, photo-electrons in blocks of cells. A "
-            "generator that remembers has smaller distances than simulated images that it has never seen.",
+            "Distance of images to the most alike of the training images, photo-electrons in blocks of cells, and how "
+            "often it is smaller than that to the most alike of as many test images. A generator that learns is as "
+            "often nearer to the ones as to the others; one that remembers is nearer to the training images.",
             generation.neighbours(sample.neighbour_distances),
         ),
     ]
