@@ -141,6 +141,13 @@ class ManifestSection(CardSection):
     counts: dict[str, dict[str, int]]
 
 
+class GroupsSection(CardSection):
+    """A sample of the showers or fields that were trained on (`pipeline.tiles.trained`)."""
+
+    largest_key: Annotated[int, Field(ge=0, lt=2**64)]
+    marks: tuple[str, ...]
+
+
 class OriginSection(CardSection):
     """A bundle whose weights a training started from."""
 
@@ -168,6 +175,7 @@ class TrainingSection(CardSection):
     wall_time_s: float
     images_per_cpu_s: float | None = None
     origins: tuple[OriginSection, ...] = ()
+    groups: GroupsSection | None = None
     versions: dict[str, str]
 
 

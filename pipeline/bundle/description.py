@@ -1,7 +1,8 @@
 """The card of a network that was just trained (torch)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from pipeline.bundle.calibration import Calibration
 from pipeline.bundle.card import (
     CameraSection,
     Card,
+    GroupsSection,
     HeadSection,
     InputSection,
     ManifestSection,
@@ -24,7 +26,9 @@ from pipeline.bundle.card import (
 from pipeline.bundle.false_alarms import FalseAlarms
 from pipeline.provenance import package_versions
 from pipeline.tiles.events import EventReader
+from pipeline.tiles.manifest import Manifest
 from pipeline.tiles.reader import TileReader
+from pipeline.tiles.trained import Groups
 
 if TYPE_CHECKING:
     from torch import nn
@@ -132,8 +136,16 @@ def _training(run: "TrainingRun", progress: "Progress", wall_time_s: float) -> T
         wall_time_s=round(wall_time_s, 1),
         images_per_cpu_s=_images_per_cpu_s(run, progress),
         origins=_origins(run),
+        groups=_groups(reader.manifests),
         versions={"lightpool": __version__} | package_versions(("torch", "lightning", "numpy", "onnx", "onnxscript")),
     )
+
+
+def _groups(manifests: Sequence[Manifest]) -> GroupsSection:
+    """What tells a manifest that divides the same tiles in another way."""
+    with closing(Groups(manifests, "train")) as groups:
+        largest_key, marks = groups.sample()
+    return GroupsSection(largest_key=largest_key, marks=tuple(marks))
 
 
 def _images_per_cpu_s(run: "TrainingRun", progress: "Progress") -> float | None:

@@ -63,6 +63,7 @@ def evaluate(
     from pipeline.bundle.backends import facts_of
     from pipeline.bundle.card import bundle_sha256, load_bundle_card, resolve_bundle
     from pipeline.bundle.generator import ImageGenerator
+    from pipeline.bundle.held_out import check_held_out
     from pipeline.bundle.runtime import Predictor
 
     cfg = cfg or Config()
@@ -76,6 +77,7 @@ def evaluate(
     card = predictor.card
     if card.wing == "camera":
         _check_recipe(card.input.recipe or {}, loaded[0])
+    check_held_out(card, loaded)
     facts = {
         "network": card.network,
         "model": card.model.name,

@@ -166,6 +166,7 @@ class TrainingRun:
         self.input = self._fitted_input()
         self.model_kwargs = self._model_kwargs()
         self.new_network()  # refuses what does not fit
+        self._check_origins_held_out()
         self.stamped = stamp(
             "train",
             config={"network": network} | sections_of(cfg, reads(network)),
@@ -290,6 +291,13 @@ class TrainingRun:
 
         logger.info("starting from the weights of %s", ", ".join(self.config.start_from))
         return [Origin(bundles / name if name in self.cfg.networks else name) for name in self.config.start_from]
+
+    def _check_origins_held_out(self) -> None:
+        """What a bundle has seen, a network that starts from it has seen."""
+        from pipeline.bundle.held_out import check_held_out
+
+        for origin in self.origins:
+            check_held_out(origin.card, self.train_tiles.manifests)
 
     def _by_camera(self, fitted: Input) -> "list[Origin]":
         """The bundles in the order of the cameras: each serves one of them; one of whole events serves all."""

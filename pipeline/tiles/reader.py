@@ -362,6 +362,21 @@ class TileReader:
                 column.append(found[name][keep])
         return {name: np.concatenate(column) if column else np.empty(0) for name, column in parts.items()}
 
+    def groups(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Of each shard: its place in `sources`, the numbers of its selected groups, and the first tile of each."""
+        number = 0
+        for manifest in self.manifests:
+            with manifest.index() as index:
+                for rows in index.shards(self._index_columns()):
+                    tiles = np.flatnonzero(self._selected(number, rows))
+                    group, first = np.unique(rows.group[tiles], return_index=True)
+                    yield number, group, tiles[first]
+                    number += 1
+
+    def image(self, shard: int, tile: int) -> np.ndarray:
+        """The image of a tile of a shard, as it is stored, shape (C, H, W)."""
+        return self._shard(shard).tiles(tile, tile + 1, ()).images[0]
+
     @property
     def sources(self) -> list[str]:
         """Source name of each shard."""

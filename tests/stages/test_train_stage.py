@@ -15,11 +15,14 @@ import pytest
 from synthetic_tiles import camera_batch, sky_batch, write_tiles
 
 from pipeline.bundle.card import load_bundle_card
+from pipeline.bundle.held_out import check_held_out
 from pipeline.bundle.runtime import Predictor
-from pipeline.config import Config, parse_config
+from pipeline.config import Config, SplitsConfig, parse_config
 from pipeline.errors import UserError
 from pipeline.provenance import sha256_file
+from pipeline.stages.evaluate import evaluate
 from pipeline.stages.train import train
+from pipeline.tiles.manifest import load_manifests
 
 MODELS = {
     "energy": {"name": "resnet18", "kwargs": {"width": 4, "stem": "stride2", "depths": [1, 1], "drop_rate": 0.1}},
@@ -72,6 +75,25 @@ def test_a_bundle_is_whole(energy_bundle):
     assert 0 < card.training.n_images < 120  # gammas of the training split
     assert card.cameras[0].name == "TestCam"
     assert card.validation["log10_energy_rms"] == float(rows[card.training.best_epoch - 1]["log10_energy_rms"])
+
+
+@pytest.mark.parametrize("task", ["energy", "denoise"])
+def test_what_was_trained_on_is_no_test(task, tiles, energy_bundle, tmp_path):
+    """The same images, divided in another way, would be judged by a network that has seen them."""
+    bundle = energy_bundle if task == "energy" else train(config(task, epochs=1), task, [tiles[task]], tmp_path / task)
+    batch, name = (camera_batch(240), "camera") if task == "energy" else (sky_batch(60), "sky")
+    other = write_tiles(tmp_path, batch, name, shares=SplitsConfig(train=0.1, validation=0.1, test=0.8)).path
+    card = load_bundle_card(bundle)
+    check_held_out(card, load_manifests([tiles[task]]))
+    message = r"was trained on images of the test split of .*: on \d+ of \d+ showers or fields .* the tiles.splits of"
+    with pytest.raises(UserError, match=message):
+        evaluate(config(task), bundle, [other], tmp_path / "evaluation")
+    assert not (tmp_path / "evaluation").exists()
+    if task == "energy":
+        with pytest.raises(UserError, match=message):
+            train(config(start_from=str(bundle)), task, [other], tmp_path / "finer")
+    older = card.model_copy(update={"training": card.training.model_copy(update={"groups": None})})
+    check_held_out(older, load_manifests([other]))
 
 
 @pytest.mark.parametrize(
