@@ -280,6 +280,30 @@ def test_amplifiers_have_their_own_planes(tmp_path, rng):
     assert (list(np.flatnonzero(first.dq)), list(np.flatnonzero(second.dq))) == ([65], [130])
 
 
+@pytest.mark.parametrize(("science", "planes"), [(2, 1), (2, 2), (1, 2)])
+def test_planes_of_a_lone_image_are_its_own(science, planes, tmp_path):
+    """What is cut out of a file of several images keeps its EXTVER, and its planes may have lost theirs."""
+    err, mask = image(name="ERR", EXTVER=planes), np.zeros((64, 64), np.uint8)
+    err.data[:], mask[1, 1] = 9.0, 1
+    dq = fits.ImageHDU(mask, name="DQ")
+    dq.header["EXTVER"] = planes
+    fits.HDUList([fits.PrimaryHDU(), image(name="SCI", EXTVER=science), err, dq]).writeto(tmp_path / "frame.fits")
+    frame = read_frame(tmp_path / "frame.fits")
+    assert list(np.flatnonzero(frame.dq)) == [65]
+    assert np.median(frame.err) == 9.0
+
+
+def test_planes_of_another_image_are_not_taken(tmp_path):
+    """Of two images, one may have planes and the other none."""
+    err = image(name="ERR", EXTVER=2)
+    err.data[:] = 9.0
+    hdus = [fits.PrimaryHDU(), image(name="SCI", EXTVER=1), image(name="SCI", EXTVER=2), err]
+    fits.HDUList(hdus).writeto(tmp_path / "frame.fits")
+    first, second = read_frames(tmp_path / "frame.fits")
+    assert np.median(first.err) != 9.0
+    assert np.median(second.err) == 9.0
+
+
 @pytest.mark.parametrize("shape", [(1, 64, 65), (1, 1, 64, 65), (64, 65, 1)])
 def test_axes_of_length_one(shape, pixels, tmp_path):
     fits.PrimaryHDU(pixels.reshape(shape)).writeto(tmp_path / "frame.fits")

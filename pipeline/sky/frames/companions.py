@@ -54,17 +54,14 @@ def belonging(hdus: "fits.HDUList", number: int, science: Sequence[int]) -> list
     """All images of a file that belong to one of its science HDUs.
 
     They have its EXTVER. Where several science images have the same, as where all lack it, an image belongs to the last
-    of them before it.
+    of them before it. One that is alone, and has no plane of its EXTVER, was cut out of a larger file: it has them all.
     """
     rivals = [n for n in science if hdus[n].ver == hdus[number].ver]
-    return [
-        other
-        for other, hdu in enumerate(hdus)
-        if other not in science
-        and hdu.is_image
-        and hdu.ver == hdus[number].ver
-        and (len(rivals) == 1 or max((n for n in rivals if n < other), default=None) == number)
-    ]
+    others = [n for n, hdu in enumerate(hdus) if n not in science and hdu.is_image]
+    alike = [n for n in others if hdus[n].ver == hdus[number].ver]
+    if len(science) == 1:
+        return alike if any(hdus[n].shape for n in alike) else others
+    return [n for n in alike if len(rivals) == 1 or max((m for m in rivals if m < n), default=None) == number]
 
 
 def is_ours(hdu: "fits.ImageHDU") -> bool:
