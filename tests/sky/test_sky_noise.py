@@ -169,6 +169,34 @@ def test_electrons_per_second(sky_e, electrons, write_fits):
     assert peak_snr(frame) == pytest.approx(PEAK_SNR, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("unit", "gain", "per_unit"),
+    [
+        ("ELECTRONS/S", {}, 200.0), ("electron/s", {"GAIN": 2.5}, 200.0), ("e-/s", {}, 200.0),
+        ("adu/s", {"GAIN": 2.5}, 500.0), ("DN/S", {"GAIN": 2.5}, 500.0),
+    ],
+)  # fmt: skip
+def test_rates_have_the_photons_of_their_exposure(unit, gain, per_unit, electrons, write_fits):
+    """Stars of a frame in electrons per second had the noise of its sky, whatever their flux."""
+    pixels = electrons - SKY_E
+    pixels[20:30, 20:30] += 40_000
+    frame = read_frame(write_fits(pixels=(pixels / per_unit).astype(np.float32), BUNIT=unit, EXPTIME=200.0, **gain))
+    assert frame.unit == unit
+    assert any(f"photon noise of {per_unit:.3g} electron per {unit} above the background" in n for n in frame.notes)
+    star = np.median(frame.err[20:30, 20:30])
+    assert star == pytest.approx((40_000 + NOISE_E**2) ** 0.5 / per_unit, rel=0.02)
+    assert np.median(frame.err) == pytest.approx(NOISE_E / per_unit, rel=0.1)
+
+
+@pytest.mark.parametrize("cards", [{"BUNIT": "adu/s", "EXPTIME": 200.0}, {"BUNIT": "electron/s"}, {"BUNIT": "MJy/sr"}])
+def test_rates_without_gain_or_exposure_have_the_noise_of_the_sky(cards, electrons, write_fits):
+    pixels = ((electrons - SKY_E) / 200).astype(np.float32)
+    pixels[20:30, 20:30] += 200
+    frame = read_frame(write_fits(pixels=pixels, **cards))
+    assert any("without a gain, photon noise is not known" in note for note in frame.notes)
+    assert frame.err[25, 25] == pytest.approx(np.median(frame.err), rel=0.1)
+
+
 def test_rates_without_a_unit_whose_sky_was_subtracted(electrons, write_fits):
     pixels = ((electrons - SKY_E) / 0.25 / 600).astype(np.float32)
     frame = read_frame(write_fits(pixels=pixels, EGAIN=0.25, EXPTIME=600.0))

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.sky.background import BoxNoise, box_noise
 from pipeline.sky.frames.frame import Frame
 from pipeline.sky.frames.scale import LEAST_NOISE_E, LEVEL_SIGMA, MODEL_FACTOR
-from pipeline.sky.headers import find_exposure, find_gain
+from pipeline.sky.headers import find_exposure, find_gain, parsed_unit
 from pipeline.sky.remarks import Remarks
 from pipeline.sky.strips import Image, LazyImage, computed, constant, nonzero, part_of
 
@@ -136,6 +136,14 @@ def _effective_gain(frame: Frame) -> float | None:
 
 def _variance_without_gain(frame: Frame, remarks: Remarks) -> LazyImage | None:
     effective, because = None, ""
+    per_second = _electrons_per_second(frame)
+    electrons = None if per_second is None else _of_rates(frame, per_second)
+    if electrons is not None:
+        remarks.note(
+            f"uncertainty from the measured background noise, and photon noise of {electrons:.3g} electron per "
+            f"{frame.unit} above the background, over the exposure time"
+        )
+        return _with_sources(frame, electrons)
     if frame.gain_contradicted:
         effective, because = _effective_gain(frame), "the noise of the background gives if zero means no light"
     if frame.gain_contradicted and effective is None:
@@ -147,6 +155,19 @@ def _variance_without_gain(frame: Frame, remarks: Remarks) -> LazyImage | None:
         return None
     remarks.warn(f"photon noise of sources is that of {effective:.3g} electron per {frame.unit}, which {because}")
     return _with_sources(frame, effective)
+
+
+def _electrons_per_second(frame: Frame) -> float | None:
+    """Of one unit of the pixels, if they are rates of electrons, or of counts whose gain is known."""
+    from astropy import units
+
+    unit = parsed_unit(frame.unit.lower())  # ELECTRONS/S would be a conductance
+    if unit is None or frame.searched is None:
+        return None
+    if unit.is_equivalent(units.electron / units.s):
+        return unit.to(units.electron / units.s)
+    gain = find_gain(frame.searched, Remarks()) if unit.is_equivalent(units.adu / units.s) else None
+    return None if gain is None else gain.value * unit.to(units.adu / units.s)
 
 
 def _variance_of_averages(frame: Frame, expected: float, remarks: Remarks) -> LazyImage | None:
