@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from models import create_model, describe
@@ -67,7 +67,7 @@ def export_bundle(network: nn.Module, card: Card, directory: str | Path) -> Card
     directory.mkdir(parents=True, exist_ok=True)
     network = network.to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
     state = {name: tensor.contiguous() for name, tensor in sorted(network.state_dict().items())}
-    save_file(state, directory / WEIGHTS_FILE)
+    (directory / WEIGHTS_FILE).write_bytes(save(state))  # save_file lets nobody else read it
     export_graphs(network, card, directory)
     check_graphs(network, card, directory)
     card = card.model_copy(update={"bundle_sha256": bundle_sha256(directory)})

@@ -64,6 +64,7 @@ def test_a_bundle_is_whole(energy_bundle):
     assert names == {
         "weights.safetensors", "model.onnx", "card.json", "MODEL_CARD.md", "train_log.csv", "learning_curves.png",
     }  # fmt: skip
+    assert len({path.stat().st_mode for path in energy_bundle.iterdir()}) == 1  # who reads the card reads the weights
     assert not energy_bundle.with_name("energy.ckpt").exists()
     sidecar = json.loads(energy_bundle.with_name("energy.provenance.json").read_text())
     assert sidecar["stage"] == "train"
