@@ -32,7 +32,7 @@ from pipeline.tiles.shards import TileBatch
 
 NEAREST, AGAIN = "nearest", "again"
 #: No more simulated images are compared, and no more training images are looked through for equal ones.
-MOST_IMAGES, MOST_NEIGHBOURS = 10_000, 20_000
+MOST_IMAGES, MOST_NEIGHBOURS = 10_000, 100_000
 _FEWEST_IMAGES = 100
 _FAINTEST, _BRIGHTEST = 0.3, 0.98  # of the images that are shown, as ranks of their size
 _MOST_ASKED = 1000  # images whose nearest neighbours are looked for
@@ -60,7 +60,7 @@ class GeneratedSample:
         Method -> what its camera recorded of these.
     neighbour_distances : mapping
         Method, and "simulation" for the test images themselves -> distances of some of its images to the most alike of
-        the training images, and to the most alike of as many test images of other showers, shape (2, n).
+        the training images, and to the most alike of test images of other showers, shape (2, n).
     telescope : Telescope
     n_groups : int
     n_training : int
@@ -225,26 +225,21 @@ class _Training:
 
 
 class _Neighbours:
-    """The training images and as many of the test split, of the half of its showers that is not asked about.
+    """The training images, and those of the test split that are of the half of its showers that is not asked about.
 
-    An image that was made from what was learnt, and not remembered, is as often nearer to the ones as to the others
-    (Meehan, Chaudhuri & Dasgupta 2020, arXiv:2004.05675).
+    Images that were made from what was learnt, and not remembered, are as often nearer to the training images as
+    simulated ones are (Meehan, Chaudhuri & Dasgupta 2020, arXiv:2004.05675).
     """
 
     def __init__(self, training: np.ndarray, test: np.ndarray, group: np.ndarray) -> None:
         asked = np.unique(group, return_inverse=True)[1] % 2 == 0
-        n = min(len(training), int((~asked).sum()))
-        self._known = [_thinned(images, n) for images in (training, test[~asked])]
-        self._asked = _thinned(np.flatnonzero(asked), _MOST_ASKED)
+        self._known = training, test[~asked]
+        rows = np.flatnonzero(asked)
+        self._asked = rows[np.linspace(0, len(rows) - 1, min(_MOST_ASKED, len(rows))).astype(int)]
 
     def distances(self, coarse: np.ndarray) -> np.ndarray:
         """Of some of the images to the nearest training and test image, (2, n)."""
         return np.stack([_distances(coarse[self._asked], images) for images in self._known])
-
-
-def _thinned(rows: np.ndarray, n: int) -> np.ndarray:
-    """At most n, evenly over all."""
-    return rows[np.linspace(0, len(rows) - 1, min(n, len(rows))).astype(int)]
 
 
 def _features(recorded: Recorded, recipe: ImageRecipe, n: int) -> np.ndarray:

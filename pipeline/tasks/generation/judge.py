@@ -219,8 +219,8 @@ def _figures(
             "generation_memory.png",
             "Is it more than a memory of the training images?",
             "Distance of images to the most alike of the training images, photo-electrons in blocks of cells, and how "
-            "often it is smaller than that to the most alike of as many test images. A generator that learns is as "
-            "often nearer to the ones as to the others; one that remembers is nearer to the training images.",
+            "often it is smaller than that to the most alike of the test images (of other showers). A generator that "
+            "learns is as often nearer to the training images as simulated images are; one that remembers, more often.",
             generation.neighbours(sample.neighbour_distances),
         ),
     ]
