@@ -324,8 +324,9 @@ class Decoder(nn.Module):
 class Details(nn.Module):
     """A map of latent numbers among the maps of the decoder [7]_: the structure that one vector cannot hold.
 
-    In training, their Gaussians follow from the decoder's maps and what the encoder saw; without it, they are normal
-    numbers.
+    In training, their Gaussians follow from the decoder's maps `x` and what the encoder saw, both (N, chans, H, W);
+    without it, they are normal numbers: `noise`, (N, details * H * W). It gives the maps with them, and the divergence
+    from the prior (N,) [nats].
     """
 
     def __init__(self, chans: int, details: int) -> None:
@@ -336,10 +337,10 @@ class Details(nn.Module):
         self.into = nn.Sequential(
             nn.Conv2d(chans + details, chans, 3, padding=1), nn.SiLU(), nn.Conv2d(chans, chans, 3, padding=1)
         )
-        self.chans = details
+        self.details = details
 
     def forward(self, x: Tensor, noise: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
-        z = noise.unflatten(1, (self.chans, *x.shape[2:]))
+        z = noise.unflatten(1, (self.details, *x.shape[2:]))
         divergence = z.new_zeros(())
         if seen is not None:
             mean, log_std = self.posterior(torch.cat([x, seen], dim=1)).float().chunk(2, dim=1)
